@@ -159,7 +159,7 @@ BUGS = [
         "service/api/cors.py",
         right="origin if origin in self._origins else None",
         wrong="origin if any(each in (origin or '') for each in self._origins) else None",
-        test=_CORS + "another_origin_may_read_nothing",
+        test=_CORS + "a_page_of_another_origin_can_read_nothing",
     ),
     Bug(
         "a page cannot read errors",
@@ -173,13 +173,13 @@ BUGS = [
         "service/api/cors.py",
         right="response.headers[hdrs.VARY] = hdrs.ORIGIN",
         wrong="response.headers[hdrs.VARY] = hdrs.ACCEPT",
-        test=_CORS + "without_an_origin_an_answer_still_varies_by_it",
+        test=_CORS + "the_answer_to_a_request_without_an_origin_has_vary_origin",
     ),
     Bug(
         "every client of a stream comes back after the same time",
         "service/api/routes.py",
         right="self._uniform(*RETRY_DELAY)",
         wrong="max(RETRY_DELAY)",
-        test=_CORS + "streams_come_back_at_different_times",
+        test=_CORS + "the_retry_delays_of_streams_differ",
     ),
 ]

@@ -14,14 +14,14 @@ BUGS = [
         "service/database/database_url.py",
         right="if weak and not all(is_local(host)",
         wrong="if weak and not any(is_local(host)",
-        test=_URL + "a_host_that_is_not_this_machine_is_asked_for_tls_unless_the_address_says_otherwise",
+        test=_URL + "a_remote_host_must_use_tls_unless_the_address_says_otherwise",
     ),
     Bug(
         "PGSSLMODE can turn encryption off",
         "service/database/database_url.py",
         right='environment.get("PGSSLMODE") not in STRICT_MODES',
         wrong='environment.get("PGSSLMODE") is None',
-        test=_URL + "a_variable_of_libpq_may_ask_for_more_but_not_for_less",
+        test=_URL + "a_libpq_variable_may_require_more_encryption_but_not_less",
     ),
     Bug(
         "an option of another driver is passed on to the server",
@@ -35,7 +35,7 @@ BUGS = [
         "service/database/server_refusals.py",
         right='LASTING_STATES = ("28", ',
         wrong="LASTING_STATES = (",
-        test=_REFUSED + "a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried_again",
+        test=_REFUSED + "a_wrong_password_is_logged_and_in_the_internal_healthz_and_retried",
     ),
     Bug(
         "the project's own keys count as tokens of a user",
@@ -70,21 +70,21 @@ BUGS = [
         "service/api/streams.py",
         right="if owner is None or not subscriber.may_see(owner):",
         wrong="if owner is None:",
-        test=_STREAMS + "a_change_without_a_notification_is_found_and_no_later_value_is_shown",
+        test=_STREAMS + "an_owner_change_without_notification_is_found_before_a_later_value_is_shown",
     ),
     Bug(
         "the owner of a history is checked only before the read",
         "service/api/routes.py",
         right="if await self._access.store.owner(portfolio_id) != owner:",
         wrong="if await self._access.store.owner(portfolio_id) is None:",
-        test=_STREAMS + "a_portfolio_that_changes_hands_between_the_check_and_the_read_is_not_shown",
+        test=_STREAMS + "a_portfolio_that_changes_owner_between_check_and_read_is_not_shown",
     ),
     Bug(
         "a change of owners is noticed only at the next value",
         "service/database/live_notifications.py",
         right="for channel in (LIVE_CHANNEL, OWNER_CHANNEL):",
         wrong="for channel in (LIVE_CHANNEL,):",
-        test=_STREAMS + "a_stream_ends_as_soon_as_the_portfolio_is_not_the_user_s_though_no_value_comes",
+        test=_STREAMS + "a_stream_ends_when_the_portfolio_changes_owner_even_without_a_new_value",
     ),
     Bug(
         "a login without rights sees an empty database instead of an error",
@@ -105,6 +105,6 @@ BUGS = [
         "supabase/migrations/20261128160000_service_role.sql",
         right="drop_intraday_partitions(date) security definer set search_path = pg_catalog, pg_temp;",
         wrong="drop_intraday_partitions(date) security definer;",
-        test=_ROLE + "what_the_owner_does_for_the_service_uses_no_temporary_table_of_the_caller_s",
+        test=_ROLE + "the_owners_functions_ignore_the_callers_temporary_tables",
     ),
 ]

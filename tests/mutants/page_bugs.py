@@ -25,14 +25,14 @@ BUGS = [
         "service/api/recent.py",
         right="timeout=max(self._began + self._limit - now, 0.0)",
         wrong="timeout=1000",
-        test=_PAGE + "a_database_that_does_not_answer_hides_no_leader",
+        test=_PAGE + "the_status_shows_the_leader_while_the_database_does_not_answer",
     ),
     Bug(
         "every client's request goes to the sidecar",
         "service/api/recent.py",
         right="now - self._began >= MAX_AGE",
         wrong="now >= self._began",
-        test=_PAGE + "however_many_ask_the_sidecar_is_asked_once_a_second",
+        test=_PAGE + "the_sidecar_is_asked_at_most_once_a_second",
     ),
     Bug(
         "a holder's name in the history is not bounded",

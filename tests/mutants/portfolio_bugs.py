@@ -23,28 +23,28 @@ BUGS = [
         "service/work/tracker.py",
         right="fresh = await self._latest(symbols)",
         wrong="fresh = {} if before else await self._latest(symbols)",
-        test=_TRACKER + "every_tick_of_the_grid_values_every_portfolio",
+        test=_TRACKER + "every_tick_of_the_schedule_values_every_portfolio",
     ),
     Bug(
         "fault 2: live messages are never sent",
         "service/work/tracker.py",
         right="await writes[0].notify(as_of)",
         wrong="pass",
-        test="tests/service/api/test_streams.py::test_a_task_that_does_not_lead_sends_a_tick_within_a_second",
+        test="tests/service/api/test_streams.py::test_a_follower_sends_a_tick_within_a_second",
     ),
     Bug(
         "fault 3: an argument of the EOD's call is missing",
         "service/work/jobs.py",
         right="writes.history(KIND, day, origin=self._origin, overwrite=OVERWRITE[self.job])",
         wrong="writes.history(KIND, day, origin=self._origin)",
-        test=_JOBS + "eod_writes_one_row_a_portfolio_at_the_closes",
+        test=_JOBS + "eod_writes_one_row_per_portfolio_at_the_closes",
     ),
     Bug(
         "fault 4: an upsert names a constraint that does not exist",
         "service/database/sql/write_history.sql",
         right="on conflict (portfolio_id, date, kind)",
         wrong="on conflict (portfolio_id, date)",
-        test=_JOBS + "a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it",
+        test=_JOBS + "the_official_close_replaces_the_provisional_one_and_its_row",
     ),
     Bug(
         "fault 5: only a task that saw the market close runs the EOD",
@@ -86,7 +86,7 @@ BUGS = [
         "service/work/jobs.py",
         right="return list(valid_prices(answer.values()).values())",
         wrong="return []",
-        test=_JOBS + "a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it",
+        test=_JOBS + "the_official_close_replaces_the_provisional_one_and_its_row",
     ),
     Bug(
         "fault 8: nothing is caught up",
@@ -108,7 +108,7 @@ BUGS = [
         right="while not (job.done() or asking.done()) and",
         wrong="while not asking.done() and",
         test="tests/service/work/test_background.py::"
-        "test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_continues",
+        "test_failed_work_frees_its_lease_for_another_task_and_the_other_work_continues",
     ),
     Bug(
         "fault 10: a key is renewed whoever holds it",
@@ -129,7 +129,7 @@ BUGS = [
         "service/database/sql/update_live.sql",
         right="when live.session_date = $1 and live.day_open = row.day_open\n        then greatest",
         wrong="when live.day_open is not null\n        then greatest",
-        test=_TRACKER + "a_day_that_opens_where_the_last_one_did_has_a_high_and_a_low_of_its_own",
+        test=_TRACKER + "high_and_low_are_reset_even_if_the_open_is_unchanged",
     ),
     Bug(
         "fault 12: the open is never reset",
@@ -143,21 +143,21 @@ BUGS = [
         "service/work/scheduler.py",
         right="if not (at := done.get((run.job, run.session.date))) or at < run.due - FINISH_TOLERANCE",
         wrong="if run.job not in {job for job, _ in done}",
-        test=_SCHEDULER + "a_run_that_fails_holds_up_no_other_and_is_tried_again",
+        test=_SCHEDULER + "a_failed_run_is_retried_and_delays_no_other",
     ),
     Bug(
         "fault 13: an interrupted run stays in progress",
         "service/database/sql/claim_run.sql",
         right="where run.status <> 'done' or $5",
         wrong="where $5",
-        test=_JOBS + "a_run_cut_short_anywhere_is_carried_on_to_the_same_rows[reconstruction]",
+        test=_JOBS + "a_run_interrupted_anywhere_is_continued_to_the_same_rows[reconstruction]",
     ),
     Bug(
         "fault 14: a missing price is worth 0",
         "service/portfolio/valuation.py",
         right="known = ((priced > 0) | ~held) & ~overflow",
         wrong="known = ~overflow",
-        test=_TRACKER + "a_symbol_without_any_price_is_left_out_and_counted",
+        test=_TRACKER + "a_symbol_without_any_price_is_omitted_from_the_value_and_counted",
     ),
     Bug(
         "fault 15: users write their own history",
@@ -167,6 +167,6 @@ BUGS = [
 grant all on portfolio_history to authenticated;
 create policy owner_writes on portfolio_history to authenticated
     using (portfolio_id in (select id from portfolio where user_id = (select auth.uid())));""",
-        test="tests/service/database/test_row_level_security.py::test_nobody_writes_not_even_his_own_rows[portfolio_history]",
+        test="tests/service/database/test_row_level_security.py::test_a_user_cannot_write_even_their_own_rows[portfolio_history]",
     ),
 ]

@@ -43,10 +43,10 @@ def samples_template(postgres: PostgresServer) -> str:
 
 @asynccontextmanager
 async def copy_of(template: str, postgres: PostgresServer) -> AsyncIterator[str]:
-    """The address of a copy of a database. The copy is dropped in the end."""
+    """The address of a copy of a database. The copy is dropped at the end."""
     name = f"service_{uuid4().hex}"
     admin = await asyncpg.connect(postgres.url)
-    # Postgres copies the files of so small a database for a third of the processor time of copying it by its log.
+    # For so small a database, Postgres needs a third of the processor time if it copies files and not the log.
     await admin.execute(f"create database {name} template {template} strategy file_copy")
     yield postgres.url.rsplit("/", 1)[0] + f"/{name}"
     await admin.execute(f"drop database {name} with (force)")
@@ -77,7 +77,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def new_sidecar(redis_server: RedisServer, tmp_path: Path) -> Callable[..., Sidecar]:
-    """A function that makes sidecars, which compete for keys of this test's own."""
+    """A function that makes sidecars, which compete for this test's own keys."""
     key = f"{uuid4().hex}:{{name}}"
 
     def make(name: str, **settings: str) -> Sidecar:
@@ -99,7 +99,7 @@ def new_service(samples_url: str, session: aiohttp.ClientSession, tmp_path: Path
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    """A stack of context managers that the end of the test exits, last first."""
+    """A stack of context managers, which exit at the end of the test, last first."""
     async with AsyncExitStack() as stack:
         yield stack
 
@@ -169,7 +169,7 @@ async def migrated(migrated_once: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def store(migrated: str) -> AsyncIterator[Store]:
-    # A test may check for long on another connection while a transaction of this store waits.
+    # While a transaction of this store waits, a test may check for a long time on another connection.
     async with await Store.connect(migrated, idle_limit=20.0) as store:
         yield store
 

@@ -95,8 +95,8 @@ async def test_the_api_works_with_every_variable_that_is_meant_for_another_progr
     service.send()
     assert await service.end() == 0
     assert not [line for line in service.lines() if line["level"] not in ("INFO", "WARNING")]
-    (told,) = [message for message in service.messages() if "ignored environment variables" in message]
-    assert set(told.rpartition(": ")[2].split()) == set(MEANT_FOR_OTHERS)
+    (warning,) = [message for message in service.messages() if "ignored environment variables" in message]
+    assert set(warning.rpartition(": ")[2].split()) == set(MEANT_FOR_OTHERS)
 
 
 @pytest.mark.parametrize("command", ["migrate", "sample"])
@@ -110,7 +110,7 @@ async def test_a_command_works_with_every_variable_that_is_meant_for_another_pro
 
 
 @pytest.mark.parametrize("name", CREDENTIAL_FILES)
-async def test_a_file_that_the_environment_names_and_that_cannot_be_read_is_refused(
+async def test_an_unreadable_file_that_the_environment_names_is_refused(
     samples_url: str, tmp_path: Path, stack: AsyncExitStack, name: str
 ) -> None:
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", name: "/nowhere/file"}
@@ -119,7 +119,9 @@ async def test_a_file_that_the_environment_names_and_that_cannot_be_read_is_refu
     assert process.output == f"{name}: '/nowhere/file' cannot be read: No such file or directory\n"
 
 
-async def test_missing_certificates_are_one_warning(samples_url: str, tmp_path: Path, stack: AsyncExitStack) -> None:
+async def test_missing_certificate_files_are_one_warning(
+    samples_url: str, tmp_path: Path, stack: AsyncExitStack
+) -> None:
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", "SSL_CERT_FILE": "/nowhere/ca"}
     process = await stack.enter_async_context(command_of("service", tmp_path / "log", "migrate", **settings))
     assert await process.end() == 0

@@ -60,7 +60,7 @@ async def test_another_program_on_the_port_is_unhealthy() -> None:
     assert (returned, err) == (1, "")
 
 
-async def test_the_check_imports_only_what_is_quick_to_import() -> None:
+async def test_the_check_imports_only_modules_that_load_quickly() -> None:
     _, _, err = await run(f"127.0.0.1:{free_port()}", flags=("-X", "importtime"))
     imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
     assert "service.healthcheck" in imported

@@ -71,7 +71,7 @@ class Run:
         return shown(Query(text).run(self.rows))
 
 
-async def test_the_logs_of_two_tasks_with_faults_tell_the_whole_story(
+async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     new_sidecar: Callable[..., Sidecar],
     new_service: Callable[..., Service],
     stack: AsyncExitStack,
@@ -245,13 +245,13 @@ async def test_the_logs_of_two_tasks_with_faults_tell_the_whole_story(
 
 
 @pytest.mark.parametrize("title", QUERIES)
-def test_each_query_is_in_the_grammar(title: str) -> None:
+def test_the_parser_accepts_every_query_of_the_document(title: str) -> None:
     query = Query(QUERIES[title])
     known = {field for fields in documented().values() for field in fields} | OF_CLOUDWATCH
     assert query.fields_used <= known | {"event", "level", "logger", "message"}
 
 
-def test_the_table_of_events_is_that_of_the_code() -> None:
+def test_the_documents_table_of_events_matches_the_code() -> None:
     code = "".join(path.read_text() for folder in ("sidecar", "service") for path in (ROOT / folder).rglob("*.py"))
     written = {name for names in EVENT.findall(code) for name in names if name}
     assert len(written) > 30
@@ -276,7 +276,7 @@ def test_the_table_of_events_is_that_of_the_code() -> None:
         "fields a b",
     ],
 )
-def test_what_is_outside_of_the_grammar_is_refused(text: str) -> None:
+def test_the_parser_refuses_a_query_outside_of_the_grammar(text: str) -> None:
     with pytest.raises((ValueError, KeyError)):
         Query(text)
 

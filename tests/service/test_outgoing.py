@@ -38,7 +38,7 @@ def metrics() -> WorkMetrics:
 
 
 def known(*addresses: AddressInfo) -> None:
-    """Give every name these addresses, for this event loop."""
+    """Resolve every name to these addresses in this event loop."""
     _BY_LOOP[asyncio.get_running_loop()] = Outgoing(Lookups(lambda host, port: addresses))
 
 
@@ -55,7 +55,7 @@ def url(samples_url: str) -> str:
     return samples_url.replace("127.0.0.1", NAME)
 
 
-async def test_a_database_is_reached_though_the_first_addresses_drop_packets(url: str, port: int) -> None:
+async def test_a_database_is_reached_although_the_first_addresses_drop_packets(url: str, port: int) -> None:
     with dropping() as first, dropping() as second:
         known(first, second, at(port))
         async with await Store.connect(url, connections=1) as store:
@@ -73,9 +73,7 @@ async def silent() -> AsyncIterator[AddressInfo]:
         yield at(listener.getsockname()[1])
 
 
-async def test_a_database_is_reached_though_the_first_address_accepts_connections_and_is_silent(
-    url: str, port: int
-) -> None:
+async def test_a_database_is_reached_although_the_first_address_accepts_and_is_silent(url: str, port: int) -> None:
     async with silent() as first:
         known(first, at(port))
         connection = await open_connection(url, timeout=6)
@@ -86,14 +84,14 @@ async def test_a_database_is_reached_though_the_first_address_accepts_connection
                 await (await open_connection(url, timeout=60)).close()
 
 
-async def test_where_the_only_address_is_silent_the_limit_ends_it(url: str) -> None:
+async def test_a_connection_to_a_silent_only_address_ends_at_the_limit(url: str) -> None:
     async with silent() as only:
         known(only)
         with pytest.raises(TimeoutError):
             await open_connection(url, timeout=0.5)
 
 
-async def test_an_address_that_refuses_everything_is_an_error_at_once(url: str) -> None:
+async def test_an_address_that_refuses_connections_is_an_error_at_once(url: str) -> None:
     with refusing() as only:
         known(only)
         with pytest.raises(StoreError, match="cannot connect"):
@@ -129,7 +127,7 @@ async def test_a_cancel_request_goes_to_the_server_of_the_connection(
 
 
 class TlsFront:
-    """A server that adds TLS to a Postgres, in the way of Postgres."""
+    """A server that adds TLS to a Postgres, as Postgres itself does."""
 
     def __init__(self, target: int, tls: SSLContext) -> None:
         self._target = target
@@ -161,7 +159,7 @@ class TlsFront:
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize(("certified", "is_taken"), [(NAME, True), ("another.example", False)])
-def test_the_certificate_must_be_of_the_name_whichever_address_answers(
+def test_the_certificate_must_match_the_name_whichever_address_answers(
     url: str,
     port: int,
     tmp_path: Path,
@@ -209,7 +207,7 @@ async def serving(answer: Callable[[web.Request], web.Response]) -> AsyncIterato
         await runner.cleanup()
 
 
-async def test_the_key_server_and_the_prices_are_reached_though_the_first_address_drops_packets() -> None:
+async def test_key_server_and_price_source_are_reached_although_the_first_address_drops_packets() -> None:
     async with serving(lambda _: web.json_response({"keys": []})) as live:
         with dropping() as first:
             known(first, live)
@@ -222,7 +220,7 @@ async def test_the_key_server_and_the_prices_are_reached_though_the_first_addres
             await alpaca.aclose()
 
 
-async def test_the_ecs_agent_is_reached_though_the_first_address_drops_packets_and_its_answer_is_bounded(
+async def test_the_ecs_agent_is_reached_past_dropped_packets_and_its_answer_is_bounded(
     metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(lambda _: web.Response(body=b"{" + b" " * 10_000_000)) as live:

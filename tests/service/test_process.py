@@ -80,7 +80,7 @@ async def last_run_of(service: Service, job: str) -> object:
     return (await service.get_internal("/background/status"))["jobs"][job]["last_run"]
 
 
-async def test_every_task_reports_the_leaders_progress_in_loading(
+async def test_every_task_reports_the_leaders_loading_progress(
     new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)
@@ -114,7 +114,7 @@ async def test_every_task_reports_the_leaders_progress_in_loading(
     assert await has_value(other)
 
 
-async def test_the_work_does_not_wait_for_requests_that_hold_every_connection_of_http(
+async def test_the_work_continues_while_requests_hold_every_connection_for_http(
     new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
 ) -> None:
     sidecar = await stack.enter_async_context(new_sidecar("one"))
@@ -203,7 +203,7 @@ async def stops_in_order(number: int, new_service: Callable[..., Service], sampl
         assert seen["healthz"] == 503
         release.set()
         await stream.content.read()  # raises if the stream was cut
-        while service.is_running:  # signals up to the last moment
+        while service.is_running:  # send signals until the process ends
             service.send(number)
             await asyncio.sleep(0.001)
         assert service.started.returncode == 0
@@ -214,7 +214,7 @@ async def stops_in_order(number: int, new_service: Callable[..., Service], sampl
     return True
 
 
-async def test_a_service_without_database_and_sidecar_serves_and_says_what_is_wrong(
+async def test_a_service_without_database_and_sidecar_serves_and_reports_both(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     dsn = f"postgresql://app:topsecret@127.0.0.1:{free_port()}/none"
@@ -239,7 +239,7 @@ async def with_trouble(service: Service) -> object:
     return health if "connect:" in health["database"] else None
 
 
-async def test_work_and_streams_come_back_with_the_database(
+async def test_work_and_streams_resume_with_the_database(
     new_sidecar: Callable[..., Sidecar],
     session: aiohttp.ClientSession,
     tmp_path: Path,
@@ -267,7 +267,7 @@ async def test_work_and_streams_come_back_with_the_database(
     assert "Traceback" not in service.output
 
 
-async def test_a_frozen_database_delays_no_exit_beyond_its_limit(
+async def test_a_frozen_database_does_not_delay_the_exit_beyond_its_limit(
     session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     async def on_resign(name: str) -> None:
@@ -295,7 +295,7 @@ async def test_a_frozen_database_delays_no_exit_beyond_its_limit(
             service.send()
         assert await other.end() == 0
         assert await leader.end() == ("the work did not end" in leader.output)
-        assert time.monotonic() - began < 30, "it would be held up for ever else"
+        assert time.monotonic() - began < 30, "the frozen database must not delay the exit"
         await asyncio.wait((reading,))
         reading.exception()
     finally:

@@ -151,16 +151,16 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
     else:
         monkeypatch.setenv(name, value)
     assert main([]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(f"{name}: ")
-    assert told.err.count("\n") == 1
-    assert "topsecret" not in told.err
-    assert len(told.err) < 120
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"{name}: ")
+    assert output.err.count("\n") == 1
+    assert "topsecret" not in output.err
+    assert len(output.err) < 120
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("LOG_FORMAT", "xml", "'xml' is not 'json' or 'text'"),
         ("PRICE_SOURCE", " ALPACA ", "'ALPACA' is not 'simulated' or 'alpaca'"),
@@ -174,12 +174,12 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
         ("CORS_ORIGINS", "https://a.example,http://B:80/", "write it as browsers send it: http://b"),
     ],
 )
-def test_an_error_is_in_the_words_of_the_setting(
-    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_error_for_a_bad_value_says_what_the_setting_accepts(
+    name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
     assert main([]) == 2
-    assert capsys.readouterr() == ("", f"{name}: {told}\n")
+    assert capsys.readouterr() == ("", f"{name}: {expected}\n")
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_any_password_leads_to_the_named_host_and_is_never_shown(
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{password}@" + where.format(port=free_port()))
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     assert main(["migrate"]) == 1
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert told.err.startswith("database: cannot connect: ")
-    assert password not in told.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert output.err.startswith("database: cannot connect: ")
+    assert password not in output.err
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_any_password_leads_to_the_named_host_and_is_never_shown(
     [("PGPORT", "topsecret"), ("PGPORT", "1,2,3"), ("PGSSLMODE", "loud"), ("PGTARGETSESSIONATTRS", "none")],
 )
 @pytest.mark.parametrize("command", ["migrate", "sample"])
-def test_what_the_environment_adds_to_the_address_is_one_line_too(
+def test_a_bad_libpq_variable_is_one_line_without_secrets(
     command: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://app:topsecret@127.0.0.1/portfolio")
@@ -213,10 +213,10 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # another test's output is closed
     assert main([command]) == 1
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert told.err.startswith("database")
-    assert "topsecret" not in told.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert output.err.startswith("database")
+    assert "topsecret" not in output.err
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
         "https://project.supabase.co.",
     ],
 )
-def test_a_projects_address_is_accepted_in_every_spelling_and_gives_one_issuer(
+def test_every_spelling_of_a_projects_address_gives_the_same_issuer(
     written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUPABASE_URL", written)
@@ -247,7 +247,9 @@ def test_origins_are_separated_by_commas_and_none_is_the_default() -> None:
     assert read_settings({"DATABASE_URL": GOOD, "CORS_ORIGINS": given}).cors_origins == expected
 
 
-def test_each_bad_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_bad_setting_is_reported_on_its_own_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("LOG_FORMAT", "xml")
     monkeypatch.delenv("DATABASE_URL")
     assert main(["migrate"]) == 2
@@ -255,7 +257,7 @@ def test_each_bad_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.parametrize("missing", ["APCA_API_KEY_ID", "APCA_API_SECRET_KEY"])
-def test_alpaca_s_prices_need_both_keys(
+def test_price_source_alpaca_needs_both_keys(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PRICE_SOURCE", "alpaca")
@@ -276,21 +278,21 @@ def signals_as_they_were() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signals_as_they_were")
 @pytest.mark.parametrize(
-    ("auth", "told"),
+    ("auth", "expected"),
     [
         (None, "SUPABASE_URL: missing; or set AUTH=off, which lets everybody read and change everything\n"),
         ("supabase", "SUPABASE_URL: missing; AUTH=supabase needs it\n"),
     ],
 )
 def test_without_settings_for_authentication_the_service_does_not_start(
-    auth: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    auth: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("PRICE_SOURCE", "simulated")
     if auth is not None:
         monkeypatch.setenv("AUTH", auth)
     assert main([]) == 2
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.usefixtures("signals_as_they_were")
@@ -300,11 +302,11 @@ def test_without_a_price_source_the_service_does_not_start(
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("AUTH", "off")
     assert main([]) == 2
-    told = "PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices\n"
-    assert capsys.readouterr() == ("", told)
+    expected = "PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices\n"
+    assert capsys.readouterr() == ("", expected)
 
 
-def test_a_setting_that_auth_needs_is_checked_before_anything_starts() -> None:
+def test_settings_that_auth_needs_are_checked_before_the_start() -> None:
     with pytest.raises(SettingsError, match=r"^SUPABASE_URL: missing; AUTH=supabase needs it$"):
         read_settings({"DATABASE_URL": "postgresql://db.example/portfolio", "AUTH": "supabase"})
 
@@ -319,14 +321,14 @@ COMMANDS = ("serve", "migrate", "sample", "run", "import", "fence", "token", "he
 
 @pytest.mark.parametrize("help_", ["-h", "--help"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_reports_its_use_without_any_setting(
+def test_each_command_prints_its_usage_without_any_setting(
     command: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
     assert status_of(command, help_) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith(f"usage: python -m service {command}")
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert output.out.startswith(f"usage: python -m service {command}")
+    assert output.err == ""
 
 
 def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,7 +336,7 @@ def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> No
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "] == list(COMMANDS)
 
 
-def test_a_reader_that_closes_the_pipe_gets_no_traceback() -> None:
+def test_a_closed_pipe_causes_no_traceback() -> None:
     """Run a command whose output has no reader, as in `python -m service --help | head -0`."""
     theirs, ours = os.pipe()
     os.close(theirs)
@@ -349,9 +351,9 @@ def test_arguments_that_a_command_does_not_take_are_exit_status_2(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status_of(command, "--dance") == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"python -m service {command}: " in told.err.splitlines()[-1]
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"python -m service {command}: " in output.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -384,14 +386,14 @@ def test_an_empty_variable_counts_as_not_set_and_spaces_around_a_value_do_not_co
     assert (settings.tracker_interval, settings.log_level, settings.api_bind) == (30.0, "debug", Address("::1", 80))
 
 
-def test_no_secret_is_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_of_the_settings_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY", "SUPABASE_JWT_SECRET"):
         monkeypatch.setenv(name, "topsecret" * 5)
     assert "topsecret" not in repr(read_settings())
 
 
 @pytest.mark.parametrize("api", ["0.0.0.0:9101", "127.0.0.1:9101", "[::]:9101"])
-def test_two_listeners_at_one_address_are_refused_by_their_names(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_listeners_at_one_address_are_refused_and_both_named(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_BIND", api)
     with pytest.raises(SettingsError, match=r"^INTERNAL_BIND: 0\.0\.0\.0:9101 overlaps with API_BIND .*$"):
         read_settings()

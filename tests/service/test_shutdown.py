@@ -134,7 +134,7 @@ async def has_ticked(service: Service) -> bool:
     return (await service.get_internal("/background/status"))["jobs"]["tracker"]["last_run"] is not None
 
 
-async def test_the_api_ends_in_time_while_the_database_answers_nothing_and_a_stream_is_open(
+async def test_the_api_ends_in_time_while_the_database_hangs_and_a_stream_is_open(
     samples_url: str, session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     async with working(samples_url, session, tmp_path / "log", stack) as (service, proxy):
@@ -148,7 +148,7 @@ async def test_the_api_ends_in_time_while_the_database_answers_nothing_and_a_str
         await ends(service)
 
 
-async def test_the_api_ends_in_time_while_a_thread_of_its_work_does_not(
+async def test_the_api_ends_in_time_while_a_thread_of_its_work_hangs(
     samples_url: str, session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HANGING_THREAD)
@@ -174,7 +174,7 @@ async def test_a_command_ends_in_time_while_every_outgoing_connection_hangs(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_run_by_hand_ends_in_time_while_the_database_answers_nothing(
+async def test_a_run_by_hand_ends_in_time_while_the_database_hangs(
     samples_url: str, tmp_path: Path, stack: AsyncExitStack, number: int
 ) -> None:
     port = urlsplit(samples_url).port
@@ -199,7 +199,7 @@ def connections_of(process: Process) -> set[int]:
     return {int(each.raddr[1]) for each in there if each.status == psutil.CONN_ESTABLISHED}
 
 
-async def test_a_run_by_hand_that_is_stopped_takes_its_protection_back(
+async def test_a_run_by_hand_that_is_stopped_removes_its_protection(
     samples_url: str, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     port = urlsplit(samples_url).port
@@ -215,7 +215,7 @@ async def test_a_run_by_hand_that_is_stopped_takes_its_protection_back(
     assert not agent.protected
 
 
-async def test_a_process_ends_although_a_thread_hangs_and_nobody_reads_its_log() -> None:
+async def test_a_process_ends_although_a_thread_and_the_last_log_lines_hang() -> None:
     program = """
 import threading, time
 from service.shutdown import exit_after

@@ -30,7 +30,7 @@ def test_json_lines_hold_the_fields_and_a_traceback_stays_in_its_line(capsys: py
         raise ValueError("first\nsecond")
     except ValueError:
         logger.exception("failed")
-    logger.debug("not told")
+    logger.debug("below the level")
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first.pop("time").endswith("Z")
     assert first == {
@@ -60,7 +60,7 @@ def test_the_time_is_in_utc_in_every_time_zone(monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(JsonLines().format(record))["time"] == "1970-01-01T00:00:00.000Z"
 
 
-def test_a_lease_that_is_not_led_is_0_in_the_metrics() -> None:
+def test_the_metric_of_a_lease_without_a_term_is_0() -> None:
     registry = CollectorRegistry()
     registry.register(LeadershipMetrics({"some": LeaseClient().leadership("some")}))
     assert registry.get_sample_value("portfolio_leading", {"lease": "some"}) == 0
@@ -69,6 +69,6 @@ def test_a_lease_that_is_not_led_is_0_in_the_metrics() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="these figures come from /proc")
 def test_the_metrics_have_memory_and_open_files() -> None:
-    told = generate_latest(new_registry()).decode()
-    assert "process_resident_memory_bytes" in told
-    assert "process_open_fds" in told
+    metrics = generate_latest(new_registry()).decode()
+    assert "process_resident_memory_bytes" in metrics
+    assert "process_open_fds" in metrics

@@ -1,6 +1,6 @@
 """Chromium for the tests: pages, their errors, requests and pictures, over the DevTools protocol.
 
-Each browser has a profile of its own and reaches only this machine. A page that needs something from outside fails as
+Each browser has its own profile and reaches only this machine. A page that needs something from outside fails as
 it would without a network.
 """
 
@@ -48,16 +48,16 @@ class ChromiumError(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """A request of a page, a preflight included, and what became of it."""
+    """A request of a page, including a preflight, and its result."""
 
     method: str
     url: str
     kind: str
-    """What the page wanted: 'Document', 'Fetch', 'Preflight', 'Script', ..."""
+    """The type of the resource: 'Document', 'Fetch', 'Preflight', 'Script', ..."""
     status: int | None = None
     """The answer's status; None before its header has arrived."""
     failure: str | None = None
-    """Why there is no complete answer."""
+    """The reason for an incomplete answer."""
 
 
 class Page:
@@ -121,7 +121,7 @@ class Page:
         )
 
     async def color_scheme(self, scheme: Literal["dark", "light"]) -> None:
-        """Make the page believe that its reader prefers these colours."""
+        """Emulate a reader who prefers this colour scheme."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         await self.command("Emulation.setEmulatedMedia", features=features)
 
@@ -227,7 +227,7 @@ def _running(folder: Path) -> Iterator[Callable[[], str | None]]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # a group, which ends together
+            start_new_session=True,  # its own process group, to end all its processes
         )
 
     def address() -> str | None:

@@ -16,7 +16,7 @@ from tests.support.listening import listening
 
 TOKEN = 7
 GRANT = 30.0
-"""Seconds of a grant: more than a machine stands still. A service whose grant has run out resigns."""
+"""Seconds of a grant: longer than a standstill of the machine. A service whose grant has expired resigns."""
 
 
 def answer(
@@ -29,7 +29,7 @@ def answer(
     state: str,
     version: str,
 ) -> dict[str, Any]:
-    """The JSON of `GET /is-leader/LEASE`, as the contract has it. It grants the lead if it has a token."""
+    """The JSON of `GET /is-leader/LEASE`, as in the contract. It grants the lead if it has a token."""
     return {
         "lease": lease,
         "is_leader": token is not None,
@@ -137,9 +137,9 @@ class ReportingSidecar:
         self.refusal: tuple[int, dict[str, Any]] | None = None
         """Status and body in place of every history; an older sidecar answers 404."""
         self.is_frozen = False
-        """Whether no request is answered."""
+        """True if the sidecar answers no request."""
         self.paths: list[str] = []
-        """The paths that were asked for."""
+        """The requested paths."""
         self.url = ""
 
     @asynccontextmanager

@@ -22,7 +22,7 @@ class FakeSidecar:
     def __init__(self) -> None:
         self.instance_id = "task-a"
         self.grant = 10.0
-        """Seconds of a grant: more than a machine usually stands still."""
+        """Seconds of a grant: longer than a usual standstill of the machine."""
         self.token: int | None = None
         self.holder: str | None = "task-b"
         self.state = "following"
@@ -184,7 +184,7 @@ class Work:
         self.release.set()
 
     async def __call__(self, term: Any) -> None:
-        assert self.running == 0, "two works at the same time"
+        assert self.running == 0, "two works run at the same time"
         self.running += 1
         self.terms.append(term)
         self.events.append(f"begin {term.token}")

@@ -1,7 +1,7 @@
 """ElastiCache's IAM as far as a client sees it: an endpoint with a role's credentials, and a cache that checks tokens.
 
-The cache is a TLS server before a real Redis. It takes a token apart and has botocore sign the same request with the
-keys that it knows; only then it logs in at Redis, by Redis's own password.
+The cache is a TLS server in front of a real Redis. It parses a token and lets botocore sign the same request with the
+keys that it knows. If the signatures match, it logs in to Redis with Redis's own password.
 """
 
 import asyncio
@@ -26,23 +26,23 @@ CACHE, REGION, USER = "portfolio", "eu-central-1", "sidecar"
 
 
 class Role:
-    """A task's role: its present credentials, and the endpoint of ECS that hands them out."""
+    """A task's role: its present credentials, and the ECS endpoint that returns them."""
 
     def __init__(self) -> None:
         self.asked = 0
-        """How often somebody has asked."""
+        """The number of requests."""
         self.valid_for = timedelta(hours=6)
         self.authorization: str | None = None
-        """What a request has to have in the header Authorization."""
+        """The required value of the header Authorization."""
         self.answers: web.Response | None = None
-        """What is answered in place of credentials."""
+        """The answer in place of credentials."""
         self.hangs = False
         self.keys = AwsKeys("ASIAROLE0", "secret/key+0", "session//token==0")
         self.issued = {self.keys.key_id: self.keys}
         self.url = ""
 
     def rotate(self) -> None:
-        """Hand out other credentials from now on."""
+        """Return other credentials from now on."""
         number = len(self.issued)
         self.keys = AwsKeys(f"ASIAROLE{number}", f"secret/key+{number}", f"session//token=={number}")
         self.issued[self.keys.key_id] = self.keys
@@ -88,7 +88,7 @@ async def role() -> AsyncIterator[Role]:
 
 
 def presigned_by_botocore(keys: AwsKeys, *, cache: str, user: str, region: str, serverless: bool) -> str:
-    """The token as AWS's documentation makes it: botocore's signer, and the time of now."""
+    """A token made as in AWS's documentation: by botocore's signer, at the present time."""
     parameters = {"Action": "connect", "User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
     query = "&".join(f"{name}={value}" for name, value in sorted(parameters.items()))
     credentials = Credentials(keys.key_id, keys.secret, keys.session_token)
@@ -104,9 +104,9 @@ class IamCache:
 
     Args:
         target: the port of a Redis whose default user has no password.
-        tls: what the cache shows.
-        role: whose credentials it knows.
-        cut_after: seconds after which it cuts a connection; None for never.
+        tls: the TLS context of the cache.
+        role: the role whose credentials it accepts.
+        cut_after: age at which it cuts a connection, in seconds; None for never.
     """
 
     def __init__(self, target: int, tls: SSLContext, role: Role, *, cut_after: float | None = None) -> None:
@@ -179,7 +179,7 @@ class IamCache:
             server_writer.transport.abort()
 
     def _knows(self, user: str, token: str) -> bool:
-        """Whether botocore signs the same request in the same way, with the keys that the token names."""
+        """Return true if botocore makes the same signature of the request with the keys that the token names."""
         url = f"https://{token}"
         given = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         keys = self._role.issued.get(given["X-Amz-Credential"].partition("/")[0])
@@ -206,7 +206,7 @@ def signature_by_botocore(keys: AwsKeys, url: str) -> str:
 
 
 async def _command(reader: asyncio.StreamReader) -> list[str]:
-    """A command of RESP2."""
+    """Read a RESP2 command."""
     count = int((await reader.readuntil(b"\r\n"))[1:])
     words = []
     for _ in range(count):

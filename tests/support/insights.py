@@ -219,7 +219,7 @@ class _Tokens:
         self._next = 0
 
     def skip(self, word: str) -> bool:
-        """Skip this name or sign; False if another one comes next."""
+        """Skip this name or sign; return False if the next one differs."""
         kind, text = self._peek()
         if kind in ("name", "sign") and text == word:
             self._next += 1

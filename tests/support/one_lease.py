@@ -31,7 +31,7 @@ def answer(lease: Lease, call: Call, now: float, outcome: Outcome, holder: str |
 
 
 def leading(now: float, *, waits: bool = True) -> Lease:
-    """A lease that was acquired at `now`, and whose client was granted it; the client waits again, or is silent."""
+    """A lease acquired at `now` and granted to its client. The client waits again, or is silent."""
     lease = fresh_lease()
     lease.asked(now)
     if waits:

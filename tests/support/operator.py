@@ -1,4 +1,4 @@
-"""An operator who asks the holder of a lease to step down: what the command's script does in Redis."""
+"""An operator's request to step down, as the command's script writes it to Redis."""
 
 from redis import Redis
 

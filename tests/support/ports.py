@@ -1,4 +1,4 @@
-"""Ports that a test chooses, so that everything it starts can be moved to other ports together."""
+"""Ports that a test chooses, so that all its servers can be moved to other ports together."""
 
 import socket
 from collections.abc import Iterable

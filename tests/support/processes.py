@@ -21,7 +21,7 @@ LIMIT = 60.0
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
-    """The settings, and of this process's environment only what every program needs."""
+    """The settings, and the variables of this process's environment that every program needs."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     return {**kept, "PYTHONPATH": str(ROOT), **settings}
 
@@ -66,7 +66,7 @@ class Process:
         return self.process is not None and self.process.poll() is None
 
     def send(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal; a process that has ended is no error."""
+        """Send a signal; do nothing if the process has ended."""
         with suppress(ProcessLookupError):
             self.started.send_signal(number)
 
@@ -107,7 +107,7 @@ class Process:
 
 
 def command_of(module: str, log: Path, *words: str, **settings: str) -> Process:
-    """`python -m MODULE WORDS`, to be started."""
+    """The process `python -m MODULE WORDS`, not yet started."""
     return Process(log, ["-m", module, *words], **settings)
 
 

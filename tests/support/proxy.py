@@ -23,7 +23,7 @@ class Direction:
         self.delay = 0.0
         """Delay of each piece, in seconds."""
         self.translate: Callable[[bytes], bytes] | None = None
-        """Changes each piece, which then consists of whole lines."""
+        """A function that changes each piece; each piece is then whole lines."""
         self._lost = False
         self._open = asyncio.Event()
         self._open.set()
@@ -42,7 +42,7 @@ class Direction:
         self._lost = True
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry bytes until one side ends."""
+        """Copy bytes until one side ends."""
         while piece := await reader.read(65536):
             if self.translate is not None:
                 while not piece.endswith(b"\r\n") and (more := await reader.read(65536)):
@@ -68,7 +68,7 @@ class Proxy:
         self.accepted = 0
         """The number of connections so far."""
         self.turn_away = 0
-        """The number of next connections that are closed at once."""
+        """The number of further connections to close at once."""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 

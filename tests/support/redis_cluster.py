@@ -15,19 +15,19 @@ from tests.support.ports import claim
 from tests.support.waiting import eventually
 
 BUS = 10_000
-"""How far above its port a node's bus listens."""
+"""Difference between the ports of a node's bus and of the node."""
 NODE_TIMEOUT = 1_000
-"""Milliseconds after which a node that is silent counts as failed."""
+"""Milliseconds after which a silent node counts as failed."""
 
 
 def cluster_port() -> int:
-    """A port of which the bus port is free, too, and that is not one that clients get."""
+    """A port whose bus port is free too, outside of the range that clients get."""
     drawn = iter(lambda: random.randrange(11_000, 22_000), None)
     return next(port for port in drawn if claim((port, port + BUS)))
 
 
 def order(node: RedisServer, *words: str) -> Any:
-    """The answer of a node to a command, as the node sends it; an error is one, too."""
+    """A node's answer to a command, unchanged; an error is returned too."""
     connection = Connection(port=node.port, decode_responses=True, protocol=2)  # type: ignore[no-untyped-call]
     try:
         connection.send_command(*words)  # type: ignore[no-untyped-call]
@@ -39,14 +39,14 @@ def order(node: RedisServer, *words: str) -> Any:
 
 
 class RedisCluster:
-    """Nodes of which the first `masters` share the slots; each of the others replicates one of them, in turn."""
+    """A cluster. The first `masters` nodes share the slots; each other node replicates one of them, in turn."""
 
     def __init__(self, nodes: list[RedisServer], masters: int) -> None:
         self.nodes = nodes
         self.masters = masters
 
     async def form(self) -> None:
-        """Meet, share the slots, replicate."""
+        """Join the nodes, share out the slots, and start the replicas."""
         first, *others = self.nodes
         for node in others:
             order(node, "CLUSTER", "MEET", "127.0.0.1", str(first.port))
@@ -61,37 +61,37 @@ class RedisCluster:
         await eventually(lambda: all(map(self.replicates, self.nodes[self.masters :])))
 
     def replicates(self, node: RedisServer) -> bool:
-        """Whether a replica hears its primary, and the primary knows that."""
+        """Return true if a replica is connected to its primary, and the primary reports it."""
         return "master_link_status:up" in str(order(node, "INFO", "replication"))
 
     def owner(self, key: str, *, asked: RedisServer | None = None) -> RedisServer | None:
-        """The node that serves the slot of a key, as one node says."""
+        """The node that serves the slot of a key, according to one node."""
         for first, last, (_, port, *_), *_ in order(asked or self.nodes[0], "CLUSTER", "SLOTS"):
             if first <= slot_of(key) <= last:
                 return next(node for node in self.nodes if node.port == port)
         return None
 
     def other(self, node: RedisServer) -> RedisServer:
-        """A master that is not this one."""
+        """Another master than this one."""
         return next(each for each in self.nodes[: self.masters] if each is not node)
 
     def begin_migration(self, key: str, source: RedisServer, target: RedisServer) -> None:
-        """From now on the slot is on its way from one node to another."""
+        """Begin to move the slot from one node to another."""
         slot = str(slot_of(key))
         order(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", str(order(source, "CLUSTER", "MYID")))
         order(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", str(order(target, "CLUSTER", "MYID")))
 
     def migrate(self, *keys: str, source: RedisServer, target: RedisServer) -> None:
-        """Move keys of the slot that is on its way."""
+        """Move keys of the slot that is being moved."""
         order(source, "MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "REPLACE", "KEYS", *keys)
 
     def end_migration(self, key: str, target: RedisServer) -> None:
-        """The slot has arrived."""
+        """Complete the move of the slot."""
         for node in (target, *self.nodes[: self.masters]):
             order(node, "CLUSTER", "SETSLOT", str(slot_of(key)), "NODE", str(order(target, "CLUSTER", "MYID")))
 
     def move(self, key: str, target: RedisServer) -> None:
-        """Move the slot of a key, with all that is in it, to another node."""
+        """Move the slot of a key, with all its keys, to another node."""
         source = self.owner(key)
         assert source is not None
         self.begin_migration(key, source, target)

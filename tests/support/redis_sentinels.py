@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 
 MASTER = "portfolio"
 DOWN_AFTER = 1_000
-"""Milliseconds of silence after which a sentinel takes the primary for dead."""
+"""Milliseconds of silence after which a sentinel considers the primary dead."""
 
 
 class SentinelServer(RedisServer):
@@ -50,7 +50,7 @@ class SentinelServer(RedisServer):
 
 
 class Group:
-    """The servers of which the sentinels name the primary."""
+    """A group of servers, whose primary the sentinels name."""
 
     def __init__(self, servers: list[RedisServer], sentinels: list[SentinelServer]) -> None:
         self.servers = servers
@@ -63,22 +63,22 @@ class Group:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The same as variables of the environment."""
+        """The same settings as environment variables."""
         listed = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return {"REDIS_SENTINELS": listed, "REDIS_SENTINEL_MASTER": MASTER}
 
     def primary(self, sentinel: int = 0) -> RedisServer:
-        """The server that a sentinel names."""
+        """The server that a sentinel names as the primary."""
         _, port = order(self.sentinels[sentinel], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
         return next(server for server in self.servers if server.port == int(port))
 
     def fail_over(self, sentinel: int = 0) -> None:
-        """An operator moves the primary: the old one is alive, and hears of it late."""
+        """Move the primary as an operator does. The old primary is alive, and learns of the move late."""
         answer = order(self.sentinels[sentinel], "SENTINEL", "FAILOVER", MASTER)
         assert answer == "OK", answer
 
     def role(self, server: RedisServer) -> str:
-        """What a server says that it is."""
+        """The role that a server reports."""
         return str(order(server, "ROLE")[0])
 
 
@@ -86,8 +86,8 @@ def _knows(sentinel: RedisServer, *, sentinels: int, replicas: int) -> bool:
     fields = order(sentinel, "SENTINEL", "MASTER", MASTER)
     if not isinstance(fields, list):
         return False
-    told = dict(zip(fields[::2], fields[1::2], strict=True))
-    return (told["num-other-sentinels"], told["num-slaves"]) == (str(sentinels - 1), str(replicas))
+    reported = dict(zip(fields[::2], fields[1::2], strict=True))
+    return (reported["num-other-sentinels"], reported["num-slaves"]) == (str(sentinels - 1), str(replicas))
 
 
 @asynccontextmanager
@@ -100,7 +100,7 @@ async def redis_sentinels(
     binary: Path | None = None,
     arguments: tuple[str, ...] = (),
 ) -> AsyncIterator[Group]:
-    """A group in step, all of whose sentinels know each other."""
+    """A group whose replicas are in sync and whose sentinels know each other."""
     with ExitStack() as stack:
         servers: list[RedisServer] = []
         for number in range(1 + replicas):

@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class Caller:
-    """A candidate without rules of its own, which calls what the test tells it to. `ttl` and `late` in ms."""
+    """A candidate without its own rules: the test chooses each call. `ttl` and `late` are in ms."""
 
     redis: Redis
     id: str = "a"

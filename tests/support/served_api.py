@@ -50,11 +50,11 @@ class Served:
     url: str = ""
     internal_url: str = ""
     now: datetime = NOON
-    """The time by which values are fresh or stale."""
+    """The present time, which decides whether values are stale."""
     sidecar_url: str = "http://127.0.0.1:9"
     last_tick: datetime | None = NOON
     memory: MemoryUse | None = None
-    """What the API reads about its memory."""
+    """The memory use that the API reads."""
 
     def __post_init__(self) -> None:
         metrics = HttpMetrics(self.registry)

@@ -44,7 +44,7 @@ class Served:
     url: str
     metrics_url: str
     app: web.Application
-    """The control listener's."""
+    """The application of the control listener."""
 
     async def get(self, path: str, **params: object) -> dict[str, Any]:
         """The JSON object of the answer to a GET, which must succeed."""
@@ -64,7 +64,7 @@ class Served:
             assert response.status == 200
 
     async def lead(self, name: str = "tracker") -> dict[str, Any]:
-        """Ask until the sidecar leads, and return that answer."""
+        """Ask until the sidecar leads, and return its last answer."""
         async with asyncio.timeout(20):
             answer = await self.get(f"/is-leader/{name}")
             while not answer["is_leader"]:

@@ -1,7 +1,7 @@
-"""A proxy as of ElastiCache Serverless: one endpoint with TLS before several servers that are one store.
+"""A proxy like ElastiCache Serverless: one TLS endpoint in front of several servers that are one store.
 
-A call goes to the server that has the keys. Every other question is answered by whichever server the connection was
-given, so two connections can see two run ids. There is no WAIT and no CLIENT, and all slots are at the endpoint.
+A call goes to the server that has the keys. The server that the connection was given answers every other command, so
+two connections can see two run ids. WAIT and CLIENT do not exist, and all slots are at the endpoint.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from ssl import SSLContext
 from typing import Self
 
 REFUSED = (b"CLIENT", b"WAIT")
-"""Commands that the endpoint does not know."""
+"""Commands that the endpoint does not support."""
 _OF_THE_CONNECTION = (b"INFO", b"SUBSCRIBE")
-"""Commands for the server that the connection was given."""
+"""Commands that go to the server that the connection was given."""
 
 
 class Serverless:
@@ -22,7 +22,7 @@ class Serverless:
 
     Args:
         servers: the ports of the servers; the connections get them in turn.
-        tls: what is shown to clients.
+        tls: the TLS context of the endpoint.
     """
 
     def __init__(self, servers: Sequence[int], tls: SSLContext) -> None:
@@ -75,7 +75,7 @@ class Serverless:
 
 
 class _Client:
-    """One connection of a client, and those to the servers behind it."""
+    """A client's connection, and its connections to the servers."""
 
     def __init__(
         self, proxy: Serverless, given: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -86,7 +86,7 @@ class _Client:
         self._behind: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
     async def serve(self) -> None:
-        """Answer one command after the other; after a SUBSCRIBE everything that its server says is passed on."""
+        """Answer commands in order; after a SUBSCRIBE, pass on everything that the server sends."""
         while True:
             words, command = await _command(self._reader)
             name = words[0].upper()

@@ -18,7 +18,7 @@ TIMINGS = Timings(ttl=6.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
 def at_port(
     port: int, kind: ServerKind = None, *, username: str | None = None, password: str | None = None, limit: float = 5.0
 ) -> Connector:
-    """A maker of connections to a port of this machine, as the sidecar makes them."""
+    """A function that makes connections to a port of this machine, as the sidecar does."""
     address = RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password)
     return Connector(address, kind, limit=limit)
 

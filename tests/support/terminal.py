@@ -83,7 +83,7 @@ class Terminal:
         self._ours, self._theirs = pty.openpty()
         self.resize(columns, lines)
         self.output = ""
-        """All that was written."""
+        """All output of the program."""
         self.screens = Screens()
         environment = clean_environment(**{"TERM": "xterm", **environment})
         self.process = subprocess.Popen(
@@ -106,7 +106,7 @@ class Terminal:
 
     @property
     def shown(self) -> str:
-        """What a person sees now."""
+        """The screen that a person sees now."""
         return "\n".join(self.screens.lines)
 
     def resize(self, columns: int, lines: int) -> None:
@@ -114,7 +114,7 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def press(self, keys: str) -> None:
-        r"""Type; `\x03` is Ctrl-C, and `\x1a` Ctrl-Z."""
+        r"""Type keys; `\x03` is Ctrl-C, and `\x1a` Ctrl-Z."""
         os.write(self._ours, keys.encode())
 
     def send(self, number: signal.Signals) -> None:

@@ -11,7 +11,7 @@ class TlsFront:
     """The server, a context manager; `port` is where it listens. After a handshake it closes the connection.
 
     Args:
-        tls: what is shown to clients and asked of them.
+        tls: the server's TLS context.
     """
 
     def __init__(self, tls: SSLContext) -> None:

@@ -11,8 +11,10 @@ import aiohttp
 T = TypeVar("T")
 
 LIMIT = 20.0
-"""Limit for a condition, in seconds. Only a failing test waits so long, because a busy machine may need a hundred times
-the usual time."""
+"""Limit for a condition, in seconds.
+
+Only a failing test waits so long. A busy machine may need a hundred times the usual time.
+"""
 ROUNDS = 5
 """Maximum number of attempts at a test that standstills disturb: a busy machine may suspend a process for seconds."""
 

@@ -9,7 +9,7 @@ from service.prices import Price
 
 
 class Over(Exception):
-    """Stands for `sidecar.client.TermOver`."""
+    """Stand-in for `sidecar.client.TermOver`."""
 
 
 @dataclass

@@ -178,7 +178,7 @@ async def test_every_claim_is_checked(name: str, project: Project, guard: TokenG
 
 
 @pytest.mark.parametrize(
-    ("claims", "told"),
+    ("claims", "expected"),
     [
         ({"role": "service_role", "iss": "supabase", "aud": None, "sub": None}, "the project's service_role key"),
         ({"role": "anon", "iss": "supabase", "aud": None, "sub": None}, "the project's anon key"),
@@ -199,10 +199,10 @@ async def test_every_claim_is_checked(name: str, project: Project, guard: TokenG
     ],
 )
 async def test_only_a_signed_in_user_is_admitted_and_others_are_given_the_reason(
-    claims: dict[str, Any], told: str, project: Project, guard: TokenGuard
+    claims: dict[str, Any], expected: str, project: Project, guard: TokenGuard
 ) -> None:
     for token in (project.token(SECRET, **claims), project.token(ec_key("one"), "one", **claims)):
-        assert told in await refused(guard, token)
+        assert expected in await refused(guard, token)
 
 
 async def test_a_token_without_the_claim_of_anonymous_users_is_accepted(project: Project, guard: TokenGuard) -> None:
@@ -212,35 +212,35 @@ async def test_a_token_without_the_claim_of_anonymous_users_is_accepted(project:
 async def test_a_possibly_wrong_setting_is_one_warning_an_hour_however_many_tokens_come(
     project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def told() -> list[str]:
+    def warnings() -> list[str]:
         return [record.message for record in caplog.records if record.name == "service.api.auth"]
 
     foreign = [project.token(ec_key("one"), "one", iss=f"https://{n}.example/auth/v1") for n in range(5)]
     for token in foreign * 3:
         await refused(guard, token)
-    assert told() == [
+    assert warnings() == [
         "SUPABASE_URL: a signed access token names the issuer 'https://0.example/auth/v1', "
         f"not {project.url}/auth/v1; refused"
     ]
     project.now += 3599
     await refused(guard, foreign[1])
-    assert len(told()) == 1
+    assert len(warnings()) == 1
     project.now += 1
     for token in foreign:
         await refused(guard, token)
-    assert len(told()) == 2
+    assert len(warnings()) == 2
 
 
 @pytest.mark.parametrize(
-    ("token", "told"),
+    ("token", "expected"),
     [
         (lambda project: project.token(ec_key("one"), "gone"), "SUPABASE_URL: an access token names a key that"),
         (lambda project: project.token("x" * 40), "SUPABASE_JWT_SECRET: an access token was not signed with it"),
     ],
 )
-async def test_tokens_of_another_key_than_the_settings_are_one_warning(
+async def test_tokens_with_a_key_that_the_settings_do_not_give_are_one_warning(
     token: Callable[[Project], str],
-    told: str,
+    expected: str,
     project: Project,
     guard: TokenGuard,
     caplog: pytest.LogCaptureFixture,
@@ -248,12 +248,10 @@ async def test_tokens_of_another_key_than_the_settings_are_one_warning(
     for _ in range(3):
         await refused(guard, token(project))
     (message,) = [record.message for record in caplog.records if record.name == "service.api.auth"]
-    assert message.startswith(told)
+    assert message.startswith(expected)
 
 
-async def test_a_shared_secret_that_is_missing_is_one_warning(
-    project: Project, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_missing_shared_secret_is_one_warning(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     guard = TokenGuard(project.url, KeySet(project.url))
     for _ in range(3):
         await refused(guard, project.token(SECRET))
@@ -261,7 +259,7 @@ async def test_a_shared_secret_that_is_missing_is_one_warning(
     assert message.startswith("SUPABASE_JWT_SECRET: missing, ")
 
 
-async def test_an_issuer_of_any_size_and_kind_is_one_short_line(
+async def test_the_warning_about_a_hostile_issuer_is_one_short_line(
     project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
     await refused(guard, project.token(SECRET, iss="x\n\x1b[31m" * 900))
@@ -282,7 +280,7 @@ def hand_made(header: dict[str, Any], claims: dict[str, Any], signature: bytes =
 
 
 @weak
-async def test_the_token_does_not_choose_what_its_key_is_used_for(project: Project, guard: TokenGuard) -> None:
+async def test_a_token_cannot_choose_the_algorithm_for_its_key(project: Project, guard: TokenGuard) -> None:
     claims = project.claims()
     pem = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     for kid, key in (("one", ec_key("one")), ("two", rsa_key())):
@@ -300,7 +298,7 @@ async def test_the_token_does_not_choose_what_its_key_is_used_for(project: Proje
     await refused(guard, project.token(rsa_key(), "two", alg="PS256"))
 
 
-async def test_a_signature_of_another_s_key_is_refused(project: Project, guard: TokenGuard) -> None:
+async def test_a_wrong_signature_is_refused(project: Project, guard: TokenGuard) -> None:
     await refused(guard, project.token(ec_key("other"), "one"))
     await refused(guard, project.token("another secret of more than thirty-two bytes"))
     await refused(guard, project.token(ec_key("one")))  # without the id of a key
@@ -310,7 +308,7 @@ async def test_a_signature_of_another_s_key_is_refused(project: Project, guard: 
     await refused(guard, f"{head}.{body}.{'A' * len(signature)}")
 
 
-async def test_without_a_shared_secret_no_token_of_one_is_taken(project: Project) -> None:
+async def test_without_a_shared_secret_a_token_signed_with_one_is_refused(project: Project) -> None:
     guard = TokenGuard(project.url, KeySet(project.url))
     await refused(guard, project.token(SECRET))
     await guard.aclose()
@@ -325,12 +323,12 @@ async def test_a_header_without_a_token_is_refused(header: str, guard: TokenGuar
         await guard.caller(header)
 
 
-async def test_no_header_is_answered_that_a_token_is_needed(guard: TokenGuard) -> None:
+async def test_without_a_header_the_error_says_that_a_token_is_needed(guard: TokenGuard) -> None:
     with pytest.raises(Unauthorized, match=r"^an access token is needed$"):
         await guard.caller(None)
 
 
-async def test_an_open_guard_lets_everybody_see_everything() -> None:
+async def test_without_authentication_every_caller_may_see_every_user() -> None:
     caller = await OpenGuard().caller(None)
     assert (caller.user_id, caller.expires_at, caller.may_see(USER)) == (None, None, True)
 
@@ -372,12 +370,12 @@ def test_any_invalid_token_is_refused_without_another_error(
 
 
 @pytest.mark.parametrize("inside", ["[" * 3000, '{"alg":' * 1000, "\x00", "7", "null"])
-async def test_a_header_that_is_no_object_is_refused(inside: str, guard: TokenGuard) -> None:
+async def test_a_token_whose_header_is_not_an_object_is_refused(inside: str, guard: TokenGuard) -> None:
     part = base64.urlsafe_b64encode(inside.encode()).rstrip(b"=").decode()
     assert await refused(guard, f"{part}.{part}.{part}") == "the access token is not valid"
 
 
-async def test_a_new_key_is_found_when_a_token_names_it_and_takes_the_old_ones_place(
+async def test_a_new_key_is_fetched_when_a_token_names_it_and_replaces_the_old_key(
     project: Project, guard: TokenGuard
 ) -> None:
     assert await who(guard, project.token(ec_key("one"), "one")) == USER
@@ -388,7 +386,7 @@ async def test_a_new_key_is_found_when_a_token_names_it_and_takes_the_old_ones_p
     await refused(guard, project.token(ec_key("one"), "one"))
 
 
-async def test_a_withdrawn_key_is_forgotten_in_time_though_no_token_names_another(
+async def test_a_withdrawn_key_is_forgotten_even_if_no_token_names_a_new_key(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
@@ -413,22 +411,22 @@ async def test_a_key_server_that_hangs_delays_no_token_with_a_known_key(
     for _ in range(20):
         assert await who(guard, known) == USER
     assert look is not None
-    assert not look.done(), "the look that hangs goes on meanwhile"
+    assert not look.done(), "the hanging fetch continues"
     project.hangs = False
 
 
-async def test_a_token_with_an_unknown_key_waits_for_a_hanging_server_only_so_long(
+async def test_a_token_with_an_unknown_key_waits_a_limited_time_for_a_hanging_key_server(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(jwks, "FETCH_LIMIT", 1.0)  # long enough for a request on a busy machine
     project.hangs = True
     tokens = [project.token(ec_key("other"), f"made up {number}") for number in range(50)]
-    told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
-    assert {type(error) for error in told} == {KeysUnavailable}
+    errors = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
+    assert {type(error) for error in errors} == {KeysUnavailable}
     assert (project.asked, len(caplog.records)) == (1, 1)
 
 
-async def test_a_failed_fetch_is_repeated_though_no_token_comes(
+async def test_a_failed_fetch_is_repeated_even_if_no_token_comes(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "RETRY_INTERVAL", 0.01)
@@ -442,7 +440,7 @@ async def test_a_failed_fetch_is_repeated_though_no_token_comes(
     assert await who(guard, token) == USER
 
 
-async def test_after_a_failed_fetch_the_next_one_may_come_sooner(project: Project, guard: TokenGuard) -> None:
+async def test_a_failed_fetch_is_repeated_sooner_than_a_successful_one(project: Project, guard: TokenGuard) -> None:
     token = project.token(ec_key("one"), "one")
     for now, asked in ((0.0, 1), (jwks.RETRY_INTERVAL - 1, 1), (jwks.RETRY_INTERVAL, 2)):
         project.now, project.instead = now, web.Response(status=500)
@@ -454,7 +452,7 @@ async def test_after_a_failed_fetch_the_next_one_may_come_sooner(project: Projec
     assert await who(guard, token) == USER
     project.now += jwks.RETRY_INTERVAL
     await refused(guard, project.token(ec_key("other"), "made up"))
-    assert project.asked == 3, "it went well: now the longer pause counts"
+    assert project.asked == 3, "after a success the longer pause counts"
 
 
 async def test_a_fetch_that_hangs_ends_with_the_service(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,10 +488,12 @@ async def test_a_flood_of_made_up_keys_is_one_fetch_per_interval_whatever_its_re
     for looks in (1, 2):
         project.instead = None if status == 200 else web.Response(status=status)
         for _ in range(2):
-            told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
-            assert {type(error) for error in told} == {Unauthorized if status == 200 else KeysUnavailable}
+            errors = await asyncio.gather(
+                *(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True
+            )
+            assert {type(error) for error in errors} == {Unauthorized if status == 200 else KeysUnavailable}
         assert project.asked == looks
-        assert len(caplog.records) == 1, "nor is the log flooded"
+        assert len(caplog.records) == 1, "the log is not flooded either"
         project.now += MIN_INTERVAL
 
 
@@ -523,7 +523,7 @@ async def test_a_fetch_outlives_a_caller_that_is_cancelled(project: Project, gua
     ],
     ids=["500", "elsewhere", "html", "deep", "no keys", "huge"],
 )
-async def test_keys_that_cannot_be_fetched_leave_the_old_ones_in_use(
+async def test_a_failed_fetch_leaves_the_old_keys_in_use(
     instead: Callable[[], web.Response], project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
     known, unknown = project.token(ec_key("one"), "one"), project.token(ec_key("three"), "three")
@@ -550,7 +550,7 @@ async def test_without_a_network_at_the_start_published_keys_are_unavailable_and
 
 
 @weak
-async def test_a_published_key_that_is_not_for_our_tokens_is_passed_over(project: Project, guard: TokenGuard) -> None:
+async def test_a_published_key_that_is_not_for_our_tokens_is_ignored(project: Project, guard: TokenGuard) -> None:
     p384 = jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP384R1()).public_key(), as_dict=True)
     secret = base64.urlsafe_b64encode(SECRET.encode()).decode()
     other = ec_key("other")
@@ -581,7 +581,7 @@ def token_of(monkeypatch: pytest.MonkeyPatch, *arguments: str, **settings: str) 
     return main(["token", *arguments])
 
 
-async def test_a_development_token_is_let_in(
+async def test_a_development_token_is_accepted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = "http://127.0.0.1:54321"
@@ -598,9 +598,9 @@ def test_a_development_token_needs_its_settings(
     settings = {"SUPABASE_URL": "http://127.0.0.1:54321", "SUPABASE_JWT_SECRET": SECRET}
     del settings[missing]
     assert token_of(monkeypatch, "--user", str(USER), **settings) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err.split(";")[0], told.err.count("\n")) == ("", f"{missing}: missing", 1)
-    assert SECRET not in told.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.split(";")[0], output.err.count("\n")) == ("", f"{missing}: missing", 1)
+    assert SECRET not in output.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--user", "me"], ["--user", str(USER), "--hours", "0"]])

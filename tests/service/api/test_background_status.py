@@ -20,7 +20,7 @@ from tests.support.work_fakes import FakeTerm
 LEASE = "background_services"
 
 
-async def told(served: Served) -> Any:
+async def shown_progress(served: Served) -> Any:
     code, answer = await served.get_internal("/background/status")
     assert code == 200
     return answer["jobs"]["tracker"]["loading"]
@@ -41,16 +41,14 @@ def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield calls
 
 
-async def test_however_many_ask_at_once_the_database_is_asked_once(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_simultaneous_requests_share_one_query(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 1000.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         await asyncio.gather(*(served.get_internal("/background/status") for _ in range(50)))
     assert len(calls) == 1
 
 
-async def test_an_outage_is_queried_once_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_simultaneous_requests_share_one_failed_query(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
 
     async def fail() -> None:
@@ -64,7 +62,7 @@ async def test_an_outage_is_queried_once_too(served: Served, monkeypatch: pytest
     assert len(calls) == 1
 
 
-async def test_the_databases_records_are_read_again_after_a_while(
+async def test_the_databases_records_are_read_again_when_they_are_old(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
@@ -74,7 +72,7 @@ async def test_the_databases_records_are_read_again_after_a_while(
     assert len(calls) == 2
 
 
-async def test_a_client_that_disconnects_does_not_take_the_answer_from_others(
+async def test_a_client_that_disconnects_does_not_cancel_the_shared_query(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, release = asyncio.Event(), asyncio.Event()
@@ -103,53 +101,51 @@ async def test_a_task_that_does_not_lead_reports_the_leaders_progress(
     now: list[Loading | None] = [None]
     await served.store.claim_fence(FakeTerm(1, "leader", LEASE))
     term = FakeTerm(1, "leader", LEASE)
-    telling = asyncio.create_task(report_load_progress(served.store, term, lambda: now[0]))
-    assert await told(served) is None
+    reporting = asyncio.create_task(report_load_progress(served.store, term, lambda: now[0]))
+    assert await shown_progress(served) is None
     for done in (0, 3):
         now[0] = Loading(done, 7)
 
-        async def tells(done: int = done) -> bool:
-            return bool(await told(served) == {"portfolios_done": done, "portfolios": 7})
+        async def shows_progress(done: int = done) -> bool:
+            return bool(await shown_progress(served) == {"portfolios_done": done, "portfolios": 7})
 
-        await eventually(tells)
+        await eventually(shows_progress)
     now[0] = None
 
-    async def tells_nothing() -> bool:
-        return await told(served) is None
+    async def shows_none() -> bool:
+        return await shown_progress(served) is None
 
-    await eventually(tells_nothing)
+    await eventually(shows_none)
     async with served.store._connection() as connection:
         assert await connection.fetchval("select count(*) from position_loading") == 0
-    telling.cancel()
-    await asyncio.wait((telling,))
+    reporting.cancel()
+    await asyncio.wait((reporting,))
 
 
-async def test_the_progress_of_an_older_term_is_not_shown_and_cannot_be_recorded(
+async def test_an_older_terms_progress_is_not_shown_and_cannot_be_recorded(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     await served.store.claim_fence(FakeTerm(1, "one", LEASE))
     await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
-    assert await told(served) == {"portfolios_done": 3, "portfolios": 7}
+    assert await shown_progress(served) == {"portfolios_done": 3, "portfolios": 7}
     await served.store.claim_fence(FakeTerm(2, "two", LEASE))
-    assert await told(served) is None
+    assert await shown_progress(served) is None
     with pytest.raises(StaleTerm):
         await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(4, 7))
-    assert await told(served) is None
+    assert await shown_progress(served) is None
     await served.store.record_loading(FakeTerm(2, "two", LEASE), Loading(1, 7))
     await served.store.forget_loading(FakeTerm(1, "one", LEASE))
-    assert await told(served) == {"portfolios_done": 1, "portfolios": 7}
+    assert await shown_progress(served) == {"portfolios_done": 1, "portfolios": 7}
 
 
-async def test_progress_that_was_not_updated_lately_is_not_shown(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_old_progress_is_not_shown(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     await served.store.claim_fence(FakeTerm(1, "one", LEASE))
     await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
     async with served.store._connection() as connection:
         await connection.execute("update position_loading set written_at = now() - interval '1 minute'")
-    assert await told(served) is None
+    assert await shown_progress(served) is None
 
 
 async def test_an_outage_does_not_end_the_recording_of_progress(
@@ -167,12 +163,14 @@ async def test_an_outage_does_not_end_the_recording_of_progress(
 
     monkeypatch.setattr(served.store, "record_loading", fail_once)
     await served.store.claim_fence(FakeTerm(1, "one", LEASE))
-    telling = asyncio.create_task(report_load_progress(served.store, FakeTerm(1, "one", LEASE), lambda: Loading(3, 7)))
+    reporting = asyncio.create_task(
+        report_load_progress(served.store, FakeTerm(1, "one", LEASE), lambda: Loading(3, 7))
+    )
 
-    async def tells() -> bool:
-        return await told(served) is not None
+    async def shows_progress() -> bool:
+        return await shown_progress(served) is not None
 
-    await eventually(tells)
+    await eventually(shows_progress)
     assert "the progress of loading positions is not written: database: away" in caplog.messages
-    telling.cancel()
-    await asyncio.wait((telling,))
+    reporting.cancel()
+    await asyncio.wait((reporting,))

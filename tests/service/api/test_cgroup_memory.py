@@ -71,7 +71,7 @@ def test_file_pages_that_the_kernel_would_free_first_do_not_count(container: Con
     assert container.sees(path="/", root="/").read() == mebibytes(400, 896)
 
 
-def test_no_limit_is_known_without_one(container: Container) -> None:
+def test_without_a_limit_there_is_no_reading(container: Container) -> None:
     container.group("", usage=700, limit=None)
     assert container.sees(path="/", root="/").read() is None
 
@@ -86,12 +86,12 @@ def test_no_limit_is_known_without_one(container: Container) -> None:
         ("/moved/away", "/ecs/task/container"),
     ],
 )
-def test_a_container_that_sees_its_own_cgroup_alone_reads_that_one(container: Container, path: str, root: str) -> None:
+def test_a_container_that_sees_only_its_own_cgroup_reads_it(container: Container, path: str, root: str) -> None:
     container.group("", usage=90, limit=100)
     assert container.sees(path=path, root=root).read() == mebibytes(90, 100)
 
 
-def test_of_the_container_and_the_task_the_one_counts_that_is_nearer_to_its_limit(container: Container) -> None:
+def test_the_cgroup_nearer_to_its_limit_counts_container_or_task(container: Container) -> None:
     container.group("", usage=5000, limit=None)
     container.group("ecs", usage=3000, limit=None)
     container.group("ecs/task", usage=960, limit=1024)
@@ -104,14 +104,14 @@ def test_of_the_container_and_the_task_the_one_counts_that_is_nearer_to_its_limi
     assert reader.read() == mebibytes(960, 1024)
 
 
-def test_a_cgroup_beside_the_process_s_own_does_not_count(container: Container) -> None:
+def test_a_sibling_of_the_process_s_cgroup_does_not_count(container: Container) -> None:
     container.group("task", usage=1, limit=None)
     container.group("task/other", usage=99, limit=100)
     container.group("task/own", usage=10, limit=100)
     assert container.sees(path="/task/own", root="/").read() == mebibytes(10, 100)
 
 
-def test_a_limit_of_a_parent_that_is_not_visible_counts_where_the_kernel_shows_it(tmp_path: Path) -> None:
+def test_the_limit_of_an_invisible_parent_counts_if_the_kernel_shows_it(tmp_path: Path) -> None:
     """Version 1 alone shows the smallest limit of all parents."""
     container = Container(tmp_path, unified=False)
     container.group("", usage=400, limit=None, parents=512)
@@ -119,7 +119,7 @@ def test_a_limit_of_a_parent_that_is_not_visible_counts_where_the_kernel_shows_i
 
 
 @pytest.mark.parametrize("content", ["", "none\n", "0\n", "-1\n"])
-def test_files_that_make_no_sense_are_no_limit(container: Container, content: str) -> None:
+def test_a_file_without_a_valid_number_gives_no_reading(container: Container, content: str) -> None:
     container.group("", usage=90, limit=100)
     reader = container.sees(path="/", root="/")
     for name in ("memory.max", "memory.limit_in_bytes"):
@@ -128,15 +128,13 @@ def test_files_that_make_no_sense_are_no_limit(container: Container, content: st
     assert reader.read() is None
 
 
-def test_a_cgroup_that_cannot_be_read_is_no_limit(container: Container, tmp_path: Path) -> None:
+def test_a_cgroup_that_cannot_be_read_gives_no_reading(container: Container, tmp_path: Path) -> None:
     assert container.sees(path="/", root="/").read() is None
     assert CgroupMemory.of_process(tmp_path / "none").read() is None
 
 
 @pytest.mark.parametrize("stat", [None, "", "inactive_file\n", "total_inactive_file x\n"])
-def test_a_limit_holds_for_the_whole_usage_where_the_file_pages_are_unknown(
-    container: Container, stat: str | None
-) -> None:
+def test_the_whole_usage_counts_if_the_file_pages_are_unknown(container: Container, stat: str | None) -> None:
     container.group("", usage=90, limit=100, inactive=50)
     (container.mounted / "memory.stat").unlink()
     if stat is not None:
@@ -153,7 +151,7 @@ def test_the_name_of_another_cgroup_may_be_any_bytes(container: Container) -> No
     assert CgroupMemory.of_process(container.proc).read() == mebibytes(90, 100)
 
 
-def test_each_reading_is_a_new_one(container: Container) -> None:
+def test_each_read_returns_the_present_values(container: Container) -> None:
     container.group("", usage=90, limit=100)
     reader = container.sees(path="/", root="/")
     assert reader.read() == mebibytes(90, 100)
@@ -162,6 +160,6 @@ def test_each_reading_is_a_new_one(container: Container) -> None:
 
 
 def test_the_process_s_own_cgroup_can_be_read() -> None:
-    """Without a limit there is nothing to read, but no error either."""
+    """Without a limit the reader returns None and raises no error."""
     use = CgroupMemory.of_process().read()
     assert use is None or 0 < use.used < use.limit

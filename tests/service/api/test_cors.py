@@ -60,7 +60,7 @@ async def answer_to(
 
 
 def is_readable(response: ClientResponse, origin: str = ORIGIN) -> bool:
-    """Whether a browser lets a page of the origin read the answer, and a cache gives it to no other origin."""
+    """Return true if a browser lets a page of the origin read the answer, and a cache gives it to no other origin."""
     return (response.headers.getall("Access-Control-Allow-Origin", []), response.headers.getall("Vary", [])) == (
         [origin],
         ["Origin"],
@@ -114,7 +114,7 @@ async def test_a_page_can_read_every_answer_errors_included(
     ("error", "status"),
     [(StoreError("down"), 503), (KeysUnavailable("down"), 503), (ZeroDivisionError(), 500), (TimeoutError(), 500)],
 )
-async def test_a_page_can_read_that_something_failed(
+async def test_a_page_can_read_a_server_error(
     error: Exception, status: int, pages: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -127,14 +127,14 @@ async def test_a_page_can_read_that_something_failed(
         assert is_readable(response)
 
 
-async def test_a_page_can_read_that_the_task_stops(pages: Served) -> None:
+async def test_a_page_can_read_the_answer_of_a_stopping_task(pages: Served) -> None:
     pages.health.draining = True
     response = await answer_to(pages, "GET", "/healthz", FROM_PAGE)
     assert response.status == 503
     assert is_readable(response)
 
 
-async def test_a_page_can_read_a_stream_and_that_there_are_too_many(
+async def test_a_page_can_read_a_stream_and_the_refusal_of_one_too_many(
     pages: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pages.api._quota = limits.StreamQuota(1)
@@ -160,7 +160,7 @@ async def test_a_preflight_needs_no_token(method: str, path: str, pages: Served)
     assert int(response.headers["Access-Control-Max-Age"]) > 0
 
 
-async def test_a_preflight_is_answered_while_the_database_is_away(
+async def test_a_preflight_is_answered_while_the_database_is_unavailable(
     pages: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -172,7 +172,7 @@ async def test_a_preflight_is_answered_while_the_database_is_away(
 
 
 @pytest.mark.parametrize("origin", STRANGERS)
-async def test_another_origin_may_read_nothing(origin: str, pages: Served) -> None:
+async def test_a_page_of_another_origin_can_read_nothing(origin: str, pages: Served) -> None:
     response = await answer_to(pages, "GET", f"{MINE}/live", {"Origin": origin, **bearer()})
     assert response.status == 200, "the browser hides the answer from the page; the server serves every other client"
     preflight = await answer_to(
@@ -184,18 +184,18 @@ async def test_another_origin_may_read_nothing(origin: str, pages: Served) -> No
         assert each.headers["Vary"] == "Origin"
 
 
-async def test_what_is_no_preflight_stays_405(pages: Served) -> None:
+async def test_an_options_request_that_is_not_a_preflight_is_405(pages: Served) -> None:
     for headers in ({}, FROM_PAGE, {"Access-Control-Request-Method": "GET"}):
         assert (await answer_to(pages, "OPTIONS", "/healthz", headers)).status == 405
 
 
-async def test_without_an_origin_an_answer_still_varies_by_it(pages: Served) -> None:
+async def test_the_answer_to_a_request_without_an_origin_has_vary_origin(pages: Served) -> None:
     response = await answer_to(pages, "GET", "/healthz")
     assert response.headers["Vary"] == "Origin"
     assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_without_the_setting_nothing_is_different(guarded: Served) -> None:
+async def test_without_cors_origins_no_answer_has_cors_headers(guarded: Served) -> None:
     preflight = {**FROM_PAGE, "Access-Control-Request-Method": "GET"}
     for method, path, headers in (("GET", "/healthz", FROM_PAGE), ("OPTIONS", "/healthz", preflight)):
         response = await answer_to(guarded, method, path, headers)
@@ -203,7 +203,7 @@ async def test_without_the_setting_nothing_is_different(guarded: Served) -> None
         assert not [name for name in response.headers if name.startswith("Access-Control") or name == "Vary"]
 
 
-async def test_only_the_public_listener_of_a_service_admits_pages(
+async def test_only_the_public_listener_answers_pages_of_other_origins(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
@@ -218,7 +218,7 @@ async def test_only_the_public_listener_of_a_service_admits_pages(
                 assert not [name for name in response.headers if name.startswith("Access-Control") or name == "Vary"]
 
 
-async def test_a_stream_says_when_to_come_back_before_its_first_value(pages: Served) -> None:
+async def test_a_stream_begins_with_the_clients_retry_delay(pages: Served) -> None:
     bounds: list[tuple[float, float]] = []
 
     def draw(low: float, high: float) -> float:
@@ -228,11 +228,11 @@ async def test_a_stream_says_when_to_come_back_before_its_first_value(pages: Ser
     pages.api._uniform = draw
     async with pages.session.get(f"{pages.url}{MINE}/stream", headers=bearer()) as stream:
         assert await stream.content.readline() == b"retry: 4711\r\n"
-        assert await stream.content.readline() == b"\r\n", "the line is no event"
+        assert await stream.content.readline() == b"\r\n", "the line is not an event"
     assert bounds == [(1.0, 10.0)]
 
 
-async def test_streams_come_back_at_different_times(pages: Served) -> None:
+async def test_the_retry_delays_of_streams_differ(pages: Served) -> None:
     pages.api._uniform = random.Random(1).uniform
     delays = set()
     for _ in range(5):

@@ -101,7 +101,7 @@ async def test_a_connection_beyond_the_limit_is_closed_at_once(limited: Served) 
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "expected"),
     [
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Type: a/b\r\n\r\n", "Content-Type"),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 9000 + b"\r\n\r\n", "more than 8190 bytes"),
@@ -112,7 +112,7 @@ async def test_a_connection_beyond_the_limit_is_closed_at_once(limited: Served) 
     ids=["a header twice", "a long header", "a method", "a port", "TLS"],
 )
 async def test_malformed_http_is_400_in_json_and_the_connection_is_closed(
-    sent: bytes, told: str, served: Served
+    sent: bytes, expected: str, served: Served
 ) -> None:
     reader, writer = await connect(served)
     writer.write(sent)
@@ -123,7 +123,7 @@ async def test_malformed_http_is_400_in_json_and_the_connection_is_closed(
     assert b"Content-Type: application/json" in head
     error = json.loads(body)["error"]
     assert error.startswith("malformed HTTP: ")
-    assert told in error
+    assert expected in error
     assert "\n" not in error
 
 
@@ -136,7 +136,7 @@ async def test_an_unknown_expectation_is_417_in_json(path: str, served: Served) 
     ("files", "most"),
     [(1024, 960), (100, 50), (1_000_000, limits.MAX_CONNECTIONS), (resource.RLIM_INFINITY, limits.MAX_CONNECTIONS)],
 )
-def test_connections_leave_descriptors_to_the_rest_of_the_process(
+def test_the_connection_limit_leaves_descriptors_to_the_rest_of_the_process(
     files: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))

@@ -82,8 +82,8 @@ class Running:
         """Send the request, and check the answer against the description."""
         url = self.internal_url if internal else self.url
         response: schemathesis.Response = case.call(base_url=url, session=self.http, headers=headers)
-        told = response.json() if response.status_code == 400 else {}
-        problems = [error["error"] for error in told.get("errors", [told])] if told else []
+        content = response.json() if response.status_code == 400 else {}
+        problems = [error["error"] for error in content.get("errors", [content])] if content else []
         beyond = bool(problems) and all(any(words in problem for words in BEYOND_SCHEMAS) for problem in problems)
         case.validate_response(
             response, headers=headers, excluded_checks=[positive_data_acceptance] if beyond else None
@@ -137,12 +137,12 @@ OWNERS = {label for label in OPERATIONS if "/portfolios/" in label}
 
 
 @owners.parametrize()
-def test_the_owner_is_answered_as_described(case: Case, running: Running) -> None:
+def test_the_answers_to_an_owner_match_the_description(case: Case, running: Running) -> None:
     running.call(case, headers=running.bearer)
 
 
 @unauthenticated.parametrize()
-def test_a_caller_without_a_token_learns_nothing_and_is_answered_as_described(case: Case, running: Running) -> None:
+def test_the_answers_without_a_token_reveal_nothing_and_match_the_description(case: Case, running: Running) -> None:
     response = running.call(case)
     if case.operation.label in OWNERS:
         there = response.json() != {"error": "no such path"}  # an id with a slash
@@ -150,7 +150,7 @@ def test_a_caller_without_a_token_learns_nothing_and_is_answered_as_described(ca
 
 
 @operators.parametrize()
-def test_the_internal_listener_answers_as_described(case: Case, running: Running) -> None:
+def test_the_internal_listeners_answers_match_the_description(case: Case, running: Running) -> None:
     running.call(case, internal=True)
 
 
@@ -172,7 +172,7 @@ def routes(application: web.Application) -> set[str]:
     return {f"{method} {path}" for method, path in found if method != "HEAD" or path not in got}
 
 
-def test_the_routes_are_those_that_are_described(served: Served) -> None:
+def test_the_routes_are_those_of_the_description(served: Served) -> None:
     assert routes(served.api.application()) == set(OPERATIONS)
     internal = {found.ok().label for found in operators.get_all_operations() if isinstance(found, Ok)}
     assert routes(served.internal.application()) == internal
@@ -185,9 +185,7 @@ async def test_each_listener_serves_its_own_description_to_everybody(served: Ser
     operators.validate()
 
 
-async def test_each_event_of_a_stream_is_a_live_value_as_described(
-    running: Running, session: aiohttp.ClientSession
-) -> None:
+async def test_each_event_of_a_stream_matches_the_description(running: Running, session: aiohttp.ClientSession) -> None:
     document = description()
     live = jsonschema_rs.validator_for({"$ref": "#/components/schemas/LiveValue", **document}, validate_formats=True)
     url = f"{running.url}/portfolios/{PORTFOLIO}/stream"

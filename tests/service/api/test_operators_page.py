@@ -38,7 +38,7 @@ async def sidecar() -> AsyncIterator[ReportingSidecar]:
 async def beside(
     sidecar: ReportingSidecar, shared_url: str, session: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Served]:
-    """An API beside the fake sidecar. Each request reads everything again."""
+    """An API with the fake sidecar. Each request reads everything again."""
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     async with await Store.connect(shared_url, connections=2) as store:
         served = Served(store, session, sidecar_url=sidecar.url)
@@ -75,12 +75,12 @@ async def test_the_page_and_its_parts_are_served_with_their_types(method: str, p
 
 
 @pytest.mark.parametrize("path", ["/page/", "/page", "/page/index.html", "/page/../main.js", "/page/%2e%2e/auth.py"])
-async def test_there_is_nothing_else_below_the_page(path: str, served: Served) -> None:
+async def test_unknown_paths_below_the_page_are_404(path: str, served: Served) -> None:
     assert await served.get_internal(path) == (404, {"error": "no such path"})
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_the_page_only_reads(path: str, served: Served) -> None:
+async def test_the_page_accepts_no_other_method_than_get(path: str, served: Served) -> None:
     assert await served.get_internal(path, "POST") == (405, {"error": "POST is not allowed here"})
 
 
@@ -112,7 +112,7 @@ def test_the_page_names_only_its_own_parts_and_the_routes_of_this_listener() -> 
         assert not re.findall(r"(?<!xmlns=\")https?://", (PAGE / name).read_text()), name
 
 
-def test_no_script_makes_html_of_a_text() -> None:
+def test_no_script_turns_text_into_html() -> None:
     for path in PAGE.glob("*.js"):
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(", path.read_text())
 
@@ -126,7 +126,7 @@ def test_every_file_of_the_page_is_served_and_is_part_of_the_wheel() -> None:
     assert not wheel.keys() & {"exclude", "only-include", "include"}
 
 
-async def test_the_status_has_the_sidecars_view(beside: Served, sidecar: ReportingSidecar) -> None:
+async def test_the_status_shows_the_leases_of_the_sidecar(beside: Served, sidecar: ReportingSidecar) -> None:
     sidecar.leases["background_services"] = lease_report(
         state="leading", is_leader=True, holder="task-a", token=7, remaining=12.5
     )
@@ -139,7 +139,9 @@ async def test_the_status_has_the_sidecars_view(beside: Served, sidecar: Reporti
     assert not led["is_leader"]  # this process has no term
 
 
-async def test_what_is_wrong_comes_first_and_in_words(beside: Served, sidecar: ReportingSidecar) -> None:
+async def test_the_first_problem_of_the_status_is_the_sidecar_without_redis(
+    beside: Served, sidecar: ReportingSidecar
+) -> None:
     for name in LEASES:
         sidecar.leases[name] = lease_report(state="disconnected", holder=None, trouble="connect: refused")
     beside.last_tick = None
@@ -147,14 +149,16 @@ async def test_what_is_wrong_comes_first_and_in_words(beside: Served, sidecar: R
     assert texts[0].startswith("background_services and daily_scheduler: the sidecar of this task cannot use Redis")
 
 
-async def test_without_a_sidecar_the_status_reports_it(served: Served) -> None:
+async def test_the_status_reports_a_missing_sidecar(served: Served) -> None:
     answer = await status(served)
     assert answer["sidecar"] == "no answer (ClientConnectorError)"
     assert answer["problems"][0]["text"].startswith("The sidecar of this task does not answer")
     assert (await history(served))["background_services"] == {"terms": [], "trouble": answer["sidecar"]}
 
 
-async def test_a_database_that_does_not_answer_hides_no_leader(beside: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_status_shows_the_leader_while_the_database_does_not_answer(
+    beside: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     never = asyncio.Event()
 
     async def freeze() -> None:
@@ -169,7 +173,9 @@ async def test_a_database_that_does_not_answer_hides_no_leader(beside: Served, m
     never.set()
 
 
-async def test_a_sidecar_that_does_not_answer_hides_no_job(beside: Served, sidecar: ReportingSidecar) -> None:
+async def test_the_status_shows_the_jobs_while_the_sidecar_does_not_answer(
+    beside: Served, sidecar: ReportingSidecar
+) -> None:
     sidecar.is_frozen = True
     answer = await status(beside)
     assert answer["sidecar"] == "no answer in time"
@@ -209,7 +215,7 @@ async def test_the_history_has_the_last_terms(beside: Served, sidecar: Reporting
 
 
 @pytest.mark.parametrize("code", [404, 503])
-async def test_a_sidecar_without_a_history_costs_the_terms_only(
+async def test_without_the_sidecars_history_only_the_terms_are_missing(
     code: int, beside: Served, sidecar: ReportingSidecar
 ) -> None:
     sidecar.refusal = code, {"error": "why"}
@@ -220,7 +226,7 @@ async def test_a_sidecar_without_a_history_costs_the_terms_only(
     assert answer["leases"]["background_services"]["holder"] == "task-b"
 
 
-async def test_however_many_ask_the_sidecar_is_asked_once_a_second(
+async def test_the_sidecar_is_asked_at_most_once_a_second(
     beside: Served, sidecar: ReportingSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 1000.0)
@@ -235,11 +241,11 @@ async def test_texts_from_outside_are_bounded_and_printable(beside: Served, side
     sidecar.terms["background_services"] = [past_term(n, hostile, reason=hostile) for n in range(1, 12)]
     answer, terms = await status(beside), await history(beside)
     lease = answer["leases"]["background_services"]
-    told = [lease["holder"], lease["state"], lease["trouble"], *(problem["text"] for problem in answer["problems"])]
-    told += [each[field] for each in terms["background_services"]["terms"] for field in ("holder", "reason")]
-    assert len(told) > 25
-    assert all(map(is_harmless, told))
-    assert all(len(text) < 500 for text in told)
+    texts = [lease["holder"], lease["state"], lease["trouble"], *(problem["text"] for problem in answer["problems"])]
+    texts += [each[field] for each in terms["background_services"]["terms"] for field in ("holder", "reason")]
+    assert len(texts) > 25
+    assert all(map(is_harmless, texts))
+    assert all(len(text) < 500 for text in texts)
 
 
 async def test_the_number_of_terms_is_bounded(beside: Served, sidecar: ReportingSidecar) -> None:

@@ -35,16 +35,16 @@ def is_harmless(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n")) and "\nforged" not in text and len(text) < LARGEST
 
 
-async def test_a_database_s_error_is_one_bounded_line(shared_url: str, stack: AsyncExitStack) -> None:
+async def test_a_database_error_is_one_bounded_line(shared_url: str, stack: AsyncExitStack) -> None:
     connection = await asyncpg.connect(shared_url)
     stack.push_async_callback(connection.close)
-    with pytest.raises(StoreError) as told, store_errors():
+    with pytest.raises(StoreError) as caught, store_errors():
         await connection.execute("select cast($1::text as integer)", HOSTILE.replace("\0", ""))
-    assert r"x\x1b[2J" in str(told.value)
-    assert is_harmless(str(told.value))
+    assert r"x\x1b[2J" in str(caught.value)
+    assert is_harmless(str(caught.value))
 
 
-async def test_background_status_bounds_what_another_task_wrote(served: Served, shared_url: str) -> None:
+async def test_background_status_bounds_the_texts_of_another_task(served: Served, shared_url: str) -> None:
     admin = await asyncpg.connect(shared_url)
     try:
         await admin.execute("insert into lease_fence values ('background_services', 1, $1)", HOSTILE)
@@ -58,15 +58,15 @@ async def test_background_status_bounds_what_another_task_wrote(served: Served, 
         status = json.loads(text)
         assert len(text) < 2 * LARGEST
         run = status["jobs"]["eod"]["last_run"]
-        told = [status["leases"]["background_services"]["last_writer"]["holder"], run["error"], run["holder"]]
-        assert all(map(is_harmless, told))
+        texts = [status["leases"]["background_services"]["last_writer"]["holder"], run["error"], run["holder"]]
+        assert all(map(is_harmless, texts))
     finally:
         await admin.execute("delete from job_run")
         await admin.close()
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_no_log_line_is_forged(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_text_can_forge_a_log_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
@@ -86,13 +86,13 @@ async def test_a_file_s_content_and_name_are_harmless_in_an_error(tmp_path: Path
     evil = "\x1b[2J" + "z" * 900
     more = f",{evil}" if what == "header" else ""
     path.write_text(f"symbol,session_date,close{more}\n{evil},2026-03-02,1\n")
-    with pytest.raises(BadFile) as told:
+    with pytest.raises(BadFile) as caught:
         await import_prices(samples_url, path, CALENDARS["NYSE"](), utc_now())
-    assert r"\x1b[2J" in str(told.value)
-    assert is_harmless(str(told.value))
-    with pytest.raises(BadFile) as told:
+    assert r"\x1b[2J" in str(caught.value)
+    assert is_harmless(str(caught.value))
+    with pytest.raises(BadFile) as caught:
         await import_positions(samples_url, path / "not there")
-    assert is_harmless(str(told.value))
+    assert is_harmless(str(caught.value))
 
 
 @pytest.mark.parametrize("command", [["import"], ["run"], ["fence"], ["token", "--user"], []])
@@ -136,7 +136,7 @@ def test_the_health_check_prints_no_escape_sequence_of_another_program(monkeypat
     assert said == r"HTTP/1.1 200 \x1b[2J\x9b"
 
 
-async def test_a_price_source_s_words_are_harmless_and_a_key_is_hidden_though_it_is_cut(stack: AsyncExitStack) -> None:
+async def test_a_price_sources_message_is_harmless_and_even_a_cut_key_is_hidden(stack: AsyncExitStack) -> None:
     key = "SECRET" * 6
 
     async def refuse(_: web.Request) -> web.Response:
@@ -153,10 +153,10 @@ async def test_a_price_source_s_words_are_harmless_and_a_key_is_hidden_though_it
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     client = AlpacaClient(f"http://127.0.0.1:{port}", Credentials(SecretStr(key), SecretStr("other")))
     stack.push_async_callback(client.aclose)
-    with pytest.raises(PricesUnavailable) as told:
+    with pytest.raises(PricesUnavailable) as caught:
         await client.get("/x", {}, client.budget(5))
-    assert is_harmless(str(told.value))
-    assert "SECRET" not in str(told.value)
+    assert is_harmless(str(caught.value))
+    assert "SECRET" not in str(caught.value)
 
 
 async def test_errors_over_http_are_bounded(served: Served, session: aiohttp.ClientSession) -> None:

@@ -70,7 +70,7 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
     assert SECRET_KEY not in service.output
     assert KEY_ID not in service.output
     errors = [line["message"] for line in service.lines() if line["level"] == "ERROR"]
-    assert set(errors) <= {"database: no answer within 3 s"}, "which a machine that stands still gives, too"
+    assert set(errors) <= {"database: no answer within 3 s"}, "a standstill of the machine causes this error too"
 
 
 class Trading(dict[str, str]):
@@ -81,7 +81,7 @@ class Trading(dict[str, str]):
 
 
 @pytest.mark.slow
-async def test_a_thousand_refused_symbols_of_one_user_cost_no_other_user_a_price_and_their_owner_learns_of_them(
+async def test_a_users_thousand_refused_symbols_delay_no_other_users_prices_and_are_shown_to_the_owner(
     new_service: Callable[..., Service], stack: AsyncExitStack, session: ClientSession
 ) -> None:
     bad = [f"BAD{number:04}" for number in range(1_000)]
@@ -110,11 +110,11 @@ async def test_a_thousand_refused_symbols_of_one_user_cost_no_other_user_a_price
     async with session.put(f"{service.url}/portfolios/{other}/positions", json=entries) as response:
         assert response.status == 200, await response.text()
 
-    async def told() -> dict[str, Any] | None:
+    async def with_unpriced_symbols() -> dict[str, Any] | None:
         value = await live(other)
         return value if value.get("unpriced_count") == 1_000 else None
 
-    value = await eventually(told, within=LIMIT)
+    value = await eventually(with_unpriced_symbols, within=LIMIT)
     assert value["unpriced_symbols"] == bad[:20]
     assert value["priced_fraction"] == "0.0010"
     seen: dict[str, bool] = {}

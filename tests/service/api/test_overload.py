@@ -17,7 +17,7 @@ PORTFOLIO = next(iter(SAMPLES))
 
 
 @pytest.mark.slow
-async def test_with_three_connections_a_service_answers_everybody_ticks_and_streams(
+async def test_three_connections_suffice_for_requests_ticks_and_streams(
     samples_url: str,
     new_sidecar: Callable[..., Sidecar],
     new_service: Callable[..., Service],

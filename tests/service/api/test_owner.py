@@ -1,4 +1,4 @@
-"""Portfolios belong to their owners: what other users are told, and what the owner may write."""
+"""Portfolios belong to their owners: the answers to other users, and what the owner may write."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ async def test_without_a_valid_token_nothing_is_revealed_not_even_what_exists(vi
         assert await guarded.get(path, headers=expired) == (401, {"error": "the access token has expired"})
 
 
-async def test_a_401_says_what_is_wanted(guarded: Served, session: ClientSession) -> None:
+async def test_a_401_has_the_header_www_authenticate(guarded: Served, session: ClientSession) -> None:
     url = f"{guarded.url}/portfolios/{PORTFOLIO}/live"
     async with session.get(url) as response:
         assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -89,7 +89,7 @@ async def test_a_401_says_what_is_wanted(guarded: Served, session: ClientSession
 
 
 @pytest.mark.parametrize("view", ["live", "history"])
-async def test_the_owner_sees_their_own(view: str, guarded: Served) -> None:
+async def test_an_owner_sees_their_own_portfolio(view: str, guarded: Served) -> None:
     status, answer = await guarded.get(f"/portfolios/{PORTFOLIO}/{view}", headers=bearer())
     assert (status, answer["portfolio_id"]) == (200, str(PORTFOLIO))
 
@@ -97,8 +97,8 @@ async def test_the_owner_sees_their_own(view: str, guarded: Served) -> None:
 @pytest.mark.parametrize("view", VIEWS)
 async def test_another_users_portfolio_is_answered_like_a_missing_one(view: str, guarded: Served) -> None:
     for portfolio in (OTHERS, UNKNOWN):
-        told = await guarded.get(f"/portfolios/{portfolio}/{view}", headers=bearer())
-        assert told == (404, {"error": f"no portfolio {portfolio}"})
+        answer = await guarded.get(f"/portfolios/{portfolio}/{view}", headers=bearer())
+        assert answer == (404, {"error": f"no portfolio {portfolio}"})
 
 
 async def test_keys_that_cannot_be_fetched_are_503(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +106,8 @@ async def test_keys_that_cannot_be_fetched_are_503(guarded: Served, monkeypatch:
         raise KeysUnavailable
 
     monkeypatch.setattr(guarded.api._guard, "caller", fail)
-    told = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
-    assert told == (503, {"error": "access tokens cannot be checked now"})
+    answer = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
+    assert answer == (503, {"error": "access tokens cannot be checked now"})
 
 
 async def test_routes_for_the_platform_need_no_token(guarded: Served, session: ClientSession) -> None:
@@ -130,24 +130,22 @@ async def test_a_stream_is_the_owner_s_and_ends_when_the_token_has_expired(
     assert time.time() >= expires
 
 
-async def test_a_user_has_a_limit_of_streams_that_leaves_other_users_theirs(
-    guarded: Served, session: ClientSession
-) -> None:
+async def test_each_user_has_a_separate_limit_of_streams(guarded: Served, session: ClientSession) -> None:
     guarded.api._quota._limit = 2
     url = f"{guarded.url}/portfolios/{PORTFOLIO}/stream"
     async with session.get(url, headers=bearer()), session.get(url, headers=bearer()):
-        told = await guarded.get(f"/portfolios/{PORTFOLIO}/stream", headers=bearer())
-        assert told == (429, {"error": "2 streams are open already"})
+        answer = await guarded.get(f"/portfolios/{PORTFOLIO}/stream", headers=bearer())
+        assert answer == (429, {"error": "2 streams are open already"})
         async with session.get(f"{guarded.url}/portfolios/{OTHERS}/stream", headers=bearer(OTHER)) as response:
             assert response.status == 200
     async with asyncio.timeout(20):
-        while guarded.api._quota._open:  # noqa: ASYNC110 - there is no event of a client's going
+        while guarded.api._quota._open:  # noqa: ASYNC110 - no event reports that a client has left
             await asyncio.sleep(0.01)
     async with session.get(url, headers=bearer()) as response:
         assert response.status == 200
 
 
-async def test_the_owner_writes_positions_from_a_date_on_and_may_do_so_again(guarded: Served) -> None:
+async def test_the_owner_writes_positions_from_a_date_on_and_may_repeat_the_request(guarded: Served) -> None:
     before = await positions(guarded, PORTFOLIO)
     text = body(("KO", "2.5", "2026-03-02"), ("AAPL", "0", "2026-03-02"))
     for _ in range(2):
@@ -164,15 +162,15 @@ async def test_the_owner_writes_positions_from_a_date_on_and_may_do_so_again(gua
 
 
 @pytest.mark.parametrize("portfolio", [OTHERS, UNKNOWN])
-async def test_nobody_writes_into_somebody_else_s_portfolio_or_makes_one(portfolio: object, guarded: Served) -> None:
+async def test_a_user_cannot_write_to_another_users_portfolio_or_create_one(portfolio: object, guarded: Served) -> None:
     before = await positions(guarded, OTHERS)
-    told = await put(guarded, portfolio, body(("KO", "2", "2026-03-02")))
-    assert told == (404, {"error": f"no portfolio {portfolio}"})
+    answer = await put(guarded, portfolio, body(("KO", "2", "2026-03-02")))
+    assert answer == (404, {"error": f"no portfolio {portfolio}"})
     assert await positions(guarded, OTHERS) == before
     assert await guarded.store.owner(UUID(UNKNOWN)) is None
 
 
-async def test_a_portfolio_that_changes_hands_meanwhile_is_not_written(
+async def test_a_portfolio_that_changes_owner_during_the_request_is_not_written(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def was_mine(_: UUID) -> UUID:
@@ -231,8 +229,8 @@ async def test_a_portfolio_has_a_limited_number_of_entries_past_ones_included(
 ) -> None:
     before = await positions(guarded, PORTFOLIO)
     monkeypatch.setattr("service.database.position_writes.MAX_ENTRIES", len(before) + 1)
-    told = await put(guarded, PORTFOLIO, body(("Z", "1", "2020-03-02"), ("Z", "0", "2020-03-03")))
-    assert told == (409, {"error": f"more than {len(before) + 1} entries, past ones included"})
+    answer = await put(guarded, PORTFOLIO, body(("Z", "1", "2020-03-02"), ("Z", "0", "2020-03-03")))
+    assert answer == (409, {"error": f"more than {len(before) + 1} entries, past ones included"})
     assert await positions(guarded, PORTFOLIO) == before
 
 
@@ -254,7 +252,7 @@ async def test_a_body_that_is_not_json_is_415_and_one_that_is_too_large_413(guar
     assert (status, answer.keys()) == (413, {"error"})
 
 
-async def test_a_body_that_is_announced_as_too_large_is_413_before_it_comes(guarded: Served) -> None:
+async def test_a_content_length_that_is_too_large_is_413_before_the_body_arrives(guarded: Served) -> None:
     head = await head_of_the_answer(guarded, limits.MAX_BODY + 1)
     assert head.startswith("HTTP/1.1 413")
 
@@ -275,7 +273,7 @@ async def test_a_body_that_does_not_arrive_is_408(guarded: Served, monkeypatch: 
 
 
 async def head_of_the_answer(guarded: Served, announced: int) -> str:
-    """The status line of the answer to a write, of whose body only the first byte is sent."""
+    """The status line of the answer to a write, after only the first byte of its body."""
     host, port = guarded.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -294,8 +292,8 @@ async def test_an_answer_that_takes_too_long_is_503(guarded: Served, monkeypatch
 
     monkeypatch.setattr(middleware, "ANSWER_LIMIT", 0.1)
     monkeypatch.setattr(guarded.store, "owner", hang)
-    told = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
-    assert told == (503, {"error": "no answer in 0.1 s"})
+    answer = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
+    assert answer == (503, {"error": "no answer in 0.1 s"})
 
 
 async def test_a_database_that_fails_while_writing_is_503(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,17 +301,17 @@ async def test_a_database_that_fails_while_writing_is_503(guarded: Served, monke
         raise StoreError("database: away")
 
     monkeypatch.setattr(guarded.store, "put_own_positions", fail)
-    told = await put(guarded, PORTFOLIO, body(("KO", "2", "2026-03-02")))
-    assert told == (503, {"error": "the database is not available"})
+    answer = await put(guarded, PORTFOLIO, body(("KO", "2", "2026-03-02")))
+    assert answer == (503, {"error": "the database is not available"})
 
 
-async def test_an_open_api_lets_everybody_read_and_write_everything(served: Served) -> None:
+async def test_without_authentication_everybody_reads_and_writes_everything(served: Served) -> None:
     status, _ = await put(served, OTHERS, body(("KO", "2", "2026-03-02")), headers={"Authorization": "whatever"})
     assert status == 200
     assert await served.store.owner(OTHERS) == OTHER
 
 
-async def test_two_writes_at_once_cannot_together_pass_the_limit(
+async def test_two_simultaneous_writes_cannot_exceed_the_limit_together(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = len(await open_symbols(guarded, PORTFOLIO))

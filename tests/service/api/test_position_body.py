@@ -27,7 +27,7 @@ def errors(body: str | bytes) -> dict[str, str]:
     return {error.field: error.problem for error in caught.value.errors}
 
 
-def test_an_entry_is_of_the_portfolio_and_exact_to_the_digit() -> None:
+def test_an_entry_belongs_to_the_portfolio_and_is_exact_to_the_digit() -> None:
     body = """[
         {"symbol": "BRK.B", "quantity": "1234567890.12345678", "valid_from": "2026-02-13"},
         {"quantity": 0.1, "symbol": "KO", "valid_from": "1970-01-01"},
@@ -66,12 +66,12 @@ WRONG_DATES: list[Any] = [
         *(("valid_from", value) for value in WRONG_DATES),
     ],
 )
-def test_a_wrong_value_is_named_by_its_place_and_field(field: str, value: object) -> None:
+def test_the_error_for_a_wrong_value_names_its_index_and_field(field: str, value: object) -> None:
     another = {**GOOD, "symbol": "A"}
     assert errors(json.dumps([GOOD, {**another, field: value}])).keys() == {f"[1].{field}"}
 
 
-def test_every_wrong_field_is_named_and_so_are_missing_and_unknown_ones() -> None:
+def test_every_wrong_missing_or_unknown_field_is_named() -> None:
     rows: list[Any] = [{**GOOD, "quantity": -1, "symbol": "ko"}, {}, {**GOOD, "price": 1}, 7, GOOD]
     assert list(errors(json.dumps(rows)).items()) == [
         ("[0].symbol", "not a symbol: 1 to 20 of A-Z, 0-9, '.', '/' and '-'"),
@@ -84,7 +84,7 @@ def test_every_wrong_field_is_named_and_so_are_missing_and_unknown_ones() -> Non
     ]
 
 
-def test_an_entry_that_is_there_twice_is_an_error() -> None:
+def test_a_repeated_entry_is_an_error() -> None:
     assert errors(json.dumps([GOOD, {**GOOD, "valid_from": "2026-02-14"}, {**GOOD, "quantity": "1"}])) == {
         "[2].symbol": "KO of 2026-02-13 is also in [0]"
     }
@@ -92,9 +92,7 @@ def test_an_entry_that_is_there_twice_is_an_error() -> None:
 
 @pytest.mark.parametrize("field", ["symbol", "quantity", "valid_from"])
 @pytest.mark.parametrize("times", [2, 3])
-def test_a_field_that_is_given_more_than_once_is_an_error_even_if_the_values_are_the_same(
-    field: str, times: int
-) -> None:
+def test_a_repeated_field_is_an_error_even_with_equal_values(field: str, times: int) -> None:
     fields = json.dumps(GOOD)[1:-1] + f', "{field}": "{GOOD[field]}"' * (times - 1)
     assert errors(f"[{{{fields}}}]") == {f"[0].{field}": "given twice"}
 
@@ -118,7 +116,7 @@ FIELDS = st.sampled_from(["symbol", "quantity", "valid_from", "x"])
 
 
 @given(st.lists(st.dictionaries(FIELDS, SCALARS | st.lists(SCALARS)), max_size=3))
-def test_any_body_is_read_or_refused(rows: list[dict[str, Any]]) -> None:
+def test_any_body_is_accepted_or_refused_without_another_error(rows: list[dict[str, Any]]) -> None:
     try:
         entries = read(json.dumps(rows))
     except InvalidEntries as invalid:

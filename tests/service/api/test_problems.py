@@ -1,4 +1,4 @@
-"""What is wrong, in words: leases, ticks and jobs."""
+"""Problems in words: leases, ticks and jobs."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -35,17 +35,17 @@ def lease(**changes: Any) -> Lease:
     return Lease(**(true | changes))
 
 
-def told(**leases: Lease) -> list[tuple[str, str]]:
+def texts_of(**leases: Lease) -> list[tuple[str, str]]:
     return [(problem.severity, problem.text) for problem in lease_problems(leases)]
 
 
 @pytest.mark.parametrize("state", ["following", "leading"])
 def test_nothing_is_wrong_with_a_lease_that_has_a_holder(state: str) -> None:
-    assert told(one=lease(state=state)) == []
+    assert texts_of(one=lease(state=state)) == []
 
 
-def test_an_unknown_state_is_the_sidecars_problem_and_no_lease_s() -> None:
-    assert told(one=lease(state="unknown", holder=None)) == []
+def test_a_lease_in_an_unknown_state_is_not_a_problem_by_itself() -> None:
+    assert texts_of(one=lease(state="unknown", holder=None)) == []
 
 
 @pytest.mark.parametrize(
@@ -60,26 +60,26 @@ def test_an_unknown_state_is_the_sidecars_problem_and_no_lease_s() -> None:
         ("invented", "error", "no task leads"),
     ],
 )
-def test_each_state_without_a_leader_has_its_words(state: str, severity: str, words: str) -> None:
-    ((found, text),) = told(one=lease(state=state, holder=None, trouble="timeout"))
+def test_each_state_without_a_leader_has_its_own_text(state: str, severity: str, words: str) -> None:
+    ((found, text),) = texts_of(one=lease(state=state, holder=None, trouble="timeout"))
     assert (found, text[:5]) == (severity, "one: ")
     assert words in text
     assert "(timeout)" in text
 
 
-def test_trouble_is_reported_although_somebody_leads() -> None:
-    assert told(one=lease(trouble="two sidecars have the same INSTANCE_ID")) == [
+def test_the_trouble_of_a_lease_with_a_leader_is_a_problem() -> None:
+    assert texts_of(one=lease(trouble="two sidecars have the same INSTANCE_ID")) == [
         ("warning", "one: two sidecars have the same INSTANCE_ID")
     ]
 
 
-def test_leases_with_one_problem_share_its_text() -> None:
+def test_leases_with_the_same_problem_share_one_text() -> None:
     down = lease(state="disconnected", holder=None, trouble="timeout")
-    ((_, text),) = told(one=down, two=down)
+    ((_, text),) = texts_of(one=down, two=down)
     assert text.startswith("one and two: the sidecar")
 
 
-def test_the_neighbours_problems_have_their_reasons() -> None:
+def test_problems_of_sidecar_and_database_have_their_reasons() -> None:
     assert list(sidecar_problems(None)) == list(database_problems(None)) == []
     (sidecar,) = sidecar_problems("no answer in time")
     (database,) = database_problems("cannot connect")
@@ -125,11 +125,11 @@ def wrong(run: Job, now: datetime = NOW) -> str:
     return "".join(problem.text for problem in job_problems("eod", run, last_due, now))
 
 
-def test_a_run_that_is_done_is_no_problem() -> None:
+def test_a_finished_run_is_not_a_problem() -> None:
     assert not wrong(job())
 
 
-def test_a_run_that_makes_progress_is_no_problem() -> None:
+def test_a_run_with_progress_is_not_a_problem() -> None:
     assert not wrong(job(status="running"))
 
 
@@ -143,7 +143,7 @@ def test_a_run_that_fails_is_a_problem_at_once() -> None:
     assert text == "The job eod of 2026-03-03 fails and is tried again: no prices"
 
 
-def test_an_old_error_of_a_run_that_is_done_is_no_problem() -> None:
+def test_an_old_error_of_a_finished_run_is_not_a_problem() -> None:
     assert not wrong(job(error="no prices"))
 
 
@@ -159,5 +159,5 @@ def test_a_run_that_has_not_started_is_a_problem_after_a_while(run: Job) -> None
     ("seconds", "words"),
     [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3599, "59 min"), (3900, "1 h 5 min"), (90_000, "1 d 1 h")],
 )
-def test_a_duration_has_its_largest_units(seconds: float, words: str) -> None:
+def test_a_duration_is_shown_in_its_largest_units(seconds: float, words: str) -> None:
     assert in_words(timedelta(seconds=seconds)) == words

@@ -59,7 +59,7 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405(served: Served) -> 
 
 
 @pytest.mark.parametrize("path", [f"/portfolios/{PORTFOLIO}/{view}" for view in ("live", "history", "stream")])
-async def test_a_database_that_fails_is_503_without_details(
+async def test_a_database_failure_is_503_without_details(
     path: str, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -80,7 +80,7 @@ async def test_a_bug_is_500_in_json_and_its_traceback_is_in_the_log(
     assert "ZeroDivisionError: inside" in caplog.text
 
 
-async def test_a_portfolio_without_a_value_yet_is_404_and_reports_it(served: Served) -> None:
+async def test_a_portfolio_without_a_value_is_404_with_that_reason(served: Served) -> None:
     status, answer = await served.get(f"/portfolios/{PORTFOLIO}/live")
     assert (status, answer) == (404, {"error": f"portfolio {PORTFOLIO} has no live value yet"})
 
@@ -134,7 +134,7 @@ async def test_healthz_is_503_only_while_draining(served: Served) -> None:
     assert await served.get_internal("/healthz") == (503, {"status": "draining", **known})
 
 
-async def test_the_public_health_says_nothing_of_the_neighbours(served: Served) -> None:
+async def test_the_public_healthz_hides_the_databases_error(served: Served) -> None:
     served.access._probed = 'password authentication failed for user "admin"'
     assert await served.get("/healthz") == (200, {"status": "ok"})
 
@@ -194,11 +194,11 @@ async def test_the_status_has_leases_and_jobs_and_keeps_the_leases_while_the_dat
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=x"])
 async def test_metrics_in_an_invalid_version_are_406(accept: str, served: Served) -> None:
-    told = await served.get_internal("/metrics", headers={"Accept": accept})
-    assert told == (406, {"error": "Accept asks for a version of the format that does not exist"})
+    answer = await served.get_internal("/metrics", headers={"Accept": accept})
+    assert answer == (406, {"error": "Accept asks for a version of the format that does not exist"})
 
 
-async def test_requests_are_counted_by_route_and_never_by_what_the_client_makes_up(
+async def test_requests_are_counted_by_route_and_never_by_the_clients_text(
     served: Served, session: ClientSession
 ) -> None:
     for path in (f"/portfolios/{UNKNOWN}/live", "/portfolios/x/live", "/made/up"):

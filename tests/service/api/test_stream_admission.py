@@ -98,7 +98,7 @@ async def test_a_new_stream_is_refused_while_an_open_one_continues(
     assert levels == [("WARNING", "new streams are refused"), ("INFO", "new streams are accepted again")]
 
 
-async def test_a_request_at_fault_gets_its_own_error_while_memory_is_short(served: Served) -> None:
+async def test_an_invalid_request_gets_its_own_error_while_memory_is_short(served: Served) -> None:
     served.memory = MemoryUse(900, 1000)
     served.admission.look()
     assert (await served.get("/portfolios/nonsense/stream"))[0] == 400
@@ -128,7 +128,7 @@ print(before, resident())
 """
 
 
-def test_freed_memory_returns_to_the_system_with_the_allocator_of_the_image() -> None:
+def test_the_images_allocator_returns_freed_memory_to_the_system() -> None:
     dockerfile = (Path(__file__).parents[3] / "Dockerfile.api").read_text()
     (allocator,) = re.findall(r"PYTHONMALLOC=(\w+) ", dockerfile)
     said = subprocess.run(

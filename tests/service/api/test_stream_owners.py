@@ -49,15 +49,15 @@ async def end_of(response: ClientResponse) -> bytes:
 
 
 @pytest.mark.parametrize("change", [GIVE, DELETE], ids=["given", "deleted"])
-async def test_a_stream_ends_as_soon_as_the_portfolio_is_not_the_user_s_though_no_value_comes(
+async def test_a_stream_ends_when_the_portfolio_changes_owner_even_without_a_new_value(
     change: str, streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     async with streaming.session.get(streaming.url + URL, headers=bearer()) as response:
         assert await line(response, b"data:")
         await admin.execute(change, PORTFOLIO, OTHER)
         assert b"data:" not in await end_of(response)
-    told = await streaming.get(URL, headers=bearer())
-    assert told == (404, {"error": f"no portfolio {PORTFOLIO}"})
+    answer = await streaming.get(URL, headers=bearer())
+    assert answer == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
 async def test_the_new_owner_s_stream_continues(streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -69,7 +69,7 @@ async def test_the_new_owner_s_stream_continues(streaming: Served, admin: "async
 
 
 @pytest.mark.parametrize("found_by", ["the next value", "the clock"])
-async def test_a_change_without_a_notification_is_found_and_no_later_value_is_shown(
+async def test_an_owner_change_without_notification_is_found_before_a_later_value_is_shown(
     found_by: str,
     guarded: Served,
     admin: "asyncpg.Connection[asyncpg.Record]",
@@ -101,7 +101,7 @@ async def test_a_stream_shows_every_field_that_a_single_answer_shows(
 
 
 @pytest.mark.parametrize(("view", "read"), [("live", "live_of_owners"), ("history", "history")])
-async def test_a_portfolio_that_changes_hands_between_the_check_and_the_read_is_not_shown(
+async def test_a_portfolio_that_changes_owner_between_check_and_read_is_not_shown(
     view: str,
     read: str,
     guarded: Served,
@@ -115,8 +115,8 @@ async def test_a_portfolio_that_changes_hands_between_the_check_and_the_read_is_
         return await real(*arguments)
 
     monkeypatch.setattr(guarded.store, read, given_away_first)
-    told = await guarded.get(f"/portfolios/{PORTFOLIO}/{view}", headers=bearer())
-    assert told == (404, {"error": f"no portfolio {PORTFOLIO}"})
+    answer = await guarded.get(f"/portfolios/{PORTFOLIO}/{view}", headers=bearer())
+    assert answer == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
 async def test_without_authentication_a_stream_lasts_until_the_portfolio_is_deleted(

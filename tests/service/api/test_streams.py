@@ -62,7 +62,7 @@ async def test_a_stream_without_a_value_yet_waits_for_the_first(streaming: Serve
 
 
 @pytest.mark.parametrize("last", ["nonsense", "7-1", "", "x" * 2000])
-async def test_the_last_event_id_of_a_client_changes_nothing(last: str, streaming: Served) -> None:
+async def test_a_clients_last_event_id_has_no_effect(last: str, streaming: Served) -> None:
     await streaming.write_live("1")
     async with streaming.session.get(streaming.url + STREAM, headers={"Last-Event-ID": last}) as response:
         assert b'"value":"1.0000"' in await line(response, b"data:")
@@ -75,7 +75,7 @@ async def test_a_silent_stream_has_heartbeats(streaming: Served, monkeypatch: py
         assert await line(response, b":")
 
 
-async def test_a_client_that_reads_nothing_delays_nobody_and_is_cut_off(
+async def test_a_client_that_reads_nothing_delays_no_other_and_is_disconnected(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "SEND_LIMIT", 2.0)
@@ -104,14 +104,14 @@ async def clients(served: Served, count: int) -> bool:
     return served.registry.get_sample_value("portfolio_stream_clients") == count
 
 
-async def test_a_stream_begins_with_a_value_as_stale_as_it_is_by_now(streaming: Served) -> None:
+async def test_the_first_value_of_a_stream_is_stale_if_it_is_stale_now(streaming: Served) -> None:
     await streaming.write_live("1")
     streaming.now = NOON + STALE_AFTER + timedelta(seconds=1)
     async with streaming.session.get(streaming.url + STREAM) as response:
         assert b'"stale":true' in await line(response, b"data:")
 
 
-async def test_a_value_that_becomes_stale_while_nobody_writes_is_sent_again(
+async def test_a_value_that_becomes_stale_is_sent_again_without_a_write(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.api.streams.AGE_INTERVAL", 0.01)
@@ -123,13 +123,13 @@ async def test_a_value_that_becomes_stale_while_nobody_writes_is_sent_again(
         stale = await line(response, b"data:")
         assert b'"value":"1.0000"' in stale and b'"stale":true' in stale
         await served.write_live("2")
-        assert b'"value":"2.0000"' in await line(response, b"data:"), "and not again before"
+        assert b'"value":"2.0000"' in await line(response, b"data:"), "the stale value is sent only once"
     reading.cancel()
     await asyncio.wait((reading,))
 
 
 @pytest.mark.slow
-async def test_a_task_that_does_not_lead_sends_a_tick_within_a_second(
+async def test_a_follower_sends_a_tick_within_a_second(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     """Time from the arrival of prices to the client: valuation, commit and notification."""
@@ -143,7 +143,7 @@ async def test_a_task_that_does_not_lead_sends_a_tick_within_a_second(
     await eventually(lambda: has_value(other))
     delays: list[float] = []
     async with other.session.get(other.url + STREAM) as response:
-        await line(response, b"data:")  # the value from before
+        await line(response, b"data:")  # the earlier value
         while len(delays) < 9:
             event = json.loads((await line(response, b"data:")).removeprefix(b"data:"))
             delays.append((utc_now() - datetime.fromisoformat(event["as_of"])).total_seconds())
@@ -156,7 +156,7 @@ async def has_value(service: Service) -> bool:
         return response.status == 200
 
 
-async def test_a_slow_subscriber_gets_the_latest_value_alone(streaming: Served) -> None:
+async def test_a_slow_subscriber_gets_only_the_latest_value(streaming: Served) -> None:
     with streaming.streams.subscriber(PORTFOLIO) as subscriber:
         values = aiter(subscriber)
         for value in ("1", "2", "3"):
@@ -170,7 +170,7 @@ async def test_a_slow_subscriber_gets_the_latest_value_alone(streaming: Served) 
         assert await anext(values) == latest
 
 
-async def test_values_that_could_not_be_read_are_read_again(streaming: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_read_of_values_is_repeated(streaming: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     await streaming.write_live("1")
     real, failed = streaming.store.live_of_owners, asyncio.Event()
 
@@ -205,7 +205,7 @@ async def test_closing_ends_every_stream_cleanly_and_each_later_one_at_once(stre
 
 
 async def test_a_closed_stream_leaves_nothing_behind(streaming: Served) -> None:
-    """A subscriber that is kept holds pages of memory that the system would get back."""
+    """A leaked subscriber would hold pages of memory that the system could get back."""
     await streaming.write_live("1")
     async with streaming.session.get(streaming.url + STREAM) as response:
         assert await line(response, b"data:")

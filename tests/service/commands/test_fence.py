@@ -57,12 +57,12 @@ async def sidecar(new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack) ->
 
 
 async def keys_of(sidecar: Sidecar, session: aiohttp.ClientSession) -> dict[str, str]:
-    async def told() -> dict[str, str]:
+    async def reported() -> dict[str, str]:
         async with session.get(f"{sidecar.url}/status") as answer:
             found: dict[str, str] = (await answer.json())["keys"]
             return found
 
-    keys: dict[str, str] = await eventually(told)
+    keys: dict[str, str] = await eventually(reported)
     return keys
 
 
@@ -82,7 +82,7 @@ async def command(samples_url: str, sidecar_url: str, *options: str) -> None:
     await fence.run(fence.parse([LEASE, *options]), settings)
 
 
-async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_disabled(
+async def test_a_token_that_refuses_every_term_is_set_to_now_while_the_lease_is_disabled(
     samples_url: str,
     sidecar: Sidecar,
     session: aiohttp.ClientSession,
@@ -105,11 +105,11 @@ async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_di
     assert before < repaired.token <= after
     assert repaired.holder.startswith("repaired:")
     with pytest.raises(StaleTerm):
-        await store.claim_fence(FakeTerm(before, "a term of before", LEASE))
+        await store.claim_fence(FakeTerm(before, "an older term", LEASE))
     await store.claim_fence(FakeTerm(after + 1, "two", LEASE))
 
 
-async def test_nothing_is_repaired_while_the_lease_is_not_disabled(
+async def test_no_fence_is_repaired_while_the_lease_is_not_disabled(
     samples_url: str, sidecar: Sidecar, session: aiohttp.ClientSession, redis: Any, database: Database, store: Store
 ) -> None:
     await poison(database)
@@ -127,7 +127,7 @@ async def _is_free(redis: Any, key: str) -> bool:
     return not await redis.exists(key)
 
 
-async def test_nothing_is_repaired_if_the_lease_is_enabled_before_its_ttl_is_over(
+async def test_no_fence_is_repaired_if_the_lease_is_enabled_before_its_ttl_has_passed(
     samples_url: str, sidecar: Sidecar, session: aiohttp.ClientSession, redis: Any, database: Database, store: Store
 ) -> None:
     await poison(database)
@@ -167,7 +167,7 @@ async def test_a_fence_that_accepts_the_next_term_within_a_day_is_not_changed(
     assert await store.fences() == before
 
 
-async def test_a_repair_waits_for_the_write_under_way_and_ends_the_term(
+async def test_a_repair_waits_for_a_write_in_progress_and_ends_the_term(
     samples_url: str,
     sidecar: Sidecar,
     session: aiohttp.ClientSession,
@@ -195,7 +195,7 @@ async def test_a_token_more_than_a_day_ahead_never_claims_the_fence(database: Da
     assert (await store.fences())[LEASE].token == near
 
 
-async def test_a_run_by_hand_finds_no_larger_token_than_the_largest(database: Database, store: Store) -> None:
+async def test_a_run_by_hand_is_refused_at_the_largest_token(database: Database, store: Store) -> None:
     await poison(database, 2**63 - 1)
     with pytest.raises(StaleTerm, match=f"python -m service fence {LEASE}"):
         await store.claim_fence_by_hand(LEASE, "hand")
@@ -209,7 +209,7 @@ async def test_a_run_by_hand_finds_no_larger_token_than_the_largest(database: Da
         ([LEASE], 1, f"no sidecar answers at {NOBODY}"),
     ],
 )
-async def test_a_failure_is_one_line_and_a_status(
+async def test_a_failed_fence_command_is_one_line_and_a_status(
     samples_url: str,
     database: Database,
     stack: AsyncExitStack,

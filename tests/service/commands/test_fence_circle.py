@@ -109,7 +109,7 @@ async def circle(
 
 
 @pytest.mark.parametrize("where", [("redis",), ("database",), ("redis", "database")], ids="-".join)
-async def test_the_commands_repair_an_absurd_token(
+async def test_the_commands_repair_a_token_far_in_the_future(
     circle: Circle, samples_url: str, stack: AsyncExitStack, where: tuple[str, ...]
 ) -> None:
     legitimate = await circle.next_token()
@@ -135,7 +135,7 @@ async def test_the_commands_repair_an_absurd_token(
     await circle.store.claim_fence(FakeTerm(token, "one", LEASE))
 
 
-async def test_where_the_clock_of_redis_is_behind_the_command_of_the_refusal_repairs_the_fence(
+async def test_with_redis_s_clock_behind_the_command_in_the_refusal_repairs_the_fence(
     circle: Circle, samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)

@@ -61,7 +61,7 @@ async def counts(raw: Connection) -> tuple[int, int, int]:
     ],
 )
 @pytest.mark.parametrize("pack", [lambda data: data, gzip.compress])
-async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_once(
+async def test_every_form_of_the_file_is_loaded_and_a_second_import_changes_nothing(
     migrated: str, store: Store, tmp_path: Path, text: str, pack: "type[bytes]"
 ) -> None:
     path = file(tmp_path, pack(text.encode()))
@@ -127,24 +127,24 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
         (gzip.compress((POSITIONS + GOOD).encode(), mtime=0)[:-8] + bytes(8), "the gzip file is damaged or cut off"),
     ],
 )
-async def test_an_invalid_file_of_positions_is_an_error_with_line_and_column_and_nothing_is_loaded(
+async def test_invalid_positions_are_an_error_with_line_and_column_and_load_nothing(
     migrated: str, raw: Connection, tmp_path: Path, text: str | bytes, where: str
 ) -> None:
-    with pytest.raises(BadFile) as told:
+    with pytest.raises(BadFile) as caught:
         await import_positions(migrated, file(tmp_path, text))
-    assert str(told.value).startswith("file.csv, line ")
-    assert where in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(caught.value).startswith("file.csv, line ")
+    assert where in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert await counts(raw) == (0, 0, 0)
 
 
-async def test_an_error_repeats_the_beginning_of_a_long_value(migrated: str, tmp_path: Path) -> None:
-    with pytest.raises(BadFile) as told:
+async def test_an_error_repeats_only_the_beginning_of_a_long_value(migrated: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile) as caught:
         await import_positions(migrated, file(tmp_path, POSITIONS + GOOD.replace("KO", "K" * 900)))
-    assert str(told.value).startswith(f"file.csv, line 2, symbol: '{'K' * 60}'... is not a symbol")
+    assert str(caught.value).startswith(f"file.csv, line 2, symbol: '{'K' * 60}'... is not a symbol")
 
 
-async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_there_and_keeps_nothing(
+async def test_an_interrupted_import_ends_within_its_file_and_keeps_nothing(
     migrated: str, raw: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [f"{ONE},{USER},S{number},1,2026-03-02\n" for number in range(3 * imports.LINES_PER_TURN)]
@@ -165,7 +165,7 @@ async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_ther
     assert await counts(raw) == (0, 0, 0)
 
 
-async def test_an_existing_portfolio_is_not_given_to_another_user(migrated: str, store: Store, tmp_path: Path) -> None:
+async def test_an_import_does_not_give_a_portfolio_to_another_user(migrated: str, store: Store, tmp_path: Path) -> None:
     await store.put_positions([entry(1, "A", "1", user=OTHER)])
     with pytest.raises(BadFile, match="line 2, user_id: the portfolio is another user's"):
         await import_positions(migrated, file(tmp_path, POSITIONS + GOOD))
@@ -199,7 +199,7 @@ async def test_quantity_zero_closes_a_position(migrated: str, store: Store, tmp_
         ("KO,2026-03-02,5\nKO,2026-03-02,6", "line 3, symbol, session_date: the same as in line 2"),
     ],
 )
-async def test_an_invalid_file_of_prices_is_an_error_with_line_and_column_and_nothing_is_loaded(
+async def test_invalid_prices_are_an_error_with_line_and_column_and_load_nothing(
     migrated: str, raw: Connection, tmp_path: Path, row: str, where: str
 ) -> None:
     with pytest.raises(BadFile, match=where):
@@ -216,8 +216,8 @@ async def test_a_suspected_split_is_loaded_and_reported(
     )
     jumping = "KO,2026-02-27,400\nKO,2026-03-02,100\nPG,2026-03-02,15\n"
     rows = jumping + "XOM,2026-03-02,7\nJPM,2026-02-27,10\nJPM,2026-03-02,14\n"
-    told = (await import_prices(migrated, file(tmp_path, PRICES + rows), NYSE, NOW)).splitlines()
-    assert told == [
+    report = (await import_prices(migrated, file(tmp_path, PRICES + rows), NYSE, NOW)).splitlines()
+    assert report == [
         "6 lines: 6 new or changed closes",
         "closes that look like a stock split, loaded as they are: 2",
         "  KO from 400 to 100 on 2026-03-02",
@@ -240,7 +240,7 @@ async def test_imported_closes_replace_those_of_a_source(migrated: str, raw: Con
     assert (row["token"], row["at"]) == (None, session.close)
 
 
-async def test_a_user_s_write_and_an_import_of_the_same_positions_follow_each_other(
+async def test_a_user_s_write_waits_for_an_import_of_the_same_positions(
     migrated: str, store: Store, raw: Connection, tmp_path: Path
 ) -> None:
     both = [entry(1, "B", "2"), entry(1, "A", "2")]
@@ -255,8 +255,8 @@ async def test_a_user_s_write_and_an_import_of_the_same_positions_follow_each_ot
     assert await held(store, MONDAY) == {ONE: (("A", Decimal(2)), ("B", Decimal(2)))}, "the import was first"
 
 
-@pytest.mark.parametrize("given", [("B", "A"), ("B",)], ids=["of a source", "and of a last live price"])
-async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each_other(
+@pytest.mark.parametrize("given", [("B", "A"), ("B",)], ids=["official closes", "one last live price"])
+async def test_the_scheduler_s_closes_wait_for_an_import_of_the_same_closes(
     migrated: str, store: Store, raw: Connection, tmp_path: Path, given: Sequence[str]
 ) -> None:
     session = NYSE.session(MONDAY)
@@ -279,11 +279,11 @@ async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each
         tasks.create_task(write())
         await somebody_waits_for_a_lock(raw, 2)
     closes = await store.closes(MONDAY, ["A", "B"])
-    assert [closes[symbol].close for symbol in "AB"] == [5, 5], "what is imported stays"
+    assert [closes[symbol].close for symbol in "AB"] == [5, 5], "the imported closes stay"
 
 
 @pytest.mark.parametrize("below", ["", "\n\r\n"])
-async def test_a_header_without_lines_is_reported_and_is_no_failure(
+async def test_a_file_with_only_a_header_is_reported_and_is_not_a_failure(
     migrated: str, raw: Connection, tmp_path: Path, below: str
 ) -> None:
     nothing = "nothing to import: the file has no lines below the header"
@@ -303,7 +303,7 @@ def test_an_invalid_file_is_one_line_and_status_two(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_once)
     monkeypatch.setenv("AUTH", "off")
-    for path, told in (
+    for path, expected in (
         (
             file(tmp_path, "nonsense\n"),
             "file.csv, line 1: the header must be symbol,session_date,close, but it is 'nonsense'",
@@ -314,7 +314,7 @@ def test_an_invalid_file_is_one_line_and_status_two(
     ):
         assert main(["import", "prices", str(path)]) == 2
         error = capsys.readouterr().err
-        assert told in error
+        assert expected in error
         assert error.count("\n") == 1
     with pytest.raises(SystemExit) as ended:
         main(["import", "everything", "file.csv"])

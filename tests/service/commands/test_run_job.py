@@ -78,14 +78,14 @@ async def test_without_a_date_the_job_runs_for_the_last_session_that_is_over(
     assert capsys.readouterr().out == "eod of 2026-03-02: 2 rows written\n"
 
 
-async def test_a_range_is_each_session_in_it_and_no_other(
+async def test_a_range_runs_exactly_the_sessions_in_it(
     settings: Settings, closes: dict[str, str], raw: Connection
 ) -> None:
     await run(settings, "reconstruct", "--from", "2026-02-26", "--to", "2026-03-01")
     assert {day for day, *_ in await rows(raw)} == {date(2026, 2, 26), FRIDAY}
 
 
-async def test_a_run_that_is_done_is_run_again_and_writes_only_what_differs(
+async def test_a_finished_run_is_repeated_by_hand_and_writes_only_differences(
     settings: Settings, closes: dict[str, str], raw: Connection, store: Store
 ) -> None:
     await run(settings, "snapshot", "--date", "2026-03-02")
@@ -99,7 +99,7 @@ async def test_a_run_that_is_done_is_run_again_and_writes_only_what_differs(
     assert (done.status, done.attempts, done.rows_written) == ("done", 3, 2)
 
 
-async def test_a_dry_run_takes_no_fence_and_writes_nothing(
+async def test_a_dry_run_claims_no_fence_and_writes_nothing(
     settings: Settings, raw: Connection, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run(settings, "eod", "--dry-run")
@@ -126,10 +126,10 @@ async def test_a_dry_run_names_each_session_that_the_run_would_write(
     options: tuple[str, ...],
 ) -> None:
     await run(settings, *options, "--dry-run")
-    told = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+    output = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
     await run(settings, *options)
-    assert told == sorted({str(day) for day, *_ in await rows(raw)})
-    assert len(told) == {"eod": 1, "snapshot": 1}.get(options[0], 7 if len(options) == 1 else 2)
+    assert output == sorted({str(day) for day, *_ in await rows(raw)})
+    assert len(output) == {"eod": 1, "snapshot": 1}.get(options[0], 7 if len(options) == 1 else 2)
 
 
 async def test_a_session_without_prices_delays_no_other_of_the_range(
@@ -161,7 +161,7 @@ async def test_the_task_is_protected_for_the_length_of_the_run(
     assert len(await rows(raw)) == 2
 
 
-async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
+async def test_a_run_by_hand_fences_off_the_leader_and_not_the_next_term(
     settings: Settings, closes: dict[str, str], store: Store
 ) -> None:
     microseconds = 1_790_000_000_000_000
@@ -176,7 +176,7 @@ async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
     await store.claim_fence(FakeTerm(microseconds + 10_000_000, "leader", LEASE))
 
 
-async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_continues_with_it(
+async def test_a_leader_that_claims_the_fence_ends_the_run_by_hand_and_continues_it(
     settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, metrics: Any
 ) -> None:
     async def lose(_: date) -> Mapping[str, str]:
@@ -196,7 +196,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_continues_wit
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (("--date", "2026-03-01"), "no session on 2026-03-01 in the calendar NYSE"),
         (("--from", "2026-02-28", "--to", "2026-03-01"), "no session from 2026-02-28 to 2026-03-01"),
@@ -204,8 +204,10 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_continues_wit
         (("--from", "2026-03-02", "--to", "2027-01-01"), "is not over; the last session was on 2026-03-02"),
     ],
 )
-async def test_a_missing_session_is_an_error(settings: Settings, options: tuple[str, ...], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+async def test_a_date_without_a_finished_session_is_an_error(
+    settings: Settings, options: tuple[str, ...], expected: str
+) -> None:
+    with pytest.raises(SettingsError, match=expected):
         await run(settings, "eod", *options)
 
 
@@ -225,14 +227,14 @@ async def test_a_missing_session_is_an_error(settings: Settings, options: tuple[
         ("eod", "--date", "2026-03-02", "--to", "2026-03-02"),
     ],
 )
-def test_an_invalid_command_line_is_status_two(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_of_run_are_status_two(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(options)
     assert ended.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_the_dates_are_read_as_given() -> None:
+def test_the_arguments_of_run_are_parsed() -> None:
     assert parse(["snapshot"]) == RunArguments("snapshot", None, None, dry_run=False)
     assert parse(["eod", "--date", "2026-03-02"]) == RunArguments("eod", MONDAY, MONDAY, dry_run=False)
     assert parse(["reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", "--dry-run"]) == RunArguments(
@@ -241,11 +243,11 @@ def test_the_dates_are_read_as_given() -> None:
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "reconstruct"])
-def test_reconstruction_has_its_own_name_and_a_shorter_one(name: str) -> None:
+def test_reconstruction_also_has_a_short_name(name: str) -> None:
     assert parse([name]).job == "reconstruction"
 
 
-async def test_the_simulated_source_serves_by_hand_too(settings: Settings, raw: Connection) -> None:
+async def test_a_run_by_hand_can_use_the_simulated_source(settings: Settings, raw: Connection) -> None:
     await run(settings, "snapshot")
     symbol = (await raw.fetchrow("select close from price_eod where symbol = 'A'"))["close"]  # type: ignore[index]
     simulated = SimulatedPrices(settings.price_seed, NyseCalendar(), lambda: NOW)
@@ -276,8 +278,8 @@ async def test_a_command_that_succeeds_is_status_zero_and_shows_no_bar_without_a
     migrated: str, raw: Connection
 ) -> None:
     done = await command("reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", DATABASE_URL=migrated)
-    told = "".join(f"reconstruction of {day}: 2 rows written\n" for day in (FRIDAY, MONDAY))
-    assert done == (0, told, "")
+    expected = "".join(f"reconstruction of {day}: 2 rows written\n" for day in (FRIDAY, MONDAY))
+    assert done == (0, expected, "")
     assert len(await rows(raw)) == 4
 
 

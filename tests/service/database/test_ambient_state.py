@@ -19,7 +19,7 @@ from tests.support.positions import LONG_AGO, entry, held, somebody_waits_for_a_
 SERVICE = Path(sql.__file__).parents[2]
 FILES = sorted(path.stem for path in Path(sql.__file__).parent.glob("*.sql"))
 CONTINUATIONS = {"replace_intraday": "write_intraday"}
-"""Files with the end of another file's statement."""
+"""Files that complete the statement of another file."""
 STAGES = ("stage_table", "import_table_positions", "import_table_prices")
 
 
@@ -86,7 +86,7 @@ async def test_a_portfolio_is_deleted_without_a_search_path(
     assert await without_path.fetchval("select count(*) from public.position_change") > 0
 
 
-async def test_migrations_apply_whatever_the_role_s_defaults_are(database_url: str) -> None:
+async def test_migrations_apply_with_any_defaults_of_the_database(database_url: str) -> None:
     name = database_url.rpartition("/")[2]
     admin = await asyncpg.connect(database_url)
     try:
@@ -106,7 +106,7 @@ async def test_migrations_apply_whatever_the_role_s_defaults_are(database_url: s
 
 
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
-async def test_two_writers_follow_each_other_whatever_the_default_isolation_is(level: str, database_url: str) -> None:
+async def test_the_second_of_two_writers_succeeds_at_every_default_isolation(level: str, database_url: str) -> None:
     """A stricter level would refuse the second writer, because it read before the first one committed."""
     await migrate(database_url)
     name = database_url.rpartition("/")[2]

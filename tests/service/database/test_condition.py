@@ -19,13 +19,13 @@ def condition(clock_lead: timedelta, took: timedelta = SECOND / 100, **states: b
     return Condition(**known, clock=NOON + took / 2 - clock_lead, asked_at=NOON, answered_at=NOON + took)
 
 
-def test_a_difference_between_the_clocks_is_known_except_for_what_the_answer_took() -> None:
+def test_the_clock_difference_is_known_up_to_the_time_of_the_answer() -> None:
     for clock_lead in (10 * SECOND, -10 * SECOND):
         assert condition(clock_lead).clock_lead == clock_lead
         assert condition(clock_lead, took=SECOND).clock_lead == clock_lead
     assert condition(SECOND / 2, took=SECOND).clock_lead == timedelta()
     assert condition(10 * SECOND, took=5 * SECOND).clock_lead is None
-    assert condition(10 * SECOND, took=-SECOND).clock_lead is None  # our clock was set meanwhile
+    assert condition(10 * SECOND, took=-SECOND).clock_lead is None  # our clock was set during the query
 
 
 def test_clocks_more_than_two_seconds_apart_are_reported_once_and_show_in_a_metric(
@@ -50,7 +50,7 @@ def test_a_standby_and_a_read_only_setting_have_different_reasons() -> None:
     assert "default_transaction_read_only" in str(condition(SECOND, read_only=True).trouble)
 
 
-async def test_a_database_on_this_machine_has_its_clock(samples_url: str) -> None:
+async def test_a_database_on_this_machine_has_no_clock_difference(samples_url: str) -> None:
     async with await Store.connect(samples_url, connections=1) as store:
         found = await store.condition()
     assert found.clock_lead is not None and abs(found.clock_lead) < SECOND

@@ -49,7 +49,7 @@ def test_an_option_of_another_driver_is_named_and_refused(
 
 
 @pytest.mark.parametrize("option", ["x&topsecret=1", "x&top%0asecret%0a=1", "x&" + "a" * 500 + "=1"])
-def test_an_option_s_name_that_may_be_secret_is_not_shown(
+def test_the_name_of_an_unknown_option_is_hidden_if_it_may_be_secret(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(f"postgresql://app@db.example/portfolio?password={option}", monkeypatch, capsys)
@@ -97,14 +97,14 @@ def test_an_option_that_cannot_work_is_refused(
         "postgresql://app@/postgres?host=aws-0.pooler.supabase.com&port=6543",
     ],
 )
-def test_hosts_and_ports_that_cannot_be_are_refused_wherever_they_stand(
+def test_an_invalid_host_or_port_is_refused_in_every_position(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refusal(url, monkeypatch, capsys).startswith("DATABASE_URL: ")
 
 
 @pytest.mark.parametrize("password", ["[YOUR-PASSWORD]", "<password>", "topsecret]"])
-def test_a_remaining_placeholder_is_reported_as_one(
+def test_a_remaining_placeholder_is_reported_as_a_placeholder(
     password: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(
@@ -114,7 +114,7 @@ def test_a_remaining_placeholder_is_reported_as_one(
 
 
 @pytest.mark.parametrize("url", ["postgresql://db.example/portfolio", "postgresql://:topsecret@db.example/portfolio"])
-def test_without_a_user_s_name_the_start_is_refused_where_the_process_s_user_has_none(
+def test_the_start_is_refused_if_neither_address_nor_system_names_a_user(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unknown(_: int) -> NoReturn:
@@ -129,7 +129,7 @@ def test_without_a_user_s_name_the_start_is_refused_where_the_process_s_user_has
 
 
 @pytest.mark.parametrize("option", ["sslrootcert", "sslcrl", "sslcert", "passfile"])
-def test_a_file_that_is_not_there_is_named(
+def test_the_error_names_a_missing_file(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(f"postgresql://app@db.example/portfolio?{option}=/nowhere/file.pem", monkeypatch, capsys)
@@ -144,7 +144,7 @@ def test_a_check_of_the_certificate_needs_a_ca(
     assert message == f"DATABASE_URL: sslmode={mode} needs the CA's certificate: add sslrootcert=FILE"
 
 
-def test_files_that_are_no_certificates_or_do_not_belong_together_are_refused(
+def test_invalid_or_mismatched_certificate_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     authority, other = Authority("ours"), Authority("theirs")
@@ -165,7 +165,7 @@ def test_files_that_are_no_certificates_or_do_not_belong_together_are_refused(
     assert checked_database_url(f"{REMOTE}?sslmode=verify-full&sslrootcert={ca}&sslcert={certificate}&sslkey={key}")
 
 
-def test_a_key_with_a_password_is_never_asked_for_at_the_terminal(tmp_path: Path) -> None:
+def test_a_wrong_password_of_a_key_is_refused_without_a_prompt(tmp_path: Path) -> None:
     authority = Authority("ours")
     certificate, key = authority.issue("app", tmp_path / "app", password="hidden")
     with pytest.raises(ValueError, match="cannot be used"):
@@ -173,7 +173,7 @@ def test_a_key_with_a_password_is_never_asked_for_at_the_terminal(tmp_path: Path
     assert checked_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=hidden")
 
 
-def test_a_password_file_that_others_may_read_is_refused_where_it_would_be_passed_over(
+def test_a_password_file_that_others_may_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "passwords"
@@ -211,16 +211,14 @@ def test_a_password_file_that_others_may_read_is_refused_where_it_would_be_passe
         ("postgresql://app@/portfolio?host=/tmp,127.0.0.1", None),
     ],
 )
-def test_a_host_that_is_not_this_machine_is_asked_for_tls_unless_the_address_says_otherwise(
-    url: str, asked: str | None
-) -> None:
+def test_a_remote_host_must_use_tls_unless_the_address_says_otherwise(url: str, asked: str | None) -> None:
     assert _mode(url) == asked
 
 
 @pytest.mark.parametrize(
     ("variable", "asked"), [("verify-full", None), ("require", None), ("disable", "require"), ("nonsense", "require")]
 )
-def test_a_variable_of_libpq_may_ask_for_more_but_not_for_less(
+def test_a_libpq_variable_may_require_more_encryption_but_not_less(
     variable: str, asked: str | None, tmp_path: Path
 ) -> None:
     environment = {"PGSSLMODE": variable, "PGSSLROOTCERT": str(Authority("ours").write(tmp_path / "ca.crt"))}

@@ -1,4 +1,4 @@
-"""A stale leader cannot write, wherever it was held up."""
+"""A stale leader cannot write, wherever it was delayed."""
 
 import asyncio
 import signal
@@ -46,7 +46,7 @@ async def waits_for_a_lock(statement: "asyncio.Task[None]", raw: "asyncpg.Connec
             await asyncio.sleep(0.01)
 
 
-async def test_nobody_writes_before_claiming_the_fence(store: Store) -> None:
+async def test_a_write_before_a_claim_of_the_fence_is_refused(store: Store) -> None:
     with pytest.raises(StaleTerm):
         await write(store, 1)
 
@@ -68,7 +68,7 @@ async def test_an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence(s
     assert (await store.fences())["lease"].token == 2
 
 
-async def test_the_refusal_of_an_older_term_names_both_causes_that_would_repeat_it(store: Store) -> None:
+async def test_the_refusal_of_an_older_term_names_both_lasting_causes(store: Store) -> None:
     """Redis's token is behind, or the tasks elect at two places, and each election takes the fence from the other."""
     await store.claim_fence(FakeTerm(2, "two"))
     with pytest.raises(StaleTerm) as refused:
@@ -94,7 +94,7 @@ async def test_a_term_that_claims_the_fence_again_is_the_same_term(store: Store)
     assert await store.fences() == before
 
 
-async def test_the_same_token_in_other_hands_is_refused(store: Store) -> None:
+async def test_another_holder_with_the_same_token_is_refused(store: Store) -> None:
     await store.claim_fence(FakeTerm())
     with pytest.raises(StaleTerm):
         await store.claim_fence(FakeTerm(1, "two"))
@@ -124,7 +124,7 @@ async def test_an_error_in_a_fenced_block_leaves_nothing_behind(store: Store) ->
     assert await token_of_live(store) is None
 
 
-async def test_a_claim_waits_for_the_write_under_way(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_a_claim_waits_for_a_write_in_progress(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
     await store.claim_fence(FakeTerm())
     async with store.fenced(FakeTerm(), VALUES) as writes:
         await writes.live(DAY, NOON)
@@ -135,7 +135,7 @@ async def test_a_claim_waits_for_the_write_under_way(store: Store, raw: "asyncpg
     assert await token_of_live(store) == 2
 
 
-async def test_a_write_that_meets_a_claim_waits_and_is_refused(
+async def test_a_write_during_a_newer_claim_waits_and_is_refused(
     store: Store, raw: "asyncpg.Connection[asyncpg.Record]", migrated: str
 ) -> None:
     await store.claim_fence(FakeTerm())
@@ -158,7 +158,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
         with pytest.raises(StoreError):
             async with frozen.fenced(FakeTerm(), VALUES) as writes:
                 await writes.live(DAY, NOON)
-                await store.claim_fence(FakeTerm(2, "two"))  # waits until the server has ended our transaction
+                await store.claim_fence(FakeTerm(2, "two"))  # wait until the server has ended our transaction
                 await write(store, 2, "two")
                 await writes.live(DAY, NOON)
         assert await token_of_live(store) == 2
@@ -166,10 +166,10 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
             await write(frozen, 1)
 
 
-async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
+async def test_the_server_ends_a_transaction_that_waits_too_long_for_its_turn(
     migrated: str, store: Store, raw: Connection
 ) -> None:
-    """It holds no fence, but rows that others update cannot be vacuumed while it is open."""
+    """The transaction holds no fence, but while it is open, rows that others update cannot be vacuumed."""
     mine = (
         "select count(*) from pg_stat_activity "
         "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
@@ -211,7 +211,7 @@ async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_nex
 async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """The server waits for the rest of the statement, which is neither idle time nor work to it."""
+    """The server waits for the rest of the statement. It counts the wait neither as idle time nor as work."""
     await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:
@@ -228,9 +228,7 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
         frozen.terminate()
 
 
-async def test_a_leader_frozen_while_it_brings_its_values_does_not_block_the_next_one(
-    migrated: str, store: Store
-) -> None:
+async def test_a_leader_frozen_during_its_copy_does_not_block_the_next_one(migrated: str, store: Store) -> None:
     """No limit of the server ends the wait for the rest of a COPY, so the COPY comes before the fence."""
     leader = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.service.database.frozen_copy", migrated), stdout=asyncio.subprocess.PIPE
@@ -270,9 +268,7 @@ async def test_a_stale_term_is_refused_in_every_lane(store: Store) -> None:
             pytest.fail("a stale term is let in")
 
 
-async def test_each_lane_holds_off_newer_terms_by_itself(
-    store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_each_lane_alone_makes_newer_claims_wait(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
     """The server may have ended the transaction of another lane, for example one of a frozen leader."""
     await store.claim_fence(FakeTerm())
     with pytest.raises(StoreError):
@@ -346,7 +342,7 @@ async def test_writes_of_different_tokens_never_interleave(
     assert set(order) == set(range(1, 11))
 
 
-async def test_a_database_that_is_gone_is_a_store_error(migrated: str) -> None:
+async def test_a_lost_database_raises_a_store_error(migrated: str) -> None:
     nowhere = "postgresql://postgres:secret@127.0.0.1:1/nowhere"
     with pytest.raises(StoreError) as refused:
         await Store.connect(nowhere)

@@ -112,16 +112,16 @@ async def partitioned(raw: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Con
     for name in ("intraday", "history"):
         await raw.execute(f"select public.make_{name}_partition('{DAY}')")
     for parent in ("portfolio_intraday", "portfolio_history", "portfolio_history_revision"):
-        # A wrong date would match no partition. A default partition takes it, as one made by hand could.
+        # A wrong date matches no partition. A default partition accepts it, and somebody can create one by hand.
         await raw.execute(f"create table partitions.{parent}_default partition of public.{parent} default")
     return raw
 
 
-async def test_every_column_is_tried(raw: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_the_sample_rows_have_every_column_to_check(raw: "asyncpg.Connection[asyncpg.Record]") -> None:
     assert {(table, column) for table, column in await columns(raw) if column not in ROWS.get(table, {})} == set()
 
 
-async def test_no_column_takes_a_value_that_a_reader_cannot_hold(
+async def test_no_column_accepts_infinity_nan_or_an_unreadable_year(
     partitioned: "asyncpg.Connection[asyncpg.Record]",
 ) -> None:
     taken = []
@@ -142,7 +142,7 @@ async def test_no_column_takes_a_value_that_a_reader_cannot_hold(
     assert taken == []
 
 
-async def test_each_row_is_taken_as_it_is(partitioned: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_each_sample_row_is_valid(partitioned: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Otherwise the rows of the test above would be refused for another reason."""
     for table, row in ROWS.items():
         if table not in ("portfolio", "lease_fence"):
@@ -151,7 +151,7 @@ async def test_each_row_is_taken_as_it_is(partitioned: "asyncpg.Connection[async
 
 @pytest.mark.parametrize("column", ["session_date", "opens_at", "closes_at"])
 @pytest.mark.parametrize("bad", BAD_DAYS)
-async def test_an_override_by_hand_is_read_whatever_it_says(
+async def test_any_override_written_by_hand_can_be_read(
     column: str, bad: str, store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     late = {"closes_at": "infinity"} if column == "opens_at" and bad != "infinity" else {}
@@ -166,7 +166,7 @@ async def test_an_override_by_hand_is_read_whatever_it_says(
     assert calendar.session(date(2026, 3, 9)) is not None
 
 
-async def test_a_database_with_such_values_is_migrated_and_can_be_written_again(
+async def test_a_migration_corrects_invalid_values_and_the_rows_can_be_written(
     database_url: str, tmp_path: Path
 ) -> None:
     before = tmp_path / "before"

@@ -18,22 +18,22 @@ async def ledger(dsn: str) -> list[tuple[str, str]]:
     return [(row["version"], row["name"]) for row in rows]
 
 
-async def test_a_second_run_does_nothing(database_url: str) -> None:
+async def test_a_second_migration_changes_nothing(database_url: str) -> None:
     assert await migrate(database_url) == ALL
     assert await migrate(database_url) == []
 
 
-async def test_the_ledger_is_the_one_of_the_supabase_cli(database_url: str) -> None:
+async def test_applied_files_are_recorded_where_the_supabase_cli_looks(database_url: str) -> None:
     await migrate(database_url)
     assert await ledger(database_url) == [(name[:14], name[15:-4]) for name in ALL]
 
 
-async def test_processes_that_start_at_once_apply_each_file_once(database_url: str) -> None:
+async def test_simultaneous_migrations_apply_each_file_once(database_url: str) -> None:
     applied = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
     assert sorted(name for names in applied for name in names) == ALL
 
 
-async def test_what_the_supabase_cli_has_applied_is_not_applied_again(database_url: str, tmp_path: Path) -> None:
+async def test_a_file_that_the_supabase_cli_applied_is_not_applied_again(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "20260101000000_one.sql").write_text("create table one (id int);")
     await migrate(database_url, tmp_path)
     (tmp_path / "20260102000000_two.sql").write_text("create table one (id int); -- would fail")
@@ -45,9 +45,7 @@ async def test_what_the_supabase_cli_has_applied_is_not_applied_again(database_u
     assert await migrate(database_url, tmp_path) == []
 
 
-async def test_a_file_that_fails_leaves_nothing_behind_and_is_named_with_its_line(
-    database_url: str, tmp_path: Path
-) -> None:
+async def test_a_failed_file_is_rolled_back_and_the_error_names_its_line(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "20260101000000_one.sql").write_text("create table one (id int);")
     (tmp_path / "20260102000000_two.sql").write_text("create table two (id int);\n\ncreate table three (id nonsense);")
     with pytest.raises(MigrationError, match=r'20260102000000_two.sql:3: type "nonsense" does not exist'):
@@ -58,7 +56,7 @@ async def test_a_file_that_fails_leaves_nothing_behind_and_is_named_with_its_lin
     await connection.close()
 
 
-async def test_a_file_older_than_one_applied_is_refused(database_url: str, tmp_path: Path) -> None:
+async def test_a_file_older_than_an_applied_file_is_refused(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "20260102000000_two.sql").write_text("create table two (id int);")
     await migrate(database_url, tmp_path)
     (tmp_path / "20260101000000_one.sql").write_text("create table one (id int);")
@@ -73,8 +71,8 @@ async def test_a_misnamed_file_is_refused(database_url: str, tmp_path: Path, nam
         await migrate(database_url, tmp_path)
 
 
-async def test_a_database_like_supabases_is_migrated_by_a_role_that_is_no_superuser(database_url: str) -> None:
-    """On Supabase the roles and auth.uid() belong to others, and new tables are granted to everybody."""
+async def test_a_role_without_superuser_migrates_a_database_like_supabases(database_url: str) -> None:
+    """On Supabase the roles and auth.uid() have other owners, and everybody gets rights on new tables."""
     admin = await asyncpg.connect(database_url)
     for role, more in (("anon", ""), ("authenticated", ""), ("service_role", "bypassrls")):
         if not await admin.fetchval("select exists (select from pg_roles where rolname = $1)", role):

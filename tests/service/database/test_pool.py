@@ -34,7 +34,7 @@ async def narrow(migrated: str, raw: Connection) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def one_of_its_own_is_busy(store: Store) -> AsyncIterator[asyncio.Event]:
+async def busy_connection(store: Store) -> AsyncIterator[asyncio.Event]:
     """A transaction that ends when the event is set."""
     begun, over = asyncio.Event(), asyncio.Event()
 
@@ -53,12 +53,12 @@ async def one_of_its_own_is_busy(store: Store) -> AsyncIterator[asyncio.Event]:
         await holding
 
 
-async def test_where_the_role_may_have_no_more_connections_a_caller_waits_for_one_of_the_stores_own(
+async def test_at_the_roles_connection_limit_a_caller_waits_for_a_connection_of_the_store(
     narrow: str, raw: Connection
 ) -> None:
     await raw.execute(f"alter role {ROLE} connection limit 1")
     async with await Store.connect(narrow) as store:
-        async with one_of_its_own_is_busy(store) as over:
+        async with busy_connection(store) as over:
             waiting = [asyncio.create_task(store.ping()) for _ in range(20)]
             await eventually(lambda: store._pool.refused)
             assert not any(each.done() for each in waiting)  # the server's refusal reaches no caller
@@ -98,7 +98,7 @@ async def test_a_role_that_is_allowed_one_connection_is_reported_with_the_remedy
         await asyncio.wait((probe,))
 
 
-async def test_a_free_connection_is_taken_before_another_one_is_asked_for(narrow: str, raw: Connection) -> None:
+async def test_a_free_connection_is_used_before_a_new_one_is_opened(narrow: str, raw: Connection) -> None:
     async with await Store.connect(narrow, connections=3) as store:
         for _ in range(3):
             store._pool._free.sort(key=lambda place: -place.get_size())  # the unconnected slots come last
@@ -106,9 +106,7 @@ async def test_a_free_connection_is_taken_before_another_one_is_asked_for(narrow
         assert await raw.fetchval(f"select count(*) from pg_stat_activity where usename = '{ROLE}'") == 1
 
 
-async def test_a_store_without_a_connection_gets_one_that_a_neighbour_does_not_use(
-    narrow: str, raw: Connection
-) -> None:
+async def test_a_store_without_a_connection_gets_an_idle_one_of_another_store(narrow: str, raw: Connection) -> None:
     await raw.execute(f"alter role {ROLE} connection limit 1")
     group = PoolGroup()
     async with (
@@ -117,7 +115,7 @@ async def test_a_store_without_a_connection_gets_one_that_a_neighbour_does_not_u
     ):
         await neighbour.ping()
         await store.ping()
-        async with one_of_its_own_is_busy(store) as over:
+        async with busy_connection(store) as over:
             waiting = asyncio.create_task(neighbour.ping())
             await asyncio.wait((waiting,), timeout=0.3)
             assert not waiting.done()
@@ -133,7 +131,7 @@ async def test_a_store_without_a_connection_gets_one_that_a_neighbour_does_not_u
 
 
 @asynccontextmanager
-async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
+async def always_busy(store: Store, tasks: int) -> AsyncIterator[None]:
     """Use the store continuously in that many tasks."""
 
     async def ask() -> None:
@@ -147,7 +145,7 @@ async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
             each.cancel()
 
 
-async def test_a_caller_has_its_turn_before_one_that_asks_again_and_again(migrated: str) -> None:
+async def test_a_waiting_caller_is_served_before_a_later_one(migrated: str) -> None:
     async with await Store.connect(migrated, connections=2) as store:
         pool = store._pool
         pool._connect_after = asyncio.get_running_loop().time() + 1000.0  # only one connection is possible
@@ -158,19 +156,17 @@ async def test_a_caller_has_its_turn_before_one_that_asks_again_and_again(migrat
                 order.append(who)
 
         async with pool.connection():
-            waiting = asyncio.create_task(ask("the one that waits"))
+            waiting = asyncio.create_task(ask("the waiting caller"))
             for _ in range(10):
                 await asyncio.sleep(0)
-        await ask("the one that asks again")
+        await ask("the later caller")
         await waiting
-        assert order == ["the one that waits", "the one that asks again"]
+        assert order == ["the waiting caller", "the later caller"]
 
 
-async def test_a_listener_gets_its_connection_although_the_store_is_asked_all_the_time(
-    narrow: str, raw: Connection
-) -> None:
+async def test_a_listener_gets_its_connection_although_the_store_is_always_busy(narrow: str, raw: Connection) -> None:
     await raw.execute(f"alter role {ROLE} connection limit 2")
-    async with await Store.connect(narrow) as store, asked_all_the_time(store, 3):
+    async with await Store.connect(narrow) as store, always_busy(store, 3):
         await eventually(lambda: raw.fetchval(f"select count(*) = 2 from pg_stat_activity where usename = '{ROLE}'"))
         listening = aiter(store.listen())
         async with asyncio.timeout(30):
@@ -179,15 +175,15 @@ async def test_a_listener_gets_its_connection_although_the_store_is_asked_all_th
         await listening.aclose()  # type: ignore[attr-defined]
 
 
-async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connection_that_is_busy(
+async def test_a_pool_that_gave_up_a_connection_waits_for_its_busy_one(
     migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pool that reconnected at once would take the connection that it gave up for another pool."""
     monkeypatch.setattr(connections, "GIVEN_UP_PAUSE", 1000.0)
     async with await Store.connect(migrated, connections=2) as store:
         pool = store._pool
-        async with one_of_its_own_is_busy(store) as over:
-            async with one_of_its_own_is_busy(store):
+        async with busy_connection(store) as over:
+            async with busy_connection(store):
                 pass
             (given_up,) = pool._free
             assert given_up.get_size() == 1
@@ -201,12 +197,12 @@ async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connectio
         assert given_up.get_size() == 0
 
 
-async def test_if_no_connection_is_released_in_time_the_servers_reason_is_given(
+async def test_the_error_has_the_servers_reason_if_no_connection_is_released_in_time(
     narrow: str, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 0.5)
     await raw.execute(f"alter role {ROLE} connection limit 1")
-    async with await Store.connect(narrow) as store, one_of_its_own_is_busy(store):
+    async with await Store.connect(narrow) as store, busy_connection(store):
         with pytest.raises(StoreError, match="too many connections for role"):
             await store.ping()
 
@@ -232,7 +228,7 @@ async def test_a_probe_that_waits_behind_others_reports_no_outage(
                 troubles.add(access.trouble)
                 await asyncio.sleep(0.01)
         assert troubles == {None}
-        async with one_of_its_own_is_busy(store):  # no connection is released any more
+        async with busy_connection(store):  # no connection is released
             await eventually(lambda: access.trouble)
         probe.cancel()
         await asyncio.wait((probe,))
@@ -250,11 +246,11 @@ async def test_a_probe_that_waits_behind_others_reports_no_outage(
         "client_login_timeout: too many connections",
     ],
 )
-def test_a_poolers_words_for_no_room_are_known(text: str) -> None:
+def test_the_errors_of_a_full_server_or_pooler_are_recognised(text: str) -> None:
     assert is_overload(asyncpg.PostgresError.new({"S": "FATAL", "C": "XX000", "M": text}))
 
 
-def test_another_refusal_is_no_overload() -> None:
+def test_other_refusals_do_not_count_as_overload() -> None:
     for code, text in (("28P01", "password authentication failed"), ("57P03", "the database system is starting up")):
         assert not is_overload(asyncpg.PostgresError.new({"S": "FATAL", "C": code, "M": text}))
     assert not is_overload(OSError("too many clients"))
@@ -282,7 +278,7 @@ STAYING = {
 
 
 @pytest.mark.parametrize("setting", STAYING)
-async def test_a_session_that_began_with_a_setting_that_stops_us_is_replaced(
+async def test_a_session_that_began_with_a_harmful_setting_is_replaced(
     setting: str, narrow: str, raw: Connection
 ) -> None:
     await raw.execute(f"grant pg_monitor to {ROLE}")
@@ -294,7 +290,7 @@ async def test_a_session_that_began_with_a_setting_that_stops_us_is_replaced(
         await store._fetch(STAYING[setting])
 
 
-async def test_a_session_is_kept_after_an_error_that_is_about_a_value(migrated: str) -> None:
+async def test_a_session_is_kept_after_an_error_about_a_value(migrated: str) -> None:
     async with await Store.connect(migrated, connections=1) as store:
         (before,) = await store._fetch("select pg_backend_pid()")
         for query in ("select 1 / 0", "select * from nowhere", "select 'x'::int"):
@@ -313,11 +309,11 @@ async def test_a_load_continues_without_the_connections_that_it_does_not_get(
     monkeypatch.setattr("service.database.store.HELPER_LIMIT", 0.1)
     async with await Store.connect(migrated, connections=2) as store:
         await store.put_positions([entry(1, "A", "1")])
-        async with one_of_its_own_is_busy(store), asyncio.timeout(LIMIT):
+        async with busy_connection(store), asyncio.timeout(LIMIT):
             assert len(await store.load_positions(LONG_AGO)) == 1
 
 
-async def test_a_session_that_the_server_ends_in_the_middle_gives_the_server_s_reason(
+async def test_the_error_of_a_session_that_the_server_ends_has_the_server_s_reason(
     migrated: str, raw: Connection
 ) -> None:
     async with await Store.connect(migrated, connections=1) as store:
@@ -326,7 +322,7 @@ async def test_a_session_that_the_server_ends_in_the_middle_gives_the_server_s_r
         await store.ping()
 
 
-def test_what_may_stay_with_a_session_is_everything_but_what_is_about_values_and_names() -> None:
+def test_a_session_is_replaced_after_any_error_not_about_values_or_names() -> None:
     staying = "25006 25P02 26000 42P05 42501 40001 53100 53200 57014 57P01 58030 XX000 08P01 55P03"
     sound = "22012 22P02 23505 23503 42P01 42703 P0001"
     assert all(may_persist(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in staying.split())

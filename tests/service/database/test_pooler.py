@@ -1,4 +1,4 @@
-"""A pooler before the database: one that gives each transaction another session is detected, another one is not."""
+"""A pooler in front of the database: one that gives each transaction another session is detected."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +41,9 @@ async def test_a_pooler_in_transaction_mode_is_detected_although_it_has_no_other
 
 
 @pytest.mark.parametrize("busy", [1, 2, 3])
-async def test_and_while_others_are_in_the_middle_of_transactions(pooler: Pooler, busy: int) -> None:
+async def test_a_pooler_in_transaction_mode_is_detected_during_transactions_of_other_clients(
+    pooler: Pooler, busy: int
+) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(busy):
             other = await asyncpg.connect(through(pooler), statement_cache_size=0)
@@ -53,7 +55,7 @@ async def test_and_while_others_are_in_the_middle_of_transactions(pooler: Pooler
                 await store.check_sessions()
 
 
-async def test_a_direct_connection_and_a_session_pooler_are_not_taken_for_one(samples_url: str, pooler: Pooler) -> None:
+async def test_a_direct_connection_and_a_session_pooler_are_accepted(samples_url: str, pooler: Pooler) -> None:
     async with await Store.connect(samples_url) as store:
         await store.check_sessions()
     pooler.mode = "session"
@@ -84,7 +86,7 @@ async def test_a_pooler_that_changes_its_mode_is_detected_and_accepted_again(poo
         await store.ping()
 
 
-async def test_the_errors_of_such_a_pooler_name_it_and_make_us_look(samples_url: str) -> None:
+async def test_an_error_of_a_transaction_pooler_names_it_and_starts_a_check(samples_url: str) -> None:
     for state in ("42P05", "26000"):
         async with await Store.connect(samples_url, connections=1) as store:
             assert not store.sessions_suspected
@@ -93,7 +95,7 @@ async def test_the_errors_of_such_a_pooler_name_it_and_make_us_look(samples_url:
             assert store.sessions_suspected
 
 
-async def test_a_listener_whose_session_is_another_one_reports_it(
+async def test_a_listener_whose_session_was_exchanged_reports_the_pooler(
     pooler: Pooler, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, other = [await asyncpg.connect(through(pooler), statement_cache_size=0) for _ in range(2)]
@@ -111,7 +113,7 @@ async def test_a_listener_whose_session_is_another_one_reports_it(
     await other.close()
 
 
-async def test_a_service_behind_such_a_pooler_does_not_work_and_says_why(
+async def test_a_service_behind_a_transaction_pooler_does_no_work_and_reports_the_cause(
     pooler: Pooler,
     new_sidecar: Callable[..., Sidecar],
     new_service: Callable[..., Service],

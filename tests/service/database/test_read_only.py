@@ -32,7 +32,7 @@ from tests.support.work_fakes import FakeTerm
 
 @dataclass
 class Task:
-    """The tracker of one task, on a real database and beside a real sidecar."""
+    """The tracker of one task, with a real database and a real sidecar."""
 
     store: Store
     access: StoreAccess
@@ -92,7 +92,7 @@ async def roles(samples_url: str) -> AsyncIterator[tuple[str, str, Connection]]:
 
 
 async def make_read_only(admin: Connection, role: str) -> None:
-    """Make the role's sessions read-only, the present and the future ones."""
+    """Make the role's present and future sessions read-only."""
     await admin.execute(f"alter role {role} set default_transaction_read_only = on")
     await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
 
@@ -103,13 +103,13 @@ def terms_of(tasks: list[Task]) -> int:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let one second stand for thirty."""
+    """Shorten the limit of thirty seconds to one second."""
     monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 1.0)
     monkeypatch.setattr(write_watch, "RESIGN_PAUSE", (0.5, 2.0))
     monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)
 
 
-async def test_a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_can(
+async def test_a_leader_that_cannot_write_leaves_the_lead_to_a_task_that_can(
     roles: tuple[str, str, Connection], new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
 ) -> None:
     first_url, second_url, admin = roles
@@ -128,7 +128,7 @@ async def test_a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_ca
 
 
 @pytest.mark.slow
-async def test_where_no_task_can_write_the_lead_hardly_moves_and_it_continues_once_one_can(
+async def test_if_no_task_can_write_the_lead_hardly_moves_and_the_work_resumes_once_one_can(
     roles: tuple[str, str, Connection], new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
 ) -> None:
     *urls, admin = roles

@@ -79,7 +79,7 @@ def _url(server: PostgresServer, login: str, more: str) -> str:
         ("postgres", "postgres?work_mem=lots", 'invalid value for parameter "work_mem": "lots"'),
     ],
 )
-async def test_what_the_server_refuses_for_a_setting_s_sake_names_the_setting(
+async def test_a_refusal_that_a_setting_causes_names_the_setting(
     login: str, more: str, message: str, server: PostgresServer
 ) -> None:
     for reached in (connect, Store.connect):
@@ -93,7 +93,7 @@ async def test_a_login_that_is_refused_without_tls_is_reported_with_the_option(s
         await connect(_url(server, "over_tls", "postgres"))
 
 
-async def test_a_server_without_tls_is_refused_with_the_way_out(server: PostgresServer) -> None:
+async def test_a_server_without_tls_is_reported_with_the_option(server: PostgresServer) -> None:
     with pytest.raises(StoreError, match=r"^database: DATABASE_URL: .*rejected SSL upgrade; .*sslmode=disable$"):
         await connect(_url(server, "postgres", "postgres?sslmode=require"))
 
@@ -139,7 +139,7 @@ ROOM = f"; {MORE_CONNECTIONS}"
         ("sorry, too many clients already", "53300", "", ROOM),
     ],
 )
-async def test_what_a_pooler_says_is_a_setting_s_fault_only_where_no_other_attempt_goes_better(
+async def test_a_pooler_s_refusal_names_the_setting_only_if_no_retry_can_succeed(
     words: str, state: str, before: str, after: str
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -158,18 +158,18 @@ async def test_what_a_pooler_says_is_a_setting_s_fault_only_where_no_other_attem
     assert str(refused.value) == f"database: {before}{words}{after}"
 
 
-def test_a_cause_without_words_is_not_made_one() -> None:
+def test_an_error_without_a_message_is_not_a_lasting_refusal() -> None:
     assert lasting_refusal(ConnectionResetError()) is None
     assert lasting_refusal(TimeoutError()) is None
 
 
-async def test_an_unknown_host_name_is_reported_as_such() -> None:
+async def test_an_unknown_host_name_is_reported_with_the_setting() -> None:
     with pytest.raises(StoreError, match=r"^database: cannot look up the host of DATABASE_URL: .+$"):
         await connect("postgresql://app@db.invalid/portfolio?sslmode=require")
 
 
 @pytest.mark.slow
-async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried_again(
+async def test_a_wrong_password_is_logged_and_in_the_internal_healthz_and_retried(
     server: PostgresServer,
     new_service: Callable[..., Service],
     stack: AsyncExitStack,
@@ -181,19 +181,19 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
     url = _url(server, "with_password:other", "postgres")
     service = new_service("a", f"http://127.0.0.1:{free_port()}", DATABASE_URL=url)
     await stack.enter_async_context(service)
-    told = 'DATABASE_URL: password authentication failed for user "with_password"'
+    trouble = 'DATABASE_URL: password authentication failed for user "with_password"'
 
     async def database() -> str:
         return str((await service.get_internal("/healthz"))["database"])
 
-    await eventually(lambda: _equals(database, told))
+    await eventually(lambda: _equals(database, trouble))
     assert (await service.get("/healthz")) == {"status": "ok"}
     await admin.execute("alter role with_password password 'other'")
-    await eventually(lambda: _differs(database, told))
+    await eventually(lambda: _differs(database, trouble))
     errors = [
         line["message"] for line in service.lines() if line["level"] == "ERROR" and "DATABASE_URL" in line["message"]
     ]
-    assert errors == [f"database: {told}"]
+    assert errors == [f"database: {trouble}"]
     assert "other" not in service.output
 
 

@@ -72,7 +72,7 @@ async def restored(store: Store, raw: Raw, tmp_path: Path) -> AsyncIterator[str]
         yield young.url
 
 
-async def test_a_tick_after_a_restore_reads_what_changed_and_no_more(restored: str) -> None:
+async def test_a_tick_after_a_restore_reads_only_the_changes(restored: str) -> None:
     async with await Store.connect(restored) as store, connected(restored) as new:
         book = await store.load_positions(LONG_AGO)
         read: list[tuple[int, int]] = []
@@ -88,7 +88,7 @@ async def test_a_tick_after_a_restore_reads_what_changed_and_no_more(restored: s
 
 
 async def test_positions_of_another_server_are_loaded_again(store: Store, restored: str) -> None:
-    """The name of a database can lead to another server while a leader works, whose snapshot means nothing there."""
+    """While a leader works, the database's name can lead to another server, where the old snapshot means nothing."""
     book = await store.load_positions(LONG_AGO)
     async with await Store.connect(restored) as young:
         await young.put_positions([entry(1, "A", "9")])

@@ -73,7 +73,7 @@ async def refused(raw: Connection, query: str) -> None:
 
 
 @pytest.mark.parametrize("table", OWNED)
-async def test_an_owner_reads_his_own_rows_and_no_others(raw: Connection, table: str) -> None:
+async def test_an_owner_reads_only_their_own_rows(raw: Connection, table: str) -> None:
     column = "id" if table == "portfolio" else "portfolio_id"
     for somebody, portfolios in ((ALICE, [1]), (BOB, [2]), (UUID(int=0xC), []), (None, [])):
         async with user(raw, "authenticated", somebody):
@@ -82,7 +82,7 @@ async def test_an_owner_reads_his_own_rows_and_no_others(raw: Connection, table:
 
 
 @pytest.mark.parametrize("table", OWNED)
-async def test_nobody_writes_not_even_his_own_rows(raw: Connection, table: str) -> None:
+async def test_a_user_cannot_write_even_their_own_rows(raw: Connection, table: str) -> None:
     column = "id" if table == "portfolio" else "portfolio_id"
     async with user(raw, "authenticated", ALICE):
         await refused(raw, f"update {table} set {column} = {column}")
@@ -92,18 +92,18 @@ async def test_nobody_writes_not_even_his_own_rows(raw: Connection, table: str) 
 
 
 @pytest.mark.parametrize("table", [*OWNED, *INTERNAL])
-async def test_somebody_without_a_name_reads_nothing(raw: Connection, table: str) -> None:
+async def test_an_anonymous_user_reads_nothing(raw: Connection, table: str) -> None:
     async with user(raw, "anon"):
         await refused(raw, f"select * from {table}")
 
 
 @pytest.mark.parametrize("table", INTERNAL)
-async def test_what_is_internal_is_read_by_no_user(raw: Connection, table: str) -> None:
+async def test_no_user_reads_an_internal_table(raw: Connection, table: str) -> None:
     async with user(raw, "authenticated", ALICE):
         await refused(raw, f"select * from {table}")
 
 
-async def test_a_partition_is_no_way_around_the_policies(raw: Connection) -> None:
+async def test_the_policies_hold_for_a_direct_read_of_a_partition(raw: Connection) -> None:
     partitions = await raw.fetch("select tablename, rowsecurity from pg_tables where schemaname = 'partitions'")
     assert len(partitions) == 3
     assert all(row["rowsecurity"] for row in partitions)
@@ -117,7 +117,7 @@ async def test_every_table_has_row_level_security(raw: Connection) -> None:
     assert without == []
 
 
-async def test_no_user_runs_what_makes_and_drops_partitions(raw: Connection) -> None:
+async def test_no_user_can_create_or_drop_partitions(raw: Connection) -> None:
     async with user(raw, "authenticated", ALICE):
         await refused(raw, "select drop_intraday_partitions('2100-01-01')")
         await refused(raw, "select make_intraday_partition('2100-01-01')")

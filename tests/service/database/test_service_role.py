@@ -104,7 +104,9 @@ async def test_the_whole_service_works_as_a_login_that_row_level_security_covers
         ("fence", "daily_scheduler", "--dry-run"),
     ],
 )
-async def test_each_command_works_as_that_login(arguments: tuple[str, ...], member: str, tmp_path: Path) -> None:
+async def test_each_command_works_as_a_login_that_row_level_security_covers(
+    arguments: tuple[str, ...], member: str, tmp_path: Path
+) -> None:
     user = SAMPLES[PORTFOLIO][1]
     positions = f"portfolio_id,user_id,symbol,quantity,valid_from\n{uuid4()},{user},KO,2.5,2026-02-13\n"
     (tmp_path / "positions.csv").write_text(positions)
@@ -170,7 +172,7 @@ async def test_a_database_that_is_not_migrated_is_reported_with_the_command(
     await eventually(is_reported)
 
 
-async def test_the_role_has_what_it_needs_of_every_table_and_nothing_of_the_partitions(admin: Any) -> None:
+async def test_the_role_has_rights_on_every_table_and_none_on_the_partitions(admin: Any) -> None:
     """A new table needs a grant and the policy `service_works`: see 20261128160000_service_role.sql."""
     assert [row[0] for row in await admin.fetch(WITHOUT_THE_ROLE)] == []
     assert not await admin.fetchval("select has_schema_privilege('portfolio_service', 'partitions', 'usage')")
@@ -179,9 +181,7 @@ async def test_the_role_has_what_it_needs_of_every_table_and_nothing_of_the_part
     )
 
 
-async def test_what_the_owner_does_for_the_service_uses_no_temporary_table_of_the_caller_s(
-    member: str, admin: Any
-) -> None:
+async def test_the_owners_functions_ignore_the_callers_temporary_tables(member: str, admin: Any) -> None:
     await admin.execute("select public.make_history_partition('2026-02-13')")
     connection = await asyncpg.connect(member)
     try:
@@ -199,7 +199,7 @@ async def test_what_the_owner_does_for_the_service_uses_no_temporary_table_of_th
     assert await admin.fetchval("select to_regclass('partitions.portfolio_history_20260201') is not null")
 
 
-async def test_a_user_s_request_through_the_database_s_own_api_gains_nothing(admin: Any) -> None:
+async def test_a_user_of_the_databases_own_api_gains_no_rights_from_the_role(admin: Any) -> None:
     claims = json.dumps({"sub": str(uuid4())})
     async with admin.transaction():
         await admin.execute("set local role authenticated")

@@ -42,7 +42,7 @@ async def test_many_live_values_are_read_at_once(store: Store) -> None:
     assert set(await store.live_many([UUID(int=n) for n in (1, 2, 3, 4)])) == {UUID(int=1), UUID(int=2)}
 
 
-async def test_fences_and_overrides_are_given_as_they_stand(store: Store, raw: Connection) -> None:
+async def test_fences_and_overrides_are_read_as_stored(store: Store, raw: Connection) -> None:
     assert await store.fences() == {}
     assert await store.job_runs() == {}
     await store.claim_fence(FakeTerm(7, "one"))
@@ -62,7 +62,7 @@ async def test_an_entry_imported_twice_exists_once_and_a_bad_entry_prevents_all(
     assert list((await held(store, DAY)).values()) == [(("A", Decimal(1)),)]
 
 
-async def test_a_listener_that_is_busy_hears_of_many_changes_at_once(store: Store) -> None:
+async def test_a_busy_listener_receives_many_changes_together(store: Store) -> None:
     await store.put_positions([entry(1, "A", "1")])
     notices = store.listen()
     assert (await anext(notices)).missed
@@ -72,7 +72,7 @@ async def test_a_listener_that_is_busy_hears_of_many_changes_at_once(store: Stor
         assert not (await anext(notices)).missed
 
 
-async def test_a_listener_whose_connection_was_lost_learns_that_it_may_have_missed_changes(
+async def test_a_listener_whose_connection_was_lost_reports_that_it_may_have_missed_changes(
     migrated: str, raw: Connection
 ) -> None:
     notices = listen(migrated)
@@ -82,7 +82,7 @@ async def test_a_listener_whose_connection_was_lost_learns_that_it_may_have_miss
         assert (await anext(notices)).missed
 
 
-async def test_a_listener_that_is_cancelled_leaves_no_connection(migrated: str, raw: Connection) -> None:
+async def test_a_cancelled_listener_leaves_no_connection(migrated: str, raw: Connection) -> None:
     ready = asyncio.Event()
 
     async def on_notification() -> None:
@@ -101,7 +101,7 @@ async def test_a_listener_that_is_cancelled_leaves_no_connection(migrated: str, 
     pytest.fail("the connection is still there")
 
 
-async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, raw: Connection) -> None:
+async def test_a_listener_probes_a_quiet_connection(migrated: str, raw: Connection) -> None:
     notices = listen(migrated, probe_interval=0.05)
     assert (await anext(notices)).missed
     heard = asyncio.ensure_future(anext(notices))
@@ -117,7 +117,7 @@ async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, ra
         assert not (await heard).missed
 
 
-async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Store) -> None:
+async def test_loading_the_samples_again_changes_nothing(store: Store) -> None:
     assert await load_samples(store) == list(SAMPLES)
     first = await held(store, DAY)
     await load_samples(store)
@@ -126,9 +126,7 @@ async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Sto
     assert UUID("11111111-1111-4111-8111-111111111111") in first
 
 
-async def test_a_store_that_need_not_connect_at_once_connects_when_it_is_first_used(
-    migrated: str, raw: Connection
-) -> None:
+async def test_without_at_once_a_store_connects_when_it_is_first_used(migrated: str, raw: Connection) -> None:
     nowhere = f"postgresql://127.0.0.1:{free_port()}/none"
     async with await Store.connect(nowhere, at_once=False) as store:
         with pytest.raises(StoreError, match="cannot connect"):
@@ -145,7 +143,7 @@ async def test_a_store_that_need_not_connect_at_once_connects_when_it_is_first_u
         assert await new() == 1
 
 
-async def test_a_database_without_the_tables_says_what_to_do(database_url: str) -> None:
+async def test_the_error_for_a_database_without_tables_names_the_command(database_url: str) -> None:
     async with await Store.connect(database_url) as store:
         with pytest.raises(StoreError, match=r'"public\.portfolio" does not exist; .*python -m service migrate'):
             await load_samples(store)

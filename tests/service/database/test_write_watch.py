@@ -1,4 +1,4 @@
-"""When a leader resigns because none of its writes are committed, on a clock that the test moves."""
+"""When a leader whose writes all fail resigns, on a clock that the test moves."""
 
 from dataclasses import dataclass
 
@@ -36,9 +36,7 @@ def writes(clock: Clock) -> LeaseWrites:
     return writes
 
 
-def test_a_term_ends_thirty_seconds_after_a_write_was_due_and_all_attempts_failed(
-    writes: LeaseWrites, clock: Clock
-) -> None:
+def test_a_term_ends_after_thirty_seconds_in_which_all_writes_failed(writes: LeaseWrites, clock: Clock) -> None:
     assert LIMIT == 30
     writes.due()
     clock.time += 1
@@ -50,13 +48,15 @@ def test_a_term_ends_thirty_seconds_after_a_write_was_due_and_all_attempts_faile
     assert writes.remaining() == 0
 
 
-def test_a_write_that_takes_long_and_has_not_failed_ends_no_term(writes: LeaseWrites, clock: Clock) -> None:
+def test_a_slow_write_that_has_not_failed_does_not_end_the_term(writes: LeaseWrites, clock: Clock) -> None:
     writes.due()
     clock.time += 10 * LIMIT
     assert writes.remaining() is None
 
 
-def test_one_failure_ends_no_term_unless_it_took_as_long_as_the_limit(writes: LeaseWrites, clock: Clock) -> None:
+def test_one_failure_does_not_end_the_term_unless_it_took_as_long_as_the_limit(
+    writes: LeaseWrites, clock: Clock
+) -> None:
     writes.due()
     writes.failed()
     assert writes.remaining() is None
@@ -67,7 +67,7 @@ def test_one_failure_ends_no_term_unless_it_took_as_long_as_the_limit(writes: Le
     assert writes.remaining() == 0
 
 
-def test_a_commit_begins_the_count_again(writes: LeaseWrites, clock: Clock) -> None:
+def test_a_commit_restarts_the_limit(writes: LeaseWrites, clock: Clock) -> None:
     for settle in (writes.committed, writes.cleared):
         writes.failed()
         writes.failed()
@@ -93,7 +93,7 @@ def barren_term(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> floa
     return remaining
 
 
-def test_each_term_without_a_commit_and_its_pause_are_longer_until_a_commit(writes: LeaseWrites, clock: Clock) -> None:
+def test_terms_without_a_commit_and_their_pauses_grow_until_a_commit(writes: LeaseWrites, clock: Clock) -> None:
     terms, pauses = [], []
     for _ in range(7):
         terms.append(barren_term(writes, clock))
@@ -115,9 +115,7 @@ def test_each_term_without_a_commit_and_its_pause_are_longer_until_a_commit(writ
 
 
 @pytest.mark.parametrize("tasks", [2, 5, 50])
-def test_where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however_many_there_are(
-    tasks: int, clock: Clock
-) -> None:
+def test_if_no_task_can_write_the_lead_moves_at_most_six_times_in_ten_minutes(tasks: int, clock: Clock) -> None:
     fleet = [LeaseWrites(clock) for _ in range(tasks)]
     began, terms = clock.time, 0
     while clock.time - began < 600:
@@ -126,12 +124,12 @@ def test_where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however
     assert terms <= 6
 
 
-def test_a_leader_whose_fellows_can_write_gives_up_at_once(clock: Clock) -> None:
+def test_the_first_term_without_a_commit_ends_at_the_limit(clock: Clock) -> None:
     writes = LeaseWrites(clock)
     assert barren_term(writes, clock, trouble=0.0) == LIMIT
 
 
-def test_a_refused_write_says_what_is_wrong_with_the_database_until_one_is_accepted_or_it_is_long_ago(
+def test_a_refused_write_is_the_databases_trouble_until_a_write_is_accepted_or_it_is_old(
     clock: Clock,
 ) -> None:
     watch = WriteWatch(clock=clock)

@@ -80,7 +80,7 @@ def test_the_clocks_of_new_york_move_the_session_in_utc() -> None:
     assert after.open == datetime(2026, 3, 9, 13, 30, tzinfo=UTC)
 
 
-def test_the_sessions_of_a_year_are_as_many_as_the_exchange_held() -> None:
+def test_the_number_of_sessions_in_a_year_is_the_exchanges() -> None:
     assert [len(NYSE.sessions(date(y, 1, 1), date(y, 12, 31))) for y in (2012, 2023, 2024, 2025)] == [
         250,
         250,
@@ -102,7 +102,7 @@ def test_a_session_begins_with_its_open_and_is_over_at_its_close() -> None:
     assert NYSE.next_open(open_).date == date(2026, 2, 17)  # over a weekend and Washington's Birthday
 
 
-def test_a_half_day_whose_label_cannot_be_read_has_no_session_and_is_logged_once(
+def test_a_half_day_with_an_unreadable_label_has_no_session_and_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     calendar = NyseCalendar()

@@ -52,7 +52,7 @@ def test_the_sessions_around_a_change_of_the_clocks_move_by_an_hour_in_utc(year:
 
 
 @pytest.mark.parametrize("year", YEARS)
-def test_round_the_clock_the_days_of_the_changes_have_23_and_25_hours_and_each_job_is_due_once(year: int) -> None:
+def test_round_the_clock_days_of_clock_changes_have_23_and_25_hours_and_each_job_is_due_once(year: int) -> None:
     forward, back = change_days(year)
     calendar = AroundTheClockCalendar()
     for sunday, hours, offset in ((forward, 23, 4), (back, 25, 5)):

@@ -63,7 +63,7 @@ def days(year: int) -> Iterator[date]:
 
 
 @pytest.mark.parametrize("year", YEARS)
-def test_every_session_to_come_is_the_one_that_the_exchange_s_rules_give(year: int) -> None:
+def test_every_future_session_matches_the_exchange_s_rules(year: int) -> None:
     expected = [
         (day, time(13) if day in half(year) else time(16))
         for day in days(year)
@@ -85,7 +85,7 @@ def test_a_service_that_runs_for_years_continues_across_every_new_year() -> None
 
 
 @pytest.mark.parametrize("words", ["9:00pm", "4:00pm", "9:30pm", "12:75pm"])
-def test_a_half_day_that_would_close_at_no_time_of_a_session_has_none(
+def test_a_half_day_with_a_close_outside_of_the_session_has_no_session(
     words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calendar = NyseCalendar()

@@ -38,7 +38,7 @@ def places(schedule: TickSchedule, session: Session, first: datetime) -> Iterato
 
 
 @given(GRIDS, INSTANTS)
-def test_a_slot_is_a_multiple_of_the_interval_not_later_than_now_and_the_latest_such(
+def test_a_slot_is_the_latest_multiple_of_the_interval_that_is_not_after_now(
     schedule: TickSchedule, now: datetime
 ) -> None:
     slot = schedule.slot(now)
@@ -47,9 +47,7 @@ def test_a_slot_is_a_multiple_of_the_interval_not_later_than_now_and_the_latest_
 
 
 @given(GRIDS, INSTANTS)
-def test_the_next_tick_is_the_first_place_later_than_now_that_is_in_a_session(
-    schedule: TickSchedule, now: datetime
-) -> None:
+def test_the_next_tick_is_the_first_slot_after_now_in_a_session(schedule: TickSchedule, now: datetime) -> None:
     due = schedule.next_tick(now)
     session, later = schedule.session(now), now + timedelta.resolution
     following = schedule.calendar.next_open(session.open)
@@ -57,15 +55,13 @@ def test_the_next_tick_is_the_first_place_later_than_now_that_is_in_a_session(
 
 
 @given(GRIDS, INSTANTS, st.floats(0, 1, exclude_max=True))
-def test_whenever_one_asks_until_the_next_tick_it_is_the_same_so_nothing_drifts(
-    schedule: TickSchedule, now: datetime, part: float
-) -> None:
+def test_the_next_tick_stays_the_same_until_it_is_due(schedule: TickSchedule, now: datetime, part: float) -> None:
     due = schedule.next_tick(now)
     later = min(now + part * (due - now), due - timedelta.resolution)
     assert schedule.next_tick(later) == due
 
 
-def test_a_session_s_ticks_are_its_places_each_an_interval_after_the_last_until_the_next_session() -> None:
+def test_a_session_has_a_tick_at_each_of_its_slots() -> None:
     ticks = [NYSE.next_tick(OPEN - timedelta(hours=3))]
     while ticks[-1] < CLOSE:
         ticks.append(NYSE.next_tick(ticks[-1] + timedelta(seconds=len(ticks) % 30)))
@@ -74,7 +70,7 @@ def test_a_session_s_ticks_are_its_places_each_an_interval_after_the_last_until_
     assert of_tuesday == OPEN + timedelta(days=1)
 
 
-def test_a_session_that_opens_between_two_places_begins_with_the_second() -> None:
+def test_a_session_that_opens_between_two_slots_begins_with_the_later_slot() -> None:
     schedule = TickSchedule(NyseCalendar(), timedelta(seconds=7))
     first = schedule.next_tick(OPEN - timedelta(hours=1))
     assert OPEN < first < OPEN + schedule.interval
@@ -88,7 +84,7 @@ def test_a_market_that_never_closes_has_a_tick_across_midnight() -> None:
 
 
 @pytest.mark.parametrize("now", [OPEN - timedelta(hours=60), OPEN - timedelta.resolution, OPEN, CLOSE - TICK])
-def test_the_session_is_the_one_that_is_open_or_else_that_opens_next(now: datetime) -> None:
+def test_the_session_is_the_open_one_or_else_the_next_one(now: datetime) -> None:
     assert NYSE.session(now).open == OPEN
     assert NYSE.session(CLOSE).open == OPEN + timedelta(days=1)
 
@@ -114,7 +110,7 @@ def test_missed_ticks_are_the_slots_of_the_session_that_passed_without_a_tick(
         (OPEN, OPEN - timedelta(hours=1), 0, 0),  # the clock was set back
     ],
 )
-def test_of_a_tick_that_is_due_off_the_grid_its_slot_counts(
+def test_a_tick_outside_the_schedule_counts_for_its_slot(
     due: datetime, now: datetime, ticks: int, missed_ticks: int
 ) -> None:
     assert NYSE.missed_ticks(due, now, ticks) == missed_ticks

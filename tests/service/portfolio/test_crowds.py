@@ -11,7 +11,7 @@ from tests.support.positions import entry
 DAY = date(2026, 3, 2)
 
 
-async def test_a_symbol_goes_by_the_holder_with_the_fewest_unknown_symbols(store: Store) -> None:
+async def test_a_symbol_counts_for_the_holder_with_the_fewest_unknown_symbols(store: Store) -> None:
     held = {1: ["A", "B", "C", "K"], 2: [], 3: ["B", "K"], 4: ["K"], 5: ["B", "D"]}
     await store.put_positions(entry(number, symbol, "1") for number, symbols in held.items() for symbol in symbols)
     await store.put_positions([entry(2, "A", "0")])

@@ -36,7 +36,7 @@ def test_the_value_of_fridays_close_is_fresh_until_the_market_opens_on_monday() 
     assert is_stale(seen, MONDAY.open)
 
 
-def test_a_value_whose_tracker_died_in_mid_session_becomes_stale_and_stays_it_over_the_weekend() -> None:
+def test_a_value_whose_tracker_died_in_mid_session_becomes_and_stays_stale() -> None:
     died = FRIDAY.open + timedelta(hours=2)
     seen = value(died, died)
     assert not is_stale(seen, died + STALE_AFTER)
@@ -48,7 +48,7 @@ def test_a_value_of_an_earlier_session_is_stale() -> None:
     assert is_stale(value(LAST_TICK, LAST_TICK), MONDAY.close + SECOND)
 
 
-def test_a_value_is_as_old_as_its_oldest_price_and_one_without_prices_as_old_as_itself() -> None:
+def test_the_age_of_a_value_is_that_of_its_oldest_price_or_of_its_tick() -> None:
     now = FRIDAY.open + timedelta(hours=1)
     assert is_stale(value(now, now - STALE_AFTER - SECOND), now)
     assert not is_stale(value(now, None), now)
@@ -67,7 +67,7 @@ def test_the_market_hours_are_those_of_the_overridden_calendar() -> None:
 
 
 @pytest.mark.parametrize(("later", "stale"), [(timedelta(), False), (STALE_AFTER, False), (STALE_AFTER + SECOND, True)])
-async def test_the_live_value_is_answered_as_stale_as_it_is_by_now(
+async def test_the_answer_has_the_present_staleness_of_the_live_value(
     served: Served, later: timedelta, stale: bool
 ) -> None:
     await served.write_live("1")
@@ -77,7 +77,7 @@ async def test_the_live_value_is_answered_as_stale_as_it_is_by_now(
 
 
 @pytest.mark.parametrize("ahead", [3 * SECOND, timedelta(hours=1), timedelta(days=400)])
-def test_a_value_of_the_future_is_not_fresh(ahead: timedelta) -> None:
+def test_a_value_from_the_future_is_stale(ahead: timedelta) -> None:
     now = FRIDAY.open + timedelta(hours=1)
     assert is_stale(value(now, now + ahead), now)
     assert is_stale(value(now + ahead, None), now)
@@ -86,5 +86,5 @@ def test_a_value_of_the_future_is_not_fresh(ahead: timedelta) -> None:
     assert is_fresh(now, now) and not is_fresh(now + ahead, now)
 
 
-def test_after_the_close_a_price_of_the_last_moment_is_not_of_the_future() -> None:
+def test_after_the_close_a_price_within_the_clock_tolerance_is_fresh() -> None:
     assert not is_stale(value(LAST_TICK, FRIDAY.close + 5 * SECOND), SUNDAY)

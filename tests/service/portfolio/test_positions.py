@@ -31,13 +31,13 @@ ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few portfolios fill many blocks."""
+    """Make blocks small, so that a few portfolios fill many."""
     monkeypatch.setattr(positions, "PORTFOLIOS_PER_BLOCK", 3)
     monkeypatch.setattr(position_reader, "PORTFOLIOS_PER_BLOCK", 3)
 
 
 @given(st.lists(st.integers(1, 5), max_size=6), st.integers(1, 8))
-def test_divided_blocks_have_every_portfolio_once_in_parts_of_about_equal_size(sizes: list[int], parts: int) -> None:
+def test_divided_blocks_have_each_portfolio_once_in_parts_of_equal_size(sizes: list[int], parts: int) -> None:
     numbers, both = itertools.count(), (("A", Decimal(1)), ("B", Decimal(2)))
     blocks = [block_of({UUID(int=n): both[: n % 3] for n in itertools.islice(numbers, size)}, "AB") for size in sizes]
     found = divided(blocks, parts)
@@ -51,7 +51,7 @@ def test_divided_blocks_have_every_portfolio_once_in_parts_of_about_equal_size(s
 
 
 @given(st.lists(ids, max_size=20))
-def test_ids_are_given_back_as_they_were_and_in_the_order_of_the_database(given_ids: list[UUID]) -> None:
+def test_ids_survive_the_array_and_sort_in_the_order_of_the_database(given_ids: list[UUID]) -> None:
     assert uuids(id_array(given_ids)) == given_ids
     assert uuids(np.sort(id_array(given_ids))) == sorted(given_ids, key=lambda one: one.bytes)
 
@@ -70,7 +70,7 @@ keys = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2).map(lambda number: 
 
 
 @given(st.lists(keys, unique=True), st.lists(keys))
-def test_a_symbol_is_found_by_its_key_whichever_others_there_are(known: list[int], others: list[int]) -> None:
+def test_a_symbol_is_found_by_its_key_among_any_others(known: list[int], others: list[int]) -> None:
     symbols = Symbols()
     for first in range(0, len(known), 4):  # a few at a time, as blocks add them
         symbols.learn({key: f"S{key}" for key in known[first : first + 4]})
@@ -82,9 +82,7 @@ def test_a_symbol_is_found_by_its_key_whichever_others_there_are(known: list[int
 
 
 @pytest.mark.parametrize("portfolios", [0, 1, 3])
-async def test_what_is_not_the_whole_of_a_copy_is_not_taken_for_one(
-    store: Store, raw: Connection, portfolios: int
-) -> None:
+async def test_an_incomplete_copy_is_an_error(store: Store, raw: Connection, portfolios: int) -> None:
     await store.put_positions([entry(n, symbol, str(n), LONG_AGO) for n in range(1, portfolios + 1) for symbol in "AB"])
     parts: list[bytes] = []
 
@@ -107,7 +105,7 @@ async def test_what_is_not_the_whole_of_a_copy_is_not_taken_for_one(
 
 
 @given(st.dictionaries(ids, st.integers(0, 5)), st.dictionaries(ids, st.integers(0, 5)), st.data())
-def test_replacing_leaves_what_a_dictionary_would_hold(
+def test_replacing_portfolios_equals_an_update_of_a_dictionary(
     before: dict[UUID, int], after: dict[UUID, int], data: st.DataObject
 ) -> None:
     """Some portfolios change, some disappear and some are new, at either end and in between."""
@@ -138,7 +136,7 @@ changes = st.lists(
 def test_changes_applied_one_after_the_other_equal_a_fresh_load(
     migrated_once: str, rounds: list[list[tuple[str, int, str, int, int]]], steps: list[int]
 ) -> None:
-    """After any changes of the tables and any change of the date."""
+    """This holds after any changes of the tables and of the date."""
     asyncio.run(_apply(migrated_once, rounds, steps))
 
 
@@ -177,10 +175,8 @@ async def _change(store: Store, raw: Connection, what: str, portfolio: int, symb
             await store.put_positions([entry(n, symbol, "2", valid_from) for n in range(portfolio, portfolio + number)])
 
 
-async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_missed(
-    store: Store, raw: Connection
-) -> None:
-    """A sequence would have missed it. The tick that has read the later change does not delete it either."""
+async def test_a_change_committed_after_a_later_one_was_read_is_not_missed(store: Store, raw: Connection) -> None:
+    """A sequence would miss the change. A tick that has read the later change does not delete it either."""
     await store.claim_fence(FakeTerm())
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     book = await store.load_positions(DAY)
@@ -204,9 +200,7 @@ async def test_a_position_moved_to_another_portfolio_changes_both(store: Store, 
     assert holdings(await store.update_positions(book, DAY)) == await held(store, DAY)
 
 
-async def test_an_update_reads_only_what_changed_unless_that_is_much(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_update_reads_only_changes_unless_they_are_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[date] = []
     real: Callable[..., object] = position_reader.PositionReader.load
 
@@ -224,7 +218,7 @@ async def test_an_update_reads_only_what_changed_unless_that_is_much(
     assert holdings(book) == await held(store, DAY)
 
 
-async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Store, raw: Connection) -> None:
+async def test_only_changes_that_a_tick_has_read_are_deleted(store: Store, raw: Connection) -> None:
     await store.put_positions([entry(1, "A", "1")])
     book = await store.load_positions(DAY)
     await store.put_positions([entry(2, "A", "1")])
@@ -250,12 +244,12 @@ async def test_loading_reports_its_progress_and_can_be_stopped(store: Store) -> 
 
 
 @pytest.mark.parametrize("quantity", ["10000000000", "-10000000000", "NaN"])
-async def test_a_quantity_that_cannot_be_computed_with_exactly_is_refused(store: Store, quantity: str) -> None:
+async def test_a_quantity_too_wide_for_exact_sums_is_refused(store: Store, quantity: str) -> None:
     with pytest.raises(StoreError):
         await store.put_positions([entry(1, "A", quantity)])
 
 
-async def test_the_widest_quantities_come_back_as_they_were(store: Store) -> None:
+async def test_the_widest_quantities_are_stored_and_read_exactly(store: Store) -> None:
     quantities = ["9999999999.99999999", "0.00000001", "-9999999999.99999999"]
     await store.put_positions([entry(n, "A", quantity, LONG_AGO) for n, quantity in enumerate(quantities)])
     found = [one[0][1] for one in (await held(store, DAY)).values()]

@@ -24,7 +24,7 @@ prices = st.one_of(
 
 
 @pytest.mark.parametrize("price", ["0", "-1", "NaN", "sNaN", "Infinity", "0.0000001", str(PRICE_LIMIT)])
-def test_what_cannot_be_a_price_is_a_missing_price(price: str) -> None:
+def test_an_invalid_price_is_a_missing_price(price: str) -> None:
     assert valid_prices([Price("A", Decimal(price), NOON)]) == {}
 
 
@@ -32,7 +32,7 @@ def test_a_price_that_rounds_to_the_limit_is_a_missing_price() -> None:
     assert valid_prices([Price("A", PRICE_LIMIT - Decimal("0.0000001"), NOON)]) == {}
 
 
-def test_of_two_prices_of_one_symbol_the_newer_one_is_taken() -> None:
+def test_the_newer_of_two_prices_of_a_symbol_counts() -> None:
     old, new = Price("A", Decimal(1), NOON - MINUTE), Price("A", Decimal(2), NOON)
     for both in ([old, new], [new, old]):
         assert valid_prices(both) == {"A": new}
@@ -47,7 +47,7 @@ def test_the_open_lasts_for_the_session_and_no_longer() -> None:
     assert third == Quote("A", Decimal(12), tuesday_noon, TUESDAY.date, Decimal(12))
 
 
-def test_a_price_from_before_the_session_is_not_its_open_and_one_made_as_it_opens_is() -> None:
+def test_a_price_made_at_the_opening_is_the_open_and_an_earlier_one_is_not() -> None:
     """The first answers of a day are the trades of the day before."""
     opens = TUESDAY.open
     early = updated_quote(Price("A", Decimal(10), opens - timedelta.resolution), TUESDAY, None, opens)
@@ -58,13 +58,13 @@ def test_a_price_from_before_the_session_is_not_its_open_and_one_made_as_it_open
     assert [first.open, later.open] == [11, 11]
 
 
-def test_a_price_does_not_go_back_in_time_nor_change_at_the_same_instant() -> None:
+def test_a_price_is_replaced_only_by_a_later_one() -> None:
     kept = updated_quote(Price("A", Decimal(10), NOON), MONDAY, None, NOON + MINUTE)
     for at in (NOON, NOON - MINUTE, MONDAY.open - MINUTE):
         assert updated_quote(Price("A", Decimal(11), at), MONDAY, kept, NOON + MINUTE) is kept
 
 
-def test_a_quote_from_the_future_gives_way() -> None:
+def test_a_quote_from_the_future_is_replaced() -> None:
     """Otherwise a leader whose clock went an hour ahead would hold the price for an hour."""
     ahead = updated_quote(Price("A", Decimal(10), NOON + 60 * MINUTE), MONDAY, None, NOON + 60 * MINUTE)
     assert updated_quote(Price("A", Decimal(11), NOON), MONDAY, ahead, NOON).price == 11
@@ -77,7 +77,7 @@ answers = st.lists(
 
 
 @given(answers)
-def test_whatever_order_prices_come_in_the_newest_counts_and_the_open_is_the_first_of_the_session(
+def test_in_any_order_of_prices_the_newest_counts_and_the_open_is_the_sessions_first(
     answers: Sequence[Price],
 ) -> None:
     quote: Quote | None = None

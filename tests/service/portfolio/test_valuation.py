@@ -45,7 +45,7 @@ def mark(price: str, *, stale: bool = False, at: datetime = NOON, opened: str | 
 
 
 @given(holdings, marks)
-def test_the_arrays_give_what_decimals_give_row_by_row(
+def test_the_arrays_give_the_values_of_the_decimal_reference(
     held: dict[UUID, tuple[tuple[str, Decimal], ...]], priced: dict[str, Mark]
 ) -> None:
     """Empty portfolios, short positions, missing prices, and sums of a hundred bits."""
@@ -59,7 +59,7 @@ def test_the_arrays_give_what_decimals_give_row_by_row(
             assert given_ == right
 
 
-def test_a_hundred_thousand_values_are_what_decimals_give() -> None:
+def test_a_hundred_thousand_values_equal_the_decimal_reference() -> None:
     """Quantities of eight places and prices of six, in realistic sizes."""
     random = np.random.default_rng(7)
     portfolios, symbols = 2_000, 50
@@ -103,7 +103,7 @@ def test_positions_that_overflow_have_no_value_and_are_reported(
     assert [str(UUID(int=1)) in line for line in caplog.messages] == [True]
 
 
-def test_portfolios_that_overflow_are_reported_once_each_a_few_of_them_by_name(
+def test_portfolios_that_overflow_are_reported_once_and_a_few_are_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     large = (("S0", QUANTITY_LIMIT - 1),)
@@ -118,7 +118,7 @@ def test_portfolios_that_overflow_are_reported_once_each_a_few_of_them_by_name(
     assert [line.split()[0] for line in caplog.messages] == ["7", "1"]
 
 
-def test_an_empty_portfolio_between_others_has_nothing_of_its_neighbours() -> None:
+def test_an_empty_portfolio_between_others_gets_no_value_from_them() -> None:
     held = {
         UUID(int=1): (),
         UUID(int=2): (("A", Decimal(1)),),
@@ -146,7 +146,7 @@ def test_a_portfolio_without_any_price_has_no_value() -> None:
     assert (value.value, value.day_open, value.priced_fraction) == (None, None, Decimal(0))
 
 
-def test_an_empty_portfolio_is_worth_nothing_and_wholly_priced() -> None:
+def test_an_empty_portfolio_is_worth_zero_and_has_priced_fraction_one() -> None:
     (value,) = worths(nothing_held([UUID(int=1)]))
     assert (value.value, value.priced_fraction, value.stale) == (Decimal(0), Decimal(1), False)
 

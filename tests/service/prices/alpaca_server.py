@@ -40,9 +40,11 @@ class Alpaca:
     snapshots: dict[str, str] = field(default_factory=dict)
     bars: dict[str, list[str]] = field(default_factory=dict)
     renamed: dict[str, tuple[date, str]] = field(default_factory=dict)
-    """Symbols that a company gave up: since when, and the company's present symbol. By default a question is about the
-    company that has the symbol today; with `asof`, about the company that had it on that date. The answer uses the
-    symbol of the question."""
+    """Symbols that a company gave up: since when, and the company's present symbol.
+
+    By default a request is for the company that has the symbol today; with `asof`, for the company that had it on that
+    date. The answer uses the symbol of the request.
+    """
     invalid: set[str] = field(default_factory=set)
     names_invalid: bool = True
     most_symbols: int = 100_000

@@ -107,8 +107,8 @@ def snapshot(**parts: tuple[str, str]) -> str:
         "minute of yesterday",
         "trade of two days ago",
         "other zone",
-        "trade of the future",
-        "trade that is no price",
+        "trade from the future",
+        "invalid trade",
     ],
 )
 async def test_the_newest_price_of_a_snapshot_wins_by_its_own_time(
@@ -147,7 +147,7 @@ NO_PRICES = {
     "a snapshot of the wrong type": "[]",
     "a trade of the wrong type": '{"latestTrade":7}',
     "no time": '{"latestTrade":{"p":7}}',
-    "a time that is none": trade("7", "yesterday"),
+    "an invalid time": trade("7", "yesterday"),
     "a time without a zone": trade("7", "2026-02-13T15:30:00"),
     "a time out of range": trade("7", "0001-01-01T00:00:00+14:00"),
     "a time that is not set": trade("7", "0001-01-01T00:00:00Z"),
@@ -163,13 +163,13 @@ async def test_an_invalid_price_is_missing_and_affects_no_other_symbol(kind: str
         assert (await prices.latest(["A", "BAD", "C"])).keys() == {"A", "C"}
 
 
-async def test_a_trade_a_little_ahead_of_our_clock_is_of_now(alpaca: Alpaca) -> None:
+async def test_a_trade_slightly_ahead_of_our_clock_is_dated_now(alpaca: Alpaca) -> None:
     alpaca.snapshots = {"A": trade("1", "2026-02-13T15:30:01.5Z")}
     async with source(alpaca) as prices:
         assert (await prices.latest(["A"]))["A"].at == alpaca.now
 
 
-async def test_thousands_of_symbols_are_asked_for_in_batches_a_few_at_a_time(alpaca: Alpaca) -> None:
+async def test_thousands_of_symbols_are_requested_in_a_few_parallel_batches(alpaca: Alpaca) -> None:
     symbols = [f"S{number}" for number in range(3333)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     async with source(alpaca) as prices:
@@ -178,21 +178,21 @@ async def test_thousands_of_symbols_are_asked_for_in_batches_a_few_at_a_time(alp
     assert 1 < alpaca.most_at_once <= 4
 
 
-async def test_nothing_is_asked_for_no_symbols_or_for_those_that_would_change_the_list(alpaca: Alpaca) -> None:
+async def test_no_request_is_sent_without_symbols_or_for_malformed_symbols(alpaca: Alpaca) -> None:
     async with source(alpaca) as prices:
         assert await prices.latest([]) == {}
         assert await prices.latest(["A,B", "", "A B", "Ä", "A\n", "A" * 33]) == {}
     assert alpaca.asked == []
 
 
-async def test_a_symbol_cannot_add_to_the_question(alpaca: Alpaca) -> None:
+async def test_a_symbol_cannot_add_parameters_to_the_request(alpaca: Alpaca) -> None:
     alpaca.snapshots = {"A&feed=sip": trade("5"), "B%2CC": trade("6"), "D#": trade("7")}
     async with source(alpaca) as prices:
         assert (await prices.latest(alpaca.snapshots)).keys() == alpaca.snapshots.keys()
     assert alpaca.asked[0]["feed"] == "iex"
 
 
-async def test_a_url_too_long_is_split_and_the_next_ones_are_shorter(alpaca: Alpaca) -> None:
+async def test_a_url_that_is_too_long_is_split_and_later_urls_are_shorter(alpaca: Alpaca) -> None:
     symbols = [f"S{number}" for number in range(500)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.most_symbols = 130
@@ -204,7 +204,7 @@ async def test_a_url_too_long_is_split_and_the_next_ones_are_shorter(alpaca: Alp
     assert [len(batch) for batch in alpaca.symbols_asked[before:]] == [125] * 4
 
 
-async def test_a_question_refused_whatever_the_symbols_is_no_fault_of_theirs(alpaca: Alpaca) -> None:
+async def test_a_refusal_that_no_symbol_causes_is_not_blamed_on_symbols(alpaca: Alpaca) -> None:
     symbols = [f"S{number}" for number in range(400)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.next = [answering(400, '{"message":"invalid feed"}')] * 1000
@@ -221,7 +221,7 @@ async def test_a_question_refused_whatever_the_symbols_is_no_fault_of_theirs(alp
     [answering(500), answering(503, "<html>"), answering(504, '{"message":"upstream"}'), break_off],
     ids=["500", "503", "504", "broken off"],
 )
-async def test_what_may_pass_is_tried_again_with_growing_pauses(
+async def test_a_transient_failure_is_retried_with_growing_pauses(
     failure: Callable[..., object], alpaca: Alpaca, caplog: pytest.LogCaptureFixture
 ) -> None:
     alpaca.snapshots = {"A": trade("5")}
@@ -233,7 +233,7 @@ async def test_what_may_pass_is_tried_again_with_growing_pauses(
     assert caplog.records == []
 
 
-async def test_the_budget_ends_every_attempt(alpaca: Alpaca) -> None:
+async def test_the_time_limit_ends_every_attempt(alpaca: Alpaca) -> None:
     alpaca.next = [hang] * 100
     began = time.monotonic()
     async with source(alpaca, budget=0.3, known=["A"]) as prices:
@@ -242,14 +242,14 @@ async def test_the_budget_ends_every_attempt(alpaca: Alpaca) -> None:
     assert time.monotonic() - began < 20
 
 
-async def test_a_server_that_is_not_there_is_prices_unavailable(alpaca: Alpaca) -> None:
+async def test_an_unreachable_server_is_prices_unavailable(alpaca: Alpaca) -> None:
     alpaca.url = "http://127.0.0.1:1"
     async with source(alpaca) as prices:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: no connection, or a broken one"):
             await prices.latest(["A"])
 
 
-async def test_the_prices_that_came_in_are_given_though_others_did_not(
+async def test_the_prices_of_successful_requests_are_returned_if_others_fail(
     alpaca: Alpaca, caplog: pytest.LogCaptureFixture
 ) -> None:
     symbols = sorted(f"S{number}" for number in range(1000))
@@ -279,7 +279,7 @@ async def test_after_429_nothing_is_sent_before_the_reset_that_the_server_names(
     assert 3 <= sum(sleeps.slept) <= 5
 
 
-async def test_a_limit_that_lasts_longer_than_the_budget_is_reported_and_costs_no_request(alpaca: Alpaca) -> None:
+async def test_a_rate_limit_beyond_the_time_limit_is_reported_without_a_request(alpaca: Alpaca) -> None:
     symbols = [f"S{number}" for number in range(400)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.left = 1
@@ -290,7 +290,7 @@ async def test_a_limit_that_lasts_longer_than_the_budget_is_reported_and_costs_n
     assert len(alpaca.asked) == 1
 
 
-async def test_a_429_without_a_word_of_when_is_waited_out(alpaca: Alpaca) -> None:
+async def test_a_429_without_a_reset_time_is_waited_out(alpaca: Alpaca) -> None:
     alpaca.snapshots = {"A": trade("5")}
     alpaca.next = [answering(429, "slow down"), answering(429, headers={"Retry-After": "2"})]
     sleeps = Sleeps()
@@ -315,14 +315,14 @@ async def test_wrong_keys_are_reported_once_without_the_keys_and_not_tried_again
     assert "hushhush" not in caplog.text + repr(wrong)
 
 
-async def test_a_plan_without_live_sip_is_reported_in_alpaca_s_words(alpaca: Alpaca) -> None:
+async def test_a_plan_without_live_sip_is_reported_with_alpaca_s_message(alpaca: Alpaca) -> None:
     async with source(alpaca, feed="sip") as prices:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: 403 subscription does not permit querying recent SIP"):
             await prices.latest([f"S{number}" for number in range(5000)])
-    assert len(alpaca.asked) <= 8, "the other batches need not be asked"
+    assert len(alpaca.asked) <= 8, "the other batches need no request"
 
 
-async def test_the_keys_follow_no_redirect(alpaca: Alpaca) -> None:
+async def test_the_keys_are_not_sent_to_a_redirects_target(alpaca: Alpaca) -> None:
     async with Alpaca(snapshots={"A": trade("5")}).serving() as elsewhere:
         there = {"Location": f"{elsewhere.url}/v2/stocks/snapshots?symbols=A&feed=iex"}
         alpaca.next = [answering(302, headers=there)]
@@ -344,7 +344,7 @@ async def test_an_answer_that_is_no_json_object_is_prices_unavailable(text: str,
             await prices.latest(["A"])
 
 
-async def test_closes_are_the_consolidated_ones_of_that_day_s_bar_not_adjusted(alpaca: Alpaca) -> None:
+async def test_closes_are_consolidated_and_unadjusted_and_from_that_days_bar(alpaca: Alpaca) -> None:
     alpaca.bars = {
         "A": [bar("9", "2026-02-12T05:00:00Z"), bar("10.25"), bar("11", "2026-02-17T05:00:00Z")],
         "B": [bar("20.5")],
@@ -368,7 +368,7 @@ async def test_closes_are_the_consolidated_ones_of_that_day_s_bar_not_adjusted(a
     ]
 
 
-async def test_a_close_is_that_of_the_company_that_had_the_symbol_on_that_day(alpaca: Alpaca) -> None:
+async def test_a_close_belongs_to_the_company_that_had_the_symbol_on_that_day(alpaca: Alpaca) -> None:
     alpaca.renamed = {"OLD": (date(2026, 2, 17), "NEW"), "S": (date(2026, 2, 17), "GONE")}
     alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # S's company is older than the symbol
     async with source(alpaca, now=CLOSE + timedelta(days=10)) as prices:
@@ -376,14 +376,14 @@ async def test_a_close_is_that_of_the_company_that_had_the_symbol_on_that_day(al
     assert {symbol: price.price for symbol, price in found.items()} == {"OLD": Decimal(10), "S": Decimal(20)}
 
 
-async def test_closes_in_summer_are_asked_for_by_summer_s_midnight(alpaca: Alpaca) -> None:
+async def test_closes_in_summer_are_requested_by_daylight_saving_time(alpaca: Alpaca) -> None:
     alpaca.bars = {"A": [bar("10", "2025-07-01T04:00:00Z")]}
     async with source(alpaca, now=CLOSE) as prices:
         assert (await prices.closes(["A"], date(2025, 7, 1)))["A"].at == datetime(2025, 7, 1, 20, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(("feed", "asked"), [("iex", "iex"), ("delayed_sip", "iex"), ("sip", "sip")])
-async def test_right_after_the_close_they_are_provisional_and_of_a_feed_that_the_plan_may_read(
+async def test_right_after_the_close_closes_come_from_a_feed_that_the_plan_may_read(
     feed: Feed, asked: str, alpaca: Alpaca
 ) -> None:
     alpaca.bars = {"A": [bar("10")]}
@@ -393,14 +393,14 @@ async def test_right_after_the_close_they_are_provisional_and_of_a_feed_that_the
     assert alpaca.asked[0]["feed"] == asked
 
 
-async def test_there_are_no_closes_before_the_close_nor_of_a_day_without_a_session(alpaca: Alpaca) -> None:
+async def test_there_are_no_closes_before_the_close_or_for_a_day_without_a_session(alpaca: Alpaca) -> None:
     async with source(alpaca, now=CLOSE - timedelta(seconds=1)) as prices:
         assert await prices.closes(["A"], FRIDAY) == {}
         assert await prices.closes(["A"], FRIDAY + timedelta(days=1)) == {}
     assert alpaca.asked == []
 
 
-async def test_every_page_is_read(alpaca: Alpaca) -> None:
+async def test_every_page_of_closes_is_read(alpaca: Alpaca) -> None:
     symbols = [f"S{number:03}" for number in range(23)]
     alpaca.bars = {symbol: [bar("5")] for symbol in symbols}
     alpaca.page = 5
@@ -413,7 +413,7 @@ async def test_every_page_is_read(alpaca: Alpaca) -> None:
     "page",
     ['{"bars":[],"next_page_token":null}', '{"bars":{},"next_page_token":"7"}', '{"bars":{},"next_page_token":7}'],
 )
-async def test_pages_that_are_garbled_or_have_no_end_are_prices_unavailable(page: str, alpaca: Alpaca) -> None:
+async def test_garbled_or_endless_pages_are_prices_unavailable(page: str, alpaca: Alpaca) -> None:
     alpaca.next = [answering(200, page)] * 50
     async with source(alpaca, now=CLOSE + timedelta(days=1)) as prices:
         with pytest.raises(PricesUnavailable):
@@ -422,13 +422,13 @@ async def test_pages_that_are_garbled_or_have_no_end_are_prices_unavailable(page
 
 
 @pytest.mark.parametrize("page", ["{}", '{"bars":null}', '{"bars":{"A":null,"B":7,"C":[7,null,{}]}}'])
-async def test_bars_that_are_not_there_are_no_closes(page: str, alpaca: Alpaca) -> None:
+async def test_missing_bars_give_no_closes(page: str, alpaca: Alpaca) -> None:
     alpaca.next = [answering(200, page)]
     async with source(alpaca, now=CLOSE + timedelta(days=1)) as prices:
         assert await prices.closes(["A", "B", "C"], FRIDAY) == {}
 
 
-async def test_a_bar_whose_time_is_not_set_is_no_close_and_loses_nobody_theirs(alpaca: Alpaca) -> None:
+async def test_a_bar_without_a_time_is_no_close_and_affects_no_other_symbol(alpaca: Alpaca) -> None:
     """The year 1 has no midnight in New York."""
     bars = f'"A":[{bar("1", "0001-01-01T00:00:00Z")}],"B":[{bar("2")}]'
     alpaca.next = [answering(200, f'{{"bars":{{{bars}}},"next_page_token":null}}')]
@@ -436,7 +436,7 @@ async def test_a_bar_whose_time_is_not_set_is_no_close_and_loses_nobody_theirs(a
         assert (await prices.closes(["A", "B"], FRIDAY)).keys() == {"B"}
 
 
-async def test_closes_come_all_or_not_at_all(alpaca: Alpaca) -> None:
+async def test_closes_are_returned_all_or_none(alpaca: Alpaca) -> None:
     symbols = [f"S{number}" for number in range(700)]
     alpaca.bars = {symbol: [bar("5")] for symbol in symbols}
     alpaca.next = [answering(404, '{"message":"gone"}')]

@@ -43,7 +43,7 @@ async def alpaca() -> AsyncIterator[PriceSource]:
 def sample() -> types.ModuleType:
     """The code in the document, as a module."""
     (code,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-    assert code.count("\n") <= 55, "it says that a source is quickly written"
+    assert code.count("\n") <= 55, "the document promises that a source is short"
     module = types.ModuleType("sample")
     exec(compile(code, str(DOCUMENT), "exec"), vars(module))
     return module
@@ -83,7 +83,7 @@ async def source(request: pytest.FixtureRequest) -> AsyncIterator[PriceSource]:
         await source.aclose()
 
 
-async def test_a_price_is_exact_over_zero_and_of_an_instant_that_is_not_in_the_future(source: PriceSource) -> None:
+async def test_a_price_is_exact_and_above_zero_and_not_from_the_future(source: PriceSource) -> None:
     for found in (await source.latest(KNOWN), await source.closes(KNOWN, FRIDAY)):
         assert found.keys() == KNOWN.keys()
         for symbol, price in found.items():
@@ -97,7 +97,7 @@ async def test_a_price_is_exact_over_zero_and_of_an_instant_that_is_not_in_the_f
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"simulated"}), indirect=True)
-async def test_a_symbol_that_has_no_price_is_absent(source: PriceSource) -> None:
+async def test_a_symbol_without_a_price_is_absent_from_the_answer(source: PriceSource) -> None:
     """Except the simulated source, where every symbol has a price."""
     assert (await source.latest(["AAPL", "ZERO", "UNKNOWN"])).keys() == {"AAPL"}
     assert (await source.closes(["AAPL", "ZERO", "UNKNOWN"], FRIDAY)).keys() == {"AAPL"}
@@ -107,13 +107,13 @@ async def test_a_day_without_a_session_has_no_closes(source: PriceSource) -> Non
     assert await source.closes(KNOWN, SATURDAY) == {}
 
 
-async def test_nothing_is_had_for_no_symbols(source: PriceSource) -> None:
+async def test_the_answer_for_no_symbols_is_empty(source: PriceSource) -> None:
     assert await source.latest([]) == {}
     assert await source.closes([], FRIDAY) == {}
 
 
 @pytest.mark.parametrize("status_and_text", [(500, ""), (200, "<html>"), (200, "")])
-async def test_the_sample_says_when_it_has_no_answer(status_and_text: tuple[int, str]) -> None:
+async def test_the_example_source_raises_prices_unavailable_for_a_bad_answer(status_and_text: tuple[int, str]) -> None:
     status, text = status_and_text
     async with house(web.Response(status=status, text=text)) as source:
         with pytest.raises(PricesUnavailable):

@@ -1,4 +1,4 @@
-"""Symbols that Alpaca refuses, or has never priced, beside symbols that it has priced: what each costs the others."""
+"""Symbols that Alpaca refuses or has never priced, and how they affect symbols that it has priced."""
 
 import asyncio
 import logging
@@ -42,9 +42,7 @@ def with_unknown(alpaca: Alpaca, known: list[str]) -> list[list[str]]:
 
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("many", [1_000, 5_000])
-async def test_refused_symbols_never_cost_the_price_of_one_that_had_a_price(
-    many: int, named: bool, alpaca: Alpaca
-) -> None:
+async def test_refused_symbols_never_delay_a_symbol_that_had_a_price(many: int, named: bool, alpaca: Alpaca) -> None:
     market(alpaca, named=named)
     async with source(alpaca, known=GOOD) as prices:
         for tick in range(1, 11):
@@ -69,7 +67,7 @@ async def test_short_ticks_leave_nine_tenths_of_the_rate_limit(alpaca: Alpaca) -
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_one_new_symbol_is_found_at_once_though_another_user_has_thousands(named: bool, alpaca: Alpaca) -> None:
+async def test_a_users_new_symbol_is_priced_at_once_beside_another_users_thousands(named: bool, alpaca: Alpaca) -> None:
     market(alpaca, named=named)
     alpaca.snapshots["NEW"] = trade("7")
     async with source(alpaca, known=GOOD) as prices:
@@ -78,9 +76,7 @@ async def test_one_new_symbol_is_found_at_once_though_another_user_has_thousands
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_the_first_tick_of_all_finds_the_prices_of_those_who_hold_no_refused_symbol(
-    named: bool, alpaca: Alpaca
-) -> None:
+async def test_the_very_first_tick_prices_portfolios_without_refused_symbols(named: bool, alpaca: Alpaca) -> None:
     market(alpaca, named=named)
     async with source(alpaca) as prices:
         prices.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in BAD} | dict.fromkeys(GOOD, Crowd(300, 2)))
@@ -88,7 +84,7 @@ async def test_the_first_tick_of_all_finds_the_prices_of_those_who_hold_no_refus
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_good_symbols_among_the_refused_ones_of_one_portfolio_are_found(named: bool, alpaca: Alpaca) -> None:
+async def test_valid_symbols_of_a_portfolio_with_refused_ones_get_prices(named: bool, alpaca: Alpaca) -> None:
     market(alpaca, named=named)
     wanted = {"BAD0100A", "BAD0900A", "G000"}
     alpaca.snapshots |= dict.fromkeys(wanted, trade("5"))
@@ -103,7 +99,7 @@ async def test_good_symbols_among_the_refused_ones_of_one_portfolio_are_found(na
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_refused_symbol_is_not_asked_for_before_its_refusal_expires(named: bool, alpaca: Alpaca) -> None:
+async def test_a_refused_symbol_is_not_requested_before_its_refusal_expires(named: bool, alpaca: Alpaca) -> None:
     market(alpaca, named=named)
     alpaca.snapshots["BAD0000"] = trade("6")
     async with source(alpaca, known=GOOD) as prices:
@@ -113,7 +109,7 @@ async def test_a_refused_symbol_is_not_asked_for_before_its_refusal_expires(name
         await prices.latest(good_with(["BAD0000"]))
         assert with_unknown(alpaca, GOOD) == []
         alpaca.now += timedelta(seconds=1)
-        alpaca.invalid.clear()  # the symbol was listed meanwhile
+        alpaca.invalid.clear()  # the symbol has been listed since
         assert "BAD0000" in await prices.latest(good_with(["BAD0000"]))
         assert prices.standing.changes() == {"BAD0000": None}
 
@@ -131,7 +127,7 @@ async def test_the_log_names_a_few_refused_symbols_once(alpaca: Alpaca, caplog: 
         assert caplog.messages == []
 
 
-async def test_a_refusal_is_logged_though_the_caller_does_not_wait_for_the_other_answers(
+async def test_a_refusal_is_logged_even_if_the_caller_leaves_before_the_other_answers(
     alpaca: Alpaca, caplog: pytest.LogCaptureFixture
 ) -> None:
     market(alpaca)
@@ -147,7 +143,7 @@ async def test_a_refusal_is_logged_though_the_caller_does_not_wait_for_the_other
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_symbol_that_is_refused_though_it_had_a_price_loses_nobody_theirs(named: bool, alpaca: Alpaca) -> None:
+async def test_the_refusal_of_a_symbol_that_had_a_price_affects_no_other_symbol(named: bool, alpaca: Alpaca) -> None:
     market(alpaca, named=named)
     symbols = good_with(BAD[:1])
     async with source(alpaca, known=symbols) as prices:
@@ -157,7 +153,7 @@ async def test_a_symbol_that_is_refused_though_it_had_a_price_loses_nobody_their
     assert alpaca.symbols_asked == [GOOD]
 
 
-async def test_a_source_that_suddenly_refuses_many_does_not_use_up_the_requests(alpaca: Alpaca) -> None:
+async def test_a_sudden_refusal_of_many_symbols_does_not_use_up_the_requests(alpaca: Alpaca) -> None:
     market(alpaca)
     others = [f"H{number:03}" for number in range(500)]
     alpaca.snapshots |= dict.fromkeys(others, trade("5"))
@@ -168,9 +164,9 @@ async def test_a_source_that_suddenly_refuses_many_does_not_use_up_the_requests(
         assert alpaca.symbols_asked[1] == others or alpaca.symbols_asked[0] == others, "they do not wait for the rest"
 
 
-async def test_trials_leave_a_quarter_of_the_rate_limit(alpaca: Alpaca) -> None:
+async def test_requests_for_unknown_symbols_leave_a_quarter_of_the_rate_limit(alpaca: Alpaca) -> None:
     market(alpaca)
-    alpaca.left = 49  # before this question, of 200
+    alpaca.left = 49  # of 200, before this request
     async with source(alpaca, known=GOOD) as prices:
         assert (await prices.latest(good_with(BAD))).keys() == set(GOOD)
     assert alpaca.symbols_asked == [GOOD]
@@ -188,7 +184,7 @@ async def test_trials_leave_a_quarter_of_the_rate_limit(alpaca: Alpaca) -> None:
     ],
     ids=["hangs", "500", "404", "403", "414", "html"],
 )
-async def test_whatever_a_new_symbol_does_to_its_request_the_known_ones_have_their_prices(
+async def test_known_symbols_get_prices_whatever_failure_a_new_symbol_causes(
     failure: Callable[[web.Request], Awaitable[web.StreamResponse]], alpaca: Alpaca
 ) -> None:
     market(alpaca)
@@ -208,7 +204,7 @@ async def test_whatever_a_new_symbol_does_to_its_request_the_known_ones_have_the
     assert asked <= 3, "it is sent once, and not tried again"
 
 
-async def test_long_symbols_make_their_own_requests_shorter_and_no_others(alpaca: Alpaca) -> None:
+async def test_long_symbols_shorten_only_their_own_requests(alpaca: Alpaca) -> None:
     market(alpaca)
     absurd = [f"{number:03}" + "/" * 29 for number in range(300)]
     async with source(alpaca, known=GOOD) as prices:
@@ -219,7 +215,7 @@ async def test_long_symbols_make_their_own_requests_shorter_and_no_others(alpaca
     assert max(len(batch) for batch in with_unknown(alpaca, GOOD)) < 70
 
 
-async def test_a_batch_that_is_slow_is_asked_for_last(alpaca: Alpaca) -> None:
+async def test_a_slow_batch_is_requested_last(alpaca: Alpaca) -> None:
     known = [f"S{number:04}" for number in range(4_000)]
     alpaca.snapshots = dict.fromkeys(known, trade("5"))
 
@@ -236,7 +232,7 @@ async def test_a_batch_that_is_slow_is_asked_for_last(alpaca: Alpaca) -> None:
     assert found.keys() == set(known[2_000:])
 
 
-async def test_closes_of_known_symbols_come_whatever_else_is_held(alpaca: Alpaca) -> None:
+async def test_closes_of_known_symbols_arrive_whatever_other_symbols_are_held(alpaca: Alpaca) -> None:
     market(alpaca)
     async with source(alpaca, now=CLOSE + timedelta(days=1), known=GOOD) as prices:
         for _ in range(3):
@@ -244,7 +240,7 @@ async def test_closes_of_known_symbols_come_whatever_else_is_held(alpaca: Alpaca
     assert len(alpaca.asked) <= 3 + 10 + 3 * 10
 
 
-async def test_closes_of_symbols_that_were_never_tried_are_all_asked_for(alpaca: Alpaca) -> None:
+async def test_closes_of_all_untried_symbols_are_requested(alpaca: Alpaca) -> None:
     symbols = [f"S{number:05}" for number in range(8_000)]
     alpaca.bars = {symbol: [bar("5")] for symbol in symbols}
     async with source(alpaca, now=CLOSE + timedelta(days=1)) as prices:
@@ -252,7 +248,7 @@ async def test_closes_of_symbols_that_were_never_tried_are_all_asked_for(alpaca:
     assert len(alpaca.asked) == 16
 
 
-async def test_closes_that_only_unknown_symbols_fail_are_not_given_up_forever(alpaca: Alpaca) -> None:
+async def test_closes_that_an_unknown_symbol_prevented_arrive_at_the_next_attempt(alpaca: Alpaca) -> None:
     market(alpaca)
 
     async def poisoned(request: web.Request) -> web.StreamResponse:
@@ -267,8 +263,8 @@ async def test_closes_that_only_unknown_symbols_fail_are_not_given_up_forever(al
         assert (await prices.closes(good_with(["POISON"]), FRIDAY)).keys() == set(GOOD)
 
 
-async def test_two_sources_that_share_what_they_learn_do_not_repeat_refusals(alpaca: Alpaca) -> None:
-    """As two tasks do through the database."""
+async def test_a_source_does_not_request_a_symbol_that_another_source_saw_refused(alpaca: Alpaca) -> None:
+    """Two tasks share refusals in this way through the database."""
     market(alpaca)
     async with AsyncExitStack() as stack:
         one: AlpacaPrices = await stack.enter_async_context(source(alpaca, known=GOOD))

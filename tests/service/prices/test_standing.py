@@ -45,7 +45,7 @@ def names(first: str, count: int) -> list[str]:
     return [f"{first}{number:04}" for number in range(count)]
 
 
-def test_a_symbol_is_known_once_it_was_priced_and_until_it_is_refused() -> None:
+def test_a_symbol_counts_as_priced_from_its_first_price_until_a_refusal() -> None:
     world = World()
     world.standing.record_answer(["A", "B"], {"A"}, silent=True)
     assert world.standing.priced(["A", "B", "C"]) == ["A"]
@@ -53,7 +53,7 @@ def test_a_symbol_is_known_once_it_was_priced_and_until_it_is_refused() -> None:
     assert world.standing.priced(["A"]) == []
 
 
-def test_a_symbol_that_the_source_has_no_price_for_is_left_out_for_minutes() -> None:
+def test_a_symbol_without_a_price_is_not_requested_again_for_minutes() -> None:
     world = World()
     world.standing.record_answer(["A"], (), silent=True)
     assert world.queued(["A", "B"]) == {"B"}
@@ -61,7 +61,7 @@ def test_a_symbol_that_the_source_has_no_price_for_is_left_out_for_minutes() -> 
     world.time += NO_PRICE_PAUSE
     assert world.queued(["A", "B"]) == {"A", "B"}
     world.standing.record_answer(["A"], (), silent=False)
-    assert world.queued(["A"]) == {"A"}, "that it had no close says nothing about its price"
+    assert world.queued(["A"]) == {"A"}, "a missing close says nothing about the latest price"
 
 
 def test_a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day() -> None:
@@ -81,14 +81,14 @@ def test_a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day() -> No
     assert world.standing.priced(["A"]) == ["A"]
 
 
-def test_a_refusal_by_a_clock_that_was_ahead_holds_for_no_longer_than_a_day() -> None:
+def test_a_refusal_dated_by_a_clock_ahead_lasts_at_most_a_day() -> None:
     world = World()
     ahead = START + timedelta(days=365)
     world.standing.remember([Refusal("A", 1, ahead, ahead + FIRST_REFUSAL)], ())
     assert world.queued(["A"]) == {"A"}
 
 
-def test_what_another_leader_learnt_is_remembered() -> None:
+def test_refusals_and_prices_from_another_leader_are_used() -> None:
     world = World()
     world.standing.record_answer(["A", "B"], {"A", "B"}, silent=True)
     world.standing.remember([Refusal("A", 1, START, START + FIRST_REFUSAL)], ["C"])
@@ -98,26 +98,26 @@ def test_what_another_leader_learnt_is_remembered() -> None:
     assert world.standing.priced(["A"]) == ["A"]
 
 
-def test_changes_are_given_until_they_are_saved() -> None:
+def test_changes_are_returned_until_they_are_saved() -> None:
     world = World()
     world.standing.record_refusal("A")
     changes = world.standing.changes()
     world.standing.remember([], ["A"])
-    assert world.standing.priced(["A"]) == [], "what is not in the database yet is not forgotten"
+    assert world.standing.priced(["A"]) == [], "a refusal that is not in the database yet is kept"
     world.time += FIRST_REFUSAL
     world.standing.record_answer(["A"], {"A"}, silent=True)
     world.standing.saved(changes)
-    assert world.standing.changes() == {"A": None}, "it has changed since"
+    assert world.standing.changes() == {"A": None}, "the entry has changed since"
     world.standing.saved(world.standing.changes())
     assert world.standing.changes() == {}
 
 
-def test_the_one_symbol_of_a_portfolio_does_not_wait_for_the_thousands_of_another() -> None:
+def test_a_portfolios_only_symbol_does_not_wait_for_anothers_thousands() -> None:
     world = World()
     many = names("A", 5_000)
     world.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in many} | {"Z": Crowd(1, 2)})
     trials = world.standing.trials([*many, "Z"], silent=False)
-    assert batch(trials) == ["Z"], "alone: a refusal of the others costs it nothing"
+    assert batch(trials) == ["Z"], "alone: a refusal of the others does not affect it"
     assert len(batch(trials)) == 500
 
 
@@ -127,7 +127,7 @@ def test_portfolios_with_few_symbols_share_a_batch() -> None:
     assert len(batch(world.standing.trials(names("A", 300), silent=False))) == 300
 
 
-def test_the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_halves() -> None:
+def test_the_rest_of_a_failed_batch_is_requested_last_and_in_halves() -> None:
     world = World()
     trials = world.standing.trials(names("A", 12), silent=False)
     first, second = batch(trials, 8), batch(trials, 8)
@@ -135,12 +135,12 @@ def test_the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_
     trials = world.standing.trials(names("A", 12), silent=False)
     first = batch(trials, 8)
     trials.put_back(first[1:])
-    assert batch(trials, 8) == second, "what was not asked for yet comes first"
+    assert batch(trials, 8) == second, "symbols without a request yet come first"
     assert batch(trials, 8) == first[1:5]
     assert batch(trials, 8) == first[5:]
 
 
-def test_halves_last_beyond_the_question_until_the_symbol_is_alone() -> None:
+def test_a_failed_batch_is_halved_in_later_requests_until_one_symbol_remains() -> None:
     world = World()
     sizes = []
     for _ in range(5):
@@ -153,14 +153,14 @@ def test_halves_last_beyond_the_question_until_the_symbol_is_alone() -> None:
     assert sizes == [16, 8, 4, 2, 1]
 
 
-def test_portfolios_without_refused_symbols_are_not_mixed_with_others() -> None:
+def test_a_batch_does_not_mix_portfolios_with_and_without_refused_symbols() -> None:
     world = World()
     world.standing.set_crowds({"A": Crowd(SMALL_CROWD + 1, 1), "B": Crowd(2, 2), "C": Crowd(1, 3)})
     trials = world.standing.trials(["A", "B", "C"], silent=False)
     assert [batch(trials), batch(trials)] == [["B", "C"], ["A"]]
 
 
-def test_a_symbol_that_failed_alone_waits_for_minutes() -> None:
+def test_a_symbol_that_failed_alone_is_not_requested_again_for_minutes() -> None:
     world = World()
     world.standing.record_failure(["A"])
     assert world.queued(["A", "B"]) == {"A", "B"}, "another symbol of the batch may have been at fault"
@@ -168,20 +168,20 @@ def test_a_symbol_that_failed_alone_waits_for_minutes() -> None:
     assert world.queued(["A", "B"]) == {"B"}
 
 
-def test_a_symbol_that_was_refused_before_is_asked_for_alone_and_last() -> None:
+def test_a_symbol_that_was_refused_before_is_requested_alone_and_last() -> None:
     world = World()
     world.standing.remember([Refusal("A", 3, START - timedelta(days=2), START - timedelta(days=1))], ())
     trials = world.standing.trials(["A", "B", "C"], silent=False)
     assert [batch(trials), batch(trials)] == [["B", "C"], ["A"]]
 
 
-def test_a_batch_is_no_longer_than_a_url_may_be() -> None:
+def test_a_batch_fits_into_a_url() -> None:
     trials = World().standing.trials(names("A" * 16, 100), silent=False)
     assert len(trials.next(500, 200, len)) == 10
-    assert len(trials.next(500, 3, len)) == 1, "one symbol at least"
+    assert len(trials.next(500, 3, len)) == 1, "at least one symbol"
 
 
-def test_trials_without_a_result_are_forgotten_after_a_day() -> None:
+def test_failed_trials_are_forgotten_after_a_day() -> None:
     world = World()
     world.standing.record_failure(["A", "B"])
     world.time += timedelta(days=1)

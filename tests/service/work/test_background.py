@@ -31,8 +31,8 @@ def until(event: asyncio.Event) -> Awaitable[object]:
     return asyncio.wait_for(event.wait(), 20)
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), StaleTerm("a newer one was here"), None])
-async def test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_continues(
+@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), StaleTerm("a newer term has the fence"), None])
+async def test_failed_work_frees_its_lease_for_another_task_and_the_other_work_continues(
     error: Exception | None, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
 ) -> None:
     failed, taken, going_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -60,7 +60,7 @@ async def test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_c
         await until(failed)
         async with working(other.url, {TRACKER_LEASE: take}, pause=FOREVER) as background:
             await until(taken)
-            assert failing.leaderships[TRACKER_LEASE].state is None  # it does not even ask
+            assert failing.leaderships[TRACKER_LEASE].state is None  # it sends no request
             assert background.leaderships[TRACKER_LEASE].is_leader
             await until(going_on)
 
@@ -85,7 +85,7 @@ async def test_work_that_failed_is_started_again_under_a_later_term(
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_the_first_work_ends_first_but_one_that_takes_long_keeps_nobody(
+async def test_works_end_in_order_but_a_slow_one_does_not_delay_the_next(
     waits: bool, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not waits:  # however slow the event loop is meanwhile

@@ -71,7 +71,7 @@ async def term(store: Store) -> FakeTerm:
     return FakeTerm()
 
 
-async def test_eod_writes_one_row_a_portfolio_at_the_closes(store: Store, term: FakeTerm) -> None:
+async def test_eod_writes_one_row_per_portfolio_at_the_closes(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "2"), entry(2, "A", "1"), entry(2, "B", "3")])
     assert await Desk(store, {MONDAY: {"A": "10", "B": "1.5"}}).jobs.run("eod", session(MONDAY), term) == 2
     row = await one_row(store, 2)
@@ -97,7 +97,7 @@ async def test_a_run_that_is_done_is_not_run_again(store: Store, term: FakeTerm)
     assert await rows(store) == before
 
 
-async def test_values_are_those_of_the_positions_held_on_that_date(store: Store, term: FakeTerm) -> None:
+async def test_each_row_values_the_positions_held_on_its_date(store: Store, term: FakeTerm) -> None:
     await store.put_positions(
         [
             entry(1, "A", "1"),
@@ -121,7 +121,7 @@ async def test_a_portfolio_that_has_sold_everything_is_worth_nothing(store: Stor
     assert ((await one_row(store)).value, (await one_row(store)).priced_fraction) == (Decimal(0), Decimal(1))
 
 
-async def test_a_missing_close_is_the_last_one_known_and_marked_stale(store: Store, term: FakeTerm) -> None:
+async def test_a_missing_close_is_replaced_by_the_last_known_one_and_stale(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
     desk = Desk(store, {FRIDAY: {"A": "10", "B": "5"}, MONDAY: {"A": "11"}})
     for day in (FRIDAY, MONDAY):
@@ -131,7 +131,7 @@ async def test_a_missing_close_is_the_last_one_known_and_marked_stale(store: Sto
     assert (monday.value, monday.stale, monday.priced_fraction) == (Decimal(16), True, Decimal(1))
 
 
-async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_alone_makes_no_row(
+async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_alone_gives_no_row(
     store: Store, term: FakeTerm
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "B", "1")])
@@ -141,7 +141,7 @@ async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_alone_m
 
 
 @pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "sNaN", "Infinity", "0.0000004", "1e9"])
-async def test_a_close_that_cannot_be_one_is_a_missing_one_and_costs_no_other_its_row(
+async def test_an_invalid_close_counts_as_missing_and_affects_no_other_row(
     store: Store, term: FakeTerm, nonsense: str
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1"), entry(3, "C", "1")])
@@ -164,7 +164,7 @@ async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
     [CLOSE, CLOSE - timedelta(minutes=1), session(MONDAY).open, session(FRIDAY).close],
     ids=["at the close", "before the close", "at the opening", "the session before"],
 )
-async def test_where_the_source_has_no_close_the_last_live_price_stands_in_and_the_row_is_stale(
+async def test_without_a_close_the_row_has_the_last_live_price_and_is_stale(
     store: Store, term: FakeTerm, at: datetime
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -176,14 +176,14 @@ async def test_where_the_source_has_no_close_the_last_live_price_stands_in_and_t
     assert (close.provisional, close.at) == (True, at)
 
 
-async def test_a_price_made_after_the_close_is_no_close(store: Store, term: FakeTerm) -> None:
+async def test_a_price_made_after_the_close_is_not_used_as_a_close(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await quote(store, "A", "12", CLOSE + timedelta(microseconds=1))
     await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
     assert await rows(store) == []
 
 
-async def test_the_capture_and_the_live_value_agree_where_nothing_was_priced_today(
+async def test_the_capture_equals_the_live_value_on_a_day_without_prices(
     store: Store, term: FakeTerm, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2")])
@@ -205,7 +205,7 @@ async def test_the_capture_and_the_live_value_agree_where_nothing_was_priced_tod
 
 
 @pytest.mark.parametrize("job", ["snapshot", "reconstruction"])
-async def test_a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it(
+async def test_the_official_close_replaces_the_provisional_one_and_its_row(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
@@ -218,12 +218,12 @@ async def test_a_provisional_close_is_replaced_by_the_official_one_and_the_row_w
     row, other = await one_row(store, 1), await one_row(store, 2)
     assert (row.value, row.stale, row.origin, row.revision) == (Decimal(12), False, "settled", 2)
     assert (other.value, other.stale) == (Decimal(5), False)
-    assert await replaced(raw) == [astuple(captured)], "what it was is kept"
+    assert await replaced(raw) == [astuple(captured)], "the replaced row is kept"
     assert not (await store.closes(MONDAY, ["A"]))["A"].provisional
 
 
 @pytest.mark.parametrize("token", [None, 1], ids=["imported", "official"])
-async def test_a_provisional_close_replaces_no_other(
+async def test_a_provisional_close_never_replaces_another_close(
     store: Store, raw: Connection, term: FakeTerm, token: int | None
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -283,7 +283,7 @@ async def replaced(raw: Connection) -> list[tuple[object, ...]]:
     return [tuple(row) for row in found]
 
 
-async def test_what_a_revision_replaces_is_kept_and_what_only_becomes_settled_is_not(
+async def test_a_replaced_row_is_kept_only_if_a_revision_changed_its_value(
     store: Store, raw: Connection, term: FakeTerm
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
@@ -302,7 +302,7 @@ async def test_what_a_revision_replaces_is_kept_and_what_only_becomes_settled_is
     assert (await one_row(store)).revision == 3
 
 
-async def test_a_run_says_how_many_rows_it_added_and_how_many_it_changed(store: Store, term: FakeTerm) -> None:
+async def test_a_run_reports_the_numbers_of_added_and_changed_rows(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1"), entry(3, "B", "2")])
     desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}}, chunk=2)
     await desk.jobs.run("eod", session(MONDAY), term)
@@ -317,13 +317,13 @@ async def test_a_run_says_how_many_rows_it_added_and_how_many_it_changed(store: 
     assert (shown.rows_added, shown.rows_changed) == (1, 1)
 
 
-async def test_the_snapshot_writes_the_row_that_is_missing_and_reports_it(store: Store, term: FakeTerm) -> None:
+async def test_the_snapshot_writes_a_missing_row_and_reports_it(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}, NEXT_MORNING).jobs.run("snapshot", session(MONDAY), term)
     assert ((await one_row(store)).origin, (await one_row(store)).revision) == ("reconstructed", 1)
 
 
-async def test_a_snapshot_that_changes_nothing_of_a_late_row_is_no_revision(store: Store, term: FakeTerm) -> None:
+async def test_a_snapshot_makes_no_revision_of_a_late_row_with_the_same_value(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
     desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}}, NEXT_MORNING)
     await desk.jobs.run("eod", session(MONDAY), term)
@@ -337,7 +337,7 @@ async def test_a_snapshot_that_changes_nothing_of_a_late_row_is_no_revision(stor
 async def test_only_the_snapshot_changes_an_existing_row(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
-    """Even a row that appeared after a job looked for missing ones, and whose value would differ now."""
+    """This includes a row that appears after a job has looked for missing rows, even if its value would differ now."""
     await store.put_positions([entry(1, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     before = await rows(store)
@@ -355,7 +355,7 @@ async def test_only_the_snapshot_changes_an_existing_row(
     assert (await one_row(store)).value == 20
 
 
-async def test_a_chunk_of_which_one_row_exists_is_written(store: Store, raw: Connection, term: FakeTerm) -> None:
+async def test_a_chunk_is_written_even_if_one_of_its_rows_exists(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(2, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     await store.put_positions([entry(n, "A", "2") for n in (1, 2, 3)])
@@ -370,7 +370,7 @@ async def test_a_chunk_of_which_one_row_exists_is_written(store: Store, raw: Con
     assert await raw.fetchval("select rows_added from job_run") == 2
 
 
-async def test_an_eod_run_on_time_says_captured_and_a_late_one_does_not(store: Store, term: FakeTerm) -> None:
+async def test_the_rows_of_an_eod_run_are_captured_if_it_is_on_time(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     desk = Desk(store, {FRIDAY: {"A": "10"}, MONDAY: {"A": "10"}}, NEXT_MORNING - timedelta(seconds=1))
     for day in (FRIDAY, MONDAY):
@@ -378,9 +378,7 @@ async def test_an_eod_run_on_time_says_captured_and_a_late_one_does_not(store: S
     assert [row.origin for row in await rows(store)] == ["reconstructed", "captured"]
 
 
-async def test_reconstruction_fills_the_gaps_of_the_look_back_and_changes_nothing_else(
-    store: Store, term: FakeTerm
-) -> None:
+async def test_reconstruction_fills_the_gaps_of_the_look_back_and_changes_no_row(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "2", MONDAY)])
     closes: dict[date, Mapping[str, str]] = {FRIDAY: {"A": "14"}, MONDAY: {"A": "15"}, TUESDAY: {"A": "16"}}
     desk = Desk(store, closes, session(FRIDAY).close, look_back=3)
@@ -395,9 +393,7 @@ async def test_reconstruction_fills_the_gaps_of_the_look_back_and_changes_nothin
     assert [(row.date, row.value) for row in await rows(store, 2)] == [(MONDAY, Decimal(30)), (TUESDAY, Decimal(32))]
 
 
-async def test_reconstruction_that_is_caught_up_reaches_no_further_back_than_the_look_back(
-    store: Store, term: FakeTerm
-) -> None:
+async def test_a_late_reconstruction_goes_back_no_further_than_the_look_back(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     closes: dict[date, Mapping[str, str]] = {day: {"A": "1"} for day in (FRIDAY, MONDAY, TUESDAY)}
     desk = Desk(store, closes, session(TUESDAY).close, look_back=2)
@@ -405,9 +401,7 @@ async def test_reconstruction_that_is_caught_up_reaches_no_further_back_than_the
     assert [row.date for row in await rows(store)] == [MONDAY]
 
 
-async def test_reconstruction_asks_only_for_closes_that_are_missing(
-    store: Store, raw: Connection, term: FakeTerm
-) -> None:
+async def test_reconstruction_requests_only_missing_closes(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
     await raw.execute("insert into price_eod (symbol, session_date, close, at) values ('A', $1, 7, $2)", MONDAY, CLOSE)
     desk = Desk(store, {MONDAY: {"A": "10", "B": "1"}}, look_back=1)
@@ -416,14 +410,14 @@ async def test_reconstruction_asks_only_for_closes_that_are_missing(
     assert (await one_row(store)).value == 8
 
 
-async def test_an_imported_close_is_replaced_by_no_source(store: Store, raw: Connection, term: FakeTerm) -> None:
+async def test_no_source_replaces_an_imported_close(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await raw.execute("insert into price_eod (symbol, session_date, close, at) values ('A', $1, 7, $2)", MONDAY, CLOSE)
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("snapshot", session(MONDAY), term)
     assert (await one_row(store)).value == 7
 
 
-async def test_a_source_without_an_answer_leaves_the_run_to_be_tried_again(store: Store, term: FakeTerm) -> None:
+async def test_a_run_without_an_answer_of_the_source_is_retried(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     desk = Desk(store, {})
     with pytest.raises(PricesUnavailable):
@@ -434,9 +428,7 @@ async def test_a_source_without_an_answer_leaves_the_run_to_be_tried_again(store
     assert (await store.job_runs())["eod"].attempts == 2
 
 
-async def test_a_session_without_prices_holds_up_no_later_one_and_is_filled_by_the_next_attempt(
-    store: Store, term: FakeTerm
-) -> None:
+async def test_a_session_without_prices_delays_no_later_one_and_is_retried(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     wednesday = date(2026, 3, 4)
     desk = Desk(store, {FRIDAY: {"A": "1"}, TUESDAY: {"A": "3"}}, session(wednesday).close, look_back=4)
@@ -451,12 +443,12 @@ async def test_a_session_without_prices_holds_up_no_later_one_and_is_filled_by_t
     await desk.jobs.run("reconstruction", session(wednesday), term)
     assert [row.date for row in await rows(store)] == [FRIDAY, MONDAY, TUESDAY, wednesday]
     assert [row.value for row in await rows(store)] == [1, 2, 3, 4]
-    assert len(desk.prices.asked) == 2, "what is filled is not asked for again"
+    assert len(desk.prices.asked) == 2, "filled sessions are not requested again"
     run = (await store.job_runs())["reconstruction"]
     assert (run.status, run.skipped, run.rows_written, run.rows_added) == ("done", [], 4, 4)
 
 
-async def test_a_run_cut_short_anywhere_forgets_no_session_that_it_skipped(
+async def test_an_interrupted_run_remembers_the_sessions_that_it_skipped(
     store: Store, raw: Connection, term: FakeTerm
 ) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 4)])
@@ -478,7 +470,7 @@ async def test_a_run_cut_short_anywhere_forgets_no_session_that_it_skipped(
     assert checks > 6
 
 
-async def test_an_eod_whose_source_has_no_answer_by_the_next_morning_makes_do_with_the_last_known_prices(
+async def test_an_eod_without_an_answer_by_the_next_morning_uses_the_last_known_prices(
     store: Store, term: FakeTerm
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -562,7 +554,7 @@ class Disturbed:
 
 
 @pytest.mark.parametrize("job", JOBS)
-async def test_a_run_cut_short_anywhere_is_carried_on_to_the_same_rows(
+async def test_a_run_interrupted_anywhere_is_continued_to_the_same_rows(
     store: Store, raw: Connection, job: JobName
 ) -> None:
     work = Disturbed(store, raw, job)
@@ -580,7 +572,7 @@ async def test_a_run_cut_short_anywhere_is_carried_on_to_the_same_rows(
     assert checks > 8
 
 
-async def test_a_chunk_whose_values_arrive_first_waits_for_the_ones_before_it(store: Store, term: FakeTerm) -> None:
+async def test_a_chunk_that_is_ready_first_waits_for_the_chunks_before_it(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
     ahead = asyncio.Event()
     order: list[UUID] = []
@@ -610,7 +602,7 @@ async def test_a_chunk_whose_values_arrive_first_waits_for_the_ones_before_it(st
 
 
 @pytest.mark.parametrize("job", JOBS)
-async def test_terms_that_follow_each_other_in_one_run_never_write_in_turns(
+async def test_successive_terms_of_one_run_never_interleave_their_writes(
     store: Store, raw: Connection, job: JobName
 ) -> None:
     work = Disturbed(store, raw, job)
@@ -646,7 +638,7 @@ async def test_a_crash_within_a_chunk_loses_the_chunk_and_its_cursor_together(
     assert (run.cursor.portfolio_id, run.rows_written) == (UUID(int=2), 2)
 
 
-async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: Store, raw: Connection) -> None:
+async def test_a_worker_writes_nothing_after_a_newer_term_took_the_run(store: Store, raw: Connection) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 6)])
     await store.claim_fence(FakeTerm())
 
@@ -669,7 +661,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
 
 
 @pytest.mark.parametrize("job", JOBS)
-async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twice(
+async def test_simultaneous_false_leaders_lose_no_row_and_write_none_twice(
     store: Store, raw: Connection, job: JobName
 ) -> None:
     """Each term believes that it leads and claims the fence at its own time. The last one ends the run."""
@@ -696,7 +688,7 @@ async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twic
     assert refused < 6 * rounds
 
 
-async def test_history_is_given_newest_within_bounds_oldest_first(store: Store, term: FakeTerm) -> None:
+async def test_history_is_the_newest_rows_within_bounds_oldest_first(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     days = [s.date for s in CALENDAR.sessions(date(2026, 2, 20), MONDAY)]
     desk = Desk(store, {day: {"A": "10"} for day in days}, look_back=len(days))
@@ -705,7 +697,7 @@ async def test_history_is_given_newest_within_bounds_oldest_first(store: Store, 
     assert [row.date for row in await store.history(UUID(int=1), days[1], days[3])] == days[1:4]
 
 
-async def test_a_deleted_portfolio_takes_its_values_along(store: Store, raw: Connection, term: FakeTerm) -> None:
+async def test_the_values_of_a_deleted_portfolio_are_deleted(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     desk = Desk(store, {MONDAY: {"A": "10"}})
     await desk.jobs.run("eod", session(MONDAY), term)
@@ -717,20 +709,20 @@ async def test_a_deleted_portfolio_takes_its_values_along(store: Store, raw: Con
     assert [row[0] for row in await replaced(raw)] == [UUID(int=2)]
 
 
-@pytest.fixture(params=["history", "history set right", "intraday"])
+@pytest.fixture(params=["history", "corrected history", "intraday"])
 def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awaitable[object]]:
     """Write the staged values and commit them."""
 
     async def history(writes: FencedWrites) -> None:
         await writes.history("daily_eod", MONDAY, origin="captured", overwrite="none")
 
-    async def history_set_right(writes: FencedWrites) -> None:
+    async def corrected_history(writes: FencedWrites) -> None:
         await writes.history("daily_eod", MONDAY, origin="captured", overwrite="all")
 
     async def intraday(writes: FencedWrites) -> None:
         await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))
 
-    return {"history": history, "history set right": history_set_right, "intraday": intraday}[request.param]
+    return {"history": history, "corrected history": corrected_history, "intraday": intraday}[request.param]
 
 
 async def with_values(raw: Connection) -> list[UUID]:
@@ -738,7 +730,7 @@ async def with_values(raw: Connection) -> list[UUID]:
     return [row[0] for row in await raw.fetch(query)]
 
 
-async def test_a_portfolio_that_is_deleted_while_its_values_are_written_leaves_none_behind(
+async def test_a_portfolio_deleted_while_its_values_are_written_leaves_no_values(
     store: Store,
     raw: Connection,
     term: FakeTerm,
@@ -758,7 +750,7 @@ async def test_a_portfolio_that_is_deleted_while_its_values_are_written_leaves_n
     assert await with_values(raw) == [UUID(int=2)]
 
 
-async def test_values_are_not_written_for_a_portfolio_whose_deletion_is_under_way(
+async def test_values_are_not_written_for_a_portfolio_that_is_being_deleted(
     store: Store,
     raw: Connection,
     term: FakeTerm,

@@ -34,7 +34,7 @@ class Worker:
     async def attempt(
         self, work: Disturbed, kill_at: int | None = None, *, of_commits: bool = False
     ) -> list[str] | None:
-        """One attempt in a process of its own; returns its statements, or None if it was killed."""
+        """One attempt in its own process; returns its statements, or None if it was killed."""
         assert self.process.stdin is not None
         work.token += 1
         ask = {"job": work.job, "token": work.token, "base": work.base, "kill_at": kill_at, "of_commits": of_commits}
@@ -62,7 +62,7 @@ async def worker(migrated: str) -> AsyncIterator[Worker]:
 
 
 @pytest.mark.parametrize("job", JOBS)
-async def test_a_job_killed_at_a_chunks_boundary_or_inside_is_carried_on_to_the_same_rows(
+async def test_a_job_killed_anywhere_is_continued_to_the_same_rows(
     store: Store, raw: Connection, worker: Worker, job: JobName
 ) -> None:
     work = Disturbed(store, raw, job)
@@ -82,7 +82,7 @@ async def test_a_job_killed_at_a_chunks_boundary_or_inside_is_carried_on_to_the_
 
 
 @pytest.mark.parametrize("job", JOBS)
-async def test_a_job_killed_again_and_again_comes_to_the_same_rows(
+async def test_a_job_killed_repeatedly_writes_the_same_rows(
     store: Store, raw: Connection, worker: Worker, job: JobName
 ) -> None:
     work = Disturbed(store, raw, job)

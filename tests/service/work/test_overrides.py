@@ -1,4 +1,4 @@
-"""Closures and odd hours that no calendar knew, from the table to the work."""
+"""Closures and hours that no calendar has, from the table to the work."""
 
 import asyncio
 import logging
@@ -41,9 +41,7 @@ async def read(store: Store) -> OverriddenCalendar:
     return calendar
 
 
-async def test_an_overridden_day_has_no_session_or_other_hours_and_the_others_stay(
-    store: Store, raw: Connection
-) -> None:
+async def test_an_override_closes_a_day_or_changes_its_hours_and_no_other_day(store: Store, raw: Connection) -> None:
     saturday = date(2026, 2, 28)
     await override(raw, FRIDAY, None, None)
     await override(raw, MONDAY, OPEN, ONE)
@@ -69,7 +67,7 @@ async def test_an_overridden_day_has_no_session_or_other_hours_and_the_others_st
         (OPEN, datetime.max.replace(tzinfo=UTC)),
     ],
 )
-async def test_hours_of_another_day_make_no_session_and_are_logged_once(
+async def test_an_override_with_hours_of_another_day_closes_the_day_and_is_logged_once(
     opens: datetime, closes: datetime, caplog: pytest.LogCaptureFixture
 ) -> None:
     calendar = OverriddenCalendar(NyseCalendar())
@@ -85,16 +83,16 @@ async def test_hours_of_another_day_make_no_session_and_are_logged_once(
     ("day", "opens", "closes"),
     [
         ("infinity", "-infinity", "infinity"),
-        ("20260-03-02", None, None),  # a year with a digit too many
+        ("20260-03-02", None, None),  # a year with one digit too many
         ("0044-03-15 BC", None, None),
         ("2026-03-02", "2026-03-02 14:30Z", "20260-03-02 18:00Z"),
         ("2026-03-02", "0044-03-15 14:30Z BC", "2026-03-02 18:00Z"),
     ],
 )
-async def test_a_day_or_an_hour_that_python_does_not_know_does_no_harm(
+async def test_an_override_that_python_cannot_represent_does_not_break_the_calendar(
     store: Store, raw: Connection, day: str, opens: str | None, closes: str | None
 ) -> None:
-    """The error would end the reader, and with it the service, in every task at once."""
+    """An error would end the reader and the service in every task at once."""
     await override(raw, FRIDAY, None, None)
     await raw.execute(
         """
@@ -126,14 +124,14 @@ async def test_overrides_of_an_unknown_calendar_are_reported_once(
     ]
 
 
-async def test_another_calendar_s_overrides_are_not_ours(store: Store, raw: Connection) -> None:
+async def test_overrides_of_another_calendar_have_no_effect(store: Store, raw: Connection) -> None:
     await override(raw, MONDAY, None, None)
     calendar = OverriddenCalendar(AroundTheClockCalendar())
     await OverrideReader(calendar).read(store)
     assert calendar.session(MONDAY) == AroundTheClockCalendar().session(MONDAY)
 
 
-async def test_what_changes_in_the_table_counts_at_the_next_look_and_an_outage_changes_nothing(
+async def test_overrides_take_effect_at_the_next_read_and_survive_an_outage(
     store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calendar = OverriddenCalendar(NyseCalendar())
@@ -163,7 +161,7 @@ async def test_what_changes_in_the_table_counts_at_the_next_look_and_an_outage_c
     assert reader.loaded.is_set()
 
 
-async def test_a_close_that_is_put_forward_during_the_session_moves_the_capture_to_it(
+async def test_the_capture_moves_to_a_close_that_is_changed_during_the_session(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2")])

@@ -34,7 +34,7 @@ NONSENSE = (200, {"protection": {"ProtectionEnabled": "maybe"}})
 
 
 class Agent:
-    """`/task-protection/v1/state`: stores the state, or answers as the test says."""
+    """`/task-protection/v1/state`: stores the state, or gives the answer that the test sets."""
 
     def __init__(self) -> None:
         self.put: list[dict[str, Any]] = []
@@ -89,7 +89,7 @@ async def running(protection: TaskProtection) -> AsyncIterator[TaskProtection]:
 
 
 def free(metrics: WorkMetrics) -> Callable[[], bool]:
-    """Whether this side knows that there is no protection."""
+    """A condition: the metric shows that the task is not protected."""
     return lambda: [s.value for metric in metrics.protected.collect() for s in metric.samples] == [0]
 
 
@@ -98,7 +98,7 @@ def refusals(metrics: WorkMetrics) -> float:
     return found
 
 
-async def test_it_is_put_for_the_length_of_the_job_and_taken_back(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_protection_is_set_for_the_length_of_the_job_and_removed(agent: Agent, metrics: WorkMetrics) -> None:
     async with running(TaskProtection(agent.uri, metrics)) as protection:
         with protection.held():
             await eventually(lambda: agent.protected)
@@ -110,7 +110,7 @@ async def test_it_is_put_for_the_length_of_the_job_and_taken_back(agent: Agent, 
     assert agent.put == [ON, OFF] * 2
 
 
-async def test_it_is_taken_back_when_the_job_fails_and_when_it_is_cancelled(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_protection_is_removed_when_the_job_fails_or_is_cancelled(agent: Agent, metrics: WorkMetrics) -> None:
     async with running(TaskProtection(agent.uri, metrics)) as protection:
         with pytest.raises(ZeroDivisionError), protection.held():
             await eventually(lambda: agent.protected)
@@ -128,7 +128,7 @@ async def test_it_is_taken_back_when_the_job_fails_and_when_it_is_cancelled(agen
         await eventually(free(metrics))
 
 
-async def test_it_is_taken_back_at_the_end_of_the_process(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_protection_is_removed_at_the_end_of_the_process(agent: Agent, metrics: WorkMetrics) -> None:
     protection = TaskProtection(agent.uri, metrics)
     with protection.held():
         async with running(protection):
@@ -136,7 +136,7 @@ async def test_it_is_taken_back_at_the_end_of_the_process(agent: Agent, metrics:
     assert agent.put == [ON, OFF]
 
 
-async def test_it_is_renewed_while_the_job_runs_and_jobs_may_overlap(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_protection_is_renewed_while_jobs_run_even_if_they_overlap(agent: Agent, metrics: WorkMetrics) -> None:
     async with running(TaskProtection(agent.uri, metrics, refresh=0.02)) as protection:
         with protection.held():
             with protection.held():
@@ -146,7 +146,7 @@ async def test_it_is_renewed_while_the_job_runs_and_jobs_may_overlap(agent: Agen
     assert agent.put[:-1] == [ON] * (len(agent.put) - 1)
 
 
-async def test_without_a_job_nothing_is_ever_put(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_without_a_lasting_job_no_protection_is_requested(agent: Agent, metrics: WorkMetrics) -> None:
     async with running(TaskProtection(agent.uri, metrics, refresh=0.001)) as protection:
         for _ in range(10):
             with protection.held():
@@ -166,7 +166,7 @@ async def test_without_a_job_nothing_is_ever_put(agent: Agent, metrics: WorkMetr
     ],
     ids=["failure", "no role", "no such path", "late", "nonsense"],
 )
-async def test_a_refusal_is_logged_once_tried_again_and_never_fatal(
+async def test_a_refused_protection_is_logged_once_and_retried_and_never_fatal(
     answer: tuple[int, dict[str, Any]],
     words: str,
     taken_back: bool,
@@ -185,12 +185,12 @@ async def test_a_refusal_is_logged_once_tried_again_and_never_fatal(
         if not taken_back:
             await eventually(free(metrics))
     if taken_back:
-        assert agent.put[-1] == OFF, "it may be protected all the same"
+        assert agent.put[-1] == OFF, "the task may still be protected"
     else:
-        assert agent.put == [ON] * len(agent.put), "there is nothing to take back"
+        assert agent.put == [ON] * len(agent.put), "there is no protection to remove"
 
 
-async def test_after_a_refusal_it_is_protected_as_soon_as_the_agent_lets_it(
+async def test_after_a_refusal_the_task_is_protected_once_the_agent_accepts(
     agent: Agent, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -208,7 +208,7 @@ async def test_after_a_refusal_it_is_protected_as_soon_as_the_agent_lets_it(
     ]
 
 
-async def test_what_could_not_be_taken_back_is_tried_again(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_a_failed_removal_of_protection_is_retried(agent: Agent, metrics: WorkMetrics) -> None:
     async with running(TaskProtection(agent.uri, metrics, retry=0.01)) as protection:
         with protection.held():
             await eventually(lambda: agent.protected)
@@ -220,7 +220,7 @@ async def test_what_could_not_be_taken_back_is_tried_again(agent: Agent, metrics
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1/api/x", "nonsense", "http://[", ""])
-async def test_an_agent_that_is_not_there_is_never_fatal(
+async def test_an_unreachable_agent_is_never_fatal(
     uri: str, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(TaskProtection(uri, metrics, retry=0.01)) as protection:
@@ -229,7 +229,9 @@ async def test_an_agent_that_is_not_there_is_never_fatal(
     assert caplog.messages[0].startswith("this task is not protected from a scale-in: the ECS agent cannot be reached")
 
 
-async def test_a_job_neither_waits_for_an_agent_that_hangs_nor_to_end(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_a_hanging_agent_delays_neither_the_start_nor_the_end_of_a_job(
+    agent: Agent, metrics: WorkMetrics
+) -> None:
     agent.hangs = True
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
@@ -243,7 +245,7 @@ async def test_a_job_neither_waits_for_an_agent_that_hangs_nor_to_end(agent: Age
         assert held_after + loop.time() - began < ANSWER_LIMIT / 2
         agent.hangs = False
         run.cancel()
-    assert agent.put == [ON, OFF], "though it never answered: it may have heard"
+    assert agent.put == [ON, OFF], "the agent never answered, but may have received the request"
 
 
 async def test_without_an_agent_there_is_no_protection(metrics: WorkMetrics) -> None:
@@ -254,7 +256,7 @@ async def test_without_an_agent_there_is_no_protection(metrics: WorkMetrics) -> 
     assert isinstance(protection_by("http://169.254.170.2/api/x", metrics), TaskProtection)
 
 
-async def test_the_scheduler_protects_its_task_while_it_runs_jobs_and_only_then(
+async def test_the_scheduler_protects_its_task_only_while_it_runs_jobs(
     agent: Agent, store: Store, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2")])

@@ -95,7 +95,7 @@ async def put(store: Store, bad: Sequence[str] = BAD) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), *(entry(2, symbol, "1") for symbol in bad)])
 
 
-async def test_the_next_leader_in_another_task_asks_for_no_symbol_that_was_refused(
+async def test_the_next_leader_in_another_task_requests_no_refused_symbol(
     store: Store, metrics: WorkMetrics, alpaca: Alpaca
 ) -> None:
     await put(store)
@@ -112,7 +112,7 @@ async def test_the_next_leader_in_another_task_asks_for_no_symbol_that_was_refus
     assert {refusal.symbol for refusal in await store.refusals()} > refused
 
 
-async def test_a_refusal_that_is_over_is_forgotten_once_the_symbol_has_a_price(
+async def test_an_expired_refusal_is_deleted_once_the_symbol_has_a_price(
     store: Store, metrics: WorkMetrics, alpaca: Alpaca
 ) -> None:
     await put(store, bad=BAD[:1])
@@ -126,7 +126,7 @@ async def test_a_refusal_that_is_over_is_forgotten_once_the_symbol_has_a_price(
     assert await store.refusals() == []
 
 
-async def test_the_daily_jobs_know_refusals_and_keep_new_ones(
+async def test_the_daily_jobs_use_stored_refusals_and_store_new_ones(
     store: Store, metrics: WorkMetrics, alpaca: Alpaca
 ) -> None:
     await put(store)
@@ -144,7 +144,7 @@ async def test_the_daily_jobs_know_refusals_and_keep_new_ones(
     assert (row.value, row.stale) == (Decimal(11), False)
 
 
-async def test_no_stale_leader_writes_a_refusal(store: Store) -> None:
+async def test_a_stale_leader_cannot_write_a_refusal(store: Store) -> None:
     await store.claim_fence(FakeTerm(2, "two"))
     refusal = Refusal("X", 1, OPEN, OPEN + FIRST_REFUSAL)
     with pytest.raises(StaleTerm):
@@ -153,7 +153,7 @@ async def test_no_stale_leader_writes_a_refusal(store: Store) -> None:
     assert await store.refusals() == []
 
 
-async def test_refusals_are_updated_and_those_of_a_week_ago_are_deleted(store: Store) -> None:
+async def test_refusals_are_updated_and_deleted_after_a_week(store: Store) -> None:
     await store.claim_fence(FakeTerm())
     now = datetime.now(UTC).replace(microsecond=0)
     old = Refusal("OLD", 1, now - timedelta(days=9), now - timedelta(days=8))
@@ -171,7 +171,7 @@ async def test_refusals_are_updated_and_those_of_a_week_ago_are_deleted(store: S
 
 @pytest.mark.parametrize("column", ["refused_at", "retry_at"])
 @pytest.mark.parametrize("value", ["infinity", "-infinity"])
-async def test_no_refusal_is_forever(raw: Connection, column: str, value: str) -> None:
+async def test_no_refusal_lasts_forever(raw: Connection, column: str, value: str) -> None:
     instants = {"refused_at": "now()", "retry_at": "now()"} | {column: f"'{value}'"}
     with pytest.raises(asyncpg.CheckViolationError):
         await raw.execute(
@@ -180,7 +180,7 @@ async def test_no_refusal_is_forever(raw: Connection, column: str, value: str) -
         )
 
 
-async def test_the_owner_learns_which_symbols_have_no_price(store: Store, metrics: WorkMetrics, alpaca: Alpaca) -> None:
+async def test_the_owner_sees_which_symbols_have_no_price(store: Store, metrics: WorkMetrics, alpaca: Alpaca) -> None:
     await put(store)
     await store.put_positions([entry(1, BAD[3], "-1.5"), entry(1, BAD[4], "1"), entry(1, BAD[4], "0", OPEN.date())])
     async with task(alpaca, store, OPEN) as one:
@@ -191,9 +191,7 @@ async def test_the_owner_learns_which_symbols_have_no_price(store: Store, metric
     assert (unpriced.value, unpriced.unpriced_symbols, unpriced.unpriced_count) == (None, BAD[:20], 30)
 
 
-async def test_a_user_sees_the_symbols_without_a_price_of_his_own_portfolios_only(
-    store: Store, raw: Connection
-) -> None:
+async def test_a_user_sees_unpriced_symbols_only_of_their_own_portfolios(store: Store, raw: Connection) -> None:
     alice, bob = UUID(int=0xA11CE), UUID(int=0xB0B)
     await store.put_positions([entry(1, "X", "1", user=alice), entry(2, "Y", "1", user=bob)])
     query = "select symbols from public.unpriced_symbols($1, $2)"

@@ -1,4 +1,4 @@
-"""The log of the runs: each attempt that matters has a beginning and an end, and a failure that lasts is one line."""
+"""The log of the runs: each attempt that matters has a first and a last line, and a lasting failure is one line."""
 
 import logging
 from contextlib import suppress
@@ -51,7 +51,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Logged:
     return Logged(caplog)
 
 
-def test_a_run_is_reported_with_who_ran_it_how_long_and_how_many_rows(logged: Logged) -> None:
+def test_the_log_of_a_run_has_its_holder_duration_and_rows(logged: Logged) -> None:
     logged.attempt(run(), FakeTerm(7, "two", "daily_scheduler"), rows=5)
     began, done = logged.lines()
     for line in (began, done):
@@ -61,7 +61,7 @@ def test_a_run_is_reported_with_who_ran_it_how_long_and_how_many_rows(logged: Lo
     assert "resumed_at" not in began
 
 
-def test_a_run_that_an_earlier_term_began_says_where_it_continues(logged: Logged) -> None:
+def test_the_log_of_a_continued_run_says_where_it_continues(logged: Logged) -> None:
     logged.attempt(run(cursor=Cursor(MONDAY, UUID(int=3)), attempts=2), FakeTerm())
     logged.attempt(run("snapshot", Cursor(MONDAY, None), 2), FakeTerm())
     portfolio, none = (line["resumed_at"] for line in logged.lines() if line["event"] == "run_began")
@@ -69,7 +69,7 @@ def test_a_run_that_an_earlier_term_began_says_where_it_continues(logged: Logged
     assert none == "2026-03-02"
 
 
-def test_a_failure_that_lasts_is_one_line_in_a_term(logged: Logged) -> None:
+def test_a_lasting_failure_is_one_line_per_term(logged: Logged) -> None:
     for attempt in (1, 2, 3):
         logged.attempt(run(attempts=attempt), FakeTerm(1), StoreError("away"))
     began, failed = logged.lines()
@@ -78,17 +78,17 @@ def test_a_failure_that_lasts_is_one_line_in_a_term(logged: Logged) -> None:
     logged.attempt(run(attempts=4), FakeTerm(1), rows=2)
     assert logged.events() == ["run_done"]
     logged.attempt(run(attempts=5), FakeTerm(1), StoreError("away"))
-    assert logged.events() == ["run_began", "run_failed"], "a new failure is news again"
+    assert logged.events() == ["run_began", "run_failed"], "a new failure is logged again"
 
 
-def test_a_new_term_reports_the_beginning_again(logged: Logged) -> None:
+def test_a_new_term_logs_the_start_of_the_run_again(logged: Logged) -> None:
     logged.attempt(run(), FakeTerm(1), StoreError("away"))
     logged.attempt(run(attempts=2), FakeTerm(2), rows=1)
     assert logged.events() == ["run_began", "run_failed", "run_began", "run_done"]
 
 
 @pytest.mark.parametrize("reason", [StaleTerm("a newer term"), KeyboardInterrupt()])
-def test_a_run_that_the_end_of_the_term_interrupts_reports_it(logged: Logged, reason: BaseException) -> None:
+def test_a_run_interrupted_by_the_end_of_the_term_is_logged(logged: Logged, reason: BaseException) -> None:
     logged.attempt(run(), FakeTerm(), reason)
     _, stopped = logged.lines()
     assert (stopped["event"], stopped["seconds"], stopped["levelname"]) == ("run_stopped", 2.5, "INFO")

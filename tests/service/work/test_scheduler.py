@@ -119,7 +119,7 @@ async def test_a_day_without_a_leader_at_the_close_is_not_lost(
 @pytest.mark.parametrize(
     ("seconds", "captured_by"), [(-1, 2), (0, 2), (0.5, 2), (0.749, 2), (0.751, 1), (0.999, 1), (1, 1)]
 )
-async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_very_second(
+async def test_the_close_is_captured_once_even_if_the_leader_changes_in_that_second(
     store: Store, raw: Connection, metrics: WorkMetrics, seconds: float, captured_by: int
 ) -> None:
     """The source takes 0.75 s for the closes. A leader that stops before has asked for them and written nothing."""
@@ -139,9 +139,7 @@ async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_ver
     assert ("eod", MONDAY, "done") in await runs(raw)
 
 
-async def test_a_close_that_falls_into_a_long_catch_up_is_captured_right_after_it(
-    store: Store, metrics: WorkMetrics
-) -> None:
+async def test_a_close_during_a_long_catch_up_is_captured_right_after_it(store: Store, metrics: WorkMetrics) -> None:
     office = Office(store, metrics, CLOSE - timedelta(minutes=1), look_back=1)
     office.answer_takes = timedelta(minutes=2)
     await office.work(CLOSE + timedelta(hours=1))
@@ -150,7 +148,7 @@ async def test_a_close_that_falls_into_a_long_catch_up_is_captured_right_after_i
     assert min(when for when, day in office.asked if day == MONDAY) < CLOSE + timedelta(minutes=10)
 
 
-async def test_a_clock_set_back_does_not_put_the_next_close_off(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_clock_set_back_does_not_delay_the_next_close(store: Store, metrics: WorkMetrics) -> None:
     office = Office(store, metrics, CLOSE + timedelta(days=4), look_back=1)
     scheduler = office.scheduler()
 
@@ -175,9 +173,7 @@ async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
     ]
 
 
-async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
-    store: Store, raw: Connection, metrics: WorkMetrics
-) -> None:
+async def test_a_failed_run_is_retried_and_delays_no_other(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     office = Office(store, metrics, datetime(2026, 3, 4, 15, 0, tzinfo=UTC), look_back=2)
     office.missing = {MONDAY}
     await office.work(datetime(2026, 3, 4, 15, 0, 30, tzinfo=UTC))
@@ -186,7 +182,7 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     assert stands["snapshot", date(2026, 3, 3)] == "done"
     found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
     assert found == "2026-03-02: not today"
-    assert office.waiting == 3, "those of Monday"
+    assert office.waiting == 3, "the runs of Monday"
     assert metrics.runs_waiting._value.get() == 0, "they wait for the next leader"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
@@ -195,7 +191,9 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     assert office.waiting == 0
 
 
-async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+async def test_a_second_leader_does_not_repeat_finished_runs(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
     office = Office(store, metrics, CLOSE, look_back=2)
     await office.work(CLOSE + timedelta(minutes=1))
     asked = len(office.asked)
@@ -203,7 +201,7 @@ async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Conn
     assert len(office.asked) == asked
 
 
-async def test_a_run_that_was_done_by_hand_before_it_was_due_is_done_again_once_it_is(
+async def test_a_run_done_by_hand_before_it_was_due_is_repeated_when_it_is_due(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     """The closes that a snapshot has minutes after the bell are not official yet."""
@@ -221,7 +219,7 @@ async def test_a_run_that_was_done_by_hand_before_it_was_due_is_done_again_once_
     assert [day for at, day in office.asked if at >= due] == [MONDAY]
 
 
-async def test_a_database_that_fails_costs_time_and_not_the_term(
+async def test_a_database_failure_delays_the_run_and_does_not_end_the_term(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     office = Office(store, metrics, CLOSE, look_back=1)
@@ -239,7 +237,9 @@ async def test_a_database_that_fails_costs_time_and_not_the_term(
     assert (await store.job_runs())["eod"].session_date == MONDAY
 
 
-async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+async def test_a_failure_before_the_claim_does_not_end_the_term(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
     await raw.execute("""
         create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
         create trigger meddle before insert on job_run for each row execute function meddle();
@@ -251,8 +251,8 @@ async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Co
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
-async def test_a_leader_that_is_cut_off_reports_no_waiting_runs(store: Store, metrics: WorkMetrics) -> None:
-    """Otherwise the alert would last for as long as the task follows."""
+async def test_a_leader_that_lost_its_term_reports_no_waiting_runs(store: Store, metrics: WorkMetrics) -> None:
+    """Otherwise the alert would last while the task is a follower."""
     office = Office(store, metrics, CLOSE, look_back=2)
 
     async def lose(day: date) -> Mapping[str, str]:
@@ -273,7 +273,7 @@ async def test_a_newer_term_ends_the_work(store: Store, metrics: WorkMetrics) ->
         await office.scheduler().run(FakeTerm(4))
 
 
-async def test_followers_know_the_next_runs_too(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_follower_reports_the_next_runs(store: Store, metrics: WorkMetrics) -> None:
     scheduler = Office(store, metrics, CLOSE).scheduler()
     assert scheduler.next_runs() == {
         "eod": CLOSE + timedelta(days=1),
@@ -291,12 +291,12 @@ async def test_a_market_that_never_closes_has_a_session_each_day(
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
-async def test_a_session_that_leaves_the_look_back_unsettled_is_reported_until_it_is_settled(
+async def test_an_unsettled_session_before_the_look_back_is_reported_until_it_is_settled(
     store: Store, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
-    assert office.given_up == 0, "what was before the first is nobody's loss"
+    assert office.given_up == 0, "sessions before the first settled one do not count"
     office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: two of five sessions are caught up
     caplog.clear()
     await office.work(datetime(2026, 3, 10, 20, 10, tzinfo=UTC), token=2)
@@ -368,7 +368,7 @@ async def test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of
     assert set(due) == {None}
 
 
-async def test_by_a_clock_that_is_ahead_no_run_begins_before_its_time(
+async def test_with_a_clock_that_is_ahead_no_run_begins_early(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     office = Office(store, metrics, CLOSE - timedelta(minutes=5), look_back=1)
@@ -379,7 +379,7 @@ async def test_by_a_clock_that_is_ahead_no_run_begins_before_its_time(
     assert ("eod", MONDAY, "done") in await runs(raw)
 
 
-async def test_a_clock_that_steps_ahead_while_the_scheduler_sleeps_makes_it_miss_nothing(
+async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_no_run(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     office = Office(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)

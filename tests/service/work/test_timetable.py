@@ -36,7 +36,7 @@ def test_a_session_that_ends_at_midnight_is_settled_four_hours_later() -> None:
     assert due_at("snapshot", ALWAYS.session(date(2026, 3, 2))) == new_york("2026-03-03", "04:00")
 
 
-def test_four_in_the_morning_is_new_yorks_in_summer_and_winter() -> None:
+def test_the_snapshot_is_due_at_four_in_new_york_in_summer_and_winter() -> None:
     hours = {
         due_at("snapshot", session).astimezone(NEW_YORK).strftime("%H:%M")
         for session in ALWAYS.sessions(date(2026, 1, 1), date(2026, 12, 31))
@@ -72,7 +72,7 @@ def test_due_runs_come_oldest_first_and_none_before_its_time() -> None:
     ]
 
 
-def test_no_due_time_is_ever_passed_over() -> None:
+def test_no_due_time_is_ever_skipped() -> None:
     """Sleeping from one due time to the next meets every job of every session once."""
     for calendar in (NYSE, ALWAYS):
         now, end = new_york("2026-10-20", "12:00"), new_york("2026-12-05", "12:00")

@@ -63,7 +63,7 @@ class Market:
         )
 
     async def follow(self, ticks: int = 1, *, token: int = 1, interval: float = 30.0) -> Tracker:
-        """Track for so many ticks, under a new term."""
+        """Track for this number of ticks, under a new term."""
         tracker = self.tracker(interval=interval)
         until = self.clock.time + ticks * timedelta(seconds=interval)
         with pytest.raises(Over):
@@ -98,7 +98,7 @@ async def slots(raw: Connection, portfolio: int = 1) -> list[datetime]:
     return [row["slot"] for row in rows]
 
 
-async def test_every_tick_of_the_grid_values_every_portfolio(
+async def test_every_tick_of_the_schedule_values_every_portfolio(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2"), entry(1, "B", "1"), entry(2, "B", "0.5")])
@@ -109,7 +109,7 @@ async def test_every_tick_of_the_grid_values_every_portfolio(
     assert (await live(store)).as_of == OPEN + 2 * TICK
 
 
-async def test_the_first_tick_of_a_term_comes_at_once_and_the_next_on_the_grid(
+async def test_the_first_tick_of_a_term_is_immediate_and_the_next_on_schedule(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -122,7 +122,7 @@ async def test_the_first_tick_of_a_term_comes_at_once_and_the_next_on_the_grid(
     assert market.clock.slept[0] == 19
 
 
-async def test_a_late_tick_is_skipped_and_not_queued(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+async def test_ticks_missed_during_a_long_tick_are_skipped(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     async def slowly() -> Answer:
         await market.clock.sleep(70)
         return {"A": "10"}
@@ -146,34 +146,36 @@ async def test_a_missing_price_is_carried_forward_and_marked_stale_with_its_age(
     assert (await live(store, 2)).stale is False
 
 
-async def test_a_price_that_comes_back_is_fresh_again(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_price_that_arrives_again_is_fresh(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await Market(store, metrics, OPEN, {"A": "10"}, {}, {"A": "12"}).follow(3)
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(12), False)
 
 
 @pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "sNaN", "Infinity", "0.0000004", "1e9"])
-async def test_a_price_that_cannot_be_one_is_a_missing_one(store: Store, metrics: WorkMetrics, nonsense: str) -> None:
+async def test_an_invalid_price_counts_as_missing(store: Store, metrics: WorkMetrics, nonsense: str) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await Market(store, metrics, OPEN, {"A": "10"}, {"A": nonsense}).follow(2)
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(10), True)
 
 
-async def test_a_symbol_without_any_price_is_left_out_and_counted(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_symbol_without_any_price_is_omitted_from_the_value_and_counted(
+    store: Store, metrics: WorkMetrics
+) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "B", "1")])
     await Market(store, metrics, OPEN, {"A": "10"}).follow()
     assert ((await live(store, 1)).value, (await live(store, 1)).priced_fraction) == (Decimal(10), Decimal("0.5"))
     assert ((await live(store, 2)).value, (await live(store, 2)).priced_fraction) == (None, Decimal(0))
 
 
-async def test_a_price_that_turns_up_is_no_gain_and_no_new_high(store: Store, metrics: WorkMetrics) -> None:
+async def test_the_first_price_of_a_held_symbol_is_not_a_gain_or_a_new_high(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
     await Market(store, metrics, OPEN, {"A": "10"}, {"A": "10", "B": "90"}).follow(2)
     value = await live(store)
     assert (value.day_change, value.day_high, value.day_low) == (Decimal(0), Decimal(100), Decimal(100))
 
 
-async def test_a_purchase_is_no_gain(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_purchase_is_not_a_gain(store: Store, metrics: WorkMetrics) -> None:
     async def buying() -> Answer:
         await store.put_positions([entry(1, "A", "10", MONDAY)])
         return {"A": "11"}
@@ -215,9 +217,7 @@ async def test_open_high_low_and_change_are_reset_with_each_session(
     assert tuesday.day_change == Decimal("0.5")
 
 
-async def test_a_day_that_opens_where_the_last_one_did_has_a_high_and_a_low_of_its_own(
-    store: Store, metrics: WorkMetrics
-) -> None:
+async def test_high_and_low_are_reset_even_if_the_open_is_unchanged(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "10", "11")))
     with pytest.raises(Over):
@@ -225,20 +225,18 @@ async def test_a_day_that_opens_where_the_last_one_did_has_a_high_and_a_low_of_i
     assert await day_figures(store) == (11, 10, 11, 10, 1)
 
 
-async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day(
-    store: Store, metrics: WorkMetrics
-) -> None:
+async def test_a_price_of_the_day_before_is_not_a_high_or_low_of_the_day(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, CLOSE - TICK, {"A": "100"}, PricesUnavailable, {"A": "50"}, {"A": "51"})
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + TICK))
-    assert await day_figures(store) == (100, 100, 100, 100, 0), "nothing of today is known"
+    assert await day_figures(store) == (100, 100, 100, 100, 0), "no price of today is known"
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 3 * TICK))
     assert await day_figures(store) == (51, 50, 51, 50, 1)
 
 
-async def test_a_source_that_was_not_asked_has_not_recovered(
+async def test_a_tick_without_a_request_does_not_count_as_recovery(
     store: Store, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     """New symbols wait for their turn, so a source that fails can answer with nothing between two failures."""
@@ -276,7 +274,7 @@ async def test_the_first_trade_of_the_day_resets_high_and_low_once(store: Store,
     assert await day_figures(store) == (102, 100, 102, 102, 2)
 
 
-async def test_high_and_low_are_of_the_positions_held_now(store: Store, metrics: WorkMetrics) -> None:
+async def test_high_and_low_are_for_the_positions_held_now(store: Store, metrics: WorkMetrics) -> None:
     """A purchase is not a new high, and the value of an empty portfolio is not the low of what is bought."""
 
     async def buying() -> Answer:
@@ -290,7 +288,7 @@ async def test_high_and_low_are_of_the_positions_held_now(store: Store, metrics:
     assert (emptied.day_high, emptied.day_low) == (Decimal(33), Decimal("31.5"))
 
 
-async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(
+async def test_an_answer_with_an_older_price_is_ignored_and_is_not_a_failure(
     store: Store, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -305,9 +303,9 @@ async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(
     assert not (await live(store)).stale
     await market.follow(2, token=3)
     value = await live(store)
-    assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "it has grown old"
+    assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "the price is old by now"
     gauges = (metrics.carried, metrics.stale, metrics.held)
-    assert [gauge._value.get() for gauge in gauges] == [0, 1, 1], "no failure shows a source that stands still"
+    assert [gauge._value.get() for gauge in gauges] == [0, 1, 1], "old prices are not failures"
 
 
 @pytest.mark.parametrize(("beyond", "stale"), [(timedelta(), False), (timedelta.resolution, True)])
@@ -320,7 +318,7 @@ async def test_a_price_is_stale_once_it_is_older_than_the_limit(
     assert (await live(store)).stale is stale
 
 
-async def test_a_term_that_loads_beyond_the_close_writes_nothing(
+async def test_a_term_that_loads_positions_until_after_the_close_writes_nothing(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -333,7 +331,7 @@ async def test_a_term_that_loads_beyond_the_close_writes_nothing(
     assert (counted(metrics, "written"), counted(metrics, "skipped")) == (0, 1)
 
 
-async def test_a_term_that_loads_for_long_begins_with_the_tick_of_that_moment(
+async def test_a_term_that_loads_positions_slowly_begins_with_the_present_tick(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -341,10 +339,10 @@ async def test_a_term_that_loads_for_long_begins_with_the_tick_of_that_moment(
     loading_for(40, market, monkeypatch)
     await market.follow(3)
     assert await slots(raw) == [OPEN + TICK, OPEN + 2 * TICK]
-    assert counted(metrics, "skipped") == 1, "that of the opening"
+    assert counted(metrics, "skipped") == 1, "the tick of the opening"
 
 
-async def test_a_term_that_loads_across_midnight_writes_nothing_from_the_positions_of_the_day_before(
+async def test_a_term_that_loads_across_midnight_does_not_use_yesterdays_positions(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "A", "5", TUESDAY)])
@@ -369,7 +367,7 @@ def loading_for(seconds: float, market: Market, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(market.store, "load_positions", slow)
 
 
-async def test_prices_that_come_after_the_close_are_none_of_the_session(
+async def test_prices_that_arrive_after_the_close_do_not_count_for_the_session(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def slowly() -> Answer:
@@ -384,7 +382,7 @@ async def test_prices_that_come_after_the_close_are_none_of_the_session(
     assert (counted(metrics, "written"), counted(metrics, "skipped")) == (1, 1)
 
 
-async def test_the_days_figures_outlive_a_change_of_leader(store: Store, metrics: WorkMetrics) -> None:
+async def test_the_days_open_high_and_low_survive_a_change_of_leader(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, OPEN, *({"A": price} for price in ("10", "14", "9", "12")))
     await market.follow(2)
@@ -417,7 +415,7 @@ async def test_a_price_source_that_fails_or_hangs_does_not_end_the_term(
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(11), False)
 
 
-async def test_a_database_that_fails_costs_ticks_and_not_the_term(
+async def test_a_database_failure_costs_ticks_and_not_the_term(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def breaking() -> Answer:
@@ -437,7 +435,7 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
     assert (await live(store)).value == 12
 
 
-async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
+async def test_after_a_failed_tick_the_prices_are_those_in_the_database(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     """A tick in lanes commits its prices first. If the database then fails, they are newer than those in memory."""
@@ -470,7 +468,7 @@ async def test_a_second_tick_in_a_slot_replaces_its_points(store: Store, raw: Co
     assert [tuple(point) for point in await raw.fetch(query, OPEN)] == [(UUID(int=1), 11, 2), (UUID(int=2), 22, 2)]
 
 
-async def test_a_second_point_of_a_slot_is_as_stale_and_as_covered_as_the_second_tick(
+async def test_a_second_tick_in_a_slot_replaces_stale_and_priced_fraction(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2"), entry(1, "B", "2")])
@@ -481,7 +479,7 @@ async def test_a_second_point_of_a_slot_is_as_stale_and_as_covered_as_the_second
     assert (tuple(first or ()), tuple(await raw.fetchrow(query, OPEN) or ())) == ((Decimal("0.5"), False), (1, True))
 
 
-async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
+async def test_a_newer_term_ends_the_work_and_rolls_the_tick_back(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def lose() -> Answer:
@@ -523,7 +521,7 @@ async def test_a_term_that_ends_while_values_are_computed_writes_nothing(
     assert await slots(raw) == []
 
 
-async def test_nothing_happens_outside_of_sessions(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+async def test_there_is_no_tick_outside_of_sessions(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     friday_evening = datetime(2026, 2, 27, 21, 0, tzinfo=UTC)
     market = Market(store, metrics, friday_evening, {"A": "10"})
@@ -532,7 +530,7 @@ async def test_nothing_happens_outside_of_sessions(store: Store, raw: Connection
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + TICK))
     assert await slots(raw) == [OPEN]
-    assert max(market.clock.slept) <= 60, "a clock that is set meanwhile is noticed"
+    assert max(market.clock.slept) <= 60, "a new time of the clock is noticed within a minute"
 
 
 async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
@@ -585,7 +583,7 @@ async def test_positions_count_from_the_day_they_are_valid(store: Store, metrics
     assert market.prices.asked == [{"A"}]
 
 
-async def test_old_days_of_the_course_are_dropped(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+async def test_old_days_of_intraday_points_are_dropped(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, OPEN - timedelta(days=35), {"A": "10"})
     await market.follow(1)
@@ -594,7 +592,7 @@ async def test_old_days_of_the_course_are_dropped(store: Store, raw: Connection,
     assert await slots(raw) == [OPEN]
 
 
-async def test_the_course_of_thirty_days_is_kept(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+async def test_thirty_days_of_intraday_points_are_kept(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     thursday = OPEN + timedelta(days=3)
     days = [thursday - timedelta(days=age) for age in (31, 30, 0)]
@@ -604,7 +602,7 @@ async def test_the_course_of_thirty_days_is_kept(store: Store, raw: Connection, 
     assert await slots(raw) == days[1:]
 
 
-async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
+async def test_old_days_that_a_reader_locks_are_dropped_later_and_delay_no_tick(
     migrated: str, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The wait is shorter than for another statement, because readers of the day's course wait behind it."""
@@ -628,7 +626,7 @@ async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_every_row_is_what_decimals_give_tick_by_tick(
+async def test_every_row_of_every_tick_equals_the_decimal_reference(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Two days of 2,000 portfolios in two lanes: empty, short and unpriced ones, and changes between ticks.
@@ -688,12 +686,12 @@ async def test_every_row_is_what_decimals_give_tick_by_tick(
     assert compared == len(portfolios) * (3 + 5)
 
 
-async def test_no_portfolios_at_all_is_a_quiet_tick(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_tick_without_portfolios_succeeds(store: Store, metrics: WorkMetrics) -> None:
     tracker = await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
     assert tracker.last_run == OPEN
 
 
-async def test_a_splits_jump_is_taken_as_it_is_and_reported(
+async def test_a_price_jump_like_a_split_is_used_unchanged_and_reported(
     store: Store, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
@@ -726,7 +724,7 @@ async def test_the_positions_are_loaded_before_the_market_opens(
     assert (await live(store)).value == 50
 
 
-async def test_while_positions_are_loaded_it_is_said_how_far_that_has_come(
+async def test_the_tracker_reports_its_progress_while_it_loads_positions(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])

@@ -41,7 +41,7 @@ async def test_a_tick_values_each_of_many_portfolios_and_notifies_once(
 
 @pytest.mark.parametrize("portfolios_per_lane", [100, 3])
 @pytest.mark.parametrize(("points_per_tick", "longest_turn"), [(4, 10), (1, 2)])
-async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
+async def test_many_portfolios_get_their_intraday_points_in_turns(
     store: Store,
     raw: Connection,
     metrics: WorkMetrics,
@@ -147,7 +147,7 @@ async def test_a_block_is_valued_while_the_server_receives_the_block_before_it(
 
     async def watch() -> None:
         while await raw.fetchval("select sum(bytes_processed) from pg_stat_progress_copy") != copied:
-            pass  # each query takes its time
+            pass  # each query takes a moment
         received.set()
 
     monkeypatch.setattr(tracking, "value_block", beside_the_copy)
