@@ -65,7 +65,7 @@ async def answered(sidecar: Served, line: bytes, headers: list[bytes]) -> tuple[
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-async def test_a_page_is_refused_on_every_route(sidecar: Served, redis: Redis, headers: list[bytes]) -> None:
+async def test_a_web_page_is_refused_on_every_route(sidecar: Served, redis: Redis, headers: list[bytes]) -> None:
     for method, path in REQUESTS:
         status, body = await answered(sidecar, f"{method} {path} HTTP/1.1".encode(), headers)
         assert status == 403, (method, path, body)
@@ -79,7 +79,7 @@ async def test_a_page_is_refused_on_every_route(sidecar: Served, redis: Redis, h
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-async def test_a_page_is_refused_after_the_first_answer_too(sidecar: Served, headers: list[bytes]) -> None:
+async def test_a_web_page_is_refused_on_the_fast_path(sidecar: Served, headers: list[bytes]) -> None:
     """The listener then answers questions without the application, which refuses pages."""
     await sidecar.lead()
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
@@ -111,13 +111,13 @@ async def test_a_program_of_the_task_is_answered_on_every_route(sidecar: Served,
         (b"CONNECT example.com:443 HTTP/1.1", 403),
     ],
 )
-async def test_the_host_of_a_requests_target_has_to_be_the_loopback_too(
+async def test_a_request_target_with_a_host_that_is_not_loopback_is_refused(
     sidecar: Served, line: bytes, status: int
 ) -> None:
     assert (await answered(sidecar, line, [b"Host: localhost:4040"]))[0] == status
 
 
-async def test_a_probe_may_omit_the_host_and_a_resign_may_not(sidecar: Served) -> None:
+async def test_a_probe_may_omit_the_host_header_but_a_resign_may_not(sidecar: Served) -> None:
     assert (await answered(sidecar, b"GET /healthz HTTP/1.0", []))[0] == 200
     assert (await answered(sidecar, b"GET /is-leader/tracker HTTP/1.0", []))[0] == 200
     assert (await answered(sidecar, b"GET /healthz HTTP/1.0", [b"Origin: http://localhost"]))[0] == 403

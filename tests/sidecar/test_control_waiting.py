@@ -58,7 +58,7 @@ async def test_a_request_is_held_until_the_lease_changes(sidecar: Served, redis:
 
 
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=2.0, call_limit=5.0))
-async def test_the_first_answer_of_a_new_term_is_a_held_one(sidecar: Served, redis: Redis) -> None:
+async def test_a_held_request_gets_the_first_answer_of_a_new_term(sidecar: Served, redis: Redis) -> None:
     async def is_held() -> None:
         version = await follow(sidecar, redis)
         sent_at = elapsed()
@@ -82,7 +82,7 @@ async def test_a_request_with_another_version_is_answered_at_once(sidecar: Serve
         await sidecar.get("/is-leader/tracker")
 
 
-async def test_without_a_change_a_request_is_held_as_long_as_it_wishes(sidecar: Served, redis: Redis) -> None:
+async def test_without_a_change_a_request_is_held_for_its_whole_wait(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     began = elapsed()
     answer = await sidecar.get("/is-leader/tracker", wait=0.3, version=version)
@@ -105,7 +105,7 @@ async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar:
 
 
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=2.0, call_limit=5.0))
-async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_it_is_over(
+async def test_a_client_refused_because_of_another_clients_grant_is_answered_once_that_grant_ends(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its version is that of the term that the other client was granted, and nothing else will change it."""
@@ -137,7 +137,7 @@ async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_i
 
 @pytest.mark.slow
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=3.0, call_limit=5.0))
-async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
+async def test_a_leader_whose_client_only_holds_requests_keeps_leading(sidecar: Served) -> None:
     """For longer than the demand of one question lasts; the term is renewed all the while."""
 
     async def leads_on() -> None:
@@ -153,7 +153,7 @@ async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
     await undisturbed(leads_on, bears=1.0)
 
 
-async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redis: Redis) -> None:
+async def test_a_request_for_all_leases_is_held_until_any_lease_changes(sidecar: Served, redis: Redis) -> None:
     for name in KEYS:
         await follow(sidecar, redis, name)
     version = (await sidecar.get("/is-leader"))["version"]
@@ -167,7 +167,7 @@ async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redi
 
 
 @timed(PATIENT)
-async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, redis: Redis) -> None:
+async def test_a_resign_answers_held_requests_and_releases_at_once(sidecar: Served, redis: Redis) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
     await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
@@ -179,7 +179,7 @@ async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, 
     assert await sidecar.state() == "waiting", "the held request no longer counted as demand"
 
 
-async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: Served) -> None:
+async def test_after_a_resign_the_sidecar_does_not_campaign_for_a_second(sidecar: Served) -> None:
     await sidecar.lead()
     resigned_at = elapsed()
     await sidecar.resign()
@@ -188,7 +188,7 @@ async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: 
 
 
 @timed(FORGETFUL)
-async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: Served, redis: Redis) -> None:
+async def test_a_client_that_disconnects_during_a_held_request_leaves_no_demand(sidecar: Served, redis: Redis) -> None:
     async def held_back() -> asyncio.Task[dict[str, Any]]:
         version = await follow(sidecar, redis)
         held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
@@ -206,13 +206,13 @@ async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: 
 
 
 @timed(QUICK)
-async def test_a_silent_clients_lease_is_given_up_when_its_grant_has_run_out(sidecar: Served, redis: Redis) -> None:
+async def test_the_lease_of_a_silent_client_is_released_when_its_grant_ends(sidecar: Served, redis: Redis) -> None:
     await sidecar.lead()
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
     assert await sidecar.state() == "waiting"
 
 
-async def test_a_drain_answers_who_waits(sidecar: Served) -> None:
+async def test_a_drain_answers_held_requests(sidecar: Served) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
     await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
@@ -221,7 +221,7 @@ async def test_a_drain_answers_who_waits(sidecar: Served) -> None:
     assert (answer["is_leader"], answer["state"]) == (False, "draining")
 
 
-async def test_versions_never_come_back_after_a_restart(redis_server: RedisServer, redis: Redis) -> None:
+async def test_a_version_is_never_repeated_after_a_restart(redis_server: RedisServer, redis: Redis) -> None:
     seen: set[str] = set()
     for _ in range(3):
         async with served(redis_server) as sidecar:
@@ -231,7 +231,7 @@ async def test_versions_never_come_back_after_a_restart(redis_server: RedisServe
             seen |= now
 
 
-async def test_many_that_wait_are_all_answered(sidecar: Served, redis: Redis) -> None:
+async def test_many_held_requests_are_all_answered(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     held = [asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version)) for _ in range(50)]
     await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 50)
@@ -242,9 +242,7 @@ async def test_many_that_wait_are_all_answered(sidecar: Served, redis: Redis) ->
     assert sidecar.candidate._leases["tracker"]._demand.holds == 0
 
 
-async def test_a_sidecar_with_nothing_to_do_sleeps(
-    sidecar: Served, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_idle_sidecar_sleeps(sidecar: Served, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     version = await follow(sidecar, redis)
     rounds = 0
     lease = sidecar.candidate._leases["tracker"]

@@ -81,7 +81,7 @@ async def campaigning(askers: list[Asker]) -> AsyncIterator[None]:
 
 
 @pytest.mark.slow
-async def test_the_guide_s_candidate_and_our_sidecars_exclude_each_other_and_each_gets_its_turn(
+async def test_the_guides_candidate_and_sidecars_never_lead_together_and_each_gets_its_turn(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:

@@ -44,7 +44,7 @@ def check_lines(output: str, lines: int | None = None) -> None:
 
 
 @hostile
-def test_no_command_prints_a_holder_or_a_token_as_it_is(redis: Redis, run: Run, text: str | bytes) -> None:
+def test_every_command_escapes_holders_and_tokens(redis: Redis, run: Run, text: str | bytes) -> None:
     redis.set(KEY, text)
     redis.hset(FENCE, mapping={"token": text, "holder": text})
     status, said, _ = run("leaders")
@@ -65,7 +65,7 @@ def test_no_command_prints_a_holder_or_a_token_as_it_is(redis: Redis, run: Run, 
     check_lines(said, lines=1)
 
 
-def test_a_terminal_that_knows_ascii_only_ends_no_command(redis: Redis, redis_server: RedisServer) -> None:
+def test_commands_work_on_an_ascii_terminal(redis: Redis, redis_server: RedisServer) -> None:
     redis.set(KEY, "größer")
     environment = os.environ | {"REDIS_URL": redis_server.url, "PYTHONIOENCODING": "ascii"}
     words = [sys.executable, "-m", "sidecar", "leaders"]
@@ -75,7 +75,7 @@ def test_a_terminal_that_knows_ascii_only_ends_no_command(redis: Redis, redis_se
 
 
 @hostile
-def test_a_word_of_the_command_line_is_no_more_than_a_word(run: Run, text: str | bytes) -> None:
+def test_a_hostile_argument_is_refused_in_one_line(run: Run, text: str | bytes) -> None:
     word = text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
     for words in ([word], ["enable", word], ["disable", LEASE, word], ["fence", LEASE, word]):
         status, said, complained = run(*words)
@@ -86,11 +86,11 @@ def test_a_word_of_the_command_line_is_no_more_than_a_word(run: Run, text: str |
 @pytest.mark.parametrize(
     "answer", ["HTTP/1.1 200 \x1b[2J\r\n\r\n{", "\x1b[2J\r\n\r\n", "HTTP/1.1 500 \x1b\r\n\r\n", "", "{"]
 )
-async def test_what_is_no_sidecar_is_one_line_of_status(run: Run, answer: str) -> None:
+async def test_status_reports_a_listener_that_is_not_a_sidecar_in_one_line(run: Run, answer: str) -> None:
     await _status_of(run, answer.encode("latin-1"), status=1)
 
 
-async def test_status_is_json_without_a_control_character_and_not_of_any_length(run: Run) -> None:
+async def test_status_is_json_of_bounded_length_without_control_characters(run: Run) -> None:
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     said = await _status_of(
         run, head + json.dumps({"holder": "a\x1b\x7f\u202e\n"}, ensure_ascii=False).encode(), status=0
@@ -118,14 +118,14 @@ async def _status_of(run: Run, answer: bytes, *, status: int) -> str:
 
 
 @hostile
-def test_an_error_of_the_server_is_one_line(text: str | bytes) -> None:
+def test_an_error_of_the_redis_server_is_one_line(text: str | bytes) -> None:
     word = text.decode(errors="replace") if isinstance(text, bytes) else text
     for error in (ValueError(word), OSError(word), ConnectionError(word)):
         failure = failure_of(error, may_execute=False, keys=[word], channels=[word])
         check_lines(failure.text, lines=1)
 
 
-def test_an_error_of_our_own_that_ends_the_sidecar_is_logged_and_not_printed_as_it_is() -> None:
+def test_an_internal_error_that_ends_the_sidecar_is_logged_and_escaped() -> None:
     code = f"""
 import sidecar.run, sidecar.telemetry, sidecar.__main__
 def run(environment, ignored):
@@ -143,7 +143,7 @@ raise SystemExit(sidecar.__main__.main([]))
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_a_sidecar_s_log_and_status_hold_no_text_as_it_is(
+async def test_the_log_and_the_status_of_a_sidecar_escape_text_from_redis(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, form: str
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-1", **SMALL | {"LOG_FORMAT": form, "REQUIRE_CLIENT": "false"})

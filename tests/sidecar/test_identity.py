@@ -53,21 +53,21 @@ async def metadata(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Metadata]:
     await runner.cleanup()
 
 
-async def test_it_is_the_ecs_task_s_id_read_once(metadata: Metadata) -> None:
+async def test_the_instance_id_is_the_ecs_task_id_read_once(metadata: Metadata) -> None:
     assert await instance_id(None, metadata.url, Lookups()) == "158d1c8083dd49d6b527399fd6414f5c"
     assert metadata.asked == 1
 
 
-async def test_a_given_id_wins_and_nothing_is_read(metadata: Metadata) -> None:
+async def test_a_configured_instance_id_is_used_without_reading_metadata(metadata: Metadata) -> None:
     assert await instance_id("me", metadata.url, Lookups()) == "me"
     assert metadata.asked == 0
 
 
-async def test_outside_ecs_it_is_made_up_and_never_twice_the_same() -> None:
+async def test_outside_ecs_the_instance_id_is_random_and_unique() -> None:
     assert await instance_id(None, None, Lookups()) != await instance_id(None, None, Lookups())
 
 
-async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(metadata: Metadata) -> None:
+async def test_metadata_that_arrives_in_pieces_is_read_completely(metadata: Metadata) -> None:
     whole = json.dumps(TASK | {"Containers": ["x" * 4000]}).encode()
 
     async def in_pieces(request: web.Request) -> web.StreamResponse:
@@ -137,7 +137,7 @@ NO_ARN = [None, 5, "", "arn:task/", "arn:task/of two words", "arn:task/line\n", 
 @pytest.mark.parametrize(
     "answer", [never, throttled, page, without_arn, a_list, cut_short, without_end, *map(of_arn, NO_ARN)]
 )
-async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
+async def test_unreadable_metadata_is_logged_and_a_random_id_is_used(
     metadata: Metadata,
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
     caplog: pytest.LogCaptureFixture,

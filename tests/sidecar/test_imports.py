@@ -61,7 +61,7 @@ async def settings_of(kind: str, folder: Path, server: RedisServer) -> AsyncIter
 
 
 @pytest.mark.parametrize("kind", OPTIONAL)
-async def test_nothing_of_a_kind_that_is_not_used_is_imported(
+async def test_no_module_of_an_unused_kind_is_imported(
     tmp_path: Path, redis_of_its_own: RedisServer, kind: str
 ) -> None:
     with client_of(redis_of_its_own) as redis:  # accepts an AWS token, too
@@ -79,7 +79,7 @@ async def test_nothing_of_a_kind_that_is_not_used_is_imported(
     assert [name for name in sorted(loaded) if re.match(NEVER, name)] == []
 
 
-def test_every_module_of_the_package_is_for_all_kinds_or_listed() -> None:
+def test_every_module_is_needed_by_all_kinds_or_listed_under_its_kind() -> None:
     """A new module has to be put into a list."""
     package = ROOT / "sidecar/redis"
     listed = set[str]().union(*OPTIONAL.values())
@@ -96,7 +96,7 @@ async def _leads(sidecar: Sidecar) -> bool:
     return bool(shown) and all(lease["is_leader"] for lease in shown["leases"].values())
 
 
-def test_what_the_imports_made_is_not_searched_for_garbage() -> None:
+def test_objects_from_imports_are_exempt_from_garbage_collection() -> None:
     """Each such search took a tenth of the start."""
     program = (
         "import gc, sidecar.__main__, sidecar.run\n"

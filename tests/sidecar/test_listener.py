@@ -39,7 +39,7 @@ async def answers(url: str) -> bool:
     return False
 
 
-async def test_strangers_have_a_limited_number_of_connections_and_the_client_is_still_answered(
+async def test_external_connections_are_limited_and_the_client_is_still_answered(
     redis_server: RedisServer,
 ) -> None:
     """Otherwise a peer at the metrics could use up the file descriptors, and the client would lose the lead."""
@@ -63,7 +63,7 @@ async def test_strangers_have_a_limited_number_of_connections_and_the_client_is_
 
 
 @pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
-async def test_a_strangers_connection_on_which_no_whole_header_comes_is_closed_and_the_clients_is_not(
+async def test_an_external_connection_without_a_complete_header_is_closed_and_the_clients_connection_stays_open(
     before: bytes, redis_server: RedisServer
 ) -> None:
     async with (
@@ -81,7 +81,7 @@ async def test_a_strangers_connection_on_which_no_whole_header_comes_is_closed_a
 
 
 @pytest.mark.slow
-async def test_half_headers_of_one_peer_do_not_keep_another_from_the_metrics(redis_server: RedisServer) -> None:
+async def test_incomplete_headers_of_one_peer_do_not_block_metrics_for_another_peer(redis_server: RedisServer) -> None:
     async with served(redis_server) as sidecar, AsyncExitStack() as stack:
         strange = [await stack.enter_async_context(connected(sidecar.metrics_url, "127.0.0.2")) for _ in range(64)]
         for _, writer in strange:

@@ -142,7 +142,7 @@ def logged(process: Process, message: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("one", [STEADY | {"GRANT_TTL": "3"}], ids=["3 s"], indirect=True)
-async def test_sigterm_waits_for_the_last_grant_then_deletes_the_key_and_exits_0(one: Asker, redis: Redis) -> None:
+async def test_sigterm_waits_for_the_last_grant_deletes_the_key_and_exits_with_0(one: Asker, redis: Redis) -> None:
     await lead(one)
     held = asyncio.create_task(one.ask(wait="5", version=one.last["version"]))
     await asyncio.sleep(0)
@@ -168,14 +168,14 @@ async def test_sigterm_after_a_resign_does_not_wait(leader: Asker, redis: Redis)
 
 
 @pytest.mark.parametrize("one", [SMALL | {"LEASE_TTL": "60"}], ids=["a lease of 60 s"], indirect=True)
-async def test_sigterm_with_redis_frozen_ends_within_its_bound(leader: Asker, server: RedisServer) -> None:
+async def test_sigterm_ends_within_its_bound_while_redis_is_frozen(leader: Asker, server: RedisServer) -> None:
     server.pause()
     began = time.monotonic()
     assert leader.sidecar.stop(signal.SIGTERM) == 0
     assert time.monotonic() - began < 0.6 + 3 * 0.7 + 15  # grant, three calls, and the machine's own slowness
 
 
-async def test_a_killed_sidecar_that_is_restarted_takes_its_term_up_again(leader: Asker, redis: Redis) -> None:
+async def test_a_sidecar_restarted_after_a_kill_adopts_its_term(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     leader.sidecar.stop(signal.SIGKILL)
     assert redis.expire(key(leader), 60)  # however long this machine takes to start it
@@ -186,7 +186,7 @@ async def test_a_killed_sidecar_that_is_restarted_takes_its_term_up_again(leader
 
 
 @timed
-async def test_the_first_answer_of_a_sidecar_frozen_past_its_deadline_is_no(one: Asker) -> None:
+async def test_a_sidecar_frozen_past_its_deadline_does_not_report_leadership(one: Asker) -> None:
     await lead(one)
     one.sidecar.send(signal.SIGSTOP)
     lead_until = elapsed() + 3
@@ -196,7 +196,7 @@ async def test_the_first_answer_of_a_sidecar_frozen_past_its_deadline_is_no(one:
     assert (await asking)["is_leader"] is False
 
 
-async def test_disabled_stops_at_once_nobody_leads_until_it_ends_and_then_somebody_does(
+async def test_a_disable_stops_the_leader_at_once_and_the_election_continues_after_it_ends(
     leader: Asker, redis: Redis
 ) -> None:
     redis.set(key(leader), "DISABLED", ex=60)
@@ -209,14 +209,14 @@ async def test_disabled_stops_at_once_nobody_leads_until_it_ends_and_then_somebo
     assert leader.believes[0][0] - began >= 1.5
 
 
-async def test_a_deleted_key_heals_under_a_newer_token(leader: Asker, redis: Redis) -> None:
+async def test_a_deleted_key_is_acquired_again_with_a_newer_token(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     redis.delete(key(leader))
     await eventually(lambda: (leader.last.get("token") or 0) > token)
     await eventually(lambda: redis.get(key(leader)) == "task-a")
 
 
-async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
+async def test_the_watch_notices_a_disable_at_once(
     server: RedisServer, redis: Redis, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     """The heartbeat is 20 s: only the watch can have told. The best of some, since a machine may be busy."""
@@ -253,7 +253,7 @@ async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
 
 
 @pytest.mark.parametrize("one", [FORGETFUL], ids=["forgetful"], indirect=True)
-async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(one: Asker, redis: Redis) -> None:
+async def test_a_client_that_dies_during_a_held_request_leaves_no_demand(one: Asker, redis: Redis) -> None:
     async def is_in(state: str) -> bool:
         return bool((await one.status())["state"] == state)
 
@@ -279,7 +279,7 @@ async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(on
     ("setting", "value", "field", "word"),
     [("FAILOVER_GUARD", "true", "state", "guarded"), ("MIN_REPLICAS", "1", "trouble", "fewer replicas")],
 )
-async def test_what_keeps_a_lease_safe_is_in_force_where_it_is_set(
+async def test_the_failover_guard_and_min_replicas_apply_when_they_are_set(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, setting: str, value: str, field: str, word: str
 ) -> None:
     """The server has only just been started, and has no replica."""
@@ -297,7 +297,7 @@ async def test_what_keeps_a_lease_safe_is_in_force_where_it_is_set(
         await eventually(told)
 
 
-async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(leader: Asker, redis: Redis) -> None:
+async def test_each_transition_is_logged_once_in_the_guides_words_with_fields(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     redis.set(key(leader), "someone-else", ex=60)
     await eventually(lambda: not leader.last["is_leader"])
@@ -312,7 +312,7 @@ async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(lead
     assert began["time"].endswith("Z")
 
 
-async def test_the_health_check_is_silent_and_says_what_is(one: Asker) -> None:
+async def test_the_health_check_prints_nothing_and_exits_with_the_health(one: Asker) -> None:
     def check() -> subprocess.CompletedProcess[bytes]:
         words = [sys.executable, "-m", "sidecar", "healthcheck"]
         return subprocess.run(words, env=one.sidecar.environment, capture_output=True, check=False, timeout=60)
@@ -328,7 +328,7 @@ async def test_the_health_check_is_silent_and_says_what_is(one: Asker) -> None:
     assert (gone.returncode, gone.stdout, gone.stderr) == (1, b"", b"")
 
 
-async def test_a_sigterm_that_comes_during_the_start_ends_it_as_any_other(server: RedisServer, tmp_path: Path) -> None:
+async def test_a_sigterm_during_the_start_ends_the_sidecar(server: RedisServer, tmp_path: Path) -> None:
     """The first process of a container does not get one that it has not asked for: it would run on until SIGKILL."""
     asked = asyncio.Event()
 
@@ -351,7 +351,7 @@ def _url(server: asyncio.Server) -> str:
     return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_without_a_client_to_require_it_leads_unasked(
+async def test_without_require_client_a_sidecar_leads_without_a_request(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     sidecar = RealSidecar(tmp_path, server, "task-a", REQUIRE_CLIENT="false", **SMALL)
@@ -415,7 +415,7 @@ Act = Callable[[RedisServer, Redis, Asker], None]
     ],
 )
 @timed
-async def test_what_is_wrong_with_redis_is_reported_is_not_unhealthy_and_is_recovered_from(
+async def test_a_redis_fault_is_reported_keeps_the_sidecar_healthy_and_ends_with_recovery(
     leader: Asker, server: RedisServer, redis: Redis, harm: Act, heal: Act, word: str
 ) -> None:
     if word == "oom":  # a renewal needs no memory: only a new term is refused
@@ -444,7 +444,7 @@ async def test_what_is_wrong_with_redis_is_reported_is_not_unhealthy_and_is_reco
 
 
 @pytest.mark.slow
-async def test_two_sidecars_never_both_lead_while_one_after_the_other_is_restarted(
+async def test_two_sidecars_never_both_lead_during_rolling_restarts(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     askers = [Asker(RealSidecar(tmp_path, server, name, **SMALL), session) for name in ("task-a", "task-b")]

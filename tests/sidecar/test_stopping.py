@@ -59,7 +59,9 @@ async def ends_in_time(sidecar: RealSidecar) -> None:
         assert word not in sidecar.output, sidecar.output
 
 
-async def test_while_lookups_hang(redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> None:
+async def test_sigterm_ends_the_sidecar_while_lookups_hang(
+    redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
     hanging = sidecar(tmp_path, redis_server, REDIS_URL="", REDIS_HOST="hangs.test")
     hanging._arguments = ["-c", HANGING_LOOKUPS]
     with ended(hanging):
@@ -72,7 +74,9 @@ async def test_while_lookups_hang(redis_server: RedisServer, tmp_path: Path, ses
         await ends_in_time(hanging)
 
 
-async def test_while_the_lookup_of_the_metadata_endpoint_hangs(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_sigterm_ends_the_sidecar_while_the_lookup_of_the_metadata_endpoint_hangs(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
     hanging = sidecar(
         tmp_path, redis_server, INSTANCE_ID="", ECS_CONTAINER_METADATA_URI_V4="http://hangs.test/v4/container"
     )
@@ -83,7 +87,9 @@ async def test_while_the_lookup_of_the_metadata_endpoint_hangs(redis_server: Red
         await ends_in_time(hanging)
 
 
-async def test_while_the_metadata_endpoint_hangs(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_sigterm_ends_the_sidecar_while_the_metadata_endpoint_hangs(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}/v4/container"
         hanging = sidecar(tmp_path, redis_server, INSTANCE_ID="", ECS_CONTAINER_METADATA_URI_V4=uri)
@@ -94,7 +100,7 @@ async def test_while_the_metadata_endpoint_hangs(redis_server: RedisServer, tmp_
             connected.close()
 
 
-async def test_while_connecting_hangs(
+async def test_sigterm_ends_the_sidecar_while_connecting_hangs(
     redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     with ExitStack() as opened, socket.socket() as listener:
@@ -114,7 +120,7 @@ async def test_while_connecting_hangs(
 
 
 @pytest.mark.parametrize("leads", [True, False])
-async def test_while_redis_answers_nothing(
+async def test_sigterm_ends_the_sidecar_while_redis_does_not_answer(
     redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, leads: bool
 ) -> None:
     async with Proxy(redis_server.port) as proxy:

@@ -91,7 +91,7 @@ def test_an_answer_that_breaks_the_contract_is_unknown(lie: str) -> None:
         parse(LIES[lie], NAME, 100.0)
 
 
-def test_an_answer_that_keeps_to_the_contract_is_taken() -> None:
+def test_an_answer_that_keeps_the_contract_is_accepted() -> None:
     answer = parse(json.dumps(GRANT | {"more": "fields"}).encode(), NAME, 100.0)
     assert (answer.token, answer.deadline, answer.instance_id) == (7, 105.0, "task-a")
     answer = parse(json.dumps(GRANT | {"expires_in": 60}).encode(), NAME, 100.0)
@@ -191,7 +191,7 @@ async def campaigning(url: str, work: Work, *, stop_before: float = 0.5) -> Asyn
 
 @pytest.mark.parametrize("kind", HOSTILE)
 @on_the_clock(bears=0.5)
-async def test_a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered(
+async def test_a_hostile_sidecar_makes_no_client_lead_and_gets_few_requests(
     sidecar: FakeSidecar, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await sidecar.elect(7)
@@ -216,9 +216,7 @@ async def test_a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered(
 
 @pytest.mark.parametrize("kind", HOSTILE)
 @on_the_clock(bears=0.5)
-async def test_a_sidecar_that_turns_hostile_has_the_work_ended_within_the_grant(
-    sidecar: FakeSidecar, kind: str
-) -> None:
+async def test_work_ends_within_the_grant_when_the_sidecar_turns_hostile(sidecar: FakeSidecar, kind: str) -> None:
     sidecar.grant = 3.0
     work = Work(sidecar.events)
     async with campaigning(sidecar.url, work, stop_before=0.75):
@@ -233,7 +231,7 @@ async def test_a_sidecar_that_turns_hostile_has_the_work_ended_within_the_grant(
 
 @pytest.mark.parametrize("version", ["the same", "another each time"])
 @pytest.mark.parametrize("leads", [True, False])
-async def test_a_sidecar_that_ignores_wait_is_not_hammered(sidecar: FakeSidecar, version: str, leads: bool) -> None:
+async def test_a_sidecar_that_ignores_wait_gets_few_requests(sidecar: FakeSidecar, version: str, leads: bool) -> None:
     if leads:
         await sidecar.elect(7)
 
@@ -251,7 +249,7 @@ async def test_a_sidecar_that_ignores_wait_is_not_hammered(sidecar: FakeSidecar,
         assert lead.is_leader == leads
 
 
-async def test_a_sidecar_that_gives_and_takes_at_once_is_not_hammered(sidecar: FakeSidecar) -> None:
+async def test_a_sidecar_that_grants_and_revokes_at_once_gets_few_requests(sidecar: FakeSidecar) -> None:
     async def flicker(request: web.Request) -> web.StreamResponse:
         token = len(sidecar.polls)
         if token % 2:
@@ -268,7 +266,7 @@ async def test_a_sidecar_that_gives_and_takes_at_once_is_not_hammered(sidecar: F
 
 
 @on_the_clock(bears=0.5)
-async def test_after_a_failure_an_answer_at_once_is_asked_for(sidecar: FakeSidecar) -> None:
+async def test_the_first_request_after_a_failure_does_not_wait(sidecar: FakeSidecar) -> None:
     work = Work([])
     async with campaigning(sidecar.url, work) as lead:
         await eventually(lambda: len(sidecar.polls) == 2)
@@ -283,7 +281,7 @@ async def test_after_a_failure_an_answer_at_once_is_asked_for(sidecar: FakeSidec
 
 
 @on_the_clock(bears=0.5)
-async def test_a_port_that_nobody_listens_on_is_tried_again_quickly_and_not_too_often(
+async def test_a_port_without_a_listener_is_retried_quickly_but_not_too_often(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -327,7 +325,7 @@ BANNERS = {
 
 
 @pytest.mark.parametrize("banner", BANNERS)
-async def test_another_program_on_the_port_makes_nobody_lead(banner: str) -> None:
+async def test_another_program_on_the_port_makes_no_client_lead(banner: str) -> None:
     calls = 0
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -347,7 +345,7 @@ async def test_another_program_on_the_port_makes_nobody_lead(banner: str) -> Non
             assert (lead.is_leader, lead.state, work.terms) == (False, None, [])
 
 
-async def test_a_silent_listener_delays_the_end_of_run_by_a_second_at_most() -> None:
+async def test_a_silent_listener_delays_the_end_of_run_by_at_most_a_second() -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -362,7 +360,7 @@ async def test_a_silent_listener_delays_the_end_of_run_by_a_second_at_most() -> 
                 await run
 
 
-async def test_a_resign_over_a_connection_that_died_is_sent_again(sidecar: FakeSidecar) -> None:
+async def test_a_resign_over_a_dead_connection_is_sent_again(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
     async with LeaseClient(sidecar.url) as client:
         lead = client.leadership(NAME)
@@ -386,7 +384,7 @@ async def test_a_resign_over_a_connection_that_died_is_sent_again(sidecar: FakeS
     assert sidecar.events == ["resign", "resign"]
 
 
-async def test_nothing_is_asked_while_a_resign_may_still_be_heard(sidecar: FakeSidecar) -> None:
+async def test_no_request_is_sent_while_a_resign_may_still_arrive(sidecar: FakeSidecar) -> None:
     """A sidecar that thaws could apply it to the term that it grants then (found in review, issue 3)."""
     thawed, arrived = asyncio.Event(), asyncio.Event()
 

@@ -50,7 +50,7 @@ async def test_work_runs_under_the_term_that_the_sidecar_grants(sidecar: FakeSid
     assert (lead.is_leader, lead.token, lead.holder, lead.state, lead.instance_id) == (False, None, None, None, None)
 
 
-async def test_a_result_passes_on_after_the_resign(sidecar: FakeSidecar) -> None:
+async def test_the_result_of_the_work_is_returned_after_the_resign(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
 
     async def work(term: Term) -> str:
@@ -63,7 +63,7 @@ async def test_a_result_passes_on_after_the_resign(sidecar: FakeSidecar) -> None
         assert not client.leadership(NAME).is_leader
 
 
-async def test_an_error_of_the_work_passes_on_after_the_resign(sidecar: FakeSidecar) -> None:
+async def test_an_error_of_the_work_propagates_after_the_resign(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -75,7 +75,7 @@ async def test_an_error_of_the_work_passes_on_after_the_resign(sidecar: FakeSide
     assert sidecar.events == ["resign"]
 
 
-async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(sidecar: FakeSidecar) -> None:
+async def test_a_cancellation_inside_the_work_is_an_error_and_does_not_cancel_the_caller(sidecar: FakeSidecar) -> None:
     """An unexpected cancellation would end the caller of `run` although nobody asked for that."""
     await sidecar.elect(1)
 
@@ -88,7 +88,7 @@ async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(s
     assert sidecar.events == ["resign"]
 
 
-async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: FakeSidecar) -> None:
+async def test_a_cancellation_while_following_resigns_and_propagates(sidecar: FakeSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))
         await eventually(lambda: len(sidecar.polls) >= 2)  # the second request is held
@@ -98,7 +98,7 @@ async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: Fak
     assert sidecar.events == ["resign"]
 
 
-async def test_a_cancellation_passes_on_though_the_work_swallows_it(sidecar: FakeSidecar) -> None:
+async def test_a_cancellation_propagates_even_if_the_work_swallows_it(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
     begun = asyncio.Event()
 
@@ -166,7 +166,7 @@ async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(si
 
 
 @on_the_clock(bears=0.2)
-async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> None:
+async def test_no_request_is_sent_while_the_work_unwinds(sidecar: FakeSidecar) -> None:
     sidecar.grant = 0.4
     work = Work(sidecar.events)
     work.release.clear()
@@ -184,7 +184,7 @@ async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> 
             await run
 
 
-async def test_work_that_returns_because_its_term_is_over_has_no_result(sidecar: FakeSidecar) -> None:
+async def test_work_that_returns_because_its_term_ended_has_no_result(sidecar: FakeSidecar) -> None:
     sidecar.reelect = True
     await sidecar.elect(1)
     terms: list[int] = []
@@ -220,7 +220,7 @@ async def test_term_over_raised_by_the_work_ends_the_term_and_nothing_else(sidec
         assert await client.leadership(NAME).run(work) == "done under 2"
 
 
-async def test_term_over_of_another_lease_is_an_error_like_any(sidecar: FakeSidecar) -> None:
+async def test_term_over_of_another_lease_is_an_ordinary_error(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -247,7 +247,7 @@ async def test_another_token_or_instance_is_another_term(sidecar: FakeSidecar, c
 
 
 @on_the_clock(bears=1.5)
-async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeSidecar) -> None:
+async def test_a_grant_is_extended_in_time_with_few_requests(sidecar: FakeSidecar) -> None:
     sidecar.grant = 4.0
     work = Work(sidecar.events)
     async with running(sidecar, work, stop_before=0.1) as lead:
@@ -264,7 +264,7 @@ async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeS
 
 
 @on_the_clock(bears=0.5)
-async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(
+async def test_work_ends_before_the_deadline_when_the_sidecar_is_frozen(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -287,7 +287,7 @@ async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(
 
 
 @on_the_clock(bears=0.5)
-async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar) -> None:
+async def test_a_lost_request_does_not_end_a_grant(sidecar: FakeSidecar) -> None:
     sidecar.grant = 3.0
     work = Work(sidecar.events)
     async with running(sidecar, work) as lead:
@@ -307,7 +307,7 @@ async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar)
         assert sidecar.polls[asked + 1][1] == {"token": "1"}, "an answer at once is asked for"
 
 
-async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sidecar: FakeSidecar) -> None:
+async def test_work_may_run_for_three_quarters_of_a_short_grant(sidecar: FakeSidecar) -> None:
     sidecar.grant = 3.0
     work = Work(sidecar.events)
     async with running(sidecar, work, stop_before=5.0):
@@ -319,7 +319,7 @@ async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sideca
 
 
 @on_the_clock(bears=0.2)
-async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_waited_for(
+async def test_work_that_ignores_its_cancellation_is_logged_once_and_awaited(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     sidecar.grant = 0.3
@@ -342,7 +342,7 @@ async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_wait
 # The laws of the clock, with a clock that the test moves.
 
 
-async def test_the_deadline_counts_from_before_the_request_was_sent(sidecar: FakeSidecar) -> None:
+async def test_the_deadline_counts_from_the_time_before_the_request_was_sent(sidecar: FakeSidecar) -> None:
     clock = Clock()
     await sidecar.elect(1)
     remaining: list[float] = []
@@ -360,7 +360,7 @@ async def test_the_deadline_counts_from_before_the_request_was_sent(sidecar: Fak
     assert remaining == [2.0]
 
 
-async def test_an_answer_that_outlived_its_grant_is_no_grant(sidecar: FakeSidecar) -> None:
+async def test_an_answer_that_arrives_after_its_grant_ended_grants_nothing(sidecar: FakeSidecar) -> None:
     clock = Clock()
     await sidecar.elect(1)
 
@@ -382,7 +382,7 @@ async def test_an_answer_that_outlived_its_grant_is_no_grant(sidecar: FakeSideca
         assert work.terms == []
 
 
-async def test_belief_ends_with_the_clock_at_the_deadline_and_not_after(sidecar: FakeSidecar) -> None:
+async def test_leadership_ends_by_the_clock_exactly_at_the_deadline(sidecar: FakeSidecar) -> None:
     clock = Clock()
     await sidecar.elect(1)
     sidecar.misbehave = sidecar.says(expires_in=5.0)
@@ -430,7 +430,7 @@ async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> Non
             await run
 
 
-async def test_work_is_stopped_by_the_clock_even_if_the_loop_slept(sidecar: FakeSidecar) -> None:
+async def test_work_stops_at_its_deadline_even_if_the_loop_slept(sidecar: FakeSidecar) -> None:
     clock = Clock()
     sidecar.grant = 50.0  # the next answer is far away
     await sidecar.elect(1)
@@ -448,7 +448,7 @@ async def test_work_is_stopped_by_the_clock_even_if_the_loop_slept(sidecar: Fake
 # Demand, connections, misuse.
 
 
-async def test_nothing_is_asked_unless_run_is_active(sidecar: FakeSidecar) -> None:
+async def test_no_request_is_sent_unless_run_is_active(sidecar: FakeSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         lead = client.leadership(NAME)
         assert (lead.is_leader, lead.holder, lead.state, lead.instance_id) == (False, None, None, None)
@@ -476,7 +476,7 @@ async def test_a_follower_keeps_one_request_open_and_sends_no_other(sidecar: Fak
 
 
 @on_the_clock(bears=0.2)
-async def test_the_resign_of_a_leader_finds_a_connection_open(sidecar: FakeSidecar) -> None:
+async def test_the_resign_of_a_leader_uses_an_open_connection(sidecar: FakeSidecar) -> None:
     sidecar.grant = 1.0
     await sidecar.elect(1)
     work = Work(sidecar.events)
@@ -497,7 +497,7 @@ async def test_proxies_of_the_environment_are_not_used(sidecar: FakeSidecar, mon
         await eventually(lambda: lead.holder == "task-b")
 
 
-async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar) -> None:
+async def test_a_lease_has_one_leadership_which_runs_once_at_a_time(sidecar: FakeSidecar) -> None:
     work = Work(sidecar.events)
     async with LeaseClient(sidecar.url) as client:
         lead = client.leadership(NAME)
@@ -519,7 +519,7 @@ async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar)
         assert sidecar.events[-2:] == ["resign", "resign"]
 
 
-async def test_a_client_that_is_not_open_reports_it() -> None:
+async def test_work_on_a_client_that_is_not_open_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="async with LeaseClient"):
         await LeaseClient().leadership(NAME).run(Work([]))
 
@@ -535,6 +535,6 @@ def test_an_invalid_address_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("stop_before", [-0.1, float("nan"), float("inf")])
-def test_a_stop_before_that_is_no_duration_is_refused(stop_before: float) -> None:
+def test_an_invalid_stop_before_is_refused(stop_before: float) -> None:
     with pytest.raises(ValueError, match="stop_before"):
         LeaseClient(stop_before=stop_before)

@@ -151,7 +151,7 @@ async def test_a_hand_over_takes_milliseconds(
 
 
 @pytest.mark.slow
-async def test_a_leader_continues_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+async def test_a_leader_keeps_leading_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one:
         await eventually(one.works)
@@ -164,7 +164,7 @@ async def test_a_leader_continues_far_beyond_one_grant(sidecars: tuple[RealSidec
         assert lowest > 0.5
 
 
-async def test_an_operators_word_stops_the_work_at_once(
+async def test_a_disable_stops_the_work_at_once(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     events: list[str] = []
@@ -181,7 +181,7 @@ async def test_an_operators_word_stops_the_work_at_once(
 
 
 @pytest.mark.parametrize("sidecars", ["30"], indirect=True)
-async def test_a_sidecar_that_is_restarted_within_a_grant_continues_with_its_term_and_the_work_with_it(
+async def test_a_sidecar_restarted_within_a_grant_continues_its_term_and_the_work(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
     events: list[str] = []
@@ -198,7 +198,7 @@ async def test_a_sidecar_that_is_restarted_within_a_grant_continues_with_its_ter
             assert (one.lead.token, len(one.began), len(other.began)) == (token, 1, 0)
 
 
-async def test_a_raw_delete_begins_a_new_term_without_giving_it_up_first(
+async def test_a_deleted_key_starts_a_new_term_without_a_resign(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     with redis.Redis.from_url(redis_server.url) as operator:
@@ -226,7 +226,7 @@ async def test_a_frozen_sidecar_cannot_keep_its_client_leading(sidecars: tuple[R
 
 
 @pytest.mark.parametrize("sidecars", ["15"], indirect=True)
-async def test_a_sidecar_that_is_asked_to_stop_waits_for_the_work_to_end(
+async def test_a_sidecar_with_sigterm_waits_for_the_work_to_end(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
     events: list[str] = []
@@ -244,7 +244,7 @@ async def test_a_sidecar_that_is_asked_to_stop_waits_for_the_work_to_end(
         assert await asyncio.to_thread(sidecar.wait) == 0
 
 
-async def test_of_two_clients_at_one_sidecar_one_leads_at_a_time(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+async def test_only_one_of_two_clients_of_a_sidecar_leads_at_a_time(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
     """Two workers of a server."""
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one, Task(sidecars[0].url, events).open() as other:
@@ -264,7 +264,7 @@ async def test_of_two_clients_at_one_sidecar_one_leads_at_a_time(sidecars: tuple
 
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
-async def test_a_worker_takes_over_from_one_that_fell_silent_once_its_grant_is_over(
+async def test_another_worker_leads_once_the_grant_of_a_silent_worker_ends(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
     """Under another term: the writes of the silent worker are refused."""

@@ -35,7 +35,7 @@ async def test_the_status_has_each_lease_as_the_sidecar_sees_it(sidecar: Reporti
     assert report == SidecarReport("task-a", {NAME: lease})
 
 
-async def test_the_status_of_a_newer_sidecar_has_more(sidecar: ReportingSidecar) -> None:
+async def test_unknown_fields_of_a_newer_sidecar_are_ignored(sidecar: ReportingSidecar) -> None:
     sidecar.leases[NAME] = lease_report(holder_remaining=20.5, step_down="asked to step down", later="unknown")
     async with LeaseClient(sidecar.url) as client:
         lease = (await client.status()).leases[NAME]
@@ -55,7 +55,7 @@ async def test_the_history_has_the_terms_newest_first(sidecar: ReportingSidecar)
     assert first == PastTerm(1, "task-a", began, ended, "released", "resigned")
 
 
-async def test_a_report_is_no_demand(sidecar: ReportingSidecar) -> None:
+async def test_a_report_creates_no_demand(sidecar: ReportingSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         await client.status()
         await client.leadership(NAME).history()
@@ -73,7 +73,7 @@ async def test_a_report_is_no_demand(sidecar: ReportingSidecar) -> None:
         (503, {"error": 1}, "the answer is HTTP 503"),
     ],
 )
-async def test_a_refusal_is_unknown_and_says_why(
+async def test_a_refusal_raises_unknown_with_the_reason(
     status: int, body: dict[str, Any], told: str, sidecar: ReportingSidecar
 ) -> None:
     sidecar.refusal = status, body
@@ -110,14 +110,14 @@ async def another_program(body: bytes, *, endless: bool) -> AsyncIterator[str]:
         yield url
 
 
-async def test_an_endless_report_is_unknown() -> None:
+async def test_a_report_of_endless_length_is_unknown() -> None:
     async with another_program(b" " * 65536, endless=True) as url, LeaseClient(url) as client:
         for report in (client.status, client.leadership(NAME).history):
             with pytest.raises(Unknown, match=f"longer than {LONGEST_REPORT} bytes"):
                 await report()
 
 
-async def test_a_report_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_report_that_never_completes_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sidecar.client.sidecar_api.LIMIT", 0.05)
     monkeypatch.setattr("sidecar.client.sidecar_api.HISTORY_LIMIT", 0.05)
 
@@ -180,7 +180,7 @@ def test_a_status_that_breaks_the_contract_is_unknown(field: str, lie: object) -
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 100_000, b"\xff", b'{"instance_id": 1, "leases": {}}', b"[]"])
-def test_what_is_no_status_is_unknown(body: bytes) -> None:
+def test_an_invalid_status_is_unknown(body: bytes) -> None:
     with pytest.raises(Unknown):
         parse_status(body)
     with pytest.raises(Unknown):
@@ -188,7 +188,7 @@ def test_what_is_no_status_is_unknown(body: bytes) -> None:
     assert not client_reports.explanation(body)
 
 
-async def test_a_client_that_is_not_open_reports_it() -> None:
+async def test_a_report_from_a_client_that_is_not_open_is_an_error() -> None:
     client = LeaseClient()
     with pytest.raises(RuntimeError, match="not open"):
         await client.status()

@@ -36,7 +36,7 @@ async def reasons(redis_server: RedisServer, sidecar: RealSidecar) -> list[tuple
     return [(str(term.end), term.reason) for term in terms]
 
 
-async def test_the_other_task_leads_after_the_work_has_stopped(
+async def test_after_a_step_down_the_other_task_leads_once_the_work_has_stopped(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer
 ) -> None:
     """The rest of the former holder is 15 s, and another leader ends it."""
@@ -63,7 +63,7 @@ async def test_the_other_task_leads_after_the_work_has_stopped(
 
 
 @pytest.mark.parametrize("notice", [True, False])
-async def test_a_single_task_rests_and_then_leads_again(
+async def test_after_a_step_down_a_single_task_rests_and_then_leads_again(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, notice: bool
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **QUICK)
@@ -90,7 +90,7 @@ async def test_a_single_task_rests_and_then_leads_again(
     assert any(line.get("reason") == "step_down" and line.get("token") == token for line in sidecar.lines())
 
 
-async def test_a_leader_with_a_watch_hears_of_it_long_before_its_renewal(
+async def test_a_watch_reports_a_step_down_long_before_the_next_renewal(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     patient = {"LEASE_TTL": "600", "HEARTBEAT_INTERVAL": "300", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
@@ -105,7 +105,7 @@ async def test_a_leader_with_a_watch_hears_of_it_long_before_its_renewal(
             await eventually(lambda: redis.get(key_of(sidecar)) is None)
 
 
-async def test_a_client_that_ignores_the_answer_loses_the_lease_when_its_grant_ends(
+async def test_a_client_that_ignores_a_step_down_loses_the_lease_when_its_grant_ends(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **QUICK)

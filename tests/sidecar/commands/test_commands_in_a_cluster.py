@@ -78,7 +78,7 @@ async def test_history_and_step_down_reach_the_node_too(tmp_path: Path) -> None:
             assert order(source, "HGET", fence_of(KEY), "step_down") == "17"
 
 
-async def test_watch_follows_a_slot_that_moves(tmp_path: Path) -> None:
+async def test_watch_follows_a_moved_slot(tmp_path: Path) -> None:
     async with redis_cluster(tmp_path) as cluster:
         source = cluster.owner(KEY)
         assert source is not None

@@ -59,9 +59,7 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_every_command(tmp_pa
 
 
 @pytest.mark.parametrize("failover", [False, True])
-async def test_through_sentinels_every_command_reaches_the_primary_that_they_name(
-    tmp_path: Path, failover: bool
-) -> None:
+async def test_through_sentinels_every_command_reaches_the_primary(tmp_path: Path, failover: bool) -> None:
     """After a failover the old primary continues to serve, and has the lease too."""
     async with redis_sentinels(tmp_path) as group:
         allow(group.servers, *OF_SENTINELS)
@@ -76,7 +74,7 @@ async def test_through_sentinels_every_command_reaches_the_primary_that_they_nam
         assert order(heir if failover else primary, "HGET", fence_of(KEY), "token") == "99"
 
 
-async def test_a_command_says_that_too_few_sentinels_agree(tmp_path: Path) -> None:
+async def test_a_command_reports_that_too_few_sentinels_agree(tmp_path: Path) -> None:
     async with redis_sentinels(tmp_path) as group:
         for sentinel in group.sentinels[1:]:
             sentinel.kill()

@@ -41,7 +41,7 @@ def meanwhile(action: Callable[[], object], after: float) -> Iterator[None]:
         timer.join()
 
 
-def test_a_sound_fence_is_shown_and_left_alone(redis: Redis, run: Run) -> None:
+def test_a_valid_fence_is_shown_and_not_changed(redis: Redis, run: Run) -> None:
     token = Caller(redis).acquire().token
     before = redis.hgetall(FENCE)
     status, said, _ = run("fence", LEASE)
@@ -52,7 +52,7 @@ def test_a_sound_fence_is_shown_and_left_alone(redis: Redis, run: Run) -> None:
     assert redis.hgetall(FENCE) == before
 
 
-def test_a_lease_that_nobody_ever_held_has_nothing_to_repair(redis: Redis, run: Run) -> None:
+def test_a_lease_that_was_never_held_needs_no_repair(redis: Redis, run: Run) -> None:
     status, said, _ = run("fence", LEASE)
     assert (status, said.splitlines()[-1]) == (0, "nothing to repair")
     assert "no token; nobody holds the key" in said
@@ -86,7 +86,7 @@ def test_a_fence_that_refuses_every_term_is_repaired_while_the_lease_is_disabled
     assert int(answer.token) > repaired > legitimate
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(redis: Redis, run: Run) -> None:
+def test_a_dry_run_prints_the_repair_and_changes_nothing(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
     before = redis.hgetall(FENCE)
     status, said, _ = run("fence", LEASE, "--dry-run")
@@ -109,7 +109,7 @@ def test_a_lease_that_is_not_disabled_is_not_repaired(redis: Redis, run: Run, ho
     assert redis.hgetall(FENCE) == before
 
 
-def test_a_lease_that_is_disabled_for_less_than_a_ttl_is_not_repaired(redis: Redis, run: Run) -> None:
+def test_a_lease_whose_disable_ends_within_a_ttl_is_not_repaired(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, "token", str(ABSURD))
     redis.set(KEY, "DISABLED", ex=10)
     status, _, complained = run("fence", LEASE)
@@ -118,7 +118,7 @@ def test_a_lease_that_is_disabled_for_less_than_a_ttl_is_not_repaired(redis: Red
 
 
 @pytest.mark.parametrize("what", ["enabled", "another term"])
-def test_what_happens_while_the_command_waits_ends_it(redis: Redis, run: Run, what: str) -> None:
+def test_a_change_while_the_command_waits_ends_it_without_a_repair(redis: Redis, run: Run, what: str) -> None:
     redis.hset(FENCE, "token", str(ABSURD))
     redis.set(KEY, "DISABLED", ex=600)
 
@@ -141,7 +141,7 @@ def fence_script(redis: Redis, state: str) -> list[str]:
     return answer
 
 
-def test_the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled(any_redis: Redis) -> None:
+def test_the_script_repairs_only_an_unchanged_fence_of_a_disabled_lease(any_redis: Redis) -> None:
     """What happens between the command's last look and its write."""
     any_redis.hset(FENCE, "token", str(ABSURD))
     state = fence_script(any_redis, "")[8]
@@ -159,7 +159,7 @@ def test_the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled(any
     assert fence_script(any_redis, state)[0] == "sound"
 
 
-def test_with_the_database_s_token_the_next_term_s_is_larger(redis: Redis, run: Run) -> None:
+def test_with_above_the_next_token_is_larger_than_the_databases_token(redis: Redis, run: Run) -> None:
     """Redis has lost its fence, and its clock is hours behind the one that gave the database's token."""
     Caller(redis).acquire()
     redis.set(KEY, "DISABLED", ex=600)
@@ -171,7 +171,7 @@ def test_with_the_database_s_token_the_next_term_s_is_larger(redis: Redis, run: 
     assert "nothing to repair" in run("fence", LEASE, "--above", str(of_the_database))[1]
 
 
-def test_a_token_that_would_refuse_every_term_is_not_given(redis: Redis, run: Run) -> None:
+def test_a_token_that_would_refuse_every_term_is_not_written(redis: Redis, run: Run) -> None:
     redis.set(KEY, "DISABLED", ex=600)
     status, said, complained = run("fence", LEASE, "--above", str(ABSURD), **SMALL)
     assert (status, said) == (1, "")
@@ -181,18 +181,18 @@ def test_a_token_that_would_refuse_every_term_is_not_given(redis: Redis, run: Ru
 
 
 @pytest.mark.parametrize("token", ["-1", "9" * 17, "²", ""])
-def test_a_token_that_cannot_be_meant_is_named(run: Run, token: str) -> None:
+def test_an_invalid_token_is_named_in_the_error(run: Run, token: str) -> None:
     for words in (["--above", token], [f"--above={token}"]):
         assert run("fence", LEASE, *words) == (2, "", f"sidecar: --above takes a token, not {token!r}\n")
 
 
 @pytest.mark.parametrize("option", ["--repair", "--dry-run=yes", "--"])
-def test_an_option_that_cannot_be_meant_is_named(run: Run, option: str) -> None:
+def test_an_invalid_option_is_named_in_the_error(run: Run, option: str) -> None:
     takes = "sidecar: fence takes --dry-run, --above TOKEN and --json, not"
     assert run("fence", LEASE, option) == (2, "", f"{takes} {option!r}\n")
 
 
-def test_leaders_names_a_fence_that_refuses_every_term_and_the_command_that_repairs_it(redis: Redis, run: Run) -> None:
+def test_leaders_shows_an_invalid_fence_and_the_command_that_repairs_it(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
     status, said, _ = run("leaders")
     assert status == 0

@@ -44,7 +44,7 @@ def test_a_table_cuts_long_names_and_json_does_not(redis: Redis, run: Run) -> No
 
 
 @pytest.mark.parametrize("words", [["disable", LEASE, "60"], ["disable", LEASE, "60", "--reason", "because"]])
-def test_disable_and_enable(redis: Redis, run: Run, words: list[str]) -> None:
+def test_disable_and_enable_print_one_document(redis: Redis, run: Run, words: list[str]) -> None:
     redis.set(KEY, "task-1")
     found = said(run, *words, "--json")
     assert found["disabled_by"]
@@ -58,7 +58,7 @@ def test_disable_and_enable(redis: Redis, run: Run, words: list[str]) -> None:
     assert said(run, "enable", "--json", LEASE) == {"lease": LEASE, "enabled": True, "warnings": []}
 
 
-def test_fence_keeps_its_progress_out_of_the_document(redis: Redis, run: Run) -> None:
+def test_fence_prints_its_progress_outside_the_document(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, "token", "garbage")
     redis.set(KEY, "DISABLED", ex=600)
     planned = said(run, "fence", LEASE, "--dry-run", "--json")
@@ -71,6 +71,6 @@ def test_fence_keeps_its_progress_out_of_the_document(redis: Redis, run: Run) ->
     assert said(run, "fence", LEASE, "--json")["result"] == "sound"
 
 
-def test_an_error_is_one_line_beside_an_empty_output(redis: Redis, run: Run) -> None:
+def test_an_error_is_one_line_on_stderr_and_nothing_on_stdout(redis: Redis, run: Run) -> None:
     status, line, complained = run("enable", LEASE, "--json")
     assert (status, line, complained) == (1, "", f"sidecar: {LEASE} is not disabled: it is held by nobody\n")

@@ -35,7 +35,7 @@ def account(redis: Redis) -> Iterator[Redis]:
         yield redis
 
 
-def test_every_command_works_and_complains_of_nothing(account: Redis, run: Run) -> None:
+def test_every_command_works_without_a_warning(account: Redis, run: Run) -> None:
     caller = Caller(account)
     token = caller.acquire().token
     assert run("step-down", LEASE, **LOGIN, **SMALL)[1].count("\n") == 1, "the holder is no sidecar; it was asked"
@@ -53,7 +53,7 @@ def test_every_command_works_and_complains_of_nothing(account: Redis, run: Run) 
 
 
 @pytest.mark.parametrize("rights", [RIGHTS, READS], ids=["operator", "reader"])
-async def test_watch_hears_of_every_change(
+async def test_watch_shows_every_change(
     account: Redis, redis_server: RedisServer, tmp_path: Path, run: Run, rights: list[str]
 ) -> None:
     give(account, rights)
@@ -66,7 +66,7 @@ async def test_watch_hears_of_every_change(
         assert watching.stop(signal.SIGINT) == 0
 
 
-def test_an_account_that_only_looks_changes_nothing(account: Redis, run: Run) -> None:
+def test_a_read_only_account_changes_nothing(account: Redis, run: Run) -> None:
     give(account, READS)
     Caller(account).acquire()
     before = account.hgetall(FENCE)
@@ -78,7 +78,7 @@ def test_an_account_that_only_looks_changes_nothing(account: Redis, run: Run) ->
 
 
 @pytest.mark.parametrize("right", [right for right in READS if right[0] in "+~" and right not in WATCHES])
-def test_no_right_of_an_account_that_only_looks_is_too_many(account: Redis, run: Run, right: str) -> None:
+def test_a_read_only_account_needs_each_of_its_rights(account: Redis, run: Run, right: str) -> None:
     Caller(account).acquire()
     give(account, [each for each in READS if each != right])
     assert 1 in [run(*words, **LOGIN)[0] for words in (["leaders"], ["history", LEASE])]

@@ -43,7 +43,7 @@ async def leads(one: RealSidecar) -> bool:
     return bool(status) and status["leases"][LEASE]["state"] == "leading"
 
 
-async def test_another_task_leads_and_the_command_says_which(
+async def test_step_down_prints_which_task_leads_next(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:
     first, second = (sidecar(tmp_path, redis_server, name, **STEADY) for name in ("task-1", "task-2"))
@@ -66,7 +66,7 @@ async def test_another_task_leads_and_the_command_says_which(
     ]  # fmt: skip
 
 
-async def test_if_nobody_else_takes_it_the_status_is_1(
+async def test_the_status_is_1_if_no_other_task_acquires_the_lease(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:
     alone = sidecar(tmp_path, redis_server, "task-1")
@@ -91,7 +91,9 @@ async def test_if_nobody_else_takes_it_the_status_is_1(
         (["x"], "the key is not a string: somebody must delete it"),
     ],
 )
-def test_a_lease_without_a_term_is_one_line(redis: Redis, run: Run, holder: str | list[str] | None, why: str) -> None:
+def test_step_down_of_a_lease_without_a_term_is_a_one_line_error(
+    redis: Redis, run: Run, holder: str | list[str] | None, why: str
+) -> None:
     redis.hset(FENCE, mapping={"token": "17", "holder": "a"})
     if isinstance(holder, list):
         redis.lpush(KEY, *holder)
@@ -102,7 +104,7 @@ def test_a_lease_without_a_term_is_one_line(redis: Redis, run: Run, holder: str 
     assert not redis.hexists(FENCE, "step_down")
 
 
-def test_the_disable_s_reason_is_part_of_the_line(redis: Redis, run: Run) -> None:
+def test_the_error_of_a_disabled_lease_contains_the_reason(redis: Redis, run: Run) -> None:
     run("disable", LEASE, "60", "--reason", "the database moves")
     assert ": the database moves; python -m sidecar enable" in run("step-down", LEASE)[2]
 
@@ -113,7 +115,7 @@ def ask(redis: Redis, token: str) -> str:
     return outcome
 
 
-def test_the_script_asks_the_holder_of_that_term_alone(any_redis: Redis) -> None:
+def test_the_script_asks_only_the_holder_of_the_named_term(any_redis: Redis) -> None:
     """What happens between the command's look and its request."""
     caller, other = Caller(any_redis), Caller(any_redis, "b")
     first = caller.acquire().token
@@ -136,7 +138,7 @@ def test_the_script_asks_the_holder_of_that_term_alone(any_redis: Redis) -> None
     assert any_redis.get(KEY) == "b", "the holder itself releases it"
 
 
-async def test_a_holder_that_does_not_answer_ends_the_waiting_at_the_limit(redis: Redis, run: Run) -> None:
+async def test_step_down_stops_waiting_for_a_silent_holder_at_the_limit(redis: Redis, run: Run) -> None:
     caller = Caller(redis)
     token = caller.acquire().token
     status, said, complained = await asyncio.to_thread(run, "step-down", LEASE, **QUICK)
@@ -144,7 +146,7 @@ async def test_a_holder_that_does_not_answer_ends_the_waiting_at_the_limit(redis
     assert complained.startswith(f"sidecar: {LEASE}: a has not released it within 6 s;")
 
 
-async def test_a_lease_that_nobody_takes_is_said_to_be_led_by_nobody(
+async def test_step_down_reports_a_lease_that_nobody_acquires(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     caller = Caller(redis)
@@ -156,7 +158,9 @@ async def test_a_lease_that_nobody_takes_is_said_to_be_led_by_nobody(
         assert f"sidecar: {LEASE}: nobody took it within 6 s, and nobody leads" in asked.output
 
 
-async def test_ctrl_c_ends_the_waiting_only(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_ctrl_c_ends_only_the_waiting_and_not_the_request(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path
+) -> None:
     token = Caller(redis).acquire().token
     async with asking(tmp_path, redis_server) as asked:
         await eventually(lambda: "waiting up to" in asked.output)
@@ -165,7 +169,7 @@ async def test_ctrl_c_ends_the_waiting_only(redis: Redis, redis_server: RedisSer
     assert redis.hget(FENCE, "step_down") == token
 
 
-async def test_a_lost_connection_does_not_end_it(tmp_path: Path) -> None:
+async def test_a_lost_connection_does_not_end_the_waiting(tmp_path: Path) -> None:
     tried = asyncio.Event()
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,7 +191,7 @@ async def test_a_lost_connection_does_not_end_it(tmp_path: Path) -> None:
             assert f"{LEASE}: b leads now" in asked.output
 
 
-async def test_a_disable_meanwhile_ends_the_waiting(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_a_disable_ends_the_waiting(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
     Caller(redis).acquire()
     async with asking(tmp_path, redis_server) as asked:
         await eventually(lambda: "waiting up to" in asked.output)
@@ -197,7 +201,7 @@ async def test_a_disable_meanwhile_ends_the_waiting(redis: Redis, redis_server: 
 
 
 @pytest.mark.parametrize(("right", "named"), [("+hset", "the command HSET"), ("~fence:{portfolio:*", "the key ")])
-def test_a_missing_right_is_one_line_and_asks_nobody(redis: Redis, run: Run, right: str, named: str) -> None:
+def test_a_missing_right_is_a_one_line_error_without_a_request(redis: Redis, run: Run, right: str, named: str) -> None:
     Caller(redis).acquire()
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != right])
@@ -207,7 +211,7 @@ def test_a_missing_right_is_one_line_and_asks_nobody(redis: Redis, run: Run, rig
     assert not redis.hexists(FENCE, "step_down")
 
 
-def test_a_refused_notice_is_said_and_the_request_stands(redis: Redis, run: Run) -> None:
+def test_a_refused_notice_is_reported_and_the_request_remains(redis: Redis, run: Run) -> None:
     token = Caller(redis).acquire().token
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != "+publish"])
@@ -216,7 +220,7 @@ def test_a_refused_notice_is_said_and_the_request_stands(redis: Redis, run: Run)
     assert redis.hget(FENCE, "step_down") == token
 
 
-def test_the_limit_covers_the_notice_the_grant_and_the_rest_of_the_former_holder() -> None:
+def test_the_limit_covers_the_heartbeat_the_grant_and_the_rest_of_the_previous_holder() -> None:
     timings = Timings(ttl=60.0, heartbeat=16.0, grant_ttl=7.0, call_limit=2.0)
     assert limit_of(timings) >= timings.heartbeat + timings.grant_ttl + timings.rest
     assert limit_of(Timings()) == pytest.approx(38.0)

@@ -48,7 +48,7 @@ def shows(process: Process, *texts: str) -> Callable[[], bool]:
     return lambda: bool(lines(process)) and all(text in lines(process)[-1] for text in texts)
 
 
-async def test_the_time_moves_changes_are_drawn_and_ctrl_c_gives_the_screen_back(
+async def test_the_screen_shows_time_and_changes_and_ctrl_c_restores_the_terminal(
     redis: Redis, redis_server: RedisServer
 ) -> None:
     redis.set(KEY, "task-1", px=25_000)
@@ -81,13 +81,13 @@ console()
 """The command without looks that no change has caused."""
 
 
-async def test_the_time_moves_though_nothing_is_asked_of_redis(redis: Redis, redis_server: RedisServer) -> None:
+async def test_the_time_moves_without_commands_to_redis(redis: Redis, redis_server: RedisServer) -> None:
     redis.set(KEY, "task-1", px=60_000)
     with Terminal(("-c", PATIENT), {"REDIS_URL": redis_server.url}) as terminal:
         await eventually(lambda: 0 < remaining(terminal) < 55)
 
 
-async def test_a_lease_that_expires_is_shown_at_once(redis: Redis, redis_server: RedisServer) -> None:
+async def test_an_expired_lease_is_shown_at_once(redis: Redis, redis_server: RedisServer) -> None:
     redis.set(KEY, "task-1", px=1_500)
     with Terminal(WATCH, {"REDIS_URL": redis_server.url}) as terminal:
         await eventually(lambda: f"{LEASE}  nobody leads" in terminal.shown)
@@ -107,7 +107,7 @@ async def test_a_disable_shows_its_reason(redis: Redis, redis_server: RedisServe
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50), (40, 8), (1, 1), (0, 0)])
-async def test_nothing_is_wider_or_higher_than_the_terminal_whatever_the_names(
+async def test_the_output_never_exceeds_the_terminal_with_any_names(
     redis: Redis, redis_server: RedisServer, columns: int, rows: int
 ) -> None:
     lease = "l" * 64
@@ -123,7 +123,7 @@ async def test_nothing_is_wider_or_higher_than_the_terminal_whatever_the_names(
         assert terminal.output.count("\n", 0, terminal.output.index("\x1b[J")) < (rows or 24)
 
 
-async def test_a_resize_is_drawn_at_once(
+async def test_a_resize_of_the_terminal_is_drawn_at_once(
     redis: Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = "h" * 128
@@ -135,7 +135,9 @@ async def test_a_resize_is_drawn_at_once(
         await eventually(lambda: terminal.shown.count("h") > narrow + 20)
 
 
-async def test_ctrl_z_gives_the_screen_back_and_fg_takes_it_again(redis: Redis, redis_server: RedisServer) -> None:
+async def test_ctrl_z_restores_the_terminal_and_fg_draws_the_screen_again(
+    redis: Redis, redis_server: RedisServer
+) -> None:
     with Terminal(WATCH, {"REDIS_URL": redis_server.url}) as terminal:
         await eventually(lambda: f"{LEASE}  nobody" in terminal.shown)
         terminal.press("\x1a")
@@ -151,7 +153,7 @@ async def test_ctrl_z_gives_the_screen_back_and_fg_takes_it_again(redis: Redis, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-async def test_any_other_end_gives_the_screen_back_too(
+async def test_every_other_signal_restores_the_terminal(
     redis: Redis, redis_server: RedisServer, number: signal.Signals
 ) -> None:
     with Terminal(WATCH, {"REDIS_URL": redis_server.url}) as terminal:
@@ -161,7 +163,7 @@ async def test_any_other_end_gives_the_screen_back_too(
         assert (terminal.screens.is_second, terminal.screens.has_cursor) == (False, True)
 
 
-async def test_a_first_look_that_fails_is_one_line_and_no_screen(redis_server: RedisServer) -> None:
+async def test_a_failed_first_look_is_a_one_line_error_without_a_screen(redis_server: RedisServer) -> None:
     with Terminal(WATCH, {"REDIS_URL": f"redis://127.0.0.1:{free_port()}"}) as terminal:
         assert terminal.status() == 1
         assert re.fullmatch(r"sidecar: Redis at redis://127.0.0.1:\d+: [^\n]+\n", terminal.output.replace("\r", ""))
@@ -183,13 +185,15 @@ program.console()
 """The command with a Ctrl-C at its first moment, and another one while it ends."""
 
 
-async def test_a_ctrl_c_during_the_start_or_the_end_is_no_traceback(redis: Redis, redis_server: RedisServer) -> None:
+async def test_a_ctrl_c_during_the_start_or_the_end_prints_no_traceback(
+    redis: Redis, redis_server: RedisServer
+) -> None:
     with Terminal(("-c", INTERRUPTED), {"REDIS_URL": redis_server.url}) as terminal:
         assert terminal.status() == 0
         assert "Traceback" not in terminal.output
 
 
-async def test_in_a_pipe_there_is_one_line_for_each_change_and_none_for_a_renewal(
+async def test_a_pipe_gets_one_line_for_each_change_and_none_for_a_renewal(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     caller = Caller(redis)
@@ -226,7 +230,7 @@ async def test_with_json_each_line_is_an_object(redis: Redis, redis_server: Redi
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-async def test_a_restart_of_redis_is_said_and_survived(tmp_path: Path, options: tuple[str, ...]) -> None:
+async def test_a_restart_of_redis_is_reported_and_the_watch_continues(tmp_path: Path, options: tuple[str, ...]) -> None:
     server = RedisServer(tmp_path / "redis")
     with server:
         environment = {"REDIS_URL": server.url}
@@ -251,7 +255,7 @@ async def test_a_restart_of_redis_is_said_and_survived(tmp_path: Path, options: 
     assert len(lines(watching)) == 5
 
 
-async def test_without_the_right_to_track_a_change_is_shown_a_second_late_and_that_is_said(
+async def test_without_the_right_to_track_changes_are_shown_a_second_late_and_the_delay_is_reported(
     redis: Redis, redis_server: RedisServer
 ) -> None:
     login = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
@@ -265,9 +269,7 @@ async def test_without_the_right_to_track_a_change_is_shown_a_second_late_and_th
             assert "There is no watch" not in terminal.output
 
 
-def test_a_reader_that_has_seen_enough_ends_it_without_waiting_for_a_change(
-    redis: Redis, redis_server: RedisServer
-) -> None:
+def test_a_closed_pipe_ends_watch_without_waiting_for_a_change(redis: Redis, redis_server: RedisServer) -> None:
     out, into = os.pipe()
     environment = {**os.environ, "REDIS_URL": redis_server.url}
     watching = subprocess.Popen([sys.executable, *WATCH], env=environment, stdout=into, stderr=subprocess.PIPE)
@@ -280,7 +282,7 @@ def test_a_reader_that_has_seen_enough_ends_it_without_waiting_for_a_change(
     assert (watching.returncode, complained) == (1, b"")
 
 
-async def test_a_terminal_without_a_screen_gets_lines(redis: Redis, redis_server: RedisServer) -> None:
+async def test_a_dumb_terminal_gets_lines(redis: Redis, redis_server: RedisServer) -> None:
     with Terminal(WATCH, {"REDIS_URL": redis_server.url, "TERM": "dumb"}) as terminal:
         await eventually(lambda: f"{LEASE}  nobody leads" in terminal.shown)
         terminal.press("\x03")

@@ -13,7 +13,7 @@ def ttl() -> LeaseTtl:
     return LeaseTtl(Timings())
 
 
-def test_a_holder_with_a_longer_ttl_is_reported_while_it_holds(ttl: LeaseTtl) -> None:
+def test_a_holder_with_a_longer_ttl_is_reported_while_it_holds_the_lease(ttl: LeaseTtl) -> None:
     said = ttl.observe(HELD)
     assert said is not None
     assert said.startswith("b holds the key for longer than this task's LEASE_TTL (30 s)")
@@ -38,6 +38,6 @@ def test_nothing_else_is_a_disagreement(ttl: LeaseTtl, reply: Reply) -> None:
     assert ttl.observe(reply) is None
 
 
-def test_another_holder_with_our_ttl_ends_the_report(ttl: LeaseTtl) -> None:
+def test_another_holder_with_the_same_ttl_ends_the_report(ttl: LeaseTtl) -> None:
     assert ttl.observe(HELD)
     assert ttl.observe(HELD._replace(holder="c", ttl=30.0)) is None

@@ -51,14 +51,14 @@ def scripts_run(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 
-async def test_a_question_wakes_a_loop_that_sleeps(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+async def test_a_request_wakes_the_sleeping_loop(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         await eventually(lambda: sidecar.candidate._asleep_until > elapsed() + SLOW.heartbeat / 2)
         async with asyncio.timeout(SLOW.heartbeat / 2):
             assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
 
 
-async def test_what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_has_ended(
+async def test_a_notice_during_a_call_causes_a_look_after_it(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     redis.set(KEYS["tracker"], "b", ex=100)
@@ -99,7 +99,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
         assert await sidecar.state() == "waiting"
 
 
-async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more(
+async def test_an_acquire_with_a_lost_reply_is_released_when_demand_has_ended(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, FORGETFUL) as sidecar:
@@ -111,7 +111,7 @@ async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_ask
         await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=FORGETFUL.ttl / 2)
 
 
-async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+async def test_a_term_starts_before_its_call_is_sent(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         before = scripts_run(redis)
         way.replies.hold()
@@ -124,7 +124,7 @@ async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisSe
         assert now + sidecar.candidate._leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
 
 
-async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
+async def test_without_replies_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
     async with connected(redis_server, way, QUICK) as sidecar:
         version = (await sidecar.lead())["version"]
         way.replies.hold()
@@ -135,7 +135,7 @@ async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisSe
             sent_at = elapsed()
 
 
-async def test_the_answers_of_a_round_trip_reach_each_its_lease(
+async def test_each_reply_of_a_round_trip_reaches_its_lease(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     redis.set(KEYS["tracker"], "b", ex=100)
@@ -144,9 +144,7 @@ async def test_the_answers_of_a_round_trip_reach_each_its_lease(
         assert {name: lease["holder"] for name, lease in leases.items()} == {"tracker": "b", "scheduler": "a"}
 
 
-async def test_a_drain_has_ended_when_every_lease_is_given_up(
-    redis_server: RedisServer, redis: Redis, way: Proxy
-) -> None:
+async def test_a_drain_ends_when_every_lease_is_released(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
     async with connected(redis_server, way, PATIENT) as sidecar:
         await sidecar.lead()
         sidecar.candidate.drain()
@@ -179,7 +177,7 @@ async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_nee
         assert await failures(sidecar) == []
 
 
-async def test_a_follower_whose_connection_was_closed_takes_the_lease_over_at_once(
+async def test_a_follower_whose_connection_was_closed_acquires_the_lease_at_once(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     redis.set(KEYS["tracker"], "b", ex=100)
@@ -192,7 +190,7 @@ async def test_a_follower_whose_connection_was_closed_takes_the_lease_over_at_on
         assert await failures(sidecar) == []
 
 
-async def test_where_redis_is_away_connections_are_tried_after_pauses_that_double(
+async def test_while_redis_is_unreachable_connections_are_tried_after_doubling_pauses(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
@@ -217,7 +215,9 @@ async def test_where_redis_is_away_connections_are_tried_after_pauses_that_doubl
         assert pauses[0] <= FIRST * 1.5, "a connection that carried a call is lost for the first time"
 
 
-async def test_a_look_that_finds_the_own_id_blames_nobody(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+async def test_a_look_that_finds_its_own_id_reports_no_duplicate_instance_id(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
     """As after a restart within a term: an acquire of an earlier process may still hold the key."""
     async with connected(redis_server, way, FORGETFUL) as sidecar:
         await sidecar.lead()
@@ -231,7 +231,7 @@ async def test_a_look_that_finds_the_own_id_blames_nobody(redis_server: RedisSer
         assert sidecar.candidate._trouble["tracker"] is None
 
 
-async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
+async def test_a_term_taken_by_a_process_with_the_same_id_reports_the_instance_id(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, FORGETFUL) as sidecar:
@@ -241,7 +241,7 @@ async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
         await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate._trouble["tracker"] or ""))
 
 
-async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
+async def test_a_deleted_fence_reports_no_duplicate_instance_id(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
@@ -283,7 +283,7 @@ async def test_a_resign_sends_the_release_before_it_returns(
         await eventually(lambda: redis.get(KEYS["tracker"]) is None)
 
 
-async def test_a_resign_is_published_later_and_without_fail(
+async def test_the_release_notice_of_a_resign_is_always_published_after_the_release(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
@@ -387,7 +387,7 @@ async def test_a_held_request_is_answered_before_the_acquire_is_logged(
         assert events.index("answer") < events.index("acquired")
 
 
-async def test_without_a_client_each_outage_is_said_and_its_end_too(
+async def test_without_a_client_each_outage_and_its_end_are_logged(
     redis_server: RedisServer, way: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "sidecar")
@@ -400,7 +400,7 @@ async def test_without_a_client_each_outage_is_said_and_its_end_too(
             await eventually(lambda: "Redis answers again" in caplog.text)
 
 
-async def test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_waits_for_redis(
+async def test_a_held_request_is_answered_at_the_end_of_the_term_while_the_loop_waits_for_redis(
     redis_server: RedisServer,
 ) -> None:
     """The loop does not run here: only the clock ends the term for the held request."""

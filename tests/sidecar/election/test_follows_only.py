@@ -18,7 +18,7 @@ NAME = "background_services"
 
 
 @pytest.mark.parametrize("require_client", [True, False])
-def test_it_looks_once_a_heartbeat_and_never_acquires(require_client: bool) -> None:
+def test_a_task_that_follows_only_looks_once_a_heartbeat_and_never_acquires(require_client: bool) -> None:
     lease = fresh_lease(100.0, require_client=require_client, campaign=False)
     now, calls = 100.0, 0
     while now < 100 + 10 * T.heartbeat:
@@ -36,7 +36,7 @@ def test_it_looks_once_a_heartbeat_and_never_acquires(require_client: bool) -> N
     assert lease.grant(now, now) is None
 
 
-def test_it_hears_of_a_change_and_wakes_at_the_holders_expiry() -> None:
+def test_a_task_that_follows_only_looks_after_a_notice() -> None:
     lease = fresh_lease(100.0, campaign=False)
     lease.asked(100)
     lease.hold()
@@ -48,7 +48,7 @@ def test_it_hears_of_a_change_and_wakes_at_the_holders_expiry() -> None:
     assert [transition.reason for transition in lease.transitions()] == ["held"]
 
 
-def test_a_key_of_its_own_name_is_looked_at_no_more_often() -> None:
+def test_a_task_that_follows_only_looks_no_more_often_at_a_key_with_its_own_id() -> None:
     """A process before it, of the same id, campaigned: its key expires."""
     lease = fresh_lease(100.0, campaign=False)
     lease.asked(100)

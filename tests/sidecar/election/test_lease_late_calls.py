@@ -4,7 +4,7 @@ from sidecar.protocol import Kind, Outcome
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 
 
-def test_no_answer_settles_an_acquire_that_may_still_execute() -> None:
+def test_a_reply_to_a_later_call_does_not_settle_an_acquire_that_may_still_execute() -> None:
     lease = fresh_lease()
     lease.asked(0.0)
     cut_short = due(lease, 0.0, Kind.ACQUIRE)
@@ -21,7 +21,7 @@ def test_no_answer_settles_an_acquire_that_may_still_execute() -> None:
     due(lease, cut_short.give_up_at, Kind.LOOK)  # it may have executed after the release
 
 
-def test_a_drain_waits_until_no_acquire_can_execute_unseen() -> None:
+def test_a_drain_waits_until_no_acquire_can_still_execute() -> None:
     lease = fresh_lease()
     lease.asked(0.0)
     cut_short = due(lease, 0.0, Kind.ACQUIRE)
@@ -34,7 +34,7 @@ def test_a_drain_waits_until_no_acquire_can_execute_unseen() -> None:
     assert lease.drained(look.sent_at)
 
 
-def test_who_resigns_while_an_acquire_is_under_way_yields_even_if_it_asks_again_at_once() -> None:
+def test_a_resign_during_an_acquire_yields_even_if_the_client_asks_again_at_once() -> None:
     lease = fresh_lease()
     lease.asked(0.0)
     call = due(lease, 0.0, Kind.ACQUIRE)
@@ -47,7 +47,7 @@ def test_who_resigns_while_an_acquire_is_under_way_yields_even_if_it_asks_again_
     assert not lease.leads(T.grant_ttl)
 
 
-def test_a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_ones_when_it_ends() -> None:
+def test_the_end_of_a_held_request_from_before_a_resign_does_not_reduce_later_demand() -> None:
     lease = fresh_lease()
     before = lease.hold()
     lease.resigned(0.0)

@@ -450,7 +450,7 @@ TestCandidatesOfWorkers = CandidatesOfWorkers.TestCase
 TestCandidatesOfWorkers.settings = _SEARCH
 
 
-def test_that_two_workers_lead_is_found_where_the_sidecar_reports_both(
+def test_the_search_finds_two_workers_that_lead_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     grant = Lease.grant

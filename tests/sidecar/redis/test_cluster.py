@@ -47,14 +47,14 @@ async def lead(store: Storing) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-async def test_the_owner_of_the_slot_is_found_from_any_node(cluster: RedisCluster, seed: int) -> None:
+async def test_any_node_leads_to_the_owner_of_the_slot(cluster: RedisCluster, seed: int) -> None:
     async with storing(seeded_by(cluster, seed)) as store:
         await lead(store)
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
 
 
-async def test_a_slot_that_has_moved_costs_the_call_nothing_and_is_followed_by_the_watch(cluster: RedisCluster) -> None:
+async def test_a_moved_slot_fails_no_call_and_the_watch_follows_it(cluster: RedisCluster) -> None:
     connector = seeded_by(cluster, 0)
     async with storing(connector, guard=False) as store, watching(connector.companion) as watched:
         await lead(store)
@@ -69,7 +69,7 @@ async def test_a_slot_that_has_moved_costs_the_call_nothing_and_is_followed_by_t
         await watched.hears("tracker")
 
 
-async def test_the_deadline_of_a_call_that_was_sent_on_is_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:
+async def test_a_redirected_call_states_its_deadline_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:
     """The estimate of the old node's clock is spoilt: a deadline stated in it has passed long ago at the new node."""
     async with storing(seeded_by(cluster, 0)) as store:
         await lead(store)
@@ -80,7 +80,7 @@ async def test_the_deadline_of_a_call_that_was_sent_on_is_in_the_time_of_the_new
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
 
 
-async def test_only_the_calls_that_were_refused_are_sent_on(cluster: RedisCluster) -> None:
+async def test_only_the_redirected_calls_are_sent_again(cluster: RedisCluster) -> None:
     """While a slot migrates one lease is here already and the other there still."""
     one, two = "{portfolio}:one", "{portfolio}:two"
     source = cluster.owner(one)
@@ -104,7 +104,7 @@ async def test_only_the_calls_that_were_refused_are_sent_on(cluster: RedisCluste
             assert getattr(result, "outcome", result) is Outcome.ADOPTED, key
 
 
-async def test_a_vacant_lease_in_a_slot_that_migrates_is_reported_in_words_and_costs_no_connection(
+async def test_a_vacant_lease_in_a_migrating_slot_is_reported_and_closes_no_connection(
     cluster: RedisCluster,
 ) -> None:
     async with storing(seeded_by(cluster, 0)) as store:
@@ -124,7 +124,7 @@ async def test_a_vacant_lease_in_a_slot_that_migrates_is_reported_in_words_and_c
         await lead(store)
 
 
-async def test_a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_the_seed(tmp_path: Path) -> None:
+async def test_the_replica_of_a_killed_seed_node_takes_over(tmp_path: Path) -> None:
     async with redis_cluster(tmp_path, masters=3, replicas=1) as cluster:
         seed, *_, replica = cluster.nodes
         key = next(f"lease-{n}" for n in range(1000) if cluster.owner(f"lease-{n}") is seed)
@@ -141,7 +141,7 @@ async def test_a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_th
             assert cluster.owner(key, asked=replica) is replica
 
 
-async def test_calls_go_round_between_nodes_at_most_three_times(cluster: RedisCluster) -> None:
+async def test_a_call_is_redirected_at_most_three_times(cluster: RedisCluster) -> None:
     """Two nodes that name each other as the owner, as a split brain of the slot's table could."""
     source = cluster.owner(KEY)
     assert source is not None
@@ -159,7 +159,7 @@ async def test_calls_go_round_between_nodes_at_most_three_times(cluster: RedisCl
         assert made <= 4, made
 
 
-async def test_the_history_is_kept_and_read_at_the_owner_of_the_slot_and_moves_with_it(cluster: RedisCluster) -> None:
+async def test_the_history_is_stored_at_the_owner_of_the_slot_and_moves_with_the_slot(cluster: RedisCluster) -> None:
     connector = seeded_by(cluster, 0)
     async with storing(connector) as store:
         await lead(store)

@@ -53,7 +53,7 @@ async def renew(store: Storing) -> Outcome:
     return outcome
 
 
-async def test_the_replicas_of_the_new_node_confirm_a_call_that_was_sent_on(cluster: RedisCluster) -> None:
+async def test_a_redirected_call_is_confirmed_by_the_replicas_of_the_new_node(cluster: RedisCluster) -> None:
     place(cluster, with_replica(cluster))
     async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -65,7 +65,7 @@ async def test_the_replicas_of_the_new_node_confirm_a_call_that_was_sent_on(clus
 
 
 @pytest.mark.parametrize("confirmed", [True, False])
-async def test_the_replicas_of_the_node_that_was_asked_for_one_call_confirm_it(
+async def test_a_call_redirected_by_ask_is_confirmed_by_the_replicas_of_that_node(
     cluster: RedisCluster, confirmed: bool
 ) -> None:
     """The slot is migrating, and the keys have arrived already: ASK sends the call on, for this once."""
@@ -83,7 +83,7 @@ async def test_the_replicas_of_the_node_that_was_asked_for_one_call_confirm_it(
         assert await renew(store) is (Outcome.RENEWED if confirmed else Outcome.UNCONFIRMED)
 
 
-async def test_a_node_whose_replica_took_over_confirms_only_with_a_replica_of_its_own(cluster: RedisCluster) -> None:
+async def test_a_replica_that_took_over_confirms_only_with_replicas_of_its_own(cluster: RedisCluster) -> None:
     first, _, replica = cluster.nodes
     place(cluster, first)
     async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:

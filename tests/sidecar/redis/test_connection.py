@@ -57,7 +57,7 @@ async def connected(connection: RedisConnection) -> AsyncIterator[int]:
         await connection.disconnect(nowait=True)
 
 
-async def test_an_address_that_refuses_or_drops_packets_costs_the_election_nothing(pair: list[Proxy]) -> None:
+async def test_an_address_that_refuses_or_drops_packets_does_not_fail_a_call(pair: list[Proxy]) -> None:
     async with AsyncExitStack() as stack:
         refusing, full = stack.enter_context(socket.socket()), stack.enter_context(socket.socket())
         for each in (refusing, full):
@@ -83,7 +83,7 @@ async def test_the_name_is_looked_up_for_each_connection(pair: list[Proxy]) -> N
         assert (name.lookups, pair[1].accepted) == (2, 1)
 
 
-async def test_after_a_failure_the_names_other_address_is_tried_first(pair: list[Proxy]) -> None:
+async def test_after_a_failure_the_other_address_of_the_name_is_tried_first(pair: list[Proxy]) -> None:
     """A server may take connections and answer nothing; no attempt begins as if it were the first."""
     first, second = pair
     async with storing(Name(first.port, second.port).connector()) as store:
@@ -114,7 +114,7 @@ async def test_a_companion_goes_to_the_server_of_the_leading_connection(pair: li
     assert name.lookups == 1
 
 
-async def test_a_companion_is_ended_once_the_leading_connection_has_another_server(pair: list[Proxy]) -> None:
+async def test_a_companion_is_closed_once_the_leading_connection_has_another_server(pair: list[Proxy]) -> None:
     first, second = pair
     name = Name(first.port, second.port)
     connector = name.connector()

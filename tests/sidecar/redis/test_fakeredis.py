@@ -62,7 +62,7 @@ def fake_redis(fake_server: FakeServer) -> FakeRedis:
     return FakeRedis(server=fake_server, decode_responses=True)
 
 
-async def test_a_term_lives_through_all_its_calls_without_a_guard(
+async def test_a_whole_term_works_without_a_guard(
     connect: Callable[[], RedisConnection], fake_redis: FakeRedis
 ) -> None:
     async with storing(connect, guard=True) as store:
@@ -79,7 +79,7 @@ async def test_a_term_lives_through_all_its_calls_without_a_guard(
         assert await store.outcome(Kind.ACQUIRE) is Outcome.DISABLED
 
 
-async def test_the_words_of_the_scripts_are_the_same(fake_redis: FakeRedis) -> None:
+async def test_the_scripts_give_the_same_replies(fake_redis: FakeRedis) -> None:
     first = Caller(fake_redis).acquire()
     assert first.outcome == "acquired"
     assert int(first.token) == first.time
@@ -91,7 +91,7 @@ async def test_the_words_of_the_scripts_are_the_same(fake_redis: FakeRedis) -> N
     assert Caller(fake_redis).acquire().outcome == "wrong_type"
 
 
-async def test_the_watch_falls_back_to_the_notices_of_releases(
+async def test_the_watch_falls_back_to_release_notices(
     connect: Callable[[], RedisConnection], fake_redis: FakeRedis
 ) -> None:
     async with watching(connect) as watch:

@@ -90,7 +90,7 @@ async def look(store: Storing) -> Outcome | Failure:
     return result if isinstance(result, Failure) else result.outcome
 
 
-async def test_each_connection_logs_in_with_a_token_of_its_own_and_the_credentials_are_fetched_once(
+async def test_each_connection_logs_in_with_a_new_token_and_the_credentials_are_fetched_once(
     cache: IamCache, files: Files, role: Role
 ) -> None:
     connect = connector(cache, files, **role.environment)
@@ -101,7 +101,7 @@ async def test_each_connection_logs_in_with_a_token_of_its_own_and_the_credentia
 
 
 @pytest.mark.parametrize("session_token", ["", "session//token=="])
-async def test_keys_in_the_environment_log_in_without_an_endpoint(
+async def test_access_keys_in_the_environment_need_no_credentials_endpoint(
     cache: IamCache, files: Files, role: Role, session_token: str
 ) -> None:
     keys = AwsKeys(STATIC["AWS_ACCESS_KEY_ID"], STATIC["AWS_SECRET_ACCESS_KEY"], session_token or None)
@@ -112,7 +112,7 @@ async def test_keys_in_the_environment_log_in_without_an_endpoint(
     assert (cache.logins, role.asked) == (["AKIASTATIC"], 0)
 
 
-async def test_a_login_that_the_cache_refuses_is_reported_with_what_it_can_mean(
+async def test_a_login_that_the_cache_refuses_is_reported_with_possible_causes(
     cache: IamCache, files: Files, role: Role
 ) -> None:
     connect = connector(cache, files, AWS_ACCESS_KEY_ID="AKIAUNKNOWN", AWS_SECRET_ACCESS_KEY="nobody/knows")
@@ -124,7 +124,7 @@ async def test_a_login_that_the_cache_refuses_is_reported_with_what_it_can_mean(
     assert "nobody/knows" not in failure.text
 
 
-async def test_the_endpoint_s_token_is_sent_and_its_file_is_read_at_each_fetch(
+async def test_the_authorization_token_of_the_endpoint_is_read_from_its_file_at_each_fetch(
     cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
     role.authorization = "first"
@@ -166,7 +166,7 @@ def login_of(role: Role, now: Callable[[], datetime]) -> IamLogin:
     return IamLogin(Iam(CACHE, REGION, False, source), USER, Lookups(), uniform=random.uniform, now=now)
 
 
-async def test_credentials_are_fetched_again_ahead_of_their_expiry(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_credentials_are_fetched_again_before_they_expire(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iam, "LOOK", 0.05)
     now = Clock()
     login = login_of(role, now)
@@ -185,7 +185,7 @@ async def test_credentials_are_fetched_again_ahead_of_their_expiry(role: Role, m
         await asyncio.wait([running])
 
 
-async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_valid(
+async def test_a_failed_fetch_closes_no_connection_while_the_previous_credentials_are_valid(
     cache: IamCache, files: Files, role: Role, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(iam, "LOOK", 0.1)
@@ -225,7 +225,7 @@ async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_
         (b"x" * 2_000_000, 200, "the credentials endpoint does not answer with credentials"),
     ],
 )
-async def test_what_is_no_answer_with_credentials_is_a_failure_of_its_own_kind(
+async def test_an_invalid_answer_of_the_credentials_endpoint_is_a_login_failure(
     cache: IamCache, files: Files, role: Role, body: bytes, status: int, said: str
 ) -> None:
     role.answers = web.Response(status=status, body=body)
@@ -236,7 +236,7 @@ async def test_what_is_no_answer_with_credentials_is_a_failure_of_its_own_kind(
     assert (failure.kind, failure.text) == ("credentials", f"REDIS_IAM: no credentials of the task's role: {said}")
 
 
-async def test_a_fetch_that_hangs_takes_no_call_s_time(
+async def test_a_hanging_fetch_does_not_delay_calls(
     cache: IamCache, files: Files, role: Role, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(iam, "FETCH_LIMIT", 0.2)
@@ -259,7 +259,7 @@ async def test_a_fetch_that_hangs_takes_no_call_s_time(
         await asyncio.wait([running])
 
 
-async def test_credentials_that_have_expired_are_not_used(role: Role) -> None:
+async def test_expired_credentials_are_not_used(role: Role) -> None:
     now = Clock()
     login = login_of(role, now)
     await login.prepare()
@@ -327,7 +327,7 @@ class Elected:
         return self.lease.view(elapsed()).token
 
 
-async def test_connections_are_replaced_before_the_cache_cuts_them(
+async def test_connections_are_replaced_before_the_cache_closes_them(
     redis_of_its_own: RedisServer, files: Files, role: Role
 ) -> None:
     """Twelve hours in three seconds: no connection reaches them, no term ends, no call fails."""
@@ -347,7 +347,7 @@ async def test_connections_are_replaced_before_the_cache_cuts_them(
         assert (cache.cut, elected.telemetry.failures, elected.telemetry.late) == (0, [], [])
 
 
-async def test_an_old_connection_stays_while_no_new_one_can_be_made(
+async def test_an_old_connection_stays_open_until_its_replacement_is_connected(
     redis_of_its_own: RedisServer, files: Files, role: Role
 ) -> None:
     async with IamCache(redis_of_its_own.port, files.tls, role) as cache:
@@ -370,7 +370,7 @@ async def test_an_old_connection_stays_while_no_new_one_can_be_made(
             assert (elected.token, elected.telemetry.failures) == (token, [])
 
 
-async def test_a_whole_sidecar_leads_with_the_credentials_of_its_role_and_shows_none_of_them(
+async def test_a_sidecar_leads_with_the_credentials_of_its_role_and_shows_no_secret(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
     seldom = {"HEARTBEAT_INTERVAL": "10"}  # a renewal that is cut off after it was sent is an error
@@ -398,7 +398,7 @@ async def test_a_whole_sidecar_leads_with_the_credentials_of_its_role_and_shows_
         assert secret not in shown
 
 
-async def test_a_whole_sidecar_without_credentials_reports_it_and_counts_it(
+async def test_a_sidecar_without_credentials_reports_and_counts_the_failure(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
     role.answers = web.Response(status=500)
@@ -476,7 +476,7 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
         ),
     ],
 )  # fmt: skip
-def test_settings_of_iam_that_cannot_be_used_are_one_line(change: dict[str, str], said: str) -> None:
+def test_an_invalid_iam_setting_is_a_one_line_error(change: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read(NEEDED | change)
     lines = str(refused.value).splitlines()
@@ -485,7 +485,7 @@ def test_settings_of_iam_that_cannot_be_used_are_one_line(change: dict[str, str]
     assert "hunter2" not in str(refused.value)
 
 
-def test_the_container_s_credentials_are_asked_at_the_address_of_ecs() -> None:
+def test_a_relative_credentials_uri_is_resolved_against_the_address_of_ecs() -> None:
     without = {name: value for name, value in NEEDED.items() if name not in STATIC}
     iam_settings = read(without | {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/6a1c"}).redis.iam
     assert iam_settings is not None

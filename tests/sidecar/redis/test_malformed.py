@@ -116,7 +116,7 @@ at_each_stage = pytest.mark.parametrize("greets", [False, True], ids=["from the 
 
 @at_each_stage
 @every_nonsense
-async def test_nonsense_fails_the_call_and_nothing_else(nonsense: bytes, greets: bool) -> None:
+async def test_a_malformed_reply_fails_only_its_call(nonsense: bytes, greets: bool) -> None:
     async with Hostile(nonsense, greets=greets).listening() as server, storing(at_port(server.port)) as store:
         if greets:
             await eventually(lambda: _opens(store))
@@ -134,7 +134,7 @@ async def _opens(store: Storing) -> bool:
 
 
 @pytest.mark.parametrize("name", ["http", "no length", "no number", "no size", "MOVED to nowhere", "too deep"])
-async def test_nonsense_is_reported_as_malformed_and_may_hide_an_effect(name: str) -> None:
+async def test_a_call_with_a_malformed_reply_is_reported_and_may_have_executed(name: str) -> None:
     async with Hostile(NONSENSE[name], greets=True).listening() as server, storing(at_port(server.port)) as store:
         failure = await store.failure(Kind.ACQUIRE)
         assert (failure.kind, failure.may_execute) == ("malformed", True)
@@ -143,20 +143,20 @@ async def test_nonsense_is_reported_as_malformed_and_may_hide_an_effect(name: st
 @pytest.mark.parametrize(
     "words", [b"500 what is AUTH hunter2?\r\n", b"$hunter2\r\n", b"-ERR unknown command AUTH hunter2\r\n"]
 )
-async def test_words_that_may_repeat_the_password_are_not_passed_on(words: bytes) -> None:
+async def test_an_error_that_may_repeat_the_password_is_not_shown(words: bytes) -> None:
     async with Hostile(words).listening() as server, storing(at_port(server.port, password="hunter2")) as store:
         assert "hunter2" not in (await store.failure(Kind.ACQUIRE)).text
 
 
 @at_each_stage
 @every_nonsense
-async def test_a_watch_that_hears_nonsense_tries_again(nonsense: bytes, greets: bool) -> None:
+async def test_the_watch_reconnects_after_a_malformed_reply(nonsense: bytes, greets: bool) -> None:
     async with Hostile(nonsense, greets=greets).listening() as server, watching(at_port(server.port), limit=2.0):
         await eventually(lambda: server.heard["watch"] >= 2)
 
 
 @pytest.mark.slow
-async def test_a_sidecar_lives_through_all_nonsense_healthy_and_leads_when_redis_is_back(
+async def test_a_sidecar_stays_healthy_through_malformed_replies_and_leads_when_redis_is_back(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     server = Hostile()

@@ -20,7 +20,7 @@ QUIET = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600"
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-async def test_a_renewal_of_a_fresh_lease_is_not_confirmed_by_a_replica_that_hears_nothing(
+async def test_a_disconnected_replica_does_not_confirm_the_renewal_of_a_fresh_lease(
     tmp_path: Path, binary: str
 ) -> None:
     path = BINARIES[binary]

@@ -63,7 +63,7 @@ async def look(store: Storing) -> Outcome | Failure:
     return result if isinstance(result, Failure) else result.outcome
 
 
-async def test_the_file_is_read_at_each_connect(server: RedisServer, file: Path) -> None:
+async def test_the_password_file_is_read_at_each_connect(server: RedisServer, file: Path) -> None:
     async with storing(Connector(read(settings(server, file)).redis)) as store:
         assert await look(store) is Outcome.VACANT
         set_passwords(server, f"<{OLD}", f">{NEW}")
@@ -75,7 +75,7 @@ async def test_the_file_is_read_at_each_connect(server: RedisServer, file: Path)
         assert await look(store) is Outcome.VACANT
 
 
-async def test_the_default_user_needs_no_name(redis_of_its_own: RedisServer, file: Path) -> None:
+async def test_the_default_user_needs_no_username(redis_of_its_own: RedisServer, file: Path) -> None:
     with client_of(redis_of_its_own) as redis:
         redis.config_set("requirepass", OLD)
     environment = {"REDIS_PORT": str(redis_of_its_own.port), "REDIS_PASSWORD_FILE": str(file)}
@@ -93,7 +93,7 @@ async def test_the_default_user_needs_no_name(redis_of_its_own: RedisServer, fil
         (b"x" * (LARGEST + 1), f"the file is longer than {LARGEST} bytes"),
     ],
 )
-async def test_a_file_without_a_password_is_a_failure_of_its_own_kind(
+async def test_a_file_without_a_valid_password_is_a_login_failure(
     server: RedisServer, file: Path, content: bytes, said: str
 ) -> None:
     async with storing(Connector(read(settings(server, file)).redis)) as store:
@@ -109,7 +109,7 @@ async def test_a_file_without_a_password_is_a_failure_of_its_own_kind(
     assert str(refused.value) == f"REDIS_PASSWORD_FILE: {said}"
 
 
-def test_a_file_that_is_none_is_refused_at_the_start_without_its_path(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_readable_file_is_refused_at_start_without_showing_the_path(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, said in (
@@ -149,7 +149,7 @@ def test_a_file_that_is_none_is_refused_at_the_start_without_its_path(tmp_path: 
         ),
     ],
 )
-def test_two_ways_to_log_in_are_refused_with_both_names(environment: dict[str, str], said: str) -> None:
+def test_two_login_methods_are_refused_with_both_setting_names(environment: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read(environment)
     assert str(refused.value) == said
@@ -172,7 +172,7 @@ async def leads(asker: Asker) -> bool:
     return bool((await asker.ask())["is_leader"])
 
 
-async def test_a_password_that_is_rotated_in_the_file_costs_no_lead_and_no_error(
+async def test_rotating_the_password_in_the_file_ends_no_term_and_causes_no_error(
     server: RedisServer, file: Path, tmp_path: Path
 ) -> None:
     """Both passwords valid, the file changed, the former one removed: connections that end find the new one."""
@@ -200,7 +200,7 @@ async def test_a_password_that_is_rotated_in_the_file_costs_no_lead_and_no_error
             assert NEW not in each.output
 
 
-async def test_two_valid_passwords_and_a_deploy_rotate_a_password_of_the_environment(
+async def test_a_password_in_the_environment_is_rotated_by_a_deploy_while_both_passwords_are_valid(
     server: RedisServer, tmp_path: Path
 ) -> None:
     """As on ECS: the new task has the new password, the old task drains, and only then the old password is removed."""

@@ -41,7 +41,7 @@ async def state(sidecar: RealSidecar) -> str:
 
 
 @pytest.mark.slow
-async def test_with_the_least_rights_a_sidecar_leads_and_has_nothing_to_complain_of(
+async def test_with_the_least_rights_a_sidecar_leads_without_warnings(
     restricted: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     sidecar = as_user(tmp_path, redis_server, "task-1", **STEADY)
@@ -55,7 +55,7 @@ async def test_with_the_least_rights_a_sidecar_leads_and_has_nothing_to_complain
     assert '"level": "ERROR"' not in sidecar.output
 
 
-async def test_without_any_channel_a_release_is_one_and_each_loss_is_said_once(
+async def test_without_channels_leases_are_still_released_and_each_missing_right_is_logged_once(
     restricted: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     give(restricted, without("&portfolio:*:changed", "&__redis__:invalidate"))
@@ -81,7 +81,7 @@ async def test_without_any_channel_a_release_is_one_and_each_loss_is_said_once(
     assert len(logged(other, "There is no watch")) == 1, "though it was tried again"
 
 
-def test_the_commands_need_no_more_than_the_least_rights(restricted: Redis, run: Run) -> None:
+def test_the_least_rights_are_enough_for_the_commands(restricted: Redis, run: Run) -> None:
     assert run("leaders", **LOGIN)[0] == 0
     assert run("disable", LEASE, "600") == (0, f"{LEASE} is disabled for 600 s; it was held by nobody\n", "")
     restricted.hset(f"fence:{{{KEY}}}", "token", str(2**53 - 1))
@@ -91,7 +91,9 @@ def test_the_commands_need_no_more_than_the_least_rights(restricted: Redis, run:
 
 
 @pytest.mark.parametrize("right", ["+publish", "&portfolio:*:changed"])
-def test_what_was_asked_is_done_and_what_was_not_possible_is_named(restricted: Redis, run: Run, right: str) -> None:
+def test_without_the_right_to_publish_disable_and_enable_work_and_name_the_missing_notice(
+    restricted: Redis, run: Run, right: str
+) -> None:
     give(restricted, without(right))
     for words in (["disable", LEASE, "600"], ["enable", LEASE]):
         status, said, complained = run(*words, **LOGIN)
@@ -114,7 +116,7 @@ def test_what_was_asked_is_done_and_what_was_not_possible_is_named(restricted: R
         ("~fence:{portfolio:*", ["leaders"], f"the key {KEY} or fence:{{{KEY}}}"),
     ],
 )
-def test_a_refusal_names_the_command_or_the_key_and_changes_nothing(
+def test_a_refused_command_of_the_operator_names_the_right_and_changes_nothing(
     restricted: Redis, run: Run, right: str, words: list[str], named: str
 ) -> None:
     restricted.set(KEY, "DISABLED", ex=600)
@@ -125,7 +127,7 @@ def test_a_refusal_names_the_command_or_the_key_and_changes_nothing(
     assert restricted.get(KEY) == "DISABLED"
 
 
-def test_disable_works_though_nobody_may_see_the_holder(restricted: Redis, run: Run) -> None:
+def test_disable_works_without_the_right_to_read_the_holder(restricted: Redis, run: Run) -> None:
     restricted.lpush(KEY, "a key of another type")
     assert run("disable", LEASE, "600", **LOGIN)[0] == 0
     assert restricted.get(KEY) == "DISABLED"
@@ -133,7 +135,7 @@ def test_disable_works_though_nobody_may_see_the_holder(restricted: Redis, run: 
     assert run("disable", LEASE, "600", **LOGIN) == (0, f"{LEASE} is disabled for 600 s; it was held by nobody\n", "")
 
 
-async def test_a_disable_and_an_enable_are_heard_by_a_watch_of_notices_at_once(
+async def test_a_watch_of_notices_receives_disable_and_enable_at_once(
     restricted: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:
     give(restricted, without("&__redis__:invalidate"))

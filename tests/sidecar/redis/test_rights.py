@@ -98,13 +98,13 @@ async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[st
     return what, said
 
 
-async def test_the_least_rights_suffice_for_everything(any_redis: Redis) -> None:
+async def test_the_documented_least_rights_are_enough_for_every_call(any_redis: Redis) -> None:
     with user(any_redis, LEAST) as connect:
         assert await lost(any_redis, connect) == ("nothing", [])
 
 
 @pytest.mark.parametrize("right", sorted(set(COSTS) - BEYOND))
-async def test_a_right_that_is_missing_costs_what_the_document_says_and_is_named(any_redis: Redis, right: str) -> None:
+async def test_a_missing_right_has_the_documented_effect_and_is_named(any_redis: Redis, right: str) -> None:
     with user(any_redis, without(right)) as connect:
         what, said = await lost(any_redis, connect)
     text = " ".join(said)
@@ -122,7 +122,7 @@ def _named(right: str) -> str:
     return kinds[right[0]].format(plain.get(right, right[1:].upper()))
 
 
-def test_every_right_has_its_line_in_the_document() -> None:
+def test_every_right_is_documented() -> None:
     assert set(COSTS) == {right for right in LEAST if right[0] in "+~&"} | BEYOND
 
 
@@ -144,7 +144,7 @@ async def test_a_database_number_needs_select_and_reports_it(any_redis: Redis) -
             assert await store.store.open() is None
 
 
-async def test_a_refused_channel_of_one_lease_costs_the_other_nothing(any_redis: Redis) -> None:
+async def test_a_refused_channel_of_one_lease_does_not_affect_the_other(any_redis: Redis) -> None:
     rights = [*without("&portfolio:*:changed", "&__redis__:invalidate"), f"&{KEY}:changed"]
     with user(any_redis, rights) as connect:
         async with watching(connect) as watch:
@@ -155,7 +155,7 @@ async def test_a_refused_channel_of_one_lease_costs_the_other_nothing(any_redis:
             await watch.hears("tracker")
 
 
-async def test_each_step_down_is_said_once_with_its_cost_and_the_way_back_too(
+async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_is_the_recovery(
     any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever is refused is tried again after a while, on few connections, and is used once it is allowed."""
@@ -191,7 +191,7 @@ async def test_each_step_down_is_said_once_with_its_cost_and_the_way_back_too(
             await watch.hears("tracker")
 
 
-async def test_a_right_that_is_taken_away_while_the_watch_runs_costs_that_part(any_redis: Redis) -> None:
+async def test_a_right_revoked_while_the_watch_runs_disables_only_that_part(any_redis: Redis) -> None:
     with user(any_redis, LEAST) as connect:
         async with watching(connect) as watch:
             await watch.connected(WatchMode.TRACKING)
@@ -200,7 +200,7 @@ async def test_a_right_that_is_taken_away_while_the_watch_runs_costs_that_part(a
             await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
 
 
-async def test_a_refused_watch_does_not_connect_each_second(any_redis: Redis) -> None:
+async def test_a_refused_watch_does_not_reconnect_every_second(any_redis: Redis) -> None:
     """After the first refusal it waits for `RETRY`, not for the pause after a lost connection."""
     with user(any_redis, without("&__redis__:invalidate", "&portfolio:*:changed")) as connect:
         async with watching(connect, retry=3600.0) as watch:

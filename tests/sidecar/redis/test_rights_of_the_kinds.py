@@ -36,7 +36,7 @@ async def group(tmp_path: Path) -> AsyncIterator[Group]:
         yield group
 
 
-async def test_the_least_rights_are_enough_in_a_cluster_for_a_slot_that_moves_and_migrates(
+async def test_in_a_cluster_the_least_rights_are_enough_for_a_moved_or_migrating_slot(
     cluster: RedisCluster,
 ) -> None:
     allow(cluster.nodes, *OF_A_CLUSTER)
@@ -61,7 +61,7 @@ async def test_the_least_rights_are_enough_in_a_cluster_for_a_slot_that_moves_an
         assert (store.store.guard, store.store.release_notice, watch.watch.refusal) == ("on", "sent", None)
 
 
-async def test_without_cluster_slots_the_owner_is_found_by_its_refusals(cluster: RedisCluster) -> None:
+async def test_without_the_right_to_cluster_slots_the_owner_is_found_through_redirects(cluster: RedisCluster) -> None:
     allow(cluster.nodes, "+asking")
     source = cluster.owner(KEY)
     assert source is not None
@@ -69,7 +69,7 @@ async def test_without_cluster_slots_the_owner_is_found_by_its_refusals(cluster:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_without_asking_a_lease_that_migrates_has_trouble_until_its_slot_has_arrived(
+async def test_without_the_right_to_asking_a_lease_fails_until_its_slot_has_migrated(
     cluster: RedisCluster,
 ) -> None:
     allow(cluster.nodes, "+cluster|slots")
@@ -86,7 +86,7 @@ async def test_without_asking_a_lease_that_migrates_has_trouble_until_its_slot_h
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
 
 
-async def test_the_least_rights_are_enough_behind_sentinels_through_a_failover(group: Group) -> None:
+async def test_behind_sentinels_the_least_rights_are_enough_for_a_failover(group: Group) -> None:
     allow(group.servers, *OF_SENTINELS)
     for sentinel in group.sentinels:
         answer = order(sentinel, "ACL", "SETUSER", "asker", "reset", "on", ">asks", *SENTINELS_OWN)
@@ -102,7 +102,7 @@ async def test_the_least_rights_are_enough_behind_sentinels_through_a_failover(g
         assert order(heir, "GET", KEY) == "a"
 
 
-async def test_without_role_nobody_leads_behind_sentinels_and_it_is_said(group: Group) -> None:
+async def test_behind_sentinels_without_the_right_to_role_nobody_leads_and_the_reason_is_reported(group: Group) -> None:
     allow(group.servers)
     async with storing(as_user(1, group.kind)) as store:
         failure = await store.failure(Kind.ACQUIRE)

@@ -27,13 +27,13 @@ def vouched(redis: Redis, holder: str = "b", *, held: bool = True) -> str:
     return token
 
 
-def test_a_server_that_acted_last_is_not_guarded(any_redis: Redis) -> None:
+def test_the_server_that_acted_last_has_no_guard(any_redis: Redis) -> None:
     vouched(any_redis, held=False)
     answer = Caller(any_redis, guarding=True).acquire()
     assert (answer.outcome, answer.guard, answer.wait) == ("acquired", "on", 0)
 
 
-def test_on_another_server_no_new_term_starts_for_one_ttl(any_redis: Redis) -> None:
+def test_after_a_server_change_no_new_term_starts_for_one_ttl(any_redis: Redis) -> None:
     vouched(any_redis, held=False)
     elsewhere(any_redis)
     answer = Caller(any_redis, guarding=True).acquire()
@@ -42,7 +42,7 @@ def test_on_another_server_no_new_term_starts_for_one_ttl(any_redis: Redis) -> N
 
 
 @pytest.mark.parametrize("sees", ["acquire", "look", "renew"])
-def test_the_wait_counts_from_when_anybody_first_saw_the_change(any_redis: Redis, sees: str) -> None:
+def test_the_guard_starts_when_the_first_candidate_sees_the_change(any_redis: Redis, sees: str) -> None:
     vouched(any_redis, held=True)
     elsewhere(any_redis)
     other = Caller(any_redis, "c", guarding=True)
@@ -72,7 +72,7 @@ def test_the_guard_ends_after_one_ttl(any_redis: Redis) -> None:
     assert Caller(any_redis, "b", guarding=True).acquire().outcome == "acquired", "the server is known now"
 
 
-def test_a_change_that_lies_in_the_future_is_dated_again(any_redis: Redis) -> None:
+def test_a_server_change_recorded_in_the_future_is_dated_again(any_redis: Redis) -> None:
     """The old server's clock was ahead; a wait that never ends would be the price."""
     vouched(any_redis, held=False)
     elsewhere(any_redis)
@@ -82,14 +82,14 @@ def test_a_change_that_lies_in_the_future_is_dated_again(any_redis: Redis) -> No
     assert caller.acquire().wait == 30_000
 
 
-def test_a_second_change_starts_the_wait_again(any_redis: Redis) -> None:
+def test_a_second_server_change_restarts_the_guard(any_redis: Redis) -> None:
     vouched(any_redis, held=False)
     elsewhere(any_redis)
     any_redis.hset(FENCE, mapping={"changed": "d" * 80, "changed_at": "1"})
     assert Caller(any_redis, guarding=True).acquire().wait == 30_000
 
 
-def test_the_renewal_of_a_term_that_is_still_led_passes_at_once(any_redis: Redis) -> None:
+def test_the_guard_does_not_delay_the_renewal_of_a_current_term(any_redis: Redis) -> None:
     token = vouched(any_redis, "a")
     elsewhere(any_redis)
     caller = Caller(any_redis, guarding=True)
@@ -98,7 +98,7 @@ def test_the_renewal_of_a_term_that_is_still_led_passes_at_once(any_redis: Redis
     assert caller.acquire().outcome == "adopted", "the holder vouched for this server"
 
 
-def test_an_acquire_by_the_id_in_the_key_waits_like_everybody(any_redis: Redis) -> None:
+def test_the_guard_also_delays_an_acquire_by_the_holder_of_the_key(any_redis: Redis) -> None:
     """Its release may be the very write that was lost, and somebody else's term with it."""
     vouched(any_redis, "a")
     elsewhere(any_redis)
@@ -118,13 +118,13 @@ def test_an_empty_young_server_is_guarded_until_it_is_one_ttl_old(any_redis_of_i
         assert redis.info("server")["uptime_in_seconds"] >= 2, "uptime is rounded"
 
 
-def test_without_the_guard_nothing_is_asked_and_nothing_waits(any_redis: Redis) -> None:
+def test_with_the_guard_off_an_acquire_needs_no_server_facts_and_no_wait(any_redis: Redis) -> None:
     elsewhere(any_redis)
     answer = Caller(any_redis, guarding=False).acquire()
     assert (answer.outcome, answer.guard) == ("acquired", "off")
 
 
-def test_a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old(any_redis: Redis) -> None:
+def test_a_promoted_replica_counts_as_a_server_change_even_if_its_process_is_old(any_redis: Redis) -> None:
     """Same process, another stint as a primary: what it missed in between it never had."""
     vouched(any_redis, held=False)
     assert Caller(any_redis, guarding=True).acquire().outcome == "acquired"
@@ -134,13 +134,13 @@ def test_a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old(
     assert Caller(any_redis, guarding=True).acquire().outcome == "guarded"
 
 
-def test_where_an_old_primary_may_serve_on_the_guard_waits_for_so_much_longer(any_redis: Redis) -> None:
+def test_the_guard_is_longer_if_an_old_primary_may_still_serve(any_redis: Redis) -> None:
     vouched(any_redis, held=False)
     elsewhere(any_redis)
     assert Caller(any_redis, guarding=True, late=20_000).acquire().wait == 50_000
 
 
-def test_servers_that_take_turns_behind_one_address_do_not_put_the_guards_end_off(any_redis: Redis) -> None:
+def test_servers_that_alternate_behind_one_address_do_not_postpone_the_end_of_the_guard(any_redis: Redis) -> None:
     """Each of them was seen before; a note of the last one must not end the notes of the others."""
     vouched(any_redis, held=False)
     elsewhere(any_redis)
@@ -153,7 +153,7 @@ def test_servers_that_take_turns_behind_one_address_do_not_put_the_guards_end_of
         assert 10_000 < caller.acquire().wait <= 20_000, turn
 
 
-def test_the_notes_of_servers_that_take_turns_are_bounded_and_whole(any_redis: Redis) -> None:
+def test_the_record_of_alternating_servers_is_bounded_and_complete(any_redis: Redis) -> None:
     vouched(any_redis, held=False)
     elsewhere(any_redis)
     for turn in range(30):

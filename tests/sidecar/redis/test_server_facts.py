@@ -42,11 +42,11 @@ async def shown(
         await store.close()
 
 
-def test_a_fact_is_at_most_half_a_minute_old() -> None:
+def test_a_server_fact_is_at_most_30_seconds_old() -> None:
     assert OLD + LOOK + min(TIMINGS.call_limit, LOOK) <= 30
 
 
-async def test_without_calls_what_is_shown_follows_the_server_both_ways(
+async def test_without_calls_the_status_follows_changes_of_the_server(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all")
@@ -67,14 +67,16 @@ async def test_without_calls_what_is_shown_follows_the_server_both_ways(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_a_server_that_answers_nothing_leaves_the_election_alone(redis_of_its_own: RedisServer) -> None:
+async def test_a_server_that_refuses_to_report_facts_does_not_affect_the_election(
+    redis_of_its_own: RedisServer,
+) -> None:
     async with shown(redis_of_its_own.port) as (store, learned):
         await eventually(lambda: learned)
         redis_of_its_own.kill()
         await eventually(lambda: not store.connected)
 
 
-async def test_a_refused_notice_is_published_again_until_it_is_not_refused(
+async def test_a_refused_notice_is_published_again_until_it_is_accepted(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
     """No release may come for days that would show that the right was given."""
@@ -90,7 +92,7 @@ async def test_a_refused_notice_is_published_again_until_it_is_not_refused(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_a_server_that_stands_still_is_not_shown_as_up(redis_server: RedisServer) -> None:
+async def test_a_frozen_server_is_not_shown_as_up(redis_server: RedisServer) -> None:
     """Nothing else looks at the connection while no call is made."""
     async with Proxy(redis_server.port) as way, shown(way.port, limit=0.5) as (store, learned):
         await eventually(lambda: learned)

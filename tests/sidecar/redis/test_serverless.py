@@ -60,7 +60,7 @@ def connecting(endpoint: Serverless, files: Certificates, **environment: str) ->
     return Connector(asked.redis, asked.kind, limit=PATIENT.call_limit)
 
 
-async def test_the_guard_asks_the_server_that_has_the_keys_and_not_the_one_of_the_connection(
+async def test_the_guard_compares_the_server_of_the_keys_and_not_of_the_connection(
     connector: Connector, endpoint: Serverless, servers: list[RedisServer]
 ) -> None:
     """A term that is handed over through another server's connection begins at once."""
@@ -77,7 +77,7 @@ async def test_the_guard_asks_the_server_that_has_the_keys_and_not_the_one_of_th
     assert set(endpoint.given) == set(endpoint.servers), "its connections were at both servers"
 
 
-async def test_the_watch_hears_notices_whichever_server_it_has_and_reports_it_once(
+async def test_the_watch_receives_notices_through_any_server_and_logs_its_mode_once(
     connector: Connector, endpoint: Serverless, warnings: pytest.LogCaptureFixture
 ) -> None:
     async with storing(connector, timings=PATIENT) as store, watching(connector.companion) as watch:
@@ -97,7 +97,7 @@ async def test_the_watch_hears_notices_whichever_server_it_has_and_reports_it_on
     assert len(said) == 1, said
 
 
-async def test_without_the_setting_for_a_cluster_a_watch_at_another_server_counts_as_none(
+async def test_without_redis_cluster_a_watch_at_another_server_is_off(
     endpoint: Serverless, files: Certificates
 ) -> None:
     connector = connecting(endpoint, files, REDIS_CLUSTER="false")
@@ -110,7 +110,7 @@ async def test_without_the_setting_for_a_cluster_a_watch_at_another_server_count
             assert "REDIS_CLUSTER=true" in str(watch.watch.refusal)
 
 
-async def test_a_clock_of_the_endpoint_that_is_behind_costs_one_more_call(
+async def test_a_clock_of_the_endpoint_that_is_behind_costs_one_retry(
     connector: Connector, endpoint: Serverless
 ) -> None:
     endpoint.clock_ahead = -60
@@ -119,7 +119,7 @@ async def test_a_clock_of_the_endpoint_that_is_behind_costs_one_more_call(
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_min_replicas_is_refused_in_words(connector: Connector) -> None:
+async def test_min_replicas_is_refused_with_the_reason(connector: Connector) -> None:
     async with storing(connector, min_replicas=1, timings=PATIENT) as store:
         failure = await store.failure(Kind.ACQUIRE)
     assert failure.kind == "response"

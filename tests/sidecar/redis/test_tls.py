@@ -74,7 +74,7 @@ def sidecar(
     return sidecar
 
 
-async def test_leaders_follow_each_other_by_tls(
+async def test_sidecars_hand_the_lease_over_with_tls(
     redis_of_its_own: RedisServer, front: Proxy, pem: Path, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     pair = [sidecar(tmp_path, name, redis_of_its_own, front, f"?ssl_ca_certs={pem}") for name in ("task-a", "task-b")]
@@ -92,7 +92,7 @@ async def test_leaders_follow_each_other_by_tls(
 
 
 @pytest.mark.parametrize("options", ["", "?ssl_ca_certs={other}"], ids=["no authority", "another authority"])
-async def test_a_server_that_nobody_vouches_for_is_not_trusted(
+async def test_a_server_certificate_of_an_unknown_ca_is_not_trusted(
     redis_of_its_own: RedisServer, front: Proxy, tmp_path: Path, session: aiohttp.ClientSession, options: str
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -104,7 +104,7 @@ async def test_a_server_that_nobody_vouches_for_is_not_trusted(
     )
 
 
-async def test_a_server_of_another_name_is_not_trusted(
+async def test_a_server_certificate_for_another_name_is_not_trusted(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     pem = certificate(tmp_path, x509.DNSName("elsewhere.example"))
@@ -116,7 +116,7 @@ async def test_a_server_of_another_name_is_not_trusted(
         )
 
 
-async def test_tls_to_a_server_that_speaks_none_is_reported(
+async def test_tls_to_a_server_without_tls_is_reported(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     async with Proxy(redis_of_its_own.port) as plain:
@@ -124,7 +124,7 @@ async def test_tls_to_a_server_that_speaks_none_is_reported(
         await _is_refused(refused, session, "speak TLS: redis:// in REDIS_URL")  # it waits, or it refuses
 
 
-async def test_trust_can_be_waived(
+async def test_certificate_verification_can_be_turned_off(
     redis_of_its_own: RedisServer, front: Proxy, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     trusting = sidecar(tmp_path, "task-a", redis_of_its_own, front, "?ssl_cert_reqs=none&ssl_check_hostname=false")

@@ -75,7 +75,7 @@ async def watching(
         assert it.watch.mode is WatchMode.OFF
 
 
-async def test_with_tracking_every_change_to_a_key_is_heard(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_with_tracking_the_watch_reports_every_change_of_a_key(any_redis: Redis, any_server: RedisServer) -> None:
     async with watching(at_port(any_server.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         assert watch.watch.refusal is None
@@ -94,7 +94,7 @@ async def test_with_tracking_every_change_to_a_key_is_heard(any_redis: Redis, an
         await watch.hears(*KEYS)
 
 
-async def test_what_is_not_a_lease_is_not_heard(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_the_watch_reports_no_key_that_is_not_a_lease(any_redis: Redis, any_server: RedisServer) -> None:
     async with watching(at_port(any_server.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         any_redis.set(f"{KEY}:else", "x")
@@ -105,7 +105,7 @@ async def test_what_is_not_a_lease_is_not_heard(any_redis: Redis, any_server: Re
 
 
 @pytest.mark.parametrize("rights", REFUSED)
-async def test_where_tracking_is_refused_releases_are_heard(
+async def test_without_tracking_the_watch_reports_releases(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
@@ -121,7 +121,7 @@ async def test_where_tracking_is_refused_releases_are_heard(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_after_its_connection_was_killed_it_reports_everything_and_watches_on(
+async def test_after_its_connection_was_killed_the_watch_reports_every_lease_and_continues(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
     async with watching(at_port(any_server.port)) as watch:
@@ -132,7 +132,9 @@ async def test_after_its_connection_was_killed_it_reports_everything_and_watches
         await watch.hears("tracker")
 
 
-async def test_a_lost_connection_is_replaced_long_before_the_limit(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_a_lost_connection_of_the_watch_is_replaced_long_before_the_limit(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
     """A pause that goes by the limit would be half a minute here."""
     async with watching(at_port(any_server.port), limit=60.0) as watch:
         await watch.connected(WatchMode.TRACKING)
@@ -141,7 +143,9 @@ async def test_a_lost_connection_is_replaced_long_before_the_limit(any_redis: Re
         assert watch.watch.mode is WatchMode.TRACKING
 
 
-async def test_it_is_off_while_the_server_is_gone_and_back_when_that_is(redis_of_its_own: RedisServer) -> None:
+async def test_the_watch_is_off_while_the_server_is_down_and_recovers_with_the_server(
+    redis_of_its_own: RedisServer,
+) -> None:
     async with watching(at_port(redis_of_its_own.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         redis_of_its_own.kill()
@@ -153,7 +157,7 @@ async def test_it_is_off_while_the_server_is_gone_and_back_when_that_is(redis_of
         await watch.hears("tracker")
 
 
-async def test_a_connection_without_a_sign_of_life_is_given_up(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_the_watch_closes_a_connection_that_answers_no_ping(any_redis: Redis, any_server: RedisServer) -> None:
     async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         proxy.black_hole()
@@ -165,7 +169,7 @@ async def test_a_connection_without_a_sign_of_life_is_given_up(any_redis: Redis,
         await watch.hears("tracker")
 
 
-async def test_a_connection_that_is_idle_is_kept(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_the_watch_keeps_an_idle_connection(any_redis: Redis, any_server: RedisServer) -> None:
     """Some signs of life later it is still the same one."""
     async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
@@ -181,7 +185,7 @@ def _subscribes(redis: Redis) -> int:
 
 
 @pytest.mark.parametrize("moves", ["the watch", "the election"])
-async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_reported_as_weaker(
+async def test_a_watch_behind_an_address_of_several_servers_is_reported_as_weaker(
     redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer, moves: str
 ) -> None:
     """A balancer leads either connection to another server; both lead to one again in the end."""
@@ -205,7 +209,7 @@ async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_repor
 
 
 @pytest.mark.parametrize("rights", [["+client"], *REFUSED])
-async def test_a_step_down_is_reported_as_one_and_as_no_change(
+async def test_a_step_down_is_not_reported_as_a_change_of_the_key(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
     """A follower has no reason to wake: the key has not changed."""
