@@ -27,7 +27,7 @@ def logged(formatter: logging.Formatter, text: str) -> str:
     handler.setFormatter(formatter)
     log = logging.Logger("outside")  # noqa: LOG001 - of this test alone
     log.addHandler(handler)
-    log.warning("told %s", text, extra={"holder": text}, stack_info=True)
+    log.warning("received %s", text, extra={"holder": text}, stack_info=True)
     try:
         try:
             raise KeyError(text)
@@ -49,7 +49,7 @@ def test_a_text_log_contains_no_control_character_and_no_forged_line() -> None:
 
 def test_a_json_log_contains_one_object_per_line_with_the_text() -> None:
     first, second = (json.loads(line) for line in logged(JsonLines(), HOSTILE).splitlines())
-    assert (first["message"], first["holder"]) == (f"told {HOSTILE}", HOSTILE)
+    assert (first["message"], first["holder"]) == (f"received {HOSTILE}", HOSTILE)
     assert "ValueError: a" in second["exc_info"]
 
 

@@ -60,11 +60,11 @@ def test_every_operation_can_answer_200(label: str, url: str) -> None:
 
 async def test_the_description_is_served_and_lists_the_routes_of_the_listener(redis_server: RedisServer) -> None:
     async with served(redis_server) as sidecar:
-        told = await sidecar.get("/openapi.json")
-        assert told == description(list(KEYS), LONGEST_WAIT)
+        document = await sidecar.get("/openapi.json")
+        assert document == description(list(KEYS), LONGEST_WAIT)
         resources = sidecar.app.router.resources()
         routes = {(route.method, resource.canonical) for resource in resources for route in resource}
-    described = {(method.upper(), path) for path, each in told["paths"].items() for method in each}
+    described = {(method.upper(), path) for path, each in document["paths"].items() for method in each}
     assert described <= routes
     assert {method for method, _ in routes - described} == {"HEAD"}, "of a GET"
     document.validate()

@@ -58,8 +58,8 @@ async def test_the_sidecar_leads_with_every_library_switch_set(redis_server: Red
         assert sidecar.stop(signal.SIGTERM) == 0
     lines = [json.loads(line) for line in sidecar.output.splitlines()]  # nothing but the log
     assert {line["level"] for line in lines} == {"INFO"}
-    (told,) = [line["message"] for line in lines if "ignored environment variables" in line["message"]]
-    assert told.rpartition(": ")[2].split() == sorted(MEANT_FOR_OTHERS)
+    (message,) = [line["message"] for line in lines if "ignored environment variables" in line["message"]]
+    assert message.rpartition(": ")[2].split() == sorted(MEANT_FOR_OTHERS)
 
 
 def test_no_library_switch_is_in_effect_when_the_sidecar_runs() -> None:

@@ -47,22 +47,22 @@ def check_lines(output: str, lines: int | None = None) -> None:
 def test_every_command_escapes_holders_and_tokens(redis: Redis, run: Run, text: str | bytes) -> None:
     redis.set(KEY, text)
     redis.hset(FENCE, mapping={"token": text, "holder": text})
-    status, said, _ = run("leaders")
+    status, output, _ = run("leaders")
     assert status == 0
-    check_lines(said)
-    assert all(len(line) <= 80 for line in said.splitlines())
-    status, said, _ = run("fence", LEASE, "--dry-run")
+    check_lines(output)
+    assert all(len(line) <= 80 for line in output.splitlines())
+    status, output, _ = run("fence", LEASE, "--dry-run")
     assert status == 0
-    check_lines(said, lines=3)
-    status, _, complained = run("fence", LEASE)
+    check_lines(output, lines=3)
+    status, _, errors = run("fence", LEASE)
     assert status == 1
-    check_lines(complained, lines=1)
-    status, _, complained = run("enable", LEASE)
+    check_lines(errors, lines=1)
+    status, _, errors = run("enable", LEASE)
     assert status == 1
-    check_lines(complained, lines=1)
-    status, said, _ = run("disable", LEASE, "60")
+    check_lines(errors, lines=1)
+    status, output, _ = run("disable", LEASE, "60")
     assert status == 0
-    check_lines(said, lines=1)
+    check_lines(output, lines=1)
 
 
 def test_commands_work_on_an_ascii_terminal(redis: Redis, redis_server: RedisServer) -> None:
@@ -78,9 +78,9 @@ def test_commands_work_on_an_ascii_terminal(redis: Redis, redis_server: RedisSer
 def test_a_hostile_argument_is_refused_in_one_line(run: Run, text: str | bytes) -> None:
     word = text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
     for words in ([word], ["enable", word], ["disable", LEASE, word], ["fence", LEASE, word]):
-        status, said, complained = run(*words)
-        assert (status, said) == (2, "")
-        check_lines(complained, lines=1)
+        status, output, errors = run(*words)
+        assert (status, output) == (2, "")
+        check_lines(errors, lines=1)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ async def test_status_reports_a_listener_that_is_not_a_sidecar_in_one_line(run: 
 
 async def test_status_is_json_of_bounded_length_without_control_characters(run: Run) -> None:
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
-    said = await _status_of(
+    output = await _status_of(
         run, head + json.dumps({"holder": "a\x1b\x7f\u202e\n"}, ensure_ascii=False).encode(), status=0
     )
-    assert json.loads(said) == {"holder": "a\x1b\x7f\u202e\n"}
+    assert json.loads(output) == {"holder": "a\x1b\x7f\u202e\n"}
     await _status_of(run, head + b'"' + b"x" * 3_000_000 + b'"', status=1)
     await _status_of(run, head + b"[" * 200_000, status=1)
 
@@ -111,10 +111,10 @@ async def _status_of(run: Run, answer: bytes, *, status: int) -> str:
 
     port = free_port()
     async with await asyncio.start_server(serve, "127.0.0.1", port):
-        found, said, complained = await asyncio.to_thread(run, "status", CONTROL_BIND=f"127.0.0.1:{port}")
+        found, output, errors = await asyncio.to_thread(run, "status", CONTROL_BIND=f"127.0.0.1:{port}")
     assert found == status
-    check_lines(said + complained, lines=1 if status else None)
-    return said
+    check_lines(output + errors, lines=1 if status else None)
+    return output
 
 
 @hostile
@@ -154,12 +154,12 @@ async def test_the_log_and_the_status_of_a_sidecar_escape_text_from_redis(
             redis.set(key, text)
             start = (text.decode(errors="replace") if isinstance(text, bytes) else text)[:3]
 
-            async def told(start: str = start) -> bool:
+            async def reported(start: str = start) -> bool:
                 status = await shows(f"{sidecar.url}/status")
                 lease = status["leases"][LEASE] if status else {}
                 return bool(lease) and f"the key has no TTL: {start}" in (lease["trouble"] or "")
 
-            await eventually(told)
+            await eventually(reported)
             status = await shows(f"{sidecar.url}/status")
             assert len(json.dumps(status)) < 5_000
         redis.delete(key)

@@ -229,11 +229,11 @@ async def test_the_watch_notices_a_disable_at_once(
         async def watches() -> bool:
             return bool((await asker.status())["watch"]["mode"] == "tracking")
 
-        async def heard(word: Callable[[], Any], told: Callable[[dict[str, Any]], bool]) -> float:
+        async def time_until(word: Callable[[], Any], shows: Callable[[dict[str, Any]], bool]) -> float:
             began = elapsed()
             word()
             async with asyncio.timeout(15):
-                while not told(asker.last):
+                while not shows(asker.last):
                     await asker.ask(wait="2", version=asker.last["version"])
             return elapsed() - began
 
@@ -242,12 +242,14 @@ async def test_the_watch_notices_a_disable_at_once(
         times: dict[str, list[float]] = {"disabled": [], "healed": [], "deleted": []}
         for _ in range(5):
             times["disabled"].append(
-                await heard(lambda: redis.set(key(asker), "DISABLED", ex=60), lambda last: last["state"] == "disabled")
+                await time_until(
+                    lambda: redis.set(key(asker), "DISABLED", ex=60), lambda last: last["state"] == "disabled"
+                )
             )
-            times["healed"].append(await heard(lambda: redis.delete(key(asker)), lambda last: last["is_leader"]))
+            times["healed"].append(await time_until(lambda: redis.delete(key(asker)), lambda last: last["is_leader"]))
             token = asker.last["token"]
             times["deleted"].append(
-                await heard(lambda: redis.delete(key(asker)), lambda last: (last["token"] or 0) > token)  # noqa: B023 - awaited within the turn
+                await time_until(lambda: redis.delete(key(asker)), lambda last: (last["token"] or 0) > token)  # noqa: B023 - awaited within the turn
             )
         assert all(min(taken) < 0.25 for taken in times.values()), times
 
@@ -290,11 +292,11 @@ async def test_the_failover_guard_and_min_replicas_apply_when_they_are_set(
         asker = Asker(sidecar, session)
         await eventually(asker.status)
 
-        async def told() -> bool:
+        async def reported() -> bool:
             assert (await asker.ask())["is_leader"] is False
             return word in str((await asker.status())[field])
 
-        await eventually(told)
+        await eventually(reported)
 
 
 async def test_each_transition_is_logged_once_in_the_guides_words_with_fields(leader: Asker, redis: Redis) -> None:
@@ -424,10 +426,10 @@ async def test_a_redis_fault_is_reported_keeps_the_sidecar_healthy_and_ends_with
     else:
         harm(server, redis, leader)
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return word in str((await leader.status())["trouble"])
 
-    await eventually(told)
+    await eventually(reported)
     await eventually(lambda: not leader.last["is_leader"])
     assert await leader.is_healthy()
     assert any(word in line["message"] + line.get("kind", "") for line in logged(leader.sidecar, ""))

@@ -216,8 +216,10 @@ def test_a_valid_host_is_accepted(host: str) -> None:
 
 
 def test_an_unreadable_file_in_the_url_is_reported_with_its_option() -> None:
-    said = r"^REDIS_URL: the option 'ssl_ca_certs': the file /no/such/file cannot be read: No such file or directory$"
-    with pytest.raises(SettingsError, match=said):
+    expected = (
+        r"^REDIS_URL: the option 'ssl_ca_certs': the file /no/such/file cannot be read: No such file or directory$"
+    )
+    with pytest.raises(SettingsError, match=expected):
         Connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
 
 
@@ -328,8 +330,8 @@ def test_a_port_in_use_ends_the_process_with_status_2_and_one_line() -> None:
 
 def test_an_unknown_command_is_one_line_and_status_2() -> None:
     ended = run({}, "heathcheck")
-    said = "sidecar: no command 'heathcheck'; --help lists the commands and their arguments\n"
-    assert (ended.returncode, ended.stderr) == (2, said)
+    expected = "sidecar: no command 'heathcheck'; --help lists the commands and their arguments\n"
+    assert (ended.returncode, ended.stderr) == (2, expected)
 
 
 def test_the_health_check_reads_the_same_variable() -> None:

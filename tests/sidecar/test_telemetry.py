@@ -188,9 +188,9 @@ def test_each_failure_is_counted_and_each_reason_is_logged_once(shown: Shown, ca
 
 
 def _said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
-    said = [(record.levelname, getattr(record, "lease", None)) for record in caplog.records]
+    levels = [(record.levelname, getattr(record, "lease", None)) for record in caplog.records]
     caplog.clear()
-    return said
+    return levels
 
 
 def test_the_start_and_the_end_of_an_outage_are_each_logged_once(

@@ -63,7 +63,7 @@ async def test_a_report_creates_no_demand(sidecar: ReportingSidecar) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "error"),
     [
         (404, {"error": "no such path"}, "the answer is HTTP 404: no such path"),
         (404, {}, "the answer is HTTP 404"),
@@ -74,13 +74,13 @@ async def test_a_report_creates_no_demand(sidecar: ReportingSidecar) -> None:
     ],
 )
 async def test_a_refusal_raises_unknown_with_the_reason(
-    status: int, body: dict[str, Any], told: str, sidecar: ReportingSidecar
+    status: int, body: dict[str, Any], error: str, sidecar: ReportingSidecar
 ) -> None:
     sidecar.refusal = status, body
     async with LeaseClient(sidecar.url) as client:
         with pytest.raises(Unknown) as unknown:
             await client.leadership(NAME).history()
-    assert str(unknown.value) == told
+    assert str(unknown.value) == error
 
 
 async def test_without_a_sidecar_the_reports_are_unknown() -> None:

@@ -85,8 +85,8 @@ async def test_after_a_step_down_a_single_task_rests_and_then_leads_again(
             assert (await status(sidecar))["step_down"] is None
             assert not redis.hexists(f"fence:{{{key_of(sidecar)}}}", "step_down")
     assert await reasons(redis_server, sidecar) != []
-    said = [line for line in sidecar.lines() if "asked this task to step down" in line["message"]]
-    assert [line["token"] for line in said] == [token]
+    reports = [line for line in sidecar.lines() if "asked this task to step down" in line["message"]]
+    assert [line["token"] for line in reports] == [token]
     assert any(line.get("reason") == "step_down" and line.get("token") == token for line in sidecar.lines())
 
 

@@ -23,9 +23,9 @@ FIELDS = {"disabled_by", "disabled_reason", "disabled_until"}
 
 def shown(run: Run) -> str:
     """What `leaders` says, without its line breaks."""
-    status, said, _ = run("leaders")
+    status, output, _ = run("leaders")
     assert status == 0
-    return " ".join(said.split())
+    return " ".join(output.split())
 
 
 def stored(redis: Redis) -> dict[str, str]:
@@ -83,11 +83,11 @@ def test_an_account_without_the_right_to_the_reason_can_still_disable(redis: Red
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != right])
         login = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
-        status, said, complained = run("disable", LEASE, "3600", "--reason", REASON, **login)
-    assert (status, complained) == (0, "")
-    assert "is disabled for 3600 s" in said
-    assert "the reason could not be stored beside the key" in said
-    assert "user_script" not in said
+        status, output, errors = run("disable", LEASE, "3600", "--reason", REASON, **login)
+    assert (status, errors) == (0, "")
+    assert "is disabled for 3600 s" in output
+    assert "the reason could not be stored beside the key" in output
+    assert "user_script" not in output
     assert redis.get(KEY) == "DISABLED"
     assert not stored(redis)
 
@@ -106,16 +106,16 @@ def test_the_script_disables_even_if_later_commands_are_refused(any_redis: Redis
 
 def test_a_fence_of_the_wrong_type_loses_only_the_reason(redis: Redis, run: Run) -> None:
     redis.lpush(FENCE, "x")
-    status, said, _ = run("disable", LEASE, "3600", "--reason", REASON)
+    status, output, _ = run("disable", LEASE, "3600", "--reason", REASON)
     assert (status, redis.get(KEY)) == (0, "DISABLED")
-    assert "the reason could not be stored beside the key (HSET: WRONGTYPE" in said
+    assert "the reason could not be stored beside the key (HSET: WRONGTYPE" in output
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "a\nb", "\x1b[2J", "a\u202eb", "\udcff"])
 def test_a_reason_must_be_one_short_line(redis: Redis, run: Run, reason: str) -> None:
-    status, said, complained = run("disable", LEASE, "60", "--reason", reason)
-    assert (status, said) == (2, "")
-    assert complained == "sidecar: --reason takes one printable line of 1 to 200 characters\n"
+    status, output, errors = run("disable", LEASE, "60", "--reason", reason)
+    assert (status, output) == (2, "")
+    assert errors == "sidecar: --reason takes one printable line of 1 to 200 characters\n"
     assert not redis.keys()
 
 
@@ -123,10 +123,10 @@ def test_a_reason_must_be_one_short_line(redis: Redis, run: Run, reason: str) ->
 def test_a_reason_written_by_hand_is_shown_in_one_bounded_line(redis: Redis, run: Run, hostile: str | bytes) -> None:
     run("disable", LEASE, "3600", "--reason", REASON)
     redis.hset(FENCE, mapping={"disabled_by": hostile, "disabled_reason": hostile})
-    _, said, _ = run("leaders")
-    assert "disabled by" in said
-    assert all(line.isprintable() and len(line) <= 80 for line in said.splitlines())
-    assert len(said) < 2_000
+    _, output, _ = run("leaders")
+    assert "disabled by" in output
+    assert all(line.isprintable() and len(line) <= 80 for line in output.splitlines())
+    assert len(output) < 2_000
     assert len(run("leaders", "--json")[1]) < 4_000
 
 

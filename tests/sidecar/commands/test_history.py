@@ -23,16 +23,16 @@ def test_the_newest_term_is_first_and_each_has_its_end(redis: Redis, run: Run) -
     Caller(redis, "2" * 32).acquire()
     redis.delete(KEY)
     Caller(redis, "3" * 32).acquire()
-    status, said, complained = run("history", LEASE)
-    assert (status, complained) == (0, "")
-    head, *rows = [re.split(r"  +", line) for line in said.splitlines()]
+    status, output, errors = run("history", LEASE)
+    assert (status, errors) == (0, "")
+    head, *rows = [re.split(r"  +", line) for line in output.splitlines()]
     assert head == ["began (UTC)", "led for", "holder", "end"]
     assert [(row[2], row[3]) for row in rows] == [
         ("3" * 32, "leads now"), ("2" * 32, "not released"), ("1" * 32, "resigned"),
     ]  # fmt: skip
     assert [row[1] for row in rows] == [rows[0][1], "-", rows[2][1]]
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", row[0]) for row in rows)
-    assert all(len(line) <= 80 for line in said.splitlines())
+    assert all(len(line) <= 80 for line in output.splitlines())
 
 
 def test_json_has_the_shape_of_the_contract(redis: Redis, run: Run) -> None:
@@ -57,26 +57,26 @@ def test_text_written_by_hand_into_the_stream_is_escaped(redis: Redis, run: Run)
         redis.xadd(HISTORY, {"event": "acquire", "token": "17", "holder": holder, "reason": holder})
     redis.xadd(HISTORY, {"\x1b": "\x1b"})
     for words in (["history", LEASE], ["history", LEASE, "--json"]):
-        status, said, _ = run(*words)
+        status, output, _ = run(*words)
         assert status == 0
-        assert said.removesuffix("\n").replace("\n", "").isprintable()
-        assert len(said) < 4_000
+        assert output.removesuffix("\n").replace("\n", "").isprintable()
+        assert len(output) < 4_000
 
 
 @pytest.mark.parametrize("right", ["+xrevrange", "~history:{portfolio:*"])
 def test_a_missing_right_is_a_one_line_error(redis: Redis, run: Run, right: str) -> None:
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != right])
-        status, said, complained = run("history", LEASE, REDIS_USERNAME="sidecar", REDIS_PASSWORD="secret")
-    assert (status, said, complained.count("\n")) == (1, "", 1)
-    assert "no permission for the" in complained
+        status, output, errors = run("history", LEASE, REDIS_USERNAME="sidecar", REDIS_PASSWORD="secret")
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert "no permission for the" in errors
 
 
 def test_a_history_key_of_the_wrong_type_is_a_one_line_error(redis: Redis, run: Run) -> None:
     redis.set(HISTORY, "x")
-    status, said, complained = run("history", LEASE)
-    assert (status, said, complained.count("\n")) == (1, "", 1)
-    assert "WRONGTYPE" in complained
+    status, output, errors = run("history", LEASE)
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert "WRONGTYPE" in errors
 
 
 def test_a_duration_is_shown_in_a_suitable_unit() -> None:

@@ -40,8 +40,8 @@ def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_leaders_shows_each_holder_and_the_last_token(redis: Redis, run: Run) -> None:
     redis.set(KEY, "task-1", px=20_000)
     redis.hset(f"fence:{{{KEY}}}", "token", 17)
-    status, said, _ = run("leaders")
-    head, first, second = said.splitlines()
+    status, output, _ = run("leaders")
+    head, first, second = output.splitlines()
     assert status == 0
     assert head.split("  ")[0] == "lease"
     assert first.split()[:2] == ["background_services", "task-1"]
@@ -71,9 +71,9 @@ def test_enable_ends_a_disable_and_does_not_change_any_other_holder(redis: Redis
     assert run("enable", "background_services")[0] == 0
     assert redis.get(KEY) is None
     redis.set(KEY, "task-1", px=20_000)
-    status, said, complained = run("enable", "background_services")
-    assert (status, said) == (1, "")
-    assert complained == "sidecar: background_services is not disabled: it is held by task-1\n"
+    status, output, errors = run("enable", "background_services")
+    assert (status, output) == (1, "")
+    assert errors == "sidecar: background_services is not disabled: it is held by task-1\n"
     assert redis.get(KEY) == "task-1"
 
 
@@ -90,25 +90,25 @@ def test_enable_ends_a_disable_and_does_not_change_any_other_holder(redis: Redis
     ],
 )
 def test_an_invalid_argument_is_named_in_one_line(redis: Redis, run: Run, words: list[str], named: str) -> None:
-    status, said, complained = run(*words)
-    assert (status, said) == (2, "")
-    assert complained.count("\n") == 1
-    assert named in complained
+    status, output, errors = run(*words)
+    assert (status, output) == (2, "")
+    assert errors.count("\n") == 1
+    assert named in errors
     assert not redis.keys()
 
 
 def test_an_unreachable_redis_is_named_in_one_line(run: Run) -> None:
-    status, said, complained = run("leaders", REDIS_URL=f"redis://127.0.0.1:{free_port()}")
-    assert (status, said) == (1, "")
-    assert complained.startswith("sidecar: Redis at redis://127.0.0.1:")
-    assert complained.count("\n") == 1
+    status, output, errors = run("leaders", REDIS_URL=f"redis://127.0.0.1:{free_port()}")
+    assert (status, output) == (1, "")
+    assert errors.startswith("sidecar: Redis at redis://127.0.0.1:")
+    assert errors.count("\n") == 1
 
 
 def test_a_refused_password_is_not_shown(redis_server: RedisServer, run: Run) -> None:
-    status, _, complained = run("leaders", REDIS_PASSWORD="hunter2")
+    status, _, errors = run("leaders", REDIS_PASSWORD="hunter2")
     assert status == 1
-    assert "hunter2" not in complained
-    assert complained.count("\n") == 1
+    assert "hunter2" not in errors
+    assert errors.count("\n") == 1
 
 
 def test_a_closed_pipe_causes_no_traceback() -> None:
@@ -128,16 +128,16 @@ def test_a_full_disk_is_a_one_line_error(redis: Redis, redis_server: RedisServer
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "sidecar", *words]
         ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
-    said = b"sidecar: the output cannot be written: No space left on device\n"
-    assert (ended.returncode, ended.stderr) == (1, said)
+    expected = b"sidecar: the output cannot be written: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, expected)
 
 
 def test_status_without_a_sidecar_is_a_one_line_error(run: Run) -> None:
-    status, said, complained = run("status", CONTROL_BIND=f"127.0.0.1:{free_port()}")
-    assert (status, said) == (1, "")
-    assert complained.startswith("sidecar: no sidecar answers at http://127.0.0.1:")
-    assert "Connection refused" in complained
-    assert complained.count("\n") == 1
+    status, output, errors = run("status", CONTROL_BIND=f"127.0.0.1:{free_port()}")
+    assert (status, output) == (1, "")
+    assert errors.startswith("sidecar: no sidecar answers at http://127.0.0.1:")
+    assert "Connection refused" in errors
+    assert errors.count("\n") == 1
 
 
 async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
@@ -157,9 +157,9 @@ async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
         await eventually(lambda: stands("disabled"))
         assert (await asyncio.to_thread(run, "enable", "background_services"))[0] == 0
         await eventually(lambda: stands("leading"))
-        status, said, _ = await asyncio.to_thread(run, "status", CONTROL_BIND=sidecar.url.removeprefix("http://"))
+        status, output, _ = await asyncio.to_thread(run, "status", CONTROL_BIND=sidecar.url.removeprefix("http://"))
     assert status == 0
-    assert json.loads(said)["leases"]["background_services"]["holder"] == "task-1"
+    assert json.loads(output)["leases"]["background_services"]["holder"] == "task-1"
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ async def test_a_server_that_is_not_redis_is_a_one_line_error(run: Run, answer: 
 
     port = free_port()
     async with await asyncio.start_server(serve, "127.0.0.1", port):
-        status, said, complained = await asyncio.to_thread(run, *words, REDIS_URL=f"redis://127.0.0.1:{port}")
-    assert (status, said, complained.count("\n")) == (1, "", 1)
-    assert complained.startswith("sidecar: ")
+        status, output, errors = await asyncio.to_thread(run, *words, REDIS_URL=f"redis://127.0.0.1:{port}")
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith("sidecar: ")
 
 
 def test_the_sidecar_imports_no_operator_command_at_start() -> None:

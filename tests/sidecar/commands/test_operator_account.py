@@ -45,8 +45,8 @@ def test_every_command_works_without_a_warning(account: Redis, run: Run) -> None
     assert ": because" in run("leaders")[1]
     account.hset(FENCE, "token", ABSURD)
     assert "would set" in run("fence", LEASE, "--dry-run")[1]
-    status, said, _ = run("fence", LEASE, **SMALL)
-    assert (status, "repaired" in said) == (0, True)
+    status, output, _ = run("fence", LEASE, **SMALL)
+    assert (status, "repaired" in output) == (0, True)
     assert run("enable", LEASE)[1].count("\n") == 1
     assert account.hget(FENCE, "disabled_reason") is None
     assert "resigned" not in run("history", LEASE)[1]
@@ -71,9 +71,9 @@ def test_a_read_only_account_changes_nothing(account: Redis, run: Run) -> None:
     Caller(account).acquire()
     before = account.hgetall(FENCE)
     for words in (["disable", LEASE, "60"], ["step-down", LEASE]):
-        status, said, complained = run(*words, **LOGIN)
-        assert (status, said, complained.count("\n")) == (1, "", 1)
-        assert "no permission for the command" in complained
+        status, output, errors = run(*words, **LOGIN)
+        assert (status, output, errors.count("\n")) == (1, "", 1)
+        assert "no permission for the command" in errors
     assert (account.hgetall(FENCE), account.get(KEY)) == (before, "a")
 
 

@@ -35,7 +35,7 @@ def sidecar(folder: Path, server: RedisServer, name: str, **settings: str) -> Re
 
 def asking(folder: Path, server: RedisServer, **settings: str) -> Process:
     """The command as a process of its own."""
-    return command_of("sidecar", folder / "said", "step-down", LEASE, REDIS_URL=server.url, **settings)
+    return command_of("sidecar", folder / "output", "step-down", LEASE, REDIS_URL=server.url, **settings)
 
 
 async def leads(one: RealSidecar) -> bool:
@@ -53,9 +53,9 @@ async def test_step_down_prints_which_task_leads_next(
         second.start()
         await eventually(lambda: shows(f"{second.url}/status"))
         before = str(redis.hget(FENCE, "token"))
-        status, said, complained = await asyncio.to_thread(run, "step-down", LEASE)
-        assert (status, complained) == (0, ""), complained
-        asked, now = said.splitlines()
+        status, output, errors = await asyncio.to_thread(run, "step-down", LEASE)
+        assert (status, errors) == (0, ""), errors
+        asked, now = output.splitlines()
         assert asked == f"{LEASE}: asked task-1 (token {before}) to step down; waiting up to 38 s"
         assert re.fullmatch(rf"{LEASE}: task-2 leads now \(token \d+\), after \d+\.\d\d s", now)
         assert str(redis.hget(FENCE, "token")) in now
@@ -73,11 +73,11 @@ async def test_the_status_is_1_if_no_other_task_acquires_the_lease(
     with ended(alone):
         alone.start()
         await eventually(lambda: leads(alone))
-        status, line, complained = await asyncio.to_thread(run, "step-down", "--json", LEASE, **QUICK)
+        status, line, errors = await asyncio.to_thread(run, "step-down", "--json", LEASE, **QUICK)
     document = json.loads(line)
     assert (status, document["handed_over"], document["holder"]) == (1, False, "task-1")
     assert document["token"] > document["previous_token"]
-    waiting, failure = complained.splitlines()
+    waiting, failure = errors.splitlines()
     assert "waiting up to 6 s" in waiting
     assert re.fullmatch(rf"sidecar: {LEASE}: no other task took it: task-1 leads again \(token \d+\)", failure)
 
@@ -129,11 +129,11 @@ def test_the_script_asks_only_the_holder_of_the_named_term(any_redis: Redis) -> 
     second = other.acquire().token
     assert ask(any_redis, first) == "changed"
     assert not any_redis.hexists(FENCE, "step_down")
-    with any_redis.pubsub() as heard:  # type: ignore[no-untyped-call]  # redis-py's own gap
-        heard.subscribe(f"{KEY}:changed")
-        heard.get_message(timeout=5)
+    with any_redis.pubsub() as subscription:  # type: ignore[no-untyped-call]  # redis-py's own gap
+        subscription.subscribe(f"{KEY}:changed")
+        subscription.get_message(timeout=5)
         assert ask(any_redis, second) == "asked"
-        assert (heard.get_message(timeout=5) or {})["data"] == "step-down"
+        assert (subscription.get_message(timeout=5) or {})["data"] == "step-down"
     assert any_redis.hget(FENCE, "step_down") == second
     assert any_redis.get(KEY) == "b", "the holder itself releases it"
 
@@ -141,9 +141,9 @@ def test_the_script_asks_only_the_holder_of_the_named_term(any_redis: Redis) -> 
 async def test_step_down_stops_waiting_for_a_silent_holder_at_the_limit(redis: Redis, run: Run) -> None:
     caller = Caller(redis)
     token = caller.acquire().token
-    status, said, complained = await asyncio.to_thread(run, "step-down", LEASE, **QUICK)
-    assert (status, f"asked a (token {token})" in said) == (1, True)
-    assert complained.startswith(f"sidecar: {LEASE}: a has not released it within 6 s;")
+    status, output, errors = await asyncio.to_thread(run, "step-down", LEASE, **QUICK)
+    assert (status, f"asked a (token {token})" in output) == (1, True)
+    assert errors.startswith(f"sidecar: {LEASE}: a has not released it within 6 s;")
 
 
 async def test_step_down_reports_a_lease_that_nobody_acquires(
@@ -205,9 +205,9 @@ def test_a_missing_right_is_a_one_line_error_without_a_request(redis: Redis, run
     Caller(redis).acquire()
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != right])
-        status, said, complained = run("step-down", LEASE, **LOGIN)
-    assert (status, said, complained.count("\n")) == (1, "", 1)
-    assert f"no permission for {named}" in complained
+        status, output, errors = run("step-down", LEASE, **LOGIN)
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert f"no permission for {named}" in errors
     assert not redis.hexists(FENCE, "step_down")
 
 
@@ -215,8 +215,8 @@ def test_a_refused_notice_is_reported_and_the_request_remains(redis: Redis, run:
     token = Caller(redis).acquire().token
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != "+publish"])
-        _, said, _ = run("step-down", LEASE, **LOGIN, **QUICK)
-    assert "the holder learns of the request at its next renewal, within 1 s" in said
+        _, output, _ = run("step-down", LEASE, **LOGIN, **QUICK)
+    assert "the holder learns of the request at its next renewal, within 1 s" in output
     assert redis.hget(FENCE, "step_down") == token
 
 

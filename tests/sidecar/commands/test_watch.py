@@ -211,9 +211,9 @@ async def test_a_pipe_gets_one_line_for_each_change_and_none_for_a_renewal(
         caller.release(token)
         await eventually(shows(watching, LEASE, "nobody leads"))
         assert watching.stop(signal.SIGINT) == 0
-    said = lines(watching)
-    assert len(said) == 5, said
-    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  ", line) for line in said)
+    printed = lines(watching)
+    assert len(printed) == 5, printed
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  ", line) for line in printed)
     assert "\x1b" not in watching.output
 
 
@@ -278,8 +278,8 @@ def test_a_closed_pipe_ends_watch_without_waiting_for_a_change(redis: Redis, red
     while seen.count(b"\n") < 2:  # one for each lease; the next line may be hours away
         seen += os.read(out, 100)
     os.close(out)
-    _, complained = watching.communicate(timeout=30)
-    assert (watching.returncode, complained) == (1, b"")
+    _, errors = watching.communicate(timeout=30)
+    assert (watching.returncode, errors) == (1, b"")
 
 
 async def test_a_dumb_terminal_gets_lines(redis: Redis, redis_server: RedisServer) -> None:

@@ -14,11 +14,11 @@ def ttl() -> LeaseTtl:
 
 
 def test_a_holder_with_a_longer_ttl_is_reported_while_it_holds_the_lease(ttl: LeaseTtl) -> None:
-    said = ttl.observe(HELD)
-    assert said is not None
-    assert said.startswith("b holds the key for longer than this task's LEASE_TTL (30 s)")
-    assert ttl.observe(HELD._replace(ttl=12.0)) == said, "later in the life of the key"
-    assert ttl.observe(Reply(Outcome.LATE)) == said, "a late reply says nothing of the holder"
+    report = ttl.observe(HELD)
+    assert report is not None
+    assert report.startswith("b holds the key for longer than this task's LEASE_TTL (30 s)")
+    assert ttl.observe(HELD._replace(ttl=12.0)) == report, "later in the life of the key"
+    assert ttl.observe(Reply(Outcome.LATE)) == report, "a late reply says nothing of the holder"
     assert ttl.observe(Reply(Outcome.VACANT)) is None
     assert ttl.observe(HELD._replace(ttl=12.0)) is None, "another term may have another ttl"
 

@@ -70,11 +70,11 @@ async def test_a_notice_during_a_call_causes_a_look_after_it(
         noticed = asyncio.Event()
         hear = sidecar.watch._changed
 
-        def heard(name: str) -> None:
+        def on_change(name: str) -> None:
             hear(name)
             noticed.set()
 
-        sidecar.watch._changed = heard
+        sidecar.watch._changed = on_change
         redis.delete(KEYS["tracker"])
         async with asyncio.timeout(20):
             await noticed.wait()

@@ -66,7 +66,7 @@ async def test_a_moved_slot_fails_no_call_and_the_watch_follows_it(cluster: Redi
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
         order(target, "DEL", KEY)
-        await watched.hears("tracker")
+        await watched.reports("tracker")
 
 
 async def test_a_redirected_call_states_its_deadline_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:

@@ -98,4 +98,4 @@ async def test_the_watch_falls_back_to_release_notices(
         await watch.connected(WatchMode.NOTICES)
         assert watch.watch.refusal
         Caller(fake_redis).release(Caller(fake_redis).acquire().token)
-        await watch.hears("tracker")
+        await watch.reports("tracker")

@@ -211,7 +211,7 @@ async def test_a_failed_fetch_closes_no_connection_while_the_previous_credential
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "error"),
     [
         (b"not found", 404, "the credentials endpoint answers with status 404"),
         (b"<html>", 200, "the credentials endpoint does not answer with credentials"),
@@ -226,14 +226,14 @@ async def test_a_failed_fetch_closes_no_connection_while_the_previous_credential
     ],
 )
 async def test_an_invalid_answer_of_the_credentials_endpoint_is_a_login_failure(
-    cache: IamCache, files: Files, role: Role, body: bytes, status: int, said: str
+    cache: IamCache, files: Files, role: Role, body: bytes, status: int, error: str
 ) -> None:
     role.answers = web.Response(status=status, body=body)
     connect = connector(cache, files, **role.environment)
     async with kept_fresh(connect), storing(connect) as store:
         failure = await look(store)
     assert isinstance(failure, Failure)
-    assert (failure.kind, failure.text) == ("credentials", f"REDIS_IAM: no credentials of the task's role: {said}")
+    assert (failure.kind, failure.text) == ("credentials", f"REDIS_IAM: no credentials of the task's role: {error}")
 
 
 async def test_a_hanging_fetch_does_not_delay_calls(
@@ -427,7 +427,7 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "error"),
     [
         (
             {"REDIS_TLS": ""},
@@ -476,11 +476,11 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
         ),
     ],
 )  # fmt: skip
-def test_an_invalid_iam_setting_is_a_one_line_error(change: dict[str, str], said: str) -> None:
+def test_an_invalid_iam_setting_is_a_one_line_error(change: dict[str, str], error: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read(NEEDED | change)
     lines = str(refused.value).splitlines()
-    assert said in lines
+    assert error in lines
     assert len(lines) <= 2
     assert "hunter2" not in str(refused.value)
 

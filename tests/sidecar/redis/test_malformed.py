@@ -63,13 +63,13 @@ RUN_ID = bulk(b"run_id:0123\r\n")
 class Hostile:
     """A server that answers with `nonsense`, or that `greets`: behaves until a lease is asked about or subscribed to.
 
-    `heard` counts, by the connection's use, the commands that were answered with nonsense.
+    `answered` counts, by the connection's use, the commands that were answered with nonsense.
     """
 
     def __init__(self, nonsense: bytes = b"", *, greets: bool = False) -> None:
         self.nonsense = nonsense
         self.greets = greets
-        self.heard = {"calls": 0, "watch": 0}
+        self.answered = {"calls": 0, "watch": 0}
         self.port = 0
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -106,7 +106,7 @@ class Hostile:
         if self.greets and b"SUBSCRIBE\r\n" in command:
             greeting = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n"
             greeting *= command.count(b":changed") + command.count(b"__redis__:invalidate")
-        self.heard["calls" if b"TIME\r\n" in command or b"EVAL\r\n" in command else "watch"] += 1
+        self.answered["calls" if b"TIME\r\n" in command or b"EVAL\r\n" in command else "watch"] += 1
         return greeting + self.nonsense
 
 
@@ -152,7 +152,7 @@ async def test_an_error_that_may_repeat_the_password_is_not_shown(words: bytes) 
 @every_nonsense
 async def test_the_watch_reconnects_after_a_malformed_reply(nonsense: bytes, greets: bool) -> None:
     async with Hostile(nonsense, greets=greets).listening() as server, watching(at_port(server.port), limit=2.0):
-        await eventually(lambda: server.heard["watch"] >= 2)
+        await eventually(lambda: server.answered["watch"] >= 2)
 
 
 @pytest.mark.slow
@@ -171,8 +171,8 @@ async def test_a_sidecar_stays_healthy_through_malformed_replies_and_leads_when_
                 asking = tasks.create_task(asker.campaign())
                 for server.greets in (False, True):
                     for server.nonsense in NONSENSE.values():
-                        server.heard = {"calls": 0, "watch": 0}
-                        await eventually(lambda: min(server.heard.values()) >= 1)
+                        server.answered = {"calls": 0, "watch": 0}
+                        await eventually(lambda: min(server.answered.values()) >= 1)
                         assert await asker.is_healthy()
                 assert asker.believes == []
                 proxy.target = redis_server.port

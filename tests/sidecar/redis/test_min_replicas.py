@@ -49,6 +49,6 @@ async def _wins(store: Storing) -> bool:
 
 
 def _acknowledged(primary: Redis) -> bool:
-    """Whether the replica has said that it has everything."""
+    """Whether the replica has output that it has everything."""
     info = primary.info("replication")
     return bool(info.get("slave0", {}).get("offset") == info["master_repl_offset"])

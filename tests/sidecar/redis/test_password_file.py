@@ -84,7 +84,7 @@ async def test_the_default_user_needs_no_username(redis_of_its_own: RedisServer,
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "error"),
     [
         (b"", "the file is empty"),
         (b"\n", "the file is empty"),
@@ -94,25 +94,25 @@ async def test_the_default_user_needs_no_username(redis_of_its_own: RedisServer,
     ],
 )
 async def test_a_file_without_a_valid_password_is_a_login_failure(
-    server: RedisServer, file: Path, content: bytes, said: str
+    server: RedisServer, file: Path, content: bytes, error: str
 ) -> None:
     async with storing(Connector(read(settings(server, file)).redis)) as store:
         put(file, content)
         failure = await look(store)
         assert isinstance(failure, Failure)
-        assert (failure.kind, failure.text) == ("credentials", f"REDIS_PASSWORD_FILE: {said}")
+        assert (failure.kind, failure.text) == ("credentials", f"REDIS_PASSWORD_FILE: {error}")
         put(file, f"{OLD}\r\n")
         assert await look(store) is Outcome.VACANT
     put(file, content)
     with pytest.raises(SettingsError) as refused:
         Connector(read(settings(server, file)).redis)
-    assert str(refused.value) == f"REDIS_PASSWORD_FILE: {said}"
+    assert str(refused.value) == f"REDIS_PASSWORD_FILE: {error}"
 
 
 def test_a_path_that_is_not_a_readable_file_is_refused_at_start_without_showing_the_path(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path, said in (
+    for path, error in (
         (tmp_path / OLD, "the file cannot be read: No such file or directory"),
         (tmp_path, "the file is not a regular file"),
         (pipe, "the file is not a regular file"),
@@ -120,11 +120,11 @@ def test_a_path_that_is_not_a_readable_file_is_refused_at_start_without_showing_
     ):
         with pytest.raises(SettingsError) as refused:
             Connector(read({"REDIS_PASSWORD_FILE": str(path)}).redis)
-        assert str(refused.value) == f"REDIS_PASSWORD_FILE: {said}"
+        assert str(refused.value) == f"REDIS_PASSWORD_FILE: {error}"
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "error"),
     [
         (
             {"REDIS_PASSWORD": OLD, "REDIS_PASSWORD_FILE": "/p"},
@@ -149,10 +149,10 @@ def test_a_path_that_is_not_a_readable_file_is_refused_at_start_without_showing_
         ),
     ],
 )
-def test_two_login_methods_are_refused_with_both_setting_names(environment: dict[str, str], said: str) -> None:
+def test_two_login_methods_are_refused_with_both_setting_names(environment: dict[str, str], error: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read(environment)
-    assert str(refused.value) == said
+    assert str(refused.value) == error
 
 
 def task(folder: Path, server: RedisServer, name: str, **login: str) -> RealSidecar:

@@ -96,11 +96,11 @@ def test_without_the_right_to_publish_disable_and_enable_work_and_name_the_missi
 ) -> None:
     give(restricted, without(right))
     for words in (["disable", LEASE, "600"], ["enable", LEASE]):
-        status, said, complained = run(*words, **LOGIN)
-        assert (status, complained) == (0, "")
-        assert f"could not be notified on the channel {KEY}:changed" in said
-        assert "within its heartbeat, 10 s" in said
-        assert "user_script" not in said
+        status, output, errors = run(*words, **LOGIN)
+        assert (status, errors) == (0, "")
+        assert f"could not be notified on the channel {KEY}:changed" in output
+        assert "within its heartbeat, 10 s" in output
+        assert "user_script" not in output
     assert restricted.get(KEY) is None
 
 
@@ -121,9 +121,9 @@ def test_a_refused_command_of_the_operator_names_the_right_and_changes_nothing(
 ) -> None:
     restricted.set(KEY, "DISABLED", ex=600)
     give(restricted, without(right))
-    status, said, complained = run(*words, **LOGIN)
-    assert (status, said) == (1, "")
-    assert complained == f"sidecar: no permission for {named}; docs/redis.md lists the rights that the user needs\n"
+    status, output, errors = run(*words, **LOGIN)
+    assert (status, output) == (1, "")
+    assert errors == f"sidecar: no permission for {named}; docs/redis.md lists the rights that the user needs\n"
     assert restricted.get(KEY) == "DISABLED"
 
 

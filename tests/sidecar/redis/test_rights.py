@@ -82,20 +82,20 @@ async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[st
         opened = await store.store.open()
         trial = Trial(redis, store)
         what = await trial.loses()
-        said = trial.refusals + ([opened.text] if opened is not None else [])
+        refusals = trial.refusals + ([opened.text] if opened is not None else [])
     async with watching(connect) as watch:
         await eventually(lambda: watch.watch.mode is not WatchMode.OFF or watch.watch.refusal)
         if watch.watch.mode is WatchMode.OFF:
             what = "no watch" if what == "nothing" else what
         elif watch.watch.mode is WatchMode.NOTICES:
             what = "only notices heard" if what == "nothing" else what
-        said += [watch.watch.refusal] if watch.watch.refusal else []
+        refusals += [watch.watch.refusal] if watch.watch.refusal else []
     if what == "nothing":
         try:
             assert await read_history(connect, KEY, 10.0)
         except HistoryUnavailable as error:
-            return "no history shown", [*said, str(error)]
-    return what, said
+            return "no history shown", [*refusals, str(error)]
+    return what, refusals
 
 
 async def test_the_documented_least_rights_are_enough_for_every_call(any_redis: Redis) -> None:
@@ -106,8 +106,8 @@ async def test_the_documented_least_rights_are_enough_for_every_call(any_redis: 
 @pytest.mark.parametrize("right", sorted(set(COSTS) - BEYOND))
 async def test_a_missing_right_has_the_documented_effect_and_is_named(any_redis: Redis, right: str) -> None:
     with user(any_redis, without(right)) as connect:
-        what, said = await lost(any_redis, connect)
-    text = " ".join(said)
+        what, refusals = await lost(any_redis, connect)
+    text = " ".join(refusals)
     assert what == COSTS[right]
     if what not in ("nothing", "no notices sent", "no guard", "no history"):
         assert _named(right) in text, text
@@ -152,7 +152,7 @@ async def test_a_refused_channel_of_one_lease_does_not_affect_the_other(any_redi
             assert "portfolio:daily_scheduler:leader:changed" in str(watch.watch.refusal)
             assert f"the channel {KEY}:changed" not in str(watch.watch.refusal)
             any_redis.publish(f"{KEY}:changed", "released")
-            await watch.hears("tracker")
+            await watch.reports("tracker")
 
 
 async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_is_the_recovery(
@@ -162,7 +162,7 @@ async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_
     caplog.set_level(logging.INFO, "sidecar.redis.watch")
     levels: list[tuple[str, str]] = []
 
-    def said() -> list[tuple[str, str]]:
+    def log_lines() -> list[tuple[str, str]]:
         return [(record.levelname, record.getMessage()) for record in caplog.records]
 
     with user(any_redis, without("&__redis__:invalidate", "&portfolio:*:changed")) as connect:
@@ -171,24 +171,24 @@ async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_
             before = any_redis.info("stats")["total_connections_received"]
             await eventually(lambda: any_redis.info("stats")["total_connections_received"] >= before + 3)
             assert watch.watch.mode is WatchMode.OFF
-            levels += said()
-            assert len(levels) == 1, "it was tried again, and said once"
+            levels += log_lines()
+            assert len(levels) == 1, "it was tried again, and logged once"
             assert levels[0][0] == "WARNING"
             assert levels[0][1].startswith("There is no watch: ")
             assert "the channel __redis__:invalidate" in levels[0][1]
             assert "A hand-over takes up to" in levels[0][1]
             give(any_redis, without("&__redis__:invalidate"))
             await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
-            await eventually(lambda: len(said()) == 2)
-            assert said()[1][0] == "WARNING"
-            assert said()[1][1].startswith("The watch receives releases only: ")
+            await eventually(lambda: len(log_lines()) == 2)
+            assert log_lines()[1][0] == "WARNING"
+            assert log_lines()[1][1].startswith("The watch receives releases only: ")
             give(any_redis, LEAST)
             await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
             assert watch.watch.refusal is None
-            assert said()[2:] == [("INFO", "The watch receives every change again")]
-            watch.heard.clear()
+            assert log_lines()[2:] == [("INFO", "The watch receives every change again")]
+            watch.changes.clear()
             any_redis.set(KEY, "b")
-            await watch.hears("tracker")
+            await watch.reports("tracker")
 
 
 async def test_a_right_revoked_while_the_watch_runs_disables_only_that_part(any_redis: Redis) -> None:

@@ -55,9 +55,9 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_a_moved_or_migrating
         cluster.end_migration(KEY, target)
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "MOVED"
         await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
-        watch.heard.clear()
+        watch.changes.clear()
         assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
-        await eventually(lambda: "tracker" in watch.heard)
+        await eventually(lambda: "tracker" in watch.changes)
         assert (store.store.guard, store.store.release_notice, watch.watch.refusal) == ("on", "sent", None)
 
 

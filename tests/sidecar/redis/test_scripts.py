@@ -120,11 +120,11 @@ def test_a_renewal_of_a_fresh_key_does_not_extend_it(any_redis: Redis) -> None:
 
 def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
-    with any_redis.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]  # redis-py's own gap
-        heard.subscribe(f"{KEY}:changed")
-        heard.get_message(timeout=20)
+    with any_redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]  # redis-py's own gap
+        subscription.subscribe(f"{KEY}:changed")
+        subscription.get_message(timeout=20)
         assert Caller(any_redis).release(token)[0] == "released"
-        message = heard.get_message(timeout=20)
+        message = subscription.get_message(timeout=20)
     assert message is not None
     assert message["data"] == "released"
     assert any_redis.exists(KEY) == 0

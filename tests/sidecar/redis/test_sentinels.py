@@ -57,7 +57,7 @@ async def test_after_a_failover_the_new_primary_is_used_even_if_the_old_primary_
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
         order(heir, "DEL", "portfolio:background_services:leader")
-        await watched.hears("tracker")
+        await watched.reports("tracker")
         follows.cancel()
 
 

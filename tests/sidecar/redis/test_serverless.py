@@ -83,18 +83,18 @@ async def test_the_watch_receives_notices_through_any_server_and_logs_its_mode_o
     async with storing(connector, timings=PATIENT) as store, watching(connector.companion) as watch:
         for _ in range(4):
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-            await eventually(lambda: watch.watch.mode is WatchMode.NOTICES and set(KEYS) <= set(watch.heard))
+            await eventually(lambda: watch.watch.mode is WatchMode.NOTICES and set(KEYS) <= set(watch.changes))
             assert "unknown command" in str(watch.watch.refusal)
-            watch.heard.clear()
+            watch.changes.clear()
             assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
-            await eventually(lambda: "tracker" in watch.heard)
-            watch.heard.clear()
+            await eventually(lambda: "tracker" in watch.changes)
+            watch.changes.clear()
             await endpoint.cut()
-            await eventually(lambda: set(KEYS) <= set(watch.heard))  # it is connected again
-            watch.heard.clear()
-            await eventually(lambda: set(KEYS) <= set(watch.heard))  # it was set up again, since it could be more
-    said = [record.getMessage() for record in warnings.records if record.levelno >= logging.WARNING]
-    assert len(said) == 1, said
+            await eventually(lambda: set(KEYS) <= set(watch.changes))  # it is connected again
+            watch.changes.clear()
+            await eventually(lambda: set(KEYS) <= set(watch.changes))  # it was set up again, since it could be more
+    messages = [record.getMessage() for record in warnings.records if record.levelno >= logging.WARNING]
+    assert len(messages) == 1, messages
 
 
 async def test_without_redis_cluster_a_watch_at_another_server_is_off(

@@ -144,11 +144,11 @@ async def test_the_end_of_an_idle_connection_is_noticed_and_does_not_fail_the_ne
     store: Storing, proxy: Proxy
 ) -> None:
     assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-    told: list[bool] = []
-    store.store.when_ended = lambda: told.append(store.store.connected)
+    reported: list[bool] = []
+    store.store.when_ended = lambda: reported.append(store.store.connected)
     await proxy.cut()
-    await eventually(lambda: told)
-    assert told == [False], "it was told before the store knew, or twice"
+    await eventually(lambda: reported)
+    assert reported == [False], "it was told before the store knew, or twice"
     assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
     assert proxy.accepted == 2
 
@@ -185,11 +185,11 @@ async def test_closing_the_store_does_not_report_an_ended_connection(store: Stor
     assert await store.outcome(Kind.LOOK) is Outcome.VACANT
     connection = store.store._connection
     assert connection is not None
-    told: list[None] = []
-    store.store.when_ended = lambda: told.append(None)
+    reported: list[None] = []
+    store.store.when_ended = lambda: reported.append(None)
     await store.store.close()
     await eventually(lambda: connection.ended)
-    assert told == []
+    assert reported == []
 
 
 async def test_a_call_is_retried_at_once_if_the_connection_could_not_be_made(
@@ -249,7 +249,7 @@ REFUSALS = {
 
 
 class Refusing:
-    """A server that answers a greeting, and every EVAL with one error; it knows the deadlines that it was told."""
+    """A server that answers a greeting, and every EVAL with one error; it knows the deadlines that it was reported."""
 
     def __init__(self, error: str) -> None:
         self.error = error

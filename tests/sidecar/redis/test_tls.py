@@ -139,22 +139,22 @@ async def _leads(asker: Asker) -> bool:
     return bool((await asker.ask())["is_leader"])
 
 
-async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, said: str) -> None:
+async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, trouble: str) -> None:
     """It stays healthy, does not lead, and says why; the password is told nobody."""
     with ended(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
         await eventually(asker.status)
-        await eventually(lambda: _tells(asker, said))
+        await eventually(lambda: _reports(asker, trouble))
         assert await asker.is_healthy()
         status = await asker.status()
-    assert any(said in line["message"] for line in logged(sidecar, "Redis failed"))
+    assert any(trouble in line["message"] for line in logged(sidecar, "Redis failed"))
     assert PASSWORD not in sidecar.output + str(status)
 
 
-async def _tells(asker: Asker, said: str) -> bool:
+async def _reports(asker: Asker, trouble: str) -> bool:
     assert (await asker.ask())["state"] != "leading"
-    return said in ((await asker.status())["trouble"] or "")
+    return trouble in ((await asker.status())["trouble"] or "")
 
 
 async def _watches(asker: Asker) -> bool:

@@ -90,7 +90,7 @@ def test_an_encrypted_key_never_prompts_for_its_password(
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "error"),
     [
         ("ssl_cert_reqs=perhaps", "the option 'ssl_cert_reqs' is not one of required, optional, none"),
         ("ssl_check_hostname=maybe", "the option 'ssl_check_hostname' is not one of true, 1, yes, false, 0, no"),
@@ -101,12 +101,12 @@ def test_an_encrypted_key_never_prompts_for_its_password(
         ("ssl_keyfile=/k", "the option 'ssl_keyfile' needs 'ssl_certfile'"),
     ],
 )
-def test_an_invalid_tls_option_is_named_in_the_error(option: str, said: str) -> None:
-    assert refused({"REDIS_URL": f"rediss://:{SECRET}@h?{option}"}) == f"REDIS_URL: {said}"
+def test_an_invalid_tls_option_is_named_in_the_error(option: str, error: str) -> None:
+    assert refused({"REDIS_URL": f"rediss://:{SECRET}@h?{option}"}) == f"REDIS_URL: {error}"
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "error"),
     [
         ({"REDIS_URL": "rediss://h", "REDIS_TLS": "false"}, "REDIS_TLS: false contradicts rediss:// in REDIS_URL"),
         (
@@ -138,8 +138,8 @@ def test_an_invalid_tls_option_is_named_in_the_error(option: str, said: str) -> 
         ({"REDIS_TLS": "maybe"}, "REDIS_TLS: 'maybe' is not true or false"),
     ],
 )  # fmt: skip
-def test_contradicting_tls_settings_are_refused_with_both_names(environment: dict[str, str], said: str) -> None:
-    assert refused(environment) == said
+def test_contradicting_tls_settings_are_refused_with_both_names(environment: dict[str, str], error: str) -> None:
+    assert refused(environment) == error
 
 
 def test_the_displayed_address_shows_tls() -> None:

@@ -116,8 +116,8 @@ def test_a_server_certificate_for_another_name_is_reported_with_that_name(run: R
     other = files.authority.issue("redis.example", files.folder / "other")
     with TlsFront(files.accepts(other)) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
-    said = "the server's certificate is not valid for '127.0.0.1', the host that is connected to ("
-    assert (failure.kind, failure.text.startswith(said)) == ("tls", True)
+    expected = "the server's certificate is not valid for '127.0.0.1', the host that is connected to ("
+    assert (failure.kind, failure.text.startswith(expected)) == ("tls", True)
 
 
 def test_a_server_without_a_common_tls_version_is_reported_with_the_version(run: Run, files: Certificates) -> None:
@@ -153,8 +153,8 @@ def test_a_refused_client_certificate_is_reported_with_its_file(
         settings = {"REDIS_TLS_CERT_FILE": str(certificate), "REDIS_TLS_KEY_FILE": str(key)}
         with TlsFront(asking) as front:
             failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca), **settings)
-        said = f"the server refuses the certificate in REDIS_TLS_CERT_FILE ({certificate}): {why} ("
-        assert (failure.kind, failure.text[: len(said)]) == ("tls", said)
+        expected = f"the server refuses the certificate in REDIS_TLS_CERT_FILE ({certificate}): {why} ("
+        assert (failure.kind, failure.text[: len(expected)]) == ("tls", expected)
 
 
 def test_a_close_after_the_tls_handshake_is_reported_as_a_possibly_missing_client_certificate(
@@ -162,8 +162,8 @@ def test_a_close_after_the_tls_handshake_is_reported_as_a_possibly_missing_clien
 ) -> None:
     with TlsFront(files.accepts()) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
-    said = "the server has closed the connection after the TLS handshake; one that asks for a client's certificate"
-    assert (failure.kind, failure.text[: len(said)]) == ("tls", said)
+    expected = "the server has closed the connection after the TLS handshake; one that asks for a client's certificate"
+    assert (failure.kind, failure.text[: len(expected)]) == ("tls", expected)
     assert "REDIS_TLS=true" not in failure.text
 
 

@@ -35,12 +35,12 @@ class Watching:
     """A watch and what it has heard."""
 
     def __init__(self, connect: Callable[[], RedisConnection], limit: float, retry: float) -> None:
-        self.heard: list[str] = []
+        self.changes: list[str] = []
         self.step_downs: list[str] = []
         self.watch = RedisWatch(
             connect,
             KEYS,
-            self.heard.append,
+            self.changes.append,
             self.step_downs.append,
             limit=limit,
             interval=0.3,
@@ -48,15 +48,15 @@ class Watching:
             retry=retry,
         )
 
-    async def hears(self, *names: str) -> None:
+    async def reports(self, *names: str) -> None:
         """Wait until it has heard these, and nothing else."""
-        await eventually(lambda: set(self.heard) >= set(names))
-        assert set(self.heard) == set(names)
-        self.heard.clear()
+        await eventually(lambda: set(self.changes) >= set(names))
+        assert set(self.changes) == set(names)
+        self.changes.clear()
 
     async def connected(self, mode: WatchMode) -> None:
         await eventually(lambda: self.watch.mode is mode)
-        await self.hears(*KEYS)
+        await self.reports(*KEYS)
 
 
 @asynccontextmanager
@@ -80,18 +80,18 @@ async def test_with_tracking_the_watch_reports_every_change_of_a_key(any_redis: 
         await watch.connected(WatchMode.TRACKING)
         assert watch.watch.refusal is None
         any_redis.set(KEY, "b", ex=30)
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         any_redis.set(KEY, "DISABLED", ex=20)
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         any_redis.delete(KEY)
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         any_redis.set(KEYS["scheduler"], "b", px=200)
-        await eventually(lambda: watch.heard == ["scheduler", "scheduler"])  # the second is its expiry
-        watch.heard.clear()
+        await eventually(lambda: watch.changes == ["scheduler", "scheduler"])  # the second is its expiry
+        watch.changes.clear()
         any_redis.lpush(KEY, "of another type")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         any_redis.flushall()
-        await watch.hears(*KEYS)
+        await watch.reports(*KEYS)
 
 
 async def test_the_watch_reports_no_key_that_is_not_a_lease(any_redis: Redis, any_server: RedisServer) -> None:
@@ -101,7 +101,7 @@ async def test_the_watch_reports_no_key_that_is_not_a_lease(any_redis: Redis, an
         any_redis.hset(fence_of(KEY), "token", "1")
         any_redis.set("unrelated", "x")
         any_redis.set(KEYS["scheduler"], "b")
-        await watch.hears("scheduler")
+        await watch.reports("scheduler")
 
 
 @pytest.mark.parametrize("rights", REFUSED)
@@ -116,7 +116,7 @@ async def test_without_tracking_the_watch_reports_releases(
             any_redis.set(KEYS["scheduler"], "b")
             any_redis.delete(KEYS["scheduler"])
             Caller(any_redis).release(Caller(any_redis).acquire().token)
-            await watch.hears("tracker")
+            await watch.reports("tracker")
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
@@ -129,7 +129,7 @@ async def test_after_its_connection_was_killed_the_watch_reports_every_lease_and
         command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
         await watch.connected(WatchMode.TRACKING)
         any_redis.set(KEY, "b")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
 
 
 async def test_a_lost_connection_of_the_watch_is_replaced_long_before_the_limit(
@@ -139,7 +139,7 @@ async def test_a_lost_connection_of_the_watch_is_replaced_long_before_the_limit(
     async with watching(at_port(any_server.port), limit=60.0) as watch:
         await watch.connected(WatchMode.TRACKING)
         command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
-        await watch.hears(*KEYS)
+        await watch.reports(*KEYS)
         assert watch.watch.mode is WatchMode.TRACKING
 
 
@@ -154,7 +154,7 @@ async def test_the_watch_is_off_while_the_server_is_down_and_recovers_with_the_s
         await watch.connected(WatchMode.TRACKING)
         with client_of(redis_of_its_own) as redis:
             redis.set(KEY, "b")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
 
 
 async def test_the_watch_closes_a_connection_that_answers_no_ping(any_redis: Redis, any_server: RedisServer) -> None:
@@ -166,7 +166,7 @@ async def test_the_watch_closes_a_connection_that_answers_no_ping(any_redis: Red
         await watch.connected(WatchMode.TRACKING)
         any_redis.delete(KEY)
         any_redis.set(KEY, "b")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
 
 
 async def test_the_watch_keeps_an_idle_connection(any_redis: Redis, any_server: RedisServer) -> None:
@@ -176,7 +176,7 @@ async def test_the_watch_keeps_an_idle_connection(any_redis: Redis, any_server: 
         before = _subscribes(any_redis)
         await eventually(lambda: _subscribes(any_redis) >= before + 3)
         any_redis.set(KEY, "b")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         assert proxy.accepted == 1
 
 
@@ -220,7 +220,7 @@ async def test_a_step_down_is_not_reported_as_a_change_of_the_key(
             step_down(any_redis, KEY, token="1")
             await eventually(lambda: watch.step_downs == ["tracker"])
             any_redis.publish(f"{KEYS['scheduler']}:changed", "released")
-            await watch.hears("scheduler")
+            await watch.reports("scheduler")
             assert watch.step_downs == ["tracker"]
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")

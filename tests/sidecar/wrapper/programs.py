@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 NAME = "background_services"
 
 POLITE = """\
-trap 'echo "told $LEASE_HOLDER" >>"$DIARY"; sleep 0.3; echo "end $LEASE_HOLDER $LEASE_TOKEN" >>"$DIARY"; exit 7' TERM
+trap 'echo "stop $LEASE_HOLDER" >>"$DIARY"; sleep 0.3; echo "end $LEASE_HOLDER $LEASE_TOKEN" >>"$DIARY"; exit 7' TERM
 echo "begin $LEASE_HOLDER $LEASE_TOKEN $LEASE_NAME" >>"$DIARY"
 while :; do sleep 0.05; done
 """
@@ -152,7 +152,7 @@ async def hand_over(sidecars: tuple[RealSidecar, RealSidecar], folder: Path, pro
         one.send(signal.SIGTERM)
         await eventually(lambda: len(one.began) == 2)
         assert await asyncio.to_thread(one.wait) == 0
-        lines = [line for line in one.diary if not line.startswith("told")]
+        lines = [line for line in one.diary if not line.startswith("stop")]
         assert [line.split()[:2] for line in lines] == [["begin", "task-a"], ["end", "task-a"], ["begin", "task-b"]]
         assert int(lines[2].split()[2]) > token
         assert "campaigns again" not in one.output

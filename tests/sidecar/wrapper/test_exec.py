@@ -159,8 +159,10 @@ async def test_a_program_that_ends_at_once_is_restarted_after_growing_pauses(sid
         assert times[1] - times[0] >= 0.9
         assert times[2] - times[1] >= 1.9
         assert wrapper.output.count("COMMAND ended with status 3") >= 2
-        told = [line.partition("campaigns again in ")[2] for line in wrapper.output.splitlines() if "again in" in line]
-        assert told[:2] == ["1 s", "2 s"]
+        pauses = [
+            line.partition("campaigns again in ")[2] for line in wrapper.output.splitlines() if "again in" in line
+        ]
+        assert pauses[:2] == ["1 s", "2 s"]
         assert wrapper.stop(signal.SIGTERM) == 0
 
 

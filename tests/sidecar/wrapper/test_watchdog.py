@@ -17,7 +17,7 @@ Pair = tuple[RealSidecar, RealSidecar]
 @pytest.mark.parametrize(
     ("program", "pids", "lines"),
     [
-        (POLITE, 0, [["begin", "task-a"], ["told", "task-a"], ["end", "task-a"], ["begin", "task-b"]]),
+        (POLITE, 0, [["begin", "task-a"], ["stop", "task-a"], ["end", "task-a"], ["begin", "task-b"]]),
         (STUBBORN, 4, [["begin", "task-a"], ["begin", "task-b"]]),
     ],
     ids=["by SIGTERM", "by SIGKILL"],
@@ -79,7 +79,7 @@ async def test_a_program_whose_watchdog_ended_is_restarted(sidecars: Pair, tmp_p
         first = wrapper.watchdog
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: len(wrapper.began) == 2)
-        assert [line.split()[0] for line in wrapper.diary] == ["begin", "told", "end", "begin"]
+        assert [line.split()[0] for line in wrapper.diary] == ["begin", "stop", "end", "begin"]
         assert "the watchdog ended" in wrapper.output
         assert await eventually(lambda: wrapper.watchdog) != first
         wrapper.stop(signal.SIGTERM)
