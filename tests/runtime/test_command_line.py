@@ -1,4 +1,4 @@
-"""How a program ends: the exit status, and the one line about a package that an install without extras lacks."""
+"""The end of a program: the exit status, and the error line about a package that an install without extras lacks."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(body: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """A program whose `main` has that body."""
+    """A program whose `main` has this body."""
     code = (
         f"from runtime.command_line import run_and_exit\ndef main(words): {body}\nrun_and_exit(main, program='sidecar')"
     )

@@ -19,7 +19,7 @@ def at(port: int) -> AddressInfo:
 
 @contextmanager
 def dropping() -> Iterator[AddressInfo]:
-    """An address that drops packets. Its queue of connections is full, so the kernel answers no SYN."""
+    """An address that drops packets: its connection queue is full, so the kernel answers no SYN."""
     with ExitStack() as opened, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -70,8 +70,8 @@ async def test_an_address_that_refuses_is_skipped() -> None:
 async def test_the_first_address_is_used_if_it_answers() -> None:
     with listening() as first, listening() as second:
         assert await port_of(known(first, second)) == first[4][1]
-        assert await port_of(known(first, second), last=[first[4]]) == second[4][1], "it failed lately"
-        assert await port_of(known(first), last=[first[4]]) == first[4][1], "it is the only one"
+        assert await port_of(known(first, second), last=[first[4]]) == second[4][1], "this address failed recently"
+        assert await port_of(known(first), last=[first[4]]) == first[4][1], "this address is the only one"
 
 
 async def test_connecting_ends_at_the_limit_if_every_address_drops_packets() -> None:

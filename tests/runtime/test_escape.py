@@ -51,7 +51,7 @@ def test_the_cut_characters_are_counted_and_no_escape_is_split() -> None:
     kept, _, count = one_line("\x1b" * 1_000_000).partition("... ")
     assert kept == r"\x1b" * 41
     assert count == "(999959 more characters)"
-    assert one_line("\x1b" * 100).endswith(" more characters)"), "it is short, its escapes are not"
+    assert one_line("\x1b" * 100).endswith(" more characters)"), "the text is short, but its escapes are long"
 
 
 def test_a_text_for_json_is_cut_and_not_escaped() -> None:

@@ -1,4 +1,4 @@
-"""The listener of both containers: limits of a peer's connections, and errors in JSON."""
+"""The listener of both containers: limits of a peer, answers on the fast path (`at_once`), and errors in JSON."""
 
 import asyncio
 import json
@@ -22,10 +22,10 @@ WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 LARGE = 64 * 1024 * 1024
-"""Length of an answer that no buffer can hold, in bytes."""
+"""Length in bytes of an answer that no buffer can hold."""
 AT_ONCE = b'{"at": "once"}'
 LATE = b'{"at": "last"}'
-"""The application's answer to a request that `at_once` answers."""
+"""The application's answer to a request that the fast path answers too."""
 WHOLE_AT_ONCE = b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -40,7 +40,7 @@ class Connection:
         self._writer.write(data)
 
     async def answer(self) -> int:
-        """The status of the next answer, whose body is read too."""
+        """Read the next answer; return its status."""
         head, _ = await self.whole_answer()
         return int(head.split(b" ")[1])
 
@@ -65,7 +65,7 @@ class Connection:
         return True
 
     async def refused(self) -> bool:
-        """Whether the connection is closed without an answer."""
+        """True if the connection is closed without an answer."""
         self.send(WHOLE)
         return await self.is_closed()
 
@@ -86,7 +86,7 @@ class Served:
         return Connection(*await asyncio.open_connection(host, port, local_addr=(source, 0)))
 
     async def passes_limit(self) -> None:
-        """Wait until a header that begins now is cut off. Headers that began before are cut off by then too."""
+        """Wait until the limit of a header that begins now has passed. Earlier headers have reached their limit too."""
         cut = await self.connect()
         cut.send(HALF)
         assert await cut.is_closed()
@@ -349,7 +349,7 @@ async def test_the_number_of_fast_path_answers_is_not_limited() -> None:
 
 
 async def test_a_peer_that_does_not_read_gets_no_fast_path_answers() -> None:
-    """The application waits until the peer reads; answers at once would use up the memory."""
+    """The application waits until the peer reads; answers on the fast path would use up the memory."""
     async with serving(Limits(), lambda message: bytes(LARGE) if at_once(message) else None) as served:
         with socket.create_connection(served.runner.addresses[0][:2]) as unread:
             unread.sendall(WHOLE_AT_ONCE)

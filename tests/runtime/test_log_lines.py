@@ -21,11 +21,11 @@ def form(request: pytest.FixtureRequest) -> Callable[[], logging.Formatter]:
 
 
 def logged(formatter: logging.Formatter, text: str) -> str:
-    """The log after the text came as an argument, as a field, in an error, and in the cause of an error."""
+    """The log output for the text as an argument, as a field, in an error, and in the cause of an error."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
-    log = logging.Logger("outside")  # noqa: LOG001 - of this test alone
+    log = logging.Logger("outside")  # noqa: LOG001 - this test needs its own logger
     log.addHandler(handler)
     log.warning("received %s", text, extra={"holder": text}, stack_info=True)
     try:

@@ -1,4 +1,4 @@
-"""Name lookups are shared, bounded in number and used once, and do not delay the end of the process."""
+"""Name lookups are shared, bounded in number and used once. They do not delay the end of the process."""
 
 import asyncio
 import socket
@@ -69,7 +69,7 @@ async def test_a_lookup_survives_its_callers_and_the_next_caller_gets_the_result
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.001):
                 await lookups.addresses(HOST, PORT)
-    assert resolver.asked == 1, "an attempt that was given up began another lookup"
+    assert resolver.asked == 1, "an abandoned attempt started another lookup"
     resolver.answer(FIRST)
     await ended(lookups)
     assert await lookups.addresses(HOST, PORT) == FIRST
@@ -119,7 +119,7 @@ async def test_a_lookup_during_a_change_of_server_is_repeated_after_it_ends() ->
     first = await asked(lookups)
     lookups.forget(HOST, PORT)
     second = await asked(lookups)
-    assert resolver.asked == 1, "two lookups of one name at a time"
+    assert resolver.asked == 1, "two lookups of one name ran at a time"
     resolver.answer(FIRST)
     resolver.answer(SECOND)
     assert [await first, await second] == [SECOND, SECOND]

@@ -1,4 +1,4 @@
-"""The HTTP contract of the sidecar, request by request."""
+"""The HTTP contract of the sidecar: each request and its answer."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ async def test_a_grant_starts_when_its_request_arrives(sidecar: Served) -> None:
     answer = await sidecar.lead()
     assert (await sidecar.get("/is-leader/tracker"))["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6)
     held = await sidecar.get("/is-leader/tracker", wait=0.1, version=answer["version"])
-    assert held["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6), "though it was given 0.1 s later"
+    assert held["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6), "although the answer was given 0.1 s later"
 
 
 @pytest.mark.parametrize("path", ["/is-leader", "/is-leader/tracker"])
@@ -63,7 +63,7 @@ async def test_a_grant_starts_when_its_request_arrives(sidecar: Served) -> None:
 async def test_the_fast_path_and_the_application_give_the_same_answer(
     sidecar: Served, path: str, client: dict[str, str]
 ) -> None:
-    """The listener answers a question without a query; a query leaves it to the application."""
+    """The listener answers a request without a query; the application answers a request with a query."""
     for name in KEYS:
         await sidecar.lead(name)
     answers = []
@@ -210,7 +210,7 @@ async def test_without_redis_the_first_request_is_answered_within_the_call_limit
         redis_of_its_own.pause()
         began = elapsed()
         answer = await sidecar.get("/is-leader/tracker")
-        assert elapsed() - began < QUICK.call_limit + 10, "it would wait for ever else"
+        assert elapsed() - began < QUICK.call_limit + 10, "otherwise the request would wait forever"
         assert (answer["is_leader"], answer["expires_in"]) == (False, None)
         redis_of_its_own.resume()
         await sidecar.lead()
@@ -291,7 +291,7 @@ async def test_ten_thousand_polls_cause_no_command_in_redis(sidecar: Served, red
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
             assert b'"is_leader": true' in await reader.readuntil(b"}")
     beats = (elapsed() - began) / TIMINGS.heartbeat + 1
-    assert _scripts_run(redis) - before <= 2 * beats, "the renewals, and a look after each"
+    assert _scripts_run(redis) - before <= 2 * beats, "the renewals, and a look after each renewal"
     writer.close()
     await writer.wait_closed()
 
@@ -365,7 +365,7 @@ MALFORMED = {
     "a bad chunk": b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     "a chunk too long": b"GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd",
     "a bad version": b"GET /healthz HTTP/9.x\r\nHost: localhost\r\n\r\n",
-    "bytes of no text": b"GET /\xff\xfe\x00 HTTP/1.1\r\nHost: \xff\r\n\r\n",
+    "bytes that are not text": b"GET /\xff\xfe\x00 HTTP/1.1\r\nHost: \xff\r\n\r\n",
 }
 
 

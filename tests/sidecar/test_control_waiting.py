@@ -1,4 +1,4 @@
-"""Held requests: what ends them, how long they may take, and that they count as asking."""
+"""Held requests: what ends them, how long they last, and that they count as demand."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,16 +16,16 @@ from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually, undisturbed
 
 SEEN_BY_THE_WATCH = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit=5.0)
-"""Timings under which a change within seconds came from the watch."""
+"""Timings under which only the watch reports a change within seconds."""
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=15.0, call_limit=5.0)
-"""Timings under which an end within seconds did not wait for the end of a grant."""
+"""Timings under which no grant ends within seconds."""
 FORGETFUL = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.5, call_limit=5.0)
-"""Timings under which demand ends soon, and nothing else."""
+"""Timings under which only demand ends soon."""
 
 
 @pytest.fixture
 async def sidecar(redis_server: RedisServer, redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
-    """The parameter, if there is one, is its timings."""
+    """A sidecar; the parameter, if given, is its timings."""
     async with served(redis_server, timings=getattr(request, "param", TIMINGS)) as sidecar:
         await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
         yield sidecar
@@ -36,7 +36,7 @@ def timed(timings: Timings) -> pytest.MarkDecorator:
 
 
 async def follow(sidecar: Served, redis: Redis, name: str = "tracker") -> str:
-    """Follow a holder that stays; returns the version."""
+    """Follow another holder; return the version."""
     redis.set(KEYS[name], "b", ex=60)
     answer = await sidecar.get(f"/is-leader/{name}")
     while answer["holder"] != "b":
@@ -67,7 +67,7 @@ async def test_a_held_request_gets_the_first_answer_of_a_new_term(sidecar: Serve
         redis.delete(KEYS["tracker"])
         answer = await held
         assert answer["is_leader"] is True
-        assert sent_at + answer["expires_in"] > elapsed(), "it was born expired"
+        assert sent_at + answer["expires_in"] > elapsed(), "the grant had already expired"
         assert sent_at + answer["expires_in"] <= elapsed() + 2.0
 
     await undisturbed(is_held, bears=1.0)
@@ -108,7 +108,7 @@ async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar:
 async def test_a_client_refused_because_of_another_clients_grant_is_answered_once_that_grant_ends(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its version is that of the term that the other client was granted, and nothing else will change it."""
+    """The version is the version of the term that the other client was granted, and nothing else changes it."""
     waits: list[float] = []
     hold = sidecar.candidate._hold
 
@@ -126,7 +126,9 @@ async def test_a_client_refused_because_of_another_clients_grant_is_answered_onc
         answer = await ask("dead", wait=1, version=answer["version"])
     refused = await ask("successor")
     assert (refused["is_leader"], refused["version"]) == (False, answer["version"])
-    sidecar.candidate._leases["tracker"]._demand.hold()  # another client waits, or the lease would be released
+    sidecar.candidate._leases[
+        "tracker"
+    ]._demand.hold()  # another client holds a request, otherwise the lease would be released
     monkeypatch.setattr(sidecar.candidate, "_hold", noted)
     over = sidecar.candidate._leases["tracker"]._grants._named_until
     await eventually(lambda: elapsed() >= over)
@@ -138,7 +140,7 @@ async def test_a_client_refused_because_of_another_clients_grant_is_answered_onc
 @pytest.mark.slow
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=3.0, call_limit=5.0))
 async def test_a_leader_whose_client_only_holds_requests_keeps_leading(sidecar: Served) -> None:
-    """For longer than the demand of one question lasts; the term is renewed all the while."""
+    """Wait for longer than the demand of one request lasts; the term is renewed the whole time."""
 
     async def leads_on() -> None:
         answer = await sidecar.lead()
@@ -195,9 +197,9 @@ async def test_a_client_that_disconnects_during_a_held_request_leaves_no_demand(
         await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
         return held
 
-    held = await undisturbed(held_back, bears=0.5)  # a question after the end of demand is answered at once
+    held = await undisturbed(held_back, bears=0.5)  # a request after the end of demand is answered at once
     await eventually(lambda: elapsed() > sidecar.candidate._leases["tracker"]._demand.until)
-    assert await sidecar.state() == "following", "a request that is held is demand"
+    assert await sidecar.state() == "following", "a held request counts as demand"
     held.cancel()
     with suppress(asyncio.CancelledError):
         await held

@@ -1,4 +1,4 @@
-"""Switches of libraries that were meant for another program neither end nor change the sidecar."""
+"""Library switches in the environment that are meant for another program neither stop nor change the sidecar."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def look(environment, ignored):
 sys.modules["sidecar.run"] = types.SimpleNamespace(run=look)
 sys.exit(program.main([]))
 """
-"""The sidecar up to where it begins to run; instead it shows what is left of the switches."""
+"""Program that starts the sidecar and prints the remaining switches instead of running it."""
 
 
 async def test_the_sidecar_leads_with_every_library_switch_set(redis_server: RedisServer, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ async def test_the_sidecar_leads_with_every_library_switch_set(redis_server: Red
             assert await asker.metric("sidecar_transitions_created{"), "another set of metrics"
             await asker.resign()
         assert sidecar.stop(signal.SIGTERM) == 0
-    lines = [json.loads(line) for line in sidecar.output.splitlines()]  # nothing but the log
+    lines = [json.loads(line) for line in sidecar.output.splitlines()]  # only log lines
     assert {line["level"] for line in lines} == {"INFO"}
     (message,) = [line["message"] for line in lines if "ignored environment variables" in line["message"]]
     assert message.rpartition(": ")[2].split() == sorted(MEANT_FOR_OTHERS)
@@ -68,7 +68,7 @@ def test_no_library_switch_is_in_effect_when_the_sidecar_runs() -> None:
 
 
 def test_library_switches_do_not_prevent_the_start() -> None:
-    """A port that is taken ends it after everything is imported and made, TLS too."""
+    """A port that is in use stops the sidecar only after everything is imported and created, TLS included."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run("-m", "sidecar", CONTROL_BIND=address, INSTANCE_ID="me", REDIS_URL="rediss://127.0.0.1:1")
@@ -86,7 +86,10 @@ def test_library_switches_do_not_change_commands_or_the_health_check() -> None:
 
 
 def test_every_variable_that_a_library_reads_is_documented() -> None:
-    """A new version of a library that reads a new switch fails here: decide what becomes of it, and write it down."""
+    """This test fails if a new version of a library reads a new switch.
+
+    Decide how to handle the switch, and document it.
+    """
     families = ("PROMETHEUS_", "prometheus_", "PYTHON")
     read = {name for name in read_by(LIBRARIES) - IRRELEVANT if not name.startswith(families)}
     assert {"AIOHTTP_NO_EXTENSIONS", "YARL_NO_EXTENSIONS"} <= read

@@ -1,11 +1,11 @@
-"""The terms that the entries of a history stand for."""
+"""The terms in the entries of a history."""
 
 import pytest
 
 from sidecar.history import LONGEST, MOST_TERMS, End, Entry, Event, entry_of, terms_of
 
 NOON = 1_795_867_200_123
-"""2026-11-28T12:00:00.123Z in ms."""
+"""2026-11-28T12:00:00.123Z in milliseconds."""
 
 
 def acquire(at: int, token: int, holder: str = "a") -> Entry:
@@ -17,7 +17,7 @@ def release(at: int, token: int, reason: str = "resigned", holder: str = "a") ->
 
 
 def ends(entries: list[Entry], holder: str | None = None, token: int | None = None) -> list[tuple[int, str]]:
-    """Token and end of the terms that were appended in this order, newest first."""
+    """Token and end of the terms in these entries, newest first."""
     return [(term.token, str(term.end)) for term in terms_of(reversed(entries), holder, token)]
 
 

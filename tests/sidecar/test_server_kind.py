@@ -1,4 +1,4 @@
-"""The settings that say which kind of Redis there is; each wrong one is told in one line that names the variable."""
+"""The settings for the kind of Redis; each invalid setting is reported in one line that names the variable."""
 
 import pytest
 from redis.crc import key_slot

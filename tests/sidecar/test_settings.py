@@ -1,4 +1,4 @@
-"""The environment: what is taken, and that what cannot be used is one line that names it."""
+"""The environment: valid variables are read, and each invalid variable is one line with its name."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ SECRET = "hunter2"
 
 
 def run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The sidecar as a process, which is expected to end by itself."""
+    """Run the sidecar as a process that is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments],
         env={"PATH": os.environ["PATH"], **environment},
@@ -349,7 +349,7 @@ def test_the_health_check_of_an_invalid_address_fails_without_output(bind: str) 
 
 
 def test_the_modules_of_tls_password_files_and_iam_are_imported_only_when_used(tmp_path: Path) -> None:
-    """Each module in turn: it is imported with its setting, and by no other."""
+    """Each module is imported with its own setting, and with no other setting."""
     ours = {"sidecar.redis.tls", "sidecar.redis.credentials", "sidecar.redis.iam", "sidecar.redis.aws_signature"}
     password = tmp_path / "password"
     password.write_text("word")
@@ -370,7 +370,10 @@ def test_the_modules_of_tls_password_files_and_iam_are_imported_only_when_used(t
 
 
 def test_the_health_check_imports_no_slow_module() -> None:
-    """ECS starts it anew every few seconds: within 150 ms, of which Python itself takes most."""
+    """ECS starts the health check every few seconds.
+
+    It must end within 150 ms, and Python itself takes most of this time.
+    """
     words = [sys.executable, "-X", "importtime", "-m", "sidecar", "healthcheck"]
     env = {"PATH": os.environ["PATH"], "CONTROL_BIND": "127.0.0.1:1"}
     ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=30, check=False)

@@ -1,4 +1,4 @@
-"""SIGTERM while something hangs that cannot be cancelled: the process ends in time, and says nothing of a traceback."""
+"""SIGTERM while something hangs that cannot be cancelled: the process ends in time and prints no traceback."""
 
 import asyncio
 import signal
@@ -18,9 +18,9 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 BOUND = 0.6 + 3 * 0.7 + 1.0
-"""GRANT_TTL + 3 * REDIS_TIMEOUT of `SMALL`, and a second."""
+"""Limit of the end in seconds: GRANT_TTL + 3 * REDIS_TIMEOUT of `SMALL`, and one more second."""
 BUSY = 15.0
-"""Seconds that a busy machine may add; what hung before was there for a minute."""
+"""Seconds that a busy machine may add; without the fix the process hung for a minute."""
 
 HANGING_LOOKUPS = """
 import socket, sys, time
@@ -70,7 +70,7 @@ async def test_sigterm_ends_the_sidecar_while_lookups_hang(
         await eventually(asker.ask)
         await eventually(lambda: "the lookup of the name hangs.test hangs" in hanging.output)
         assert (await asker.status())["trouble"] == "timeout: the lookup of the name hangs.test hangs"
-        assert hanging.output.count("a lookup hangs") == 1, "attempts that were given up pile up"
+        assert hanging.output.count("a lookup hangs") == 1, "abandoned lookups accumulate"
         await ends_in_time(hanging)
 
 
@@ -105,7 +105,7 @@ async def test_sigterm_ends_the_sidecar_while_connecting_hangs(
 ) -> None:
     with ExitStack() as opened, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        listener.listen(0)  # once its queue is full, the kernel drops what comes
+        listener.listen(0)  # the kernel drops new connections once the queue is full
         for _ in range(4):
             filler = opened.enter_context(socket.socket())
             filler.setblocking(False)

@@ -1,4 +1,4 @@
-"""Metrics and logs for operators: figures computed at the scrape, each warning once, each line in both formats."""
+"""Metrics and logs for operators: values computed at the scrape, each warning once, each line in both formats."""
 
 import json
 import logging
@@ -18,11 +18,14 @@ from tests.support.storing import Storing, at_port, storing
 
 
 def nothing(_: str) -> None:
-    """Nobody listens."""
+    """Ignore the event."""
 
 
 class Shown:
-    """The metrics of a sidecar at `now`, which the test sets: it leads the lease `led`; no client asked for `idle`."""
+    """The metrics of a sidecar at `now`, which the test sets.
+
+    It leads the lease `led`; no client asked for the lease `idle`.
+    """
 
     def __init__(self, store: Storing) -> None:
         self.now = 100.0
@@ -170,7 +173,7 @@ def test_a_state_is_logged_when_it_or_the_holder_changes(shown: Shown, caplog: p
         ("led", "disabled", "DISABLED"),
         ("led", "disconnected", None),
         ("idle", "disconnected", None),
-    ], "the line of a new term reports the lead"
+    ], "the log line of a new term reports that the sidecar leads"
 
 
 def test_each_failure_is_counted_and_each_reason_is_logged_once(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:
@@ -187,7 +190,7 @@ def test_each_failure_is_counted_and_each_reason_is_logged_once(shown: Shown, ca
     ]
 
 
-def _said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
+def _log_levels(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
     levels = [(record.levelname, getattr(record, "lease", None)) for record in caplog.records]
     caplog.clear()
     return levels
@@ -200,29 +203,29 @@ def test_the_start_and_the_end_of_an_outage_are_each_logged_once(
     failure = Failure("connection", "why", may_execute=False)
     answer = "led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5
 
-    for _ in range(2):  # without demand: the second outage is as new as the first
+    for _ in range(2):  # without demand, the second outage is logged like the first
         shown.telemetry.failed(None, failure)
         shown.telemetry.failed(None, failure)
         shown.telemetry.connected()
         shown.telemetry.connected()
-        assert _said(caplog) == [("ERROR", None), ("INFO", None)]
+        assert _log_levels(caplog) == [("ERROR", None), ("INFO", None)]
 
     shown.telemetry.failed(None, failure)
     shown.telemetry.failed("led", failure)
     shown.telemetry.connected()
-    assert _said(caplog) == [("ERROR", None)]  # not known yet: whether the calls of the lease are answered
+    assert _log_levels(caplog) == [("ERROR", None)]  # the calls of the lease have no answer yet
     shown.telemetry.answered(*answer)
-    assert _said(caplog) == [("INFO", "led")]
+    assert _log_levels(caplog) == [("INFO", "led")]
 
     shown.telemetry.failed("led", failure)
     shown.telemetry.failed(None, failure)
-    assert _said(caplog) == [("ERROR", "led")]
+    assert _log_levels(caplog) == [("ERROR", "led")]
     shown.telemetry.answered(*answer)
-    assert _said(caplog) == [("INFO", "led")]
+    assert _log_levels(caplog) == [("INFO", "led")]
 
     shown.telemetry.failed(None, failure)
     shown.telemetry.answered(*answer)  # a call made the connection
-    assert _said(caplog) == [("ERROR", None), ("INFO", "led")]
+    assert _log_levels(caplog) == [("ERROR", None), ("INFO", "led")]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The laws of work under a lease, with a sidecar that keeps the contract."""
+"""The rules for work under a lease, with a sidecar that keeps the contract."""
 
 import asyncio
 import logging
@@ -76,7 +76,7 @@ async def test_an_error_of_the_work_propagates_after_the_resign(sidecar: FakeSid
 
 
 async def test_a_cancellation_inside_the_work_is_an_error_and_does_not_cancel_the_caller(sidecar: FakeSidecar) -> None:
-    """An unexpected cancellation would end the caller of `run` although nobody asked for that."""
+    """An unexpected cancellation would end the caller of `run` without a request to do so."""
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -106,7 +106,7 @@ async def test_a_cancellation_propagates_even_if_the_work_swallows_it(sidecar: F
         begun.set()
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        return "a result that nobody asked for"
+        return "an unexpected result"
 
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
@@ -155,14 +155,14 @@ async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(si
             work.terms[0].check()
         await sidecar.elect(2)
         polls = len(sidecar.polls)
-        await asyncio.sleep(0.6)  # time for a poll or a term that must not begin
+        await asyncio.sleep(0.6)  # time in which neither a request nor a term may begin
         assert len(sidecar.polls) == polls
         assert sidecar.events == ["begin 1", "cancel 1"]
         work.release.set()
         await eventually(lambda: len(work.terms) == 2)
         assert sidecar.events == ["begin 1", "cancel 1", "end 1", "resign", "begin 2"]
         assert work.terms[1].remaining() > 0
-        assert work.terms[0].remaining() == 0, "once over a term stays over"
+        assert work.terms[0].remaining() == 0, "an ended term does not begin again"
 
 
 @on_the_clock(bears=0.2)
@@ -177,7 +177,7 @@ async def test_no_request_is_sent_while_the_work_unwinds(sidecar: FakeSidecar) -
         run.cancel()
         await eventually(lambda: "cancel 1" in sidecar.events)
         polls = len(sidecar.polls)
-        await asyncio.sleep(0.6)  # longer than the grant: to ask is to campaign
+        await asyncio.sleep(0.6)  # longer than the grant: a request would campaign
         assert len(sidecar.polls) == polls
         work.release.set()
         with pytest.raises(asyncio.CancelledError):
@@ -211,7 +211,7 @@ async def test_term_over_raised_by_the_work_ends_the_term_and_nothing_else(sidec
 
     async def work(term: Term) -> str:
         if term.token == 1:
-            time.sleep(0.5)  # noqa: ASYNC251 - a work that blocks the loop past its deadline
+            time.sleep(0.5)  # noqa: ASYNC251 - work that blocks the loop past its deadline
             sidecar.grant = 10.0
             term.check()
         return f"done under {term.token}"
@@ -258,7 +258,7 @@ async def test_a_grant_is_extended_in_time_with_few_requests(sidecar: FakeSideca
         while time.monotonic() < began + 1.5 * sidecar.grant:
             lowest = min(lowest, lead.remaining())
             await asyncio.sleep(0.01)
-        assert lowest > 0.1, "it would have been stopped"
+        assert lowest > 0.1, "the work would have been stopped"
         assert sidecar.events == ["begin 1"]
         assert len(sidecar.polls) - polls <= 1.5 * 6
 
@@ -277,7 +277,7 @@ async def test_work_ends_before_the_deadline_when_the_sidecar_is_frozen(
         sidecar.misbehave = sidecar.silence
         await eventually(lambda: bool(work.left))
         assert 0 < work.left[0] < 3.0
-        assert time.monotonic() < frozen_at + sidecar.grant, "of a grant that was given before"
+        assert time.monotonic() < frozen_at + sidecar.grant, "of an earlier grant"
         assert len(sidecar.polls) >= asked + 2, "a fresh request is tried before the deadline"
         await eventually(lambda: "resign" in sidecar.events)
         await eventually(lambda: lead.holder is None)
@@ -304,7 +304,7 @@ async def test_a_lost_request_does_not_end_a_grant(sidecar: FakeSidecar) -> None
         assert lead.is_leader
         assert sidecar.events == ["begin 1"]
         assert "wait" in sidecar.polls[asked][1]
-        assert sidecar.polls[asked + 1][1] == {"token": "1"}, "an answer at once is asked for"
+        assert sidecar.polls[asked + 1][1] == {"token": "1"}, "the request does not wait"
 
 
 async def test_work_may_run_for_three_quarters_of_a_short_grant(sidecar: FakeSidecar) -> None:
@@ -339,7 +339,7 @@ async def test_work_that_ignores_its_cancellation_is_logged_once_and_awaited(
         assert sidecar.events == ["begin 1", "cancel 1"], "no resign while the work runs"
 
 
-# The laws of the clock, with a clock that the test moves.
+# Rules about time, with a clock that the test moves.
 
 
 async def test_the_deadline_counts_from_the_time_before_the_request_was_sent(sidecar: FakeSidecar) -> None:
@@ -348,7 +348,7 @@ async def test_the_deadline_counts_from_the_time_before_the_request_was_sent(sid
     remaining: list[float] = []
 
     async def slow(request: web.Request) -> web.StreamResponse:
-        clock.now += 3.0  # on the way there or back, the client cannot know
+        clock.now += 3.0  # the client cannot know whether the request or the answer was delayed
         return web.json_response(sidecar.answer(expires_in=5.0))
 
     async def work(term: Term) -> None:
@@ -411,7 +411,9 @@ async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> Non
 
     async def thaw(request: web.Request) -> web.StreamResponse:
         nonlocal thawed
-        if work.terms and not thawed:  # the machine stood still: the old grant ended, and this answer would extend it
+        if (
+            work.terms and not thawed
+        ):  # the machine was paused: the old grant has ended, and this answer would extend it
             thawed = True
             clock.now += 5.0
             return web.json_response(sidecar.answer(expires_in=10.0))
@@ -432,13 +434,13 @@ async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> Non
 
 async def test_work_stops_at_its_deadline_even_if_the_loop_slept(sidecar: FakeSidecar) -> None:
     clock = Clock()
-    sidecar.grant = 50.0  # the next answer is far away
+    sidecar.grant = 50.0  # the next answer arrives much later
     await sidecar.elect(1)
     work = Work(sidecar.events)
     async with LeaseClient(sidecar.url, clock=clock) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
         await eventually(lambda: work.running == 1)
-        clock.now += 49.6  # a suspended machine: the loop's timers have not moved
+        clock.now += 49.6  # after a suspension of the machine, the loop's timers have not moved
         await eventually(lambda: "cancel 1" in sidecar.events)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):

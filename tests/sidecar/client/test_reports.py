@@ -1,4 +1,4 @@
-"""The sidecar's reports through the client library: its status, and the last terms of a lease."""
+"""The sidecar's reports through the client library: the status, and the last terms of a lease."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.support.listening import listening
 
 NAME = "background_services"
 MISSING = "missing"
-"""Value in a parametrization for a field that is left out."""
+"""Value for a field that the parametrization leaves out."""
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def test_without_a_sidecar_the_reports_are_unknown() -> None:
 
 @asynccontextmanager
 async def another_program(body: bytes, *, endless: bool) -> AsyncIterator[str]:
-    """A program that answers every request with that body, once or for ever."""
+    """A program that answers every request with this body, once or endlessly."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()

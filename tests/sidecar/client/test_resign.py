@@ -1,4 +1,4 @@
-"""What lies between the end of the work and the resign, and what does not."""
+"""What happens between the end of the work and the resign."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 @pytest.mark.parametrize("end", ["its own", "the cancellation of run"])
 async def test_terms_end_and_begin_with_two_connections(sidecar: FakeSidecar, end: str) -> None:
-    """The sidecar answers the question that it holds, so its connection stays open."""
+    """The sidecar answers the held request, so its connection stays open."""
 
     async def work(_: Term) -> None:
         await eventually(lambda: len(sidecar.polls) > polls + 1)
@@ -61,7 +61,7 @@ async def test_no_request_follows_the_work_even_if_a_request_is_still_held(sidec
 
 
 async def test_a_held_request_is_cancelled_while_the_work_unwinds_for_long(sidecar: FakeSidecar) -> None:
-    """A held question counts as demand, and its answer as a grant."""
+    """A held request counts as demand, and its answer as a grant."""
     gone = asyncio.Event()
 
     async def hold(_: web.Request) -> web.StreamResponse:
@@ -96,7 +96,7 @@ async def test_an_unanswered_request_after_the_resign_delays_nothing(sidecar: Fa
     async def work(_: Term) -> None:
         await eventually(lambda: len(sidecar.polls) == 2)
 
-    sidecar.grant = 30.0  # the question is held for 10 s
+    sidecar.grant = 30.0  # the request is held for 10 s
     await sidecar.elect(1)
     sidecar.once_resigned = accept
     async with LeaseClient(sidecar.url) as client:

@@ -19,7 +19,7 @@ from tests.support.storing import at_port
 from tests.support.waiting import eventually
 
 QUICK = {"LEASE_TTL": "6", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "3", "REDIS_TIMEOUT": "1.5", "LOG_FORMAT": "json"}
-"""A rest of 1.5 s."""
+"""Timings with a rest of 1.5 s."""
 
 
 def key_of(sidecar: RealSidecar) -> str:
@@ -39,7 +39,7 @@ async def reasons(redis_server: RedisServer, sidecar: RealSidecar) -> list[tuple
 async def test_after_a_step_down_the_other_task_leads_once_the_work_has_stopped(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer
 ) -> None:
-    """The rest of the former holder is 15 s, and another leader ends it."""
+    """The rest of the previous holder is 15 s, and another leader ends this rest."""
     events: list[str] = []
     by_url = {sidecar.url: sidecar for sidecar in sidecars}
     with client_of(redis_server) as redis:
@@ -53,7 +53,7 @@ async def test_after_a_step_down_the_other_task_leads_once_the_work_has_stopped(
             await eventually(other.works)
             assert one.ended[-1] <= other.began[-1], "the work of two terms ran at once"
             await eventually(lambda: one.lead.holder == other.lead.instance_id)
-            assert (await status(by_url[one.url]))["step_down"] is None, "its rest is over: another leads"
+            assert (await status(by_url[one.url]))["step_down"] is None, "the rest has ended because another task leads"
             ends = await reasons(redis_server, sidecars[0])
             assert ends[:2] == [("holding", None), ("released", "step-down")]
             other_url = by_url[other.url]
@@ -123,7 +123,7 @@ async def test_a_client_that_ignores_a_step_down_loses_the_lease_when_its_grant_
         await eventually(leads)
         step_down(redis, key_of(sidecar))
         await eventually(lambda: _is(sidecar, "draining"))
-        assert redis.get(key_of(sidecar)) == "task-a", "its client may act"
+        assert redis.get(key_of(sidecar)) == "task-a", "the client may still act"
         answer = await asked()
         assert (answer["is_leader"], answer["token"], answer["expires_in"]) == (False, None, None)
         await eventually(lambda: redis.get(key_of(sidecar)) is None)

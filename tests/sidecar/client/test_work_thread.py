@@ -1,4 +1,4 @@
-"""Work in threads: the lease moves after the thread has ended, and a thread that outlives its term is reported."""
+"""Work in threads: the lease moves only after the thread has ended, and a thread that outlives its term is reported."""
 
 import asyncio
 import logging
@@ -66,7 +66,7 @@ async def test_a_thread_ends_before_the_resign_when_its_term_ends(sidecar: FakeS
 
 
 async def test_a_thread_ends_before_the_resign_when_run_is_cancelled(sidecar: FakeSidecar) -> None:
-    """The grant is still valid, but the thread's term is over."""
+    """The grant is still valid, but the thread's term has ended."""
     async with campaigning(sidecar, Job(sidecar.events), Clock()) as run:
         run.cancel()
         await asyncio.wait((run,), timeout=20)
@@ -196,7 +196,7 @@ async def test_work_that_blocks_the_event_loop_past_its_deadline_is_reported(
     clock = Clock()
 
     async def work(_: Term) -> None:
-        clock.now += sidecar.grant  # the time for which it blocks
+        clock.now += sidecar.grant  # the time for which the work blocks
 
     await sidecar.elect(7)
     async with LeaseClient(sidecar.url, clock=clock) as client:
@@ -228,7 +228,7 @@ asyncio.run(main())
 async def test_a_thread_that_never_returns_does_not_keep_the_process_alive(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """The process neither hangs at its end nor lets the thread go on."""
+    """The process neither hangs at its end nor leaves the thread running."""
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", GRANT_TTL="2")
     program = Process(tmp_path / "program.log", ["-c", PROGRAM, sidecar.url])
     with ended(sidecar, program):

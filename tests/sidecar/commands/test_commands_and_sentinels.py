@@ -1,4 +1,4 @@
-"""The operator's commands with real sentinels: they reach the primary, and follow it through a failover."""
+"""The operator's commands with real sentinels: they reach the primary before and after a failover."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ def settings(group: Group) -> dict[str, str]:
 
 
 async def run(group: Group, *words: str) -> tuple[int, str]:
-    """The exit status of `python -m sidecar WORDS`, and what it printed."""
+    """Exit status and output of `python -m sidecar WORDS`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sidecar", *words, env=os.environ | settings(group), stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

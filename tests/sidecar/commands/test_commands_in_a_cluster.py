@@ -1,4 +1,4 @@
-"""The operator's commands in a real cluster: they reach the node that has the keys, whichever node they begin with."""
+"""The operator's commands in a real cluster: they reach the node that has the keys from any node."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ REASON = "the slot moves"
 
 
 def settings(port: int) -> dict[str, str]:
-    """The environment of a command that begins with the node at this port."""
+    """The environment of a command that connects to the node at this port first."""
     return {
         "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true", "LEASE_TTL": "0.5",
         "HEARTBEAT_INTERVAL": "0.2", "GRANT_TTL": "0.1", "LEASE_KEY": "{portfolio}:{name}:leader",
@@ -26,7 +26,7 @@ def settings(port: int) -> dict[str, str]:
 
 
 async def run(port: int, *words: str) -> tuple[int, str]:
-    """The exit status of `python -m sidecar WORDS`, and what it printed."""
+    """Exit status and output of `python -m sidecar WORDS`."""
     environment = os.environ | settings(port)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sidecar", *words, env=environment, stdout=asyncio.subprocess.PIPE,
@@ -55,7 +55,7 @@ async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, 
             assert (status, "disabled for 600 s" in output) == (0, True), output
             assert "could not be stored" not in output
             status, output = await run(port, "leaders")
-            if state != "migrating":  # else the other lease has no node yet
+            if state != "migrating":  # otherwise the other lease has no node yet
                 assert (status, "DISABLED" in output, REASON in output) == (0, True, True), output
             status, output = await run(port, "fence", "background_services", "--above", "99")
             assert (status, "repaired" in output or "nothing to repair" in output) == (0, True), output

@@ -1,4 +1,4 @@
-"""`disable --reason`: the key has the value that redis-cli sets; the fence stores the reason, for this disable only."""
+"""`disable --reason`: the key has the value that redis-cli sets; the fence stores the reason for this disable only."""
 
 import json
 import os
@@ -22,7 +22,7 @@ FIELDS = {"disabled_by", "disabled_reason", "disabled_until"}
 
 
 def shown(run: Run) -> str:
-    """What `leaders` says, without its line breaks."""
+    """The output of `leaders` without its line breaks."""
     status, output, _ = run("leaders")
     assert status == 0
     return " ".join(output.split())
@@ -137,7 +137,7 @@ def test_the_longest_reason_is_shown_completely(redis: Redis, run: Run) -> None:
 
 
 def test_a_user_without_a_name_is_shown_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container with a user of its own."""
+    """The user of a container may have no name."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)

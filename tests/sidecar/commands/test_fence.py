@@ -1,4 +1,4 @@
-"""`python -m sidecar fence LEASE` on real servers: what it shows, and when it repairs a fence."""
+"""`python -m sidecar fence LEASE` on real servers: its output, and when it repairs a fence."""
 
 import re
 import threading
@@ -32,7 +32,7 @@ def now(redis: Redis) -> int:
 
 @contextmanager
 def meanwhile(action: Callable[[], object], after: float) -> Iterator[None]:
-    """Do this while the command waits for the ttl to pass."""
+    """Call a function while the command waits for the ttl to pass."""
     timer = threading.Timer(after, action)
     timer.start()
     try:
@@ -142,7 +142,7 @@ def fence_script(redis: Redis, state: str) -> list[str]:
 
 
 def test_the_script_repairs_only_an_unchanged_fence_of_a_disabled_lease(any_redis: Redis) -> None:
-    """What happens between the command's last look and its write."""
+    """A change between the command's last look and its write."""
     any_redis.hset(FENCE, "token", str(ABSURD))
     state = fence_script(any_redis, "")[8]
     for holder in (None, "task-1"):
@@ -160,7 +160,7 @@ def test_the_script_repairs_only_an_unchanged_fence_of_a_disabled_lease(any_redi
 
 
 def test_with_above_the_next_token_is_larger_than_the_databases_token(redis: Redis, run: Run) -> None:
-    """Redis has lost its fence, and its clock is hours behind the one that gave the database's token."""
+    """Redis has lost its fence, and its clock is hours behind the clock that produced the database's token."""
     Caller(redis).acquire()
     redis.set(KEY, "DISABLED", ex=600)
     of_the_database = now(redis) + 5 * 3600 * 10**6

@@ -1,4 +1,4 @@
-"""`--json`: one document on standard output, whole texts, and nothing else there."""
+"""`--json`: standard output is one document with complete texts, and nothing else."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ LEASE = "background_services"
 
 
 def document(run: Run, *words: str, **environment: str) -> dict[str, Any]:
-    """The one line that a command prints."""
+    """The document in the only line that a command prints."""
     status, line, _ = run(*words, **environment)
     assert (status, line.count("\n")) == (0, 1), line
     document: dict[str, Any] = json.loads(line)

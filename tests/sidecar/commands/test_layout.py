@@ -1,4 +1,4 @@
-"""Tables and lines of the commands: never wider than they may be, and whole where there is room."""
+"""Tables and lines of the commands: never wider than the limit, and complete if they fit."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The operator's commands, on a real Redis and beside a real sidecar."""
+"""The operator's commands, with a real Redis and a real sidecar."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`python -m sidecar WORDS`: its exit status, and what it printed to either side."""
+    """Exit status, standard output and standard error of `python -m sidecar WORDS`."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
 
     def run(*words: str, **environment: str) -> tuple[int, str, str]:
@@ -200,7 +200,7 @@ async def test_a_server_that_is_not_redis_is_a_one_line_error(run: Run, answer: 
 
 
 def test_the_sidecar_imports_no_operator_command_at_start() -> None:
-    """Only memory and time at the start would grow."""
+    """Otherwise the start would only take more memory and time."""
     program = "import sys, sidecar.__main__, sidecar.run; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not [name for name in ended.stdout.split() if name.startswith("sidecar.commands")]

@@ -38,7 +38,9 @@ def account(redis: Redis) -> Iterator[Redis]:
 def test_every_command_works_without_a_warning(account: Redis, run: Run) -> None:
     caller = Caller(account)
     token = caller.acquire().token
-    assert run("step-down", LEASE, **LOGIN, **SMALL)[1].count("\n") == 1, "the holder is no sidecar; it was asked"
+    assert run("step-down", LEASE, **LOGIN, **SMALL)[1].count("\n") == 1, (
+        "the holder is not a sidecar, so the command only asks"
+    )
     assert account.hget(FENCE, "step_down") == token
     caller.release(token)
     assert run("disable", LEASE, "60", "--reason", "because")[1].count("\n") == 1

@@ -1,4 +1,4 @@
-"""`python -m sidecar step-down LEASE` beside real sidecars: who is asked, how long it waits, and what it says."""
+"""`python -m sidecar step-down LEASE` with real sidecars: who is asked, the waiting time, and the output."""
 
 import asyncio
 import json
@@ -25,16 +25,16 @@ from tests.support.waiting import eventually
 LEASE = "background_services"
 LOGIN = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
 QUICK = SMALL | {"LEASE_KEY": "portfolio:{name}:leader"}
-"""Settings with which the command waits for six seconds at most."""
+"""Settings with which the command waits for at most six seconds."""
 
 
 def sidecar(folder: Path, server: RedisServer, name: str, **settings: str) -> RealSidecar:
-    """A sidecar that campaigns for the default key, and needs no client."""
+    """A sidecar that campaigns for the default key without a client."""
     return RealSidecar(folder, server, name, REQUIRE_CLIENT="false", **(QUICK | settings))
 
 
 def asking(folder: Path, server: RedisServer, **settings: str) -> Process:
-    """The command as a process of its own."""
+    """The command as a separate process."""
     return command_of("sidecar", folder / "output", "step-down", LEASE, REDIS_URL=server.url, **settings)
 
 
@@ -116,7 +116,7 @@ def ask(redis: Redis, token: str) -> str:
 
 
 def test_the_script_asks_only_the_holder_of_the_named_term(any_redis: Redis) -> None:
-    """What happens between the command's look and its request."""
+    """A change between the command's look and its request."""
     caller, other = Caller(any_redis), Caller(any_redis, "b")
     first = caller.acquire().token
     caller.release(first)

@@ -24,13 +24,13 @@ WATCH = ("-m", "sidecar", "watch")
 
 
 def remaining(terminal: Terminal) -> float:
-    """The remaining time of the lease on the screen; -1 if the screen shows no time."""
+    """The remaining seconds of the lease on the screen; -1 if the screen shows no time."""
     found = re.search(rf"^{LEASE}  .*?  +([0-9.]+)  ", terminal.shown, re.MULTILINE)
     return float(found.group(1)) if found else -1.0
 
 
 def piped(folder: Path, *options: str, **environment: str) -> Process:
-    """`python -m sidecar watch` whose output goes to a file."""
+    """`python -m sidecar watch` with its output in a file."""
     return command_of("sidecar", folder / "watched", "watch", *options, **environment)
 
 
@@ -44,7 +44,7 @@ def lines(process: Process) -> list[str]:
 
 
 def shows(process: Process, *texts: str) -> Callable[[], bool]:
-    """Whether the last line has these texts."""
+    """True if the last line contains these texts."""
     return lambda: bool(lines(process)) and all(text in lines(process)[-1] for text in texts)
 
 
@@ -78,7 +78,7 @@ changes.LONGEST_POLL = 3_600.0
 sys.argv = ["sidecar", "watch"]
 console()
 """
-"""The command without looks that no change has caused."""
+"""The command, which looks only after a change."""
 
 
 async def test_the_time_moves_without_commands_to_redis(redis: Redis, redis_server: RedisServer) -> None:
@@ -117,7 +117,7 @@ async def test_the_output_never_exceeds_the_terminal_with_any_names(
         for _ in range(5):
             redis.set(f"portfolio:{lease}:leader", "x" * 128, px=60_000)
             redis.delete(f"portfolio:{lease}:leader")
-        terminal.send(signal.SIGINT)  # a key would be echoed
+        terminal.send(signal.SIGINT)  # the terminal would echo a key
         assert terminal.status() == 0
         assert terminal.screens.widest <= max(20, min(columns or 80, 80))
         assert terminal.output.count("\n", 0, terminal.output.index("\x1b[J")) < (rows or 24)
@@ -182,7 +182,7 @@ signal.pthread_sigmask = block
 sys.argv = ["sidecar", "watch"]
 program.console()
 """
-"""The command with a Ctrl-C at its first moment, and another one while it ends."""
+"""The command with a Ctrl-C at its start, and another Ctrl-C at its end."""
 
 
 async def test_a_ctrl_c_during_the_start_or_the_end_prints_no_traceback(
@@ -275,7 +275,7 @@ def test_a_closed_pipe_ends_watch_without_waiting_for_a_change(redis: Redis, red
     watching = subprocess.Popen([sys.executable, *WATCH], env=environment, stdout=into, stderr=subprocess.PIPE)
     os.close(into)
     seen = b""
-    while seen.count(b"\n") < 2:  # one for each lease; the next line may be hours away
+    while seen.count(b"\n") < 2:  # one line for each lease; the next line may come hours later
         seen += os.read(out, 100)
     os.close(out)
     _, errors = watching.communicate(timeout=30)

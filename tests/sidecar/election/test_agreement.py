@@ -1,4 +1,4 @@
-"""What a task sees of another task's LEASE_TTL."""
+"""How a task notices that another task has another LEASE_TTL."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_holder_with_a_longer_ttl_is_reported_while_it_holds_the_lease(ttl: Le
     assert report is not None
     assert report.startswith("b holds the key for longer than this task's LEASE_TTL (30 s)")
     assert ttl.observe(HELD._replace(ttl=12.0)) == report, "later in the life of the key"
-    assert ttl.observe(Reply(Outcome.LATE)) == report, "a late reply says nothing of the holder"
+    assert ttl.observe(Reply(Outcome.LATE)) == report, "a late reply contains no holder"
     assert ttl.observe(Reply(Outcome.VACANT)) is None
     assert ttl.observe(HELD._replace(ttl=12.0)) is None, "another term may have another ttl"
 

@@ -1,4 +1,4 @@
-"""The election loop between its leases and a real Redis: events during a call."""
+"""The election loop with a real Redis: events during a call."""
 
 import asyncio
 import random
@@ -23,25 +23,25 @@ from tests.support.storing import at_port
 from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
-"""Timings under which an event within seconds was not due to a timer."""
+"""Timings under which no timer fires within seconds."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
-"""Timings under which a drain outlasts a Redis that stands still, and a key that has gone was deleted."""
+"""Timings under which a drain lasts longer than a pause of Redis, and a missing key was deleted and did not expire."""
 
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
-"""Timings under which demand ends long before a key expires."""
+"""Timings under which demand ends long before the key expires."""
 
 
 @pytest.fixture
 async def way(redis_server: RedisServer) -> AsyncIterator[Proxy]:
-    """The proxy of the calls, not of the watch."""
+    """The proxy for the calls; the watch does not use it."""
     async with Proxy(redis_server.port) as way:
         yield way
 
 
 @asynccontextmanager
 async def connected(redis: RedisServer, way: Proxy, timings: Timings) -> AsyncIterator[Served]:
-    """A sidecar whose watch tracks changes, and which makes no other call than the next."""
+    """A sidecar whose watch tracks changes, and whose next call is its only call."""
     async with served(redis, timings=timings, calls=way.port) as sidecar:
         await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING and sidecar.candidate._store.connected)
         yield sidecar
@@ -66,7 +66,7 @@ async def test_a_notice_during_a_call_causes_a_look_after_it(
         before = scripts_run(redis)
         way.replies.hold()
         asking = asyncio.create_task(sidecar.lead())
-        await eventually(lambda: scripts_run(redis) > before)  # the reply, that b holds the lease, is on its way
+        await eventually(lambda: scripts_run(redis) > before)  # the reply that b holds the lease is on its way
         noticed = asyncio.Event()
         hear = sidecar.watch._changed
 
@@ -88,7 +88,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
     redis.set(KEYS["tracker"], "b", ex=100)
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.get("/is-leader/tracker")
-        await sidecar.resign()  # no client acts on the word of an earlier sidecar
+        await sidecar.resign()  # no client acts on a grant of an earlier sidecar
         way.replies.hold()
         redis.delete(KEYS["tracker"])
         await sidecar.get("/is-leader/tracker")
@@ -154,7 +154,7 @@ async def test_a_drain_ends_when_every_lease_is_released(redis_server: RedisServ
 
 
 async def failures(sidecar: Served) -> list[str]:
-    """The samples of failed calls and connections."""
+    """The metric samples of failed calls and connections."""
     async with sidecar.session.get(f"{sidecar.metrics_url}/metrics") as response:
         return [line for line in (await response.text()).splitlines() if line.startswith("sidecar_redis_errors_total{")]
 
@@ -218,14 +218,14 @@ async def test_while_redis_is_unreachable_connections_are_tried_after_doubling_p
 async def test_a_look_that_finds_its_own_id_reports_no_duplicate_instance_id(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
-    """As after a restart within a term: an acquire of an earlier process may still hold the key."""
+    """The state after a restart within a term: an acquire of an earlier process may still hold the key."""
     async with connected(redis_server, way, FORGETFUL) as sidecar:
         await sidecar.lead()
         await sidecar.resign()
         await eventually(lambda: redis.get(KEYS["tracker"]) is None)
         redis.set(KEYS["tracker"], "a", ex=100)
         before = scripts_run(redis)
-        sidecar.candidate.asked("tracker")  # within the second that it leaves to others, it looks
+        sidecar.candidate.asked("tracker")  # the candidate only looks in the second after its resign
         await eventually(lambda: scripts_run(redis) > before)
         await eventually(lambda: sidecar.candidate._leases["tracker"]._in_flight is None)
         assert sidecar.candidate._trouble["tracker"] is None
@@ -253,7 +253,7 @@ async def test_a_deleted_fence_reports_no_duplicate_instance_id(
 
 
 def sent_by(sidecar: Served) -> list[str]:
-    """The kinds of the calls that the sidecar writes from now on, as they are written."""
+    """The kinds of the calls that the sidecar sends from now on; the list grows with each call."""
     kinds: list[str] = []
     store = sidecar.candidate._store
     send = store.send
@@ -323,7 +323,7 @@ async def test_a_notice_sends_the_acquire_before_it_returns(
 async def test_a_notice_while_the_loop_connects_sends_nothing(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
-    """The connection that is being replaced may still be open, but the loop does not await its replies."""
+    """The old connection may still be open, but the loop no longer waits for its replies."""
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.get("/is-leader/tracker")
         await asleep(sidecar)
@@ -403,7 +403,7 @@ async def test_without_a_client_each_outage_and_its_end_are_logged(
 async def test_a_held_request_is_answered_at_the_end_of_the_term_while_the_loop_waits_for_redis(
     redis_server: RedisServer,
 ) -> None:
-    """The loop does not run here: only the clock ends the term for the held request."""
+    """The loop does not run now, so only the clock ends the term of the held request."""
     lease = leading(elapsed() - (BELIEVED - 0.5))
     store = RedisStore(at_port(redis_server.port), "a", T, clock=elapsed, failover_guard=False, min_replicas=0)
     telemetry = Telemetry("a", clock=elapsed)

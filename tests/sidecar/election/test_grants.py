@@ -1,4 +1,4 @@
-"""One of a task's clients may act at a time."""
+"""Only one client of a task may act at a time."""
 
 from math import inf, nextafter
 
@@ -19,7 +19,7 @@ def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
 
 
 def test_no_two_clients_are_granted_one_token() -> None:
-    """The fence would let both write."""
+    """The fence would accept the writes of both."""
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()
@@ -34,7 +34,7 @@ def test_no_two_clients_are_granted_one_token() -> None:
 
 
 def test_a_term_adopted_after_its_deadline_still_belongs_to_its_client() -> None:
-    """Redis was away for longer than a term is believed, but the key was still alive."""
+    """Redis was unreachable for longer than a term lasts, but the key has not expired."""
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()
@@ -64,7 +64,7 @@ def test_an_adopted_term_belongs_to_the_client_of_the_previous_process_until_its
     assert lease.grant(101, 101, "another") is None
     assert lease.grant(101, 101, "another", token=6) is None
     assert lease.grant(102, 102, "believer", token=7) == T.grant_ttl
-    assert lease.grant(103, 103, "another", token=7) is None, "the believer was here first"
+    assert lease.grant(103, 103, "another", token=7) is None, "the client with the earlier grant still leads"
 
 
 def test_a_client_without_a_grant_gets_an_adopted_term_once_all_earlier_grants_have_ended() -> None:
@@ -127,7 +127,7 @@ def test_a_new_term_is_granted_at_once() -> None:
 def test_an_earlier_ending_second_grant_does_not_shorten_the_first() -> None:
     grants = Grants(0)
     grants.give("one", 10)
-    grants.give("one", 8)  # the answer to an earlier question
+    grants.give("one", 8)  # the answer to an earlier request
     assert grants.seconds_held_by_other_client(0, "two", knows_term=True) == 10
     assert grants.take_back(9, "two", knows_term=True) is False
     assert grants.take_back(9, "one", knows_term=False) is True
@@ -138,7 +138,7 @@ def test_a_request_is_held_only_while_its_answer_stays_the_same() -> None:
     lease = fresh_lease(require_client=False)
     assert lease.answer_valid_for(100, "one") == inf
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
-    assert lease.answer_valid_for(100, "one") == 0, "no client may act yet: this one may at once"
+    assert lease.answer_valid_for(100, "one") == 0, "no client has a grant yet, so this client gets one at once"
     lease.grant(100, 100, "one")
     assert lease.answer_valid_for(101, "one") == T.grant_ttl / 2
     assert lease.answer_valid_for(101, "") == T.grant_ttl / 2
@@ -150,7 +150,7 @@ def test_a_request_is_held_only_while_its_answer_stays_the_same() -> None:
 
 
 def test_a_client_refused_because_of_an_earlier_grant_is_answered_once_that_grant_ends() -> None:
-    """It was held for another half of a grant: its version was that of the term that it was not granted."""
+    """The request was held for another half of a grant, because its version was the version of the refused term."""
     lease = fresh_lease(now=100, require_client=False)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
     over = 100 + T.grant_ttl

@@ -1,4 +1,4 @@
-"""The laws of one lease, each with its shortest story. `test_lease_laws.py` searches for all others."""
+"""The rules of one lease, each with its shortest example. `test_lease_laws.py` searches for all other cases."""
 
 import pytest
 
@@ -72,7 +72,7 @@ def test_a_reply_for_an_ended_term_changes_nothing() -> None:
 def test_the_grant_of_a_held_request_starts_when_the_request_arrives() -> None:
     lease = leading(100)
     assert lease.grant(101, 103) == pytest.approx(T.grant_ttl)
-    assert lease.grant(101, 101 + T.grant_ttl) is None, "an answer was born expired"
+    assert lease.grant(101, 101 + T.grant_ttl) is None, "an answer had already expired"
 
 
 def test_a_grant_to_a_request_older_than_the_term_starts_with_the_term() -> None:

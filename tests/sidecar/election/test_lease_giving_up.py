@@ -1,4 +1,4 @@
-"""How a lease is given up: by a silent client, by a resign, by a drain; and no lease is held without a client."""
+"""How a lease is released: after a client's silence, a resign or a drain. No lease is held without a client."""
 
 from math import inf
 
@@ -132,7 +132,7 @@ def test_a_resign_of_another_term_releases_nothing() -> None:
     assert lease.grant(101, 101) == T.grant_ttl
     assert lease.resigned(102, token=1) is True
     due(lease, 102, Kind.RELEASE)
-    assert lease.resigned(103, token=1) is False, "it is over already"
+    assert lease.resigned(103, token=1) is False, "the grant has already ended"
 
 
 def test_a_late_resign_of_a_dead_client_does_not_end_the_grant_of_its_successor() -> None:
@@ -176,7 +176,10 @@ def test_a_resign_by_another_client_does_not_end_a_grant_of_the_previous_process
 
 
 def test_the_key_of_an_ended_term_is_checked_and_released_when_demand_ends() -> None:
-    """The renewals may have executed although their replies were lost: the key may live, and no other can lead."""
+    """The renewals may have executed although their replies were lost.
+
+    Then the key lives, and no other candidate can lead.
+    """
     lease = leading(100)
     lost = due(lease, 124.9, Kind.RENEW)
     lease.failed(lost, lost.give_up_at, may_execute=True)
@@ -196,7 +199,7 @@ def test_a_term_of_another_process_with_the_same_id_is_not_released() -> None:
 
 
 def test_a_late_acquire_of_the_previous_process_is_released_with_the_current_term() -> None:
-    """The previous process was killed with an acquire under way, which has just adopted our term."""
+    """The previous process was killed during an acquire, which has just adopted the current term."""
     lease = fresh_lease(now=200)
     lease.asked(200)
     answer(lease, due(lease, 200, Kind.ACQUIRE), 200.1, Outcome.ACQUIRED)
@@ -208,7 +211,7 @@ def test_a_late_acquire_of_the_previous_process_is_released_with_the_current_ter
 
 
 def test_no_call_outlives_the_end_of_a_drain() -> None:
-    """A release without a reply is repeated until then, and then the process must end."""
+    """A release without a reply is repeated until the end of the drain, and then the process must end."""
     lease = leading(100)
     lease.drain(101)
     end = 101 + T.grant_ttl + 3 * T.call_limit

@@ -1,4 +1,4 @@
-"""An operator's step-down in the rules of a lease: the leader stops at once, releases late, and then rests."""
+"""An operator's step-down in the rules of a lease: the leader stops at once, releases after its client, and rests."""
 
 import pytest
 
@@ -9,11 +9,11 @@ from tests.support.one_lease import T, answer, due, fresh_lease, leading
 
 RENEW_AT = 100.0 + T.heartbeat
 STEPS = 110.1
-"""The time at which the leader learns of the step-down."""
+"""Time at which the leader receives the step-down."""
 
 
 def asked(lease: Lease | None = None, *, now: float = STEPS) -> Lease:
-    """A leader that has just learned that it is to step down; its client was granted the lease at `now - 1`."""
+    """A leader that has just received the step-down; its client was granted the lease at `now - 1`."""
     lease = lease or leading(100.0)
     lease.grant(now - 1, now - 1)
     lease.step_down_noticed(now - 0.1)
@@ -68,7 +68,7 @@ def test_after_a_step_down_the_key_stays_until_the_last_grant_has_ended() -> Non
 
 
 def test_after_a_step_down_nothing_is_acquired_for_a_silent_client_whose_grant_has_ended() -> None:
-    """Otherwise the next vacancy would be filled for a client that does not ask (simulation: seed 8102)."""
+    """Otherwise the candidate would acquire the lease again for a client that does not ask (simulation: seed 8102)."""
     lease = leading(100.0, waits=False)
     lease.asked(STEPS - 1)
     asked(lease)
@@ -97,7 +97,7 @@ def test_nothing_is_renewed_while_a_step_down_waits_for_the_client() -> None:
 
 
 def test_a_term_that_ends_during_a_step_down_is_released() -> None:
-    """The sidecar was frozen. A deadline would campaign for the same term again."""
+    """The sidecar was frozen. A term that ends by its deadline would allow a new campaign for the same term."""
     lease = asked()
     lease.hold()
     assert released(lease, STEPS + T.ttl - 1).reason == "step-down"
@@ -116,7 +116,7 @@ def test_after_a_step_down_the_candidate_rests_for_one_and_a_half_heartbeats() -
     lease = resting()
     assert lease.view(STEPS).state is State.FOLLOWING
     rest = STEPS + 1.5 * T.heartbeat
-    for now in (STEPS, STEPS + T.heartbeat):  # without a watch, too, it learns who leads
+    for now in (STEPS, STEPS + T.heartbeat):  # even without a watch, looks find the next leader
         answer(lease, due(lease, now, Kind.LOOK), now, Outcome.VACANT, holder=None)
     assert lease.wake_at(STEPS + T.heartbeat) == rest
     assert lease.next_call(rest - 0.01) is None
@@ -161,7 +161,7 @@ def test_a_resign_does_not_shorten_the_rest() -> None:
 
 
 def test_the_rest_counts_from_the_end_of_the_key() -> None:
-    """A release that Redis does not answer: nobody else can lead before the key has expired."""
+    """Redis does not answer the release, so no other candidate can lead before the key has expired."""
     lease = asked()
     lease.resigned(STEPS, 1)
     lease.asked(STEPS)
@@ -282,7 +282,7 @@ def test_with_min_replicas_the_first_renewal_follows_the_acquire_at_once() -> No
     assert lease.next_call(again + 1) is None
 
 
-# The rest itself.
+# The class `Rest`.
 
 
 def reply(outcome: Outcome, holder: str | None = None, token: int | None = None) -> Reply:
@@ -315,7 +315,7 @@ def test_a_newer_token_of_this_candidate_does_not_end_the_rest() -> None:
 
 
 def test_a_resign_after_the_rest_starts_a_new_pause() -> None:
-    """The token of a step-down from long ago is older than any later term's."""
+    """The token of an earlier step-down is older than the token of any later term."""
     rest = Rest(15.0)
     rest.stepped_down(7, 100.0)
     rest.resigned(200.0)

@@ -1,4 +1,4 @@
-"""The token of an IAM login is the one that botocore makes, as AWS documents it."""
+"""The token of an IAM login equals the token that botocore makes, as AWS documents it."""
 
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit

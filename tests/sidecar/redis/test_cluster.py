@@ -1,4 +1,4 @@
-"""The store and the watch in a real cluster: the node that owns the slot is found, and followed wherever it goes."""
+"""The store and the watch in a real cluster: they find the node that owns the slot, and follow the slot."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 FENCE = fence_of(KEY)
 _PATIENT = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=1.0)
-"""The key lives on for as long as the failover takes."""
+"""Timings under which the key outlives the failover."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def seeded_by(cluster: RedisCluster, node: int, *, limit: float = 20.0) -> Conne
 
 
 def connections(cluster: RedisCluster) -> list[int]:
-    """How many connections each node has taken so far."""
+    """The number of connections that each node has accepted so far."""
     counts = [str(order(node, "INFO", "stats")).partition("total_connections_received:")[2] for node in cluster.nodes]
     return [int(count.splitlines()[0]) for count in counts]
 
@@ -70,7 +70,7 @@ async def test_a_moved_slot_fails_no_call_and_the_watch_follows_it(cluster: Redi
 
 
 async def test_a_redirected_call_states_its_deadline_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:
-    """The estimate of the old node's clock is spoilt: a deadline stated in it has passed long ago at the new node."""
+    """The estimate of the old node's clock is wrong: a deadline in that time passed long ago at the new node."""
     async with storing(seeded_by(cluster, 0)) as store:
         await lead(store)
         store.store._server_clock.observe(1, store.store._clock())
@@ -81,7 +81,7 @@ async def test_a_redirected_call_states_its_deadline_in_the_time_of_the_new_node
 
 
 async def test_only_the_redirected_calls_are_sent_again(cluster: RedisCluster) -> None:
-    """While a slot migrates one lease is here already and the other there still."""
+    """While the slot migrates, one lease is already at the new node and the other is still at the old node."""
     one, two = "{portfolio}:one", "{portfolio}:two"
     source = cluster.owner(one)
     assert source is not None
@@ -142,7 +142,7 @@ async def test_the_replica_of_a_killed_seed_node_takes_over(tmp_path: Path) -> N
 
 
 async def test_a_call_is_redirected_at_most_three_times(cluster: RedisCluster) -> None:
-    """Two nodes that name each other as the owner, as a split brain of the slot's table could."""
+    """Two nodes name each other as the owner, as after a split brain of the slot table."""
     source = cluster.owner(KEY)
     assert source is not None
     target = cluster.other(source)
@@ -155,7 +155,7 @@ async def test_a_call_is_redirected_at_most_three_times(cluster: RedisCluster) -
         before = sum(connections(cluster))
         failure = await store.failure(Kind.ACQUIRE)
         assert failure.kind in ("ask", "moved")
-        made = sum(connections(cluster)) - before - 2  # the two that count
+        made = sum(connections(cluster)) - before - 2  # the connections of the two counts
         assert made <= 4, made
 
 

@@ -23,7 +23,7 @@ HOST = "redis.example"
 
 
 class Name:
-    """A name in the test's hands; `lookups` counts how often it was looked up."""
+    """A name with addresses that the test sets; `lookups` counts the lookups."""
 
     def __init__(self, *ports: int) -> None:
         self.ports = ports
@@ -41,7 +41,7 @@ class Name:
 
 @pytest.fixture
 async def pair(redis: Redis, redis_server: RedisServer) -> AsyncIterator[list[Proxy]]:
-    """Two ways to Redis."""
+    """Two proxies of one Redis."""
     async with Proxy(redis_server.port) as first, Proxy(redis_server.port) as second:
         yield [first, second]
 
@@ -84,7 +84,7 @@ async def test_the_name_is_looked_up_for_each_connection(pair: list[Proxy]) -> N
 
 
 async def test_after_a_failure_the_other_address_of_the_name_is_tried_first(pair: list[Proxy]) -> None:
-    """A server may take connections and answer nothing; no attempt begins as if it were the first."""
+    """A server may accept connections and answer nothing. Each attempt continues with the next address."""
     first, second = pair
     async with storing(Name(first.port, second.port).connector()) as store:
         first.black_hole()
@@ -103,7 +103,7 @@ async def test_a_companion_goes_to_the_server_of_the_leading_connection(pair: li
     connector = name.connector()
     waits = asyncio.create_task(connector.companion().connect())
     await asyncio.sleep(0.05)
-    assert not waits.done(), "it chose a server"
+    assert not waits.done(), "the companion chose a server"
     waits.cancel()
     name.ports = (second.port, first.port)
     async with connected(connector()) as port:

@@ -1,4 +1,4 @@
-"""What an error of Redis's is called, and what it says: the words of Redis 6.2, 7.0, 8.0 and Valkey."""
+"""The kind and the text of each error of Redis, with the error texts of Redis 6.2, 7.0, 8.0 and Valkey."""
 
 import asyncio
 from collections.abc import Sequence
@@ -119,7 +119,7 @@ async def test_an_unanswered_tls_handshake_is_reported_as_a_server_without_tls(
     redis_server: RedisServer, pem: Path
 ) -> None:
     async with Proxy(redis_server.port) as plain:
-        plain.requests.lose()  # as a server that waits for the rest of a command
+        plain.requests.lose()  # like a server that waits for the rest of a command
         at = _at(f"rediss://127.0.0.1:{plain.port}?ssl_ca_certs={pem}")
         async with storing(Connector(at)) as store:
             failure = await store.store.open()
@@ -131,7 +131,7 @@ async def test_an_unanswered_tls_handshake_is_reported_as_a_server_without_tls(
 async def test_a_timeout_after_the_tls_handshake_does_not_suggest_a_server_without_tls(
     redis: Redis, front: Proxy, pem: Path
 ) -> None:
-    front.requests.lose()  # AUTH: it is part of the greeting, as the handshake is
+    front.requests.lose()  # AUTH is part of the greeting, like the handshake
     at = _at(f"rediss://:word@127.0.0.1:{front.port}?ssl_ca_certs={pem}")
     async with storing(Connector(at), timings=Timings(call_limit=3.0)) as store:
         failure = await store.store.open()
@@ -140,7 +140,7 @@ async def test_a_timeout_after_the_tls_handshake_does_not_suggest_a_server_witho
 
 
 class Sentinel(RedisServer):
-    """A Sentinel that watches nothing."""
+    """A Sentinel without a primary."""
 
     def command(self) -> list[str]:
         file = self.folder / "sentinel.conf"

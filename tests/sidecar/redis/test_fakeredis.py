@@ -1,4 +1,4 @@
-"""The sidecar's Redis parts on a server that knows neither INFO in scripts nor client tracking: the fallbacks."""
+"""The fallbacks of the sidecar on a server without INFO in scripts and without client tracking."""
 
 from collections.abc import Callable, Iterable
 from typing import cast
@@ -16,7 +16,7 @@ from tests.support.storing import KEY, storing
 
 
 class Fake(FakeAsyncRedisConnection):
-    """With what the sidecar's own connections add; no stream of it ends."""
+    """A fake connection with the methods of the sidecar's own connections; its stream never ends."""
 
     ended = False
     redirects = False
@@ -25,22 +25,22 @@ class Fake(FakeAsyncRedisConnection):
     when_ended: Callable[[], None]
 
     def identify(self, _: object) -> bool:
-        """It is the one."""
+        """Return true: there is only one server."""
         return True
 
     async def assure(self) -> None:
-        """There is one server."""
+        """Do nothing: there is only one server."""
 
     def write(self, commands: Iterable[tuple[bytes | str | int, ...]]) -> None:
-        """Write commands at once."""
+        """Write commands in one piece."""
         assert self._writer is not None
         self._writer.writelines(self.pack_commands(commands))
 
     def distrust(self) -> None:
-        """There is one server."""
+        """Do nothing: there is only one server."""
 
     def lifetime(self) -> None:
-        """It is never cut."""
+        """Do nothing: the server never closes the connection."""
 
 
 @pytest.fixture(

@@ -1,4 +1,4 @@
-"""The history of a lease on real servers: what the scripts append, what is read, and what a refusal costs."""
+"""The history of a lease on real servers: what the scripts append, what is read, and the effect of a missing right."""
 
 import asyncio
 from collections.abc import Callable
@@ -102,7 +102,7 @@ async def test_the_terms_of_a_lease_are_reported_with_their_ends(any_redis: Redi
 
 
 async def test_an_unconfirmed_acquire_is_not_recorded_as_a_term(any_redis: Redis) -> None:
-    """With MIN_REPLICAS the first renewal, which only a confirmed term makes, appends the acquire, and only once."""
+    """With MIN_REPLICAS the first renewal of a confirmed term appends the acquire, once."""
     caller = Caller(any_redis, replicas=1)
     acquired = caller.acquire()
     assert (acquired.outcome, acquired.history) == ("acquired", "-")

@@ -1,4 +1,4 @@
-"""A login by ElastiCache IAM, before a cache that checks each token with botocore, and an endpoint as ECS serves it."""
+"""A login by ElastiCache IAM, with a cache that checks tokens with botocore and a credentials endpoint like on ECS."""
 
 import asyncio
 import logging
@@ -46,7 +46,7 @@ async def _role() -> AsyncIterator[Role]:
 
 
 class Files:
-    """What the cache shows, and the CA that vouches for it."""
+    """The certificate of the cache, and the file of its CA."""
 
     def __init__(self, folder: Path) -> None:
         authority = Authority("elasticache")
@@ -72,7 +72,7 @@ def connector(cache: IamCache, files: Files, **environment: str) -> Connector:
 
 @asynccontextmanager
 async def kept_fresh(connect: Connector) -> AsyncIterator[None]:
-    """The credentials are fetched in the background, as `sidecar.run` has it done."""
+    """Fetch the credentials in the background, like `sidecar.run`."""
     assert connect.login is not None
     await connect.login.prepare()
     task = asyncio.create_task(connect.login.run())
@@ -84,7 +84,7 @@ async def kept_fresh(connect: Connector) -> AsyncIterator[None]:
 
 
 async def look(store: Storing) -> Outcome | Failure:
-    """The outcome of a look over a new connection, or why there is none."""
+    """The outcome of a look over a new connection, or its failure."""
     await store.store.close()
     result = await store.call(Kind.LOOK, limit=10.0)
     return result if isinstance(result, Failure) else result.outcome
@@ -152,7 +152,7 @@ def put(file: Path, text: str) -> None:
 
 
 class Clock:
-    """The time of day in a test's hands."""
+    """The time of day, which the test sets."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -178,7 +178,7 @@ async def test_credentials_are_fetched_again_before_they_expire(role: Role, monk
         assert (role.asked, "ASIAROLE0" in login.current()[1]) == (1, True)
         now.ahead = role.valid_for - iam.AHEAD + timedelta(seconds=5)
         role.valid_for *= 2
-        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and none was missing
+        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and no token was missing
         assert role.asked == 2
     finally:
         running.cancel()
@@ -247,7 +247,7 @@ async def test_a_hanging_fetch_does_not_delay_calls(
     monkeypatch.setattr(iam, "FETCH_LIMIT", 30.0)
     running = asyncio.create_task(connect.login.run())
     try:
-        await eventually(lambda: role.asked == 2)  # it hangs from here on
+        await eventually(lambda: role.asked == 2)  # the endpoint hangs from now on
         async with storing(connect) as store:
             failure = await look(store)
             assert isinstance(failure, Failure)
@@ -277,7 +277,7 @@ TIMINGS = Timings(ttl=30.0, heartbeat=0.5, grant_ttl=5.0, call_limit=5.0)
 
 
 class Counting(Telemetry):
-    """Keeps the failures that it is told."""
+    """Telemetry that keeps the failures."""
 
     def __init__(self) -> None:
         super().__init__("a", clock=elapsed)
@@ -296,7 +296,7 @@ class Counting(Telemetry):
 
 
 class Elected:
-    """A candidate with a watch that leads over an IAM login; `terms` are the tokens that it led under."""
+    """A candidate with a watch and an IAM login."""
 
     def __init__(self, connect: Connector) -> None:
         self.telemetry = Counting()
@@ -330,7 +330,7 @@ class Elected:
 async def test_connections_are_replaced_before_the_cache_closes_them(
     redis_of_its_own: RedisServer, files: Files, role: Role
 ) -> None:
-    """Twelve hours in three seconds: no connection reaches them, no term ends, no call fails."""
+    """Three seconds stand for twelve hours: no connection gets that old, no term ends, no call fails."""
     async with IamCache(redis_of_its_own.port, files.tls, role, cut_after=3.0) as cache:
         connect = connector(cache, files, **role.environment)
         login = connect.login
@@ -341,7 +341,8 @@ async def test_connections_are_replaced_before_the_cache_closes_them(
         async with elected.running():
             token = elected.token
             before = len(cache.logins)
-            await eventually(lambda: len(cache.logins) >= before + 8, within=60)  # the calls' and the watch's, 4 each
+            # 4 logins for the calls, 4 for the watch.
+            await eventually(lambda: len(cache.logins) >= before + 8, within=60)
             assert elected.token == token
             assert elected.lease.leads(elapsed())
         assert (cache.cut, elected.telemetry.failures, elected.telemetry.late) == (0, [], [])
@@ -359,7 +360,7 @@ async def test_an_old_connection_stays_open_until_its_replacement_is_connected(
         elected = Elected(connect)
         async with elected.running():
             token, issued = elected.token, dict(role.issued)
-            role.issued.clear()  # no login succeeds any more
+            role.issued.clear()  # from now on no login succeeds
             await eventually(lambda: elected.telemetry.late, within=60)
             assert elected.telemetry.late[0].kind == "auth"
             answers = elected.telemetry.answers
@@ -373,7 +374,7 @@ async def test_an_old_connection_stays_open_until_its_replacement_is_connected(
 async def test_a_sidecar_leads_with_the_credentials_of_its_role_and_shows_no_secret(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
-    seldom = {"HEARTBEAT_INTERVAL": "10"}  # a renewal that is cut off after it was sent is an error
+    seldom = {"HEARTBEAT_INTERVAL": "10"}  # a renewal is an error if its connection ends after it was sent
     sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **STEADY | seldom)
     del sidecar.environment["REDIS_URL"]
     sidecar.environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}

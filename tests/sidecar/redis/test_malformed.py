@@ -1,4 +1,4 @@
-"""A server that answers what no Redis would: never a success, never the end of a sidecar."""
+"""Replies that no Redis would send: they are never a success and never end a sidecar."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from tests.support.storing import TIMINGS, Storing, at_port, storing
 from tests.support.waiting import eventually
 
 TERM = b"%s %s boot-1 6000 1790000000000000 0 off - a"
-"""What a script answers, but for the outcome and the token."""
+"""The reply of a script, without the outcome and the token."""
 
 
 def bulk(content: bytes) -> bytes:
@@ -39,9 +39,9 @@ NONSENSE = {
     "no size": b"*abc\r\n",
     "a negative size": b"*-7\r\n",
     "too deep": b"*1\r\n" * 5000,
-    "bytes that are no text": bulk(b"\xff\xfe"),
+    "bytes that are not text": bulk(b"\xff\xfe"),
     "an error without words": b"-\r\n",
-    "an error that is no text": b"-\xff\xfe\r\n",
+    "an error that is not text": b"-\xff\xfe\r\n",
     "MOVED to nowhere": b"-MOVED x\r\n",
     "MOVED without words": b"-MOVED\r\n",
     "ASK": b"-ASK 1\r\n",
@@ -61,9 +61,9 @@ RUN_ID = bulk(b"run_id:0123\r\n")
 
 
 class Hostile:
-    """A server that answers with `nonsense`, or that `greets`: behaves until a lease is asked about or subscribed to.
+    """A server that answers with `nonsense`: every command, or if it `greets`, every call and subscription.
 
-    `answered` counts, by the connection's use, the commands that were answered with nonsense.
+    `answered` counts the nonsense replies by the use of the connection.
     """
 
     def __init__(self, nonsense: bytes = b"", *, greets: bool = False) -> None:
@@ -122,10 +122,11 @@ async def test_a_malformed_reply_fails_only_its_call(nonsense: bytes, greets: bo
             await eventually(lambda: _opens(store))
         else:
             assert await store.store.open() is not None
-        failure = await store.failure(Kind.ACQUIRE, limit=TIMINGS.call_limit)  # some wait for more, in vain
+        # Some replies are incomplete, so the call waits for the rest.
+        failure = await store.failure(Kind.ACQUIRE, limit=TIMINGS.call_limit)
         assert failure.text
         assert "\n" not in failure.text
-        assert greets or not failure.may_execute, "it was not even sent"
+        assert greets or not failure.may_execute, "the call was not sent"
         assert not store.store.connected
 
 

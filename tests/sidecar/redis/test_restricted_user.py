@@ -1,4 +1,4 @@
-"""Whole sidecars and the operator's commands as a user of Redis with few rights: they do what they may."""
+"""Sidecars and the operator's commands as a Redis user with few rights: everything works that the rights allow."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ LOGIN = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
 
 
 def as_user(folder: Path, redis: RedisServer, name: str, **environment: str) -> RealSidecar:
-    """A sidecar that logs in as the user, and campaigns for the key that the user has a right to."""
+    """A sidecar that logs in as the user, and campaigns for a key that the user may access."""
     sidecar = RealSidecar(folder, redis, name, REQUIRE_CLIENT="false", **LOGIN, **environment)
     sidecar.environment["LEASE_KEY"] = "portfolio:{name}:leader"
     return sidecar
@@ -67,7 +67,7 @@ async def test_without_channels_leases_are_still_released_and_each_missing_right
         await eventually(lambda: _is(first, "leading"))
         second.start()
         await eventually(lambda: _is(second, "following"))
-        restricted.set(KEY, "DISABLED", px=300)  # it ends the term by itself: the sidecars lead again in turn
+        restricted.set(KEY, "DISABLED", px=300)  # the deletion ends the term: the sidecars lead in turn again
         await eventually(lambda: _is(first, "leading") if restricted.get(KEY) == "task-1" else _is(second, "leading"))
         leader = first if restricted.get(KEY) == "task-1" else second
         leader.stop(signal.SIGTERM)
@@ -78,7 +78,7 @@ async def test_without_channels_leases_are_still_released_and_each_missing_right
     assert "the channel __redis__:invalidate" in status["watch"]["refusal"]
     assert len(logged(leader, "Releases are not published")) == 1
     assert '"level": "ERROR"' not in leader.output
-    assert len(logged(other, "There is no watch")) == 1, "though it was tried again"
+    assert len(logged(other, "There is no watch")) == 1, "once, although the watch tried again"
 
 
 def test_the_least_rights_are_enough_for_the_commands(restricted: Redis, run: Run) -> None:

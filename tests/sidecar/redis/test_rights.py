@@ -1,4 +1,4 @@
-"""A user of Redis with the least rights, and with each of them taken away: what is lost is what docs/redis.md says."""
+"""A Redis user with the least rights, and without each of them: docs/redis.md describes the effect."""
 
 import asyncio
 import logging
@@ -32,34 +32,34 @@ def contents(redis: Redis) -> list[object]:
 
 
 class Trial:
-    """A term's life as a user, step by step; what is lost on the way, and whether a refusal left anything half done."""
+    """The calls of a term as a user: which one fails first, and that a refused call changes nothing."""
 
     def __init__(self, redis: Redis, store: Storing) -> None:
         self.redis = redis
         self.store = store
         self.refusals: list[str] = []
 
-    async def does(self, kind: Kind) -> Outcome | None:
-        """The outcome of a call; None where it is refused, and then nothing has been changed."""
+    async def outcome_of(self, kind: Kind) -> Outcome | None:
+        """The outcome of a call, or None if the call was refused and changed nothing."""
         before = contents(self.redis)
         result = await self.store.call(kind, limit=10.0)
         if isinstance(result, Reply):
             return result.outcome
         assert isinstance(result, Failure)
         assert result.kind == "noperm", result
-        assert contents(self.redis) == before, f"{kind} was refused, and is half done"
+        assert contents(self.redis) == before, f"{kind} was refused, but changed something"
         self.refusals.append(result.text)
         return None
 
-    async def loses(self) -> str:
-        """The first thing that is lost, in the document's words."""
-        if await self.does(Kind.ACQUIRE) is not Outcome.ACQUIRED:
+    async def first_loss(self) -> str:
+        """The first loss, in the words of the document."""
+        if await self.outcome_of(Kind.ACQUIRE) is not Outcome.ACQUIRED:
             return "nobody leads"
         self.redis.pexpire(KEY, 1000)
-        if await self.does(Kind.RENEW) is not Outcome.RENEWED:
+        if await self.outcome_of(Kind.RENEW) is not Outcome.RENEWED:
             return "no renewal"
-        assert await self.does(Kind.ACQUIRE) is Outcome.ADOPTED
-        if await self.does(Kind.RELEASE) is not Outcome.RELEASED:
+        assert await self.outcome_of(Kind.ACQUIRE) is Outcome.ADOPTED
+        if await self.outcome_of(Kind.RELEASE) is not Outcome.RELEASED:
             return "no release"
         if self.store.store.guard != "on":
             assert self.store.store.eviction_policy is None
@@ -69,19 +69,19 @@ class Trial:
         return {"sent": "nothing", "refused": "no notices sent"}[str(self.store.store.release_notice)]
 
 
-def vouch(redis: Redis) -> None:
-    """Let this server count as the one that last acted on the lease, after a change that is noted."""
+def record_server(redis: Redis) -> None:
+    """Record this server as the last one that acted on the lease, after a recorded change."""
     info = redis.info()
     redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"], "changed": "another"})
 
 
-async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[str, list[str]]:
-    """What a user with this connection loses, and what the refusals say."""
-    vouch(redis)
+async def loss_of(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[str, list[str]]:
+    """The loss of a user with this connection, and the texts of the refusals."""
+    record_server(redis)
     async with storing(connect, guard=True) as store:
         opened = await store.store.open()
         trial = Trial(redis, store)
-        what = await trial.loses()
+        what = await trial.first_loss()
         refusals = trial.refusals + ([opened.text] if opened is not None else [])
     async with watching(connect) as watch:
         await eventually(lambda: watch.watch.mode is not WatchMode.OFF or watch.watch.refusal)
@@ -100,13 +100,13 @@ async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[st
 
 async def test_the_documented_least_rights_are_enough_for_every_call(any_redis: Redis) -> None:
     with user(any_redis, LEAST) as connect:
-        assert await lost(any_redis, connect) == ("nothing", [])
+        assert await loss_of(any_redis, connect) == ("nothing", [])
 
 
 @pytest.mark.parametrize("right", sorted(set(COSTS) - BEYOND))
 async def test_a_missing_right_has_the_documented_effect_and_is_named(any_redis: Redis, right: str) -> None:
     with user(any_redis, without(right)) as connect:
-        what, refusals = await lost(any_redis, connect)
+        what, refusals = await loss_of(any_redis, connect)
     text = " ".join(refusals)
     assert what == COSTS[right]
     if what not in ("nothing", "no notices sent", "no guard", "no history"):
@@ -158,7 +158,7 @@ async def test_a_refused_channel_of_one_lease_does_not_affect_the_other(any_redi
 async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_is_the_recovery(
     any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever is refused is tried again after a while, on few connections, and is used once it is allowed."""
+    """The watch tries a refused command again after a while, with few connections, and uses it once it is allowed."""
     caplog.set_level(logging.INFO, "sidecar.redis.watch")
     levels: list[tuple[str, str]] = []
 
@@ -172,7 +172,7 @@ async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_
             await eventually(lambda: any_redis.info("stats")["total_connections_received"] >= before + 3)
             assert watch.watch.mode is WatchMode.OFF
             levels += log_lines()
-            assert len(levels) == 1, "it was tried again, and logged once"
+            assert len(levels) == 1, "the watch tried again, but logged once"
             assert levels[0][0] == "WARNING"
             assert levels[0][1].startswith("There is no watch: ")
             assert "the channel __redis__:invalidate" in levels[0][1]
@@ -201,7 +201,7 @@ async def test_a_right_revoked_while_the_watch_runs_disables_only_that_part(any_
 
 
 async def test_a_refused_watch_does_not_reconnect_every_second(any_redis: Redis) -> None:
-    """After the first refusal it waits for `RETRY`, not for the pause after a lost connection."""
+    """After the first refusal the watch waits for `RETRY`, not for the pause after a lost connection."""
     with user(any_redis, without("&__redis__:invalidate", "&portfolio:*:changed")) as connect:
         async with watching(connect, retry=3600.0) as watch:
             await eventually(lambda: "no permission" in (watch.watch.refusal or ""))

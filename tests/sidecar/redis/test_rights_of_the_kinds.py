@@ -1,4 +1,4 @@
-"""A user with the least rights in a cluster and behind sentinels, and what the lack of each further right costs."""
+"""A user with the least rights in a cluster and behind sentinels, and the effect of each missing right."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -47,7 +47,7 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_a_moved_or_migrating
     async with storing(connector, guard=True) as store, watching(connector.companion) as watch:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         await watch.connected(WatchMode.TRACKING)
-        order(source, "HSET", fence_of(KEY), "run_id", _run_id(source))  # as if it had served for long
+        order(source, "HSET", fence_of(KEY), "run_id", _run_id(source))  # as if the node had served for a long time
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         cluster.begin_migration(KEY, source, target)
         cluster.migrate(KEY, fence_of(KEY), source=source, target=target)

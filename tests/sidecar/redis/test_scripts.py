@@ -1,4 +1,4 @@
-"""The three scripts on real servers: what each outcome means, and who may touch the key."""
+"""The three scripts on real servers: the meaning of each outcome, and who may change the key."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.script_caller import FENCE, KEY, Caller
 
 
 def contents(redis: Redis) -> tuple[object, ...]:
-    """All that the scripts may have touched, but for the TTL's running down."""
+    """Everything that the scripts may change, except the decreasing TTL."""
     return redis.get(KEY), redis.hgetall(FENCE), redis.ttl(KEY) > 0, redis.dbsize()
 
 
@@ -128,11 +128,11 @@ def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
     assert message is not None
     assert message["data"] == "released"
     assert any_redis.exists(KEY) == 0
-    assert any_redis.hget(FENCE, "token") == token, "the last token outlives its term"
+    assert any_redis.hget(FENCE, "token") == token, "the last token remains after its term"
 
 
 def test_a_look_changes_nothing(any_redis_of_its_own: RedisServer) -> None:
-    """Of a server of its own: one that was once promoted, as other tests do with theirs, is noted as another one."""
+    """The test needs its own server: on a server that was once promoted, the script records a server change."""
     with client_of(any_redis_of_its_own) as redis:
         assert Caller(redis, guarding=True).look().outcome == "vacant"
         assert redis.dbsize() == 0
@@ -163,7 +163,7 @@ def test_after_its_deadline_a_script_only_returns_the_time(any_redis: Redis) -> 
 
 
 def test_tokens_increase_within_one_microsecond_and_after_a_clock_step_back(any_redis: Redis) -> None:
-    ahead = Caller(any_redis).look().time + 23 * 3600 * 10**6  # where this server's clock stood once
+    ahead = Caller(any_redis).look().time + 23 * 3600 * 10**6  # an earlier time of this server
     any_redis.hset(FENCE, mapping={"token": str(ahead), "holder": "b"})
     assert int(Caller(any_redis).acquire().token) == ahead + 1
 
@@ -183,13 +183,13 @@ def test_deleting_the_fence_ends_the_term_of_the_holder(any_redis: Redis) -> Non
     assert int(again.token) > int(first)
 
 
-# Beside the candidate of the guide: SET key id NX EX 30, compare and EXPIRE, compare and DEL.
+# With the candidate of the guide: SET key id NX EX 30, compare and EXPIRE, compare and DEL.
 
 
 def test_the_guides_candidate_cannot_acquire_a_lease_held_by_a_sidecar(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     assert any_redis.set(KEY, "older", nx=True, ex=30) is None
-    assert any_redis.get(KEY) == "a", "it compares, and neither renews nor deletes"
+    assert any_redis.get(KEY) == "a", "the guide's candidate compares, and neither renews nor deletes"
     Caller(any_redis).release(token)
     assert any_redis.set(KEY, "older", nx=True, ex=30) is True
 
@@ -200,7 +200,7 @@ def test_a_sidecar_cannot_acquire_a_lease_held_by_the_guides_candidate(any_redis
     any_redis.set(KEY, "older", nx=True, ex=30)
     for answer in (Caller(any_redis).acquire(), Caller(any_redis).renew(ours), Caller(any_redis).release(ours)):
         assert (answer.outcome, answer.holder) == ("held", "older")
-    any_redis.expire(KEY, 30)  # its heartbeat
+    any_redis.expire(KEY, 30)  # the heartbeat of the guide's candidate
     assert any_redis.get(KEY) == "older"
     any_redis.delete(KEY)
     taken = Caller(any_redis).acquire()
@@ -212,7 +212,7 @@ def test_a_reply_to_a_follower_contains_the_number_of_candidates_that_watch_the_
     def counted() -> list[str]:
         return [answer.watchers for answer in (Caller(any_redis).acquire(), Caller(any_redis).look())]
 
-    assert Caller(any_redis, id="b").acquire().watchers == "-", "a leader needs no number"
+    assert Caller(any_redis, id="b").acquire().watchers == "-", "a reply to the leader contains no number"
     assert counted() == ["0", "0"]
     with any_redis.pubsub() as one, any_redis.pubsub() as two:  # type: ignore[no-untyped-call]  # redis-py's own gap
         for watch in (one, two):

@@ -1,4 +1,4 @@
-"""The three scripts where something is wrong with the lease or the server: told apart, and nothing half-done."""
+"""The three scripts with a faulty lease or server: each fault has its own outcome, and nothing is written in part."""
 
 from collections.abc import Callable
 
@@ -85,7 +85,7 @@ def test_every_script_refuses_a_token_more_than_a_day_ahead_and_does_not_change_
     assert every_call(any_redis, "1") == ["fence_ahead"] * 4
     assert dumped(any_redis) == before
     reply, *_ = parse(any_redis.eval(SCRIPTS["release"].decode(), 2, KEY, FENCE, "a", 30_000, 2**53, 0, "", "t"))
-    assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed answer, however long the token is"
+    assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed reply, whatever the length of the token"
 
 
 @pytest.mark.parametrize("token", ["seven", str(2**53 - 1), None])
@@ -116,7 +116,7 @@ def test_a_token_far_ahead_ends_the_current_term(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.hset(FENCE, "token", str(2**53 - 2))
     assert Caller(any_redis).renew(token).outcome == "fence_ahead"
-    assert any_redis.hget(FENCE, "token") == str(2**53 - 2), "it was given to no term"
+    assert any_redis.hget(FENCE, "token") == str(2**53 - 2), "no term received the token"
 
 
 def test_an_invalid_fence_ends_the_current_term(any_redis: Redis) -> None:
@@ -166,7 +166,7 @@ def test_out_of_memory_a_term_is_still_renewed_and_released(any_redis: Redis, gu
     token = Caller(any_redis).acquire().token
     any_redis.config_set("maxmemory", "1")
     try:
-        assert caller.renew(token).outcome == "renewed", "though not even the server's name can be noted"
+        assert caller.renew(token).outcome == "renewed", "although the server's name cannot be recorded"
         any_redis.pexpire(KEY, 5000)
         assert caller.renew(token).outcome == "renewed"
         assert any_redis.pttl(KEY) > 5000
@@ -185,7 +185,7 @@ def test_out_of_memory_a_server_change_that_cannot_be_recorded_starts_no_term(an
     finally:
         any_redis.config_set("maxmemory", "0")
     assert any_redis.exists(KEY) == 0
-    assert Caller(any_redis, guarding=True).acquire().wait == 30_000, "it counts from when it could be noted"
+    assert Caller(any_redis, guarding=True).acquire().wait == 30_000, "the guard counts from the time of the record"
 
 
 def test_a_read_only_replica_neither_grants_nor_renews_nor_deletes(any_redis_of_its_own: RedisServer) -> None:

@@ -1,4 +1,4 @@
-"""A step-down in the scripts, on real servers: it names one term by its token, and no other."""
+"""A step-down in the scripts on real servers: it names one term by its token and affects no other term."""
 
 import pytest
 from redis import Redis
@@ -18,7 +18,7 @@ def test_a_renewal_reports_the_holder(any_redis: Redis) -> None:
     any_redis.pexpire(KEY, 5000)
     answer = Caller(any_redis).renew(token)
     assert (answer.outcome, answer.token, answer.holder) == ("stepping_down", token, "a")
-    assert 29_000 < any_redis.pttl(KEY) <= 30_000, "the key outlives what the holder believes, as at any renewal"
+    assert 29_000 < any_redis.pttl(KEY) <= 30_000, "the key expires after the term, as after every renewal"
     assert Caller(any_redis).release(token).outcome == "released"
 
 
@@ -67,7 +67,7 @@ def test_an_adopted_term_that_was_asked_to_step_down_is_released(any_redis: Redi
 
 @pytest.mark.parametrize("left", [None, 3_600_000])
 def test_adopting_a_term_restores_the_ttl_of_its_key(any_redis: Redis, left: int | None) -> None:
-    """A candidate that reads no ttl takes the key for expired, and would not release it."""
+    """A candidate that reads no ttl assumes that the key has expired, and would not release it."""
     token = Caller(any_redis).acquire().token
     step_down(any_redis, KEY)
     any_redis.persist(KEY) if left is None else any_redis.pexpire(KEY, left)
@@ -106,7 +106,7 @@ def test_a_step_down_after_its_deadline_changes_nothing(any_redis: Redis) -> Non
 
 
 def test_a_step_down_after_a_failover_leaves_no_failover_guard(any_redis_of_its_own: RedisServer) -> None:
-    """The leader's renewal shows that no write was lost, as any renewal does."""
+    """The leader's renewal shows that no write was lost, like every renewal."""
     with client_of(any_redis_of_its_own) as redis:
         leader, other = Caller(redis, guarding=True, ttl=300), Caller(redis, "b", guarding=True, ttl=300)
         token = Caller(redis, ttl=300).acquire().token

@@ -1,4 +1,4 @@
-"""The primary that real sentinels name: found, followed, and not believed on the word of one of them."""
+"""The primary that real sentinels name: found, followed, and never taken from a single sentinel."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -53,7 +53,9 @@ async def test_after_a_failover_the_new_primary_is_used_even_if_the_old_primary_
         group.fail_over()
         heir = group.servers[1]
         await eventually(lambda: not store.store.connected)
-        assert group.role(group.servers[0]) == "master", "it continues to serve: only the sentinels report the change"
+        assert group.role(group.servers[0]) == "master", (
+            "the old primary continues to serve: only the sentinels report the change"
+        )
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
         order(heir, "DEL", "portfolio:background_services:leader")
@@ -105,7 +107,7 @@ async def test_the_connection_stays_open_while_the_sentinels_are_down(group: Gro
 
 
 async def test_a_sentinel_with_an_older_epoch_is_outvoted(group: Group) -> None:
-    """The last sentinel stands still during the failover: it names the old primary, of an older epoch."""
+    """The last sentinel is frozen during the failover, so it names the old primary with an older epoch."""
     left_behind = group.sentinels[2]
     assert left_behind.process is not None
     left_behind.process.send_signal(SIGSTOP)
@@ -121,7 +123,7 @@ async def test_a_sentinel_with_an_older_epoch_is_outvoted(group: Group) -> None:
 
 
 async def test_a_silent_sentinel_delays_no_connection(group: Group) -> None:
-    """The host of one sentinel is down: the connection waits, and the two others are a majority."""
+    """The host of one sentinel is down: the connection to it hangs, and the two others are a majority."""
     silent = group.sentinels[1]
     assert silent.process is not None
     silent.process.send_signal(SIGSTOP)
@@ -149,7 +151,7 @@ async def test_the_failure_of_the_sentinels_is_reported_with_its_cause(
 
 
 async def test_a_server_that_reports_another_role_than_primary_receives_no_call(group: Group) -> None:
-    """An operator made the primary a replica behind the sentinels' back."""
+    """An operator made the primary a replica without the sentinels."""
     order(group.servers[0], "REPLICAOF", "127.0.0.1", str(group.servers[1].port))
     async with storing(by_all(group)) as store:
         failure = await store.failure(Kind.ACQUIRE)
@@ -172,7 +174,7 @@ async def test_the_password_of_the_sentinels_is_sent_only_to_sentinels(group: Gr
 
 
 async def test_no_lease_is_acquired_at_an_old_primary_over_an_open_connection(group: Group) -> None:
-    """The holder has moved to the new primary: its key at the old one says nothing."""
+    """The holder has moved to the new primary, so its key at the old primary is meaningless."""
     old, heir = group.servers
     async with storing(by_all(group)) as store:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT

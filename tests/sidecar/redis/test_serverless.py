@@ -1,4 +1,4 @@
-"""One endpoint with TLS in front of several servers that form one store, as ElastiCache Serverless is."""
+"""One endpoint with TLS for several servers that form one store, like ElastiCache Serverless."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -26,7 +26,7 @@ PATIENT = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=5.0, call_limit=5.0)
 
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[list[RedisServer]]:
-    """The server that has the keys, and its replica."""
+    """The server of the keys, and its replica."""
     with ExitStack() as open_:
         owner = open_.enter_context(replicating(tmp_path / "owner"))
         replica = open_.enter_context(replicating(tmp_path / "replica", of=owner.port))
@@ -63,7 +63,7 @@ def connecting(endpoint: Serverless, files: Certificates, **environment: str) ->
 async def test_the_guard_compares_the_server_of_the_keys_and_not_of_the_connection(
     connector: Connector, endpoint: Serverless, servers: list[RedisServer]
 ) -> None:
-    """A term that is handed over through another server's connection begins at once."""
+    """After a hand-over through another server's connection the next term begins at once."""
     with client_of(servers[0]) as redis:
         await eventually(lambda: redis.info("server")["uptime_in_seconds"] > 1)
     young = Timings(ttl=0.5, heartbeat=0.1, grant_ttl=0.1, call_limit=0.1)
@@ -74,7 +74,7 @@ async def test_the_guard_compares_the_server_of_the_keys_and_not_of_the_connecti
             await store.store.close()
             assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
         assert store.store.guard == "on"
-    assert set(endpoint.given) == set(endpoint.servers), "its connections were at both servers"
+    assert set(endpoint.given) == set(endpoint.servers), "its connections were to both servers"
 
 
 async def test_the_watch_receives_notices_through_any_server_and_logs_its_mode_once(
@@ -90,9 +90,10 @@ async def test_the_watch_receives_notices_through_any_server_and_logs_its_mode_o
             await eventually(lambda: "tracker" in watch.changes)
             watch.changes.clear()
             await endpoint.cut()
-            await eventually(lambda: set(KEYS) <= set(watch.changes))  # it is connected again
+            await eventually(lambda: set(KEYS) <= set(watch.changes))  # the watch has reconnected
             watch.changes.clear()
-            await eventually(lambda: set(KEYS) <= set(watch.changes))  # it was set up again, since it could be more
+            # The watch was set up again to try the stronger mode.
+            await eventually(lambda: set(KEYS) <= set(watch.changes))
     messages = [record.getMessage() for record in warnings.records if record.levelno >= logging.WARNING]
     assert len(messages) == 1, messages
 

@@ -1,4 +1,4 @@
-"""The store over a network that delays, loses, cuts and leads elsewhere."""
+"""The store over a network that delays, loses, closes and redirects."""
 
 import asyncio
 import select
@@ -20,7 +20,7 @@ from tests.support.storing import KEY, TIMINGS, Storing, at_port, storing
 from tests.support.waiting import ROUNDS, eventually
 
 TIMINGS_OF_A_LONG_LEASE = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
-"""Its key does not expire, however long the machine stands still."""
+"""Timings under which no key expires during a pause of the machine."""
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ async def test_replies_of_a_round_trip_are_in_the_order_of_its_calls(store: Stor
 
 
 async def test_an_unanswered_call_ends_at_its_own_limit(store: Storing, proxy: Proxy) -> None:
-    """The quickest of three counts: a machine that is busy only makes them slower."""
+    """The fastest of three attempts counts, because a busy machine only makes them slower."""
     proxy.black_hole()
     took = []
     for _ in range(3):
         began = elapsed()
         failure = await store.timeout(Kind.ACQUIRE)
         took.append(elapsed() - began)
-        assert not failure.may_execute, "it was not even sent"
+        assert not failure.may_execute, "the call was not sent"
     assert TIMINGS.call_limit * 0.9 <= min(took) < TIMINGS.call_limit + 0.4
 
 
@@ -110,7 +110,7 @@ async def test_a_server_frozen_past_the_limit_executes_no_call_late(any_redis_of
 
 
 async def test_the_clock_estimate_recovers_after_a_slow_reply(proxy: Proxy) -> None:
-    """The estimate of the server's clock lags by what the last reply was late; a call that is told so learns."""
+    """A late reply makes the estimate of the server's clock lag; the outcome LATE corrects the estimate."""
     limit = 3.0
     for _ in range(ROUNDS):
         async with storing(at_port(proxy.port), timings=Timings(call_limit=limit)) as store:
@@ -124,7 +124,7 @@ async def test_the_clock_estimate_recovers_after_a_slow_reply(proxy: Proxy) -> N
             proxy.flow()
         results = (slow, late, renewed)
         if not any(isinstance(result, Failure) and result.kind == "timeout" for result in results):
-            break  # else one of them was slower still, where the machine stood still for a second
+            break  # otherwise a pause of the machine made one of the calls slower
     assert isinstance(slow, Reply)
     assert isinstance(late, Reply)
     assert isinstance(renewed, Reply)
@@ -148,7 +148,7 @@ async def test_the_end_of_an_idle_connection_is_noticed_and_does_not_fail_the_ne
     store.store.when_ended = lambda: reported.append(store.store.connected)
     await proxy.cut()
     await eventually(lambda: reported)
-    assert reported == [False], "it was told before the store knew, or twice"
+    assert reported == [False], "the end was reported before the store knew, or twice"
     assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
     assert proxy.accepted == 2
 
@@ -156,7 +156,7 @@ async def test_the_end_of_an_idle_connection_is_noticed_and_does_not_fail_the_ne
 async def test_the_kill_of_an_idle_connection_is_noticed(
     any_redis: Redis, any_server: RedisServer, store: Storing
 ) -> None:
-    """Nothing else reads the socket, so the next call gets its own reply."""
+    """Only the store reads the socket, so the next call gets its own reply."""
     for _ in range(5):
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         command(any_redis, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -168,7 +168,7 @@ async def test_the_kill_of_an_idle_connection_is_noticed(
 async def test_a_closed_connection_is_noticed_before_a_call_is_written(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    """The event loop handles other events first, or stands still while the server closes the connection."""
+    """The event loop is busy or paused while the server closes the connection."""
     async with storing(at_port(any_server.port)) as direct:
         for _ in range(5):
             assert await direct.outcome(Kind.LOOK) is Outcome.VACANT
@@ -202,7 +202,7 @@ async def test_a_call_is_retried_at_once_if_the_connection_could_not_be_made(
     proxy.turn_away = 2
     failure = await store.failure(Kind.RENEW)
     assert (failure.kind, failure.may_execute) == ("connection", False)
-    assert proxy.accepted == 4, "it was not made again once"
+    assert proxy.accepted == 4, "the call was not retried exactly once"
 
 
 async def test_a_call_that_was_sent_is_not_retried_after_its_connection_ends(
@@ -245,11 +245,11 @@ REFUSALS = {
     "NOAUTH Authentication required.": 1,
     "BUSY Redis is busy running a script.": 1,
 }
-"""What a server answers an EVAL, and how often it is asked then."""
+"""Replies to an EVAL, and the number of attempts with each."""
 
 
 class Refusing:
-    """A server that answers a greeting, and every EVAL with one error; it knows the deadlines that it was reported."""
+    """A server that answers a greeting, and every EVAL with one error; `evals` are the received commands."""
 
     def __init__(self, error: str) -> None:
         self.error = error
@@ -270,7 +270,7 @@ class Refusing:
                     self.evals.append(words)
                     writer.write(f"-{self.error}\r\n".encode())
                 elif words[0] == b"TIME":
-                    self.time += 1000  # each connection meets another clock
+                    self.time += 1000  # each connection finds another clock
                     writer.write(f"*2\r\n:{self.time}\r\n:0\r\n".encode())
                 else:
                     writer.write(b"+\r\n")
@@ -347,8 +347,8 @@ async def test_calls_also_read_the_eviction_policy_once_the_last_value_is_old(an
     any_redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
         await store.outcome(Kind.LOOK)
-        assert store.store.eviction_policy == "noeviction", "each call asks"
-        assert any_redis.info("commandstats")["cmdstat_info"]["calls"] == asked + 1, "but for ours"
+        assert store.store.eviction_policy == "noeviction", "each call reads the policy"
+        assert any_redis.info("commandstats")["cmdstat_info"]["calls"] == asked + 1, "other reads than the test's own"
         store.store._policy_at -= 10
         await store.outcome(Kind.LOOK)
         assert store.store.eviction_policy == "allkeys-lru"
@@ -361,7 +361,7 @@ async def test_calls_also_read_the_eviction_policy_once_the_last_value_is_old(an
 
 async def test_a_call_to_a_port_without_a_listener_fails_at_once() -> None:
     async with storing(at_port(free_port())) as store:
-        assert (await store.failure(Kind.ACQUIRE)).kind == "connection", "it did not wait until its limit"
+        assert (await store.failure(Kind.ACQUIRE)).kind == "connection", "the call must not wait until its limit"
 
 
 def _scripts_run(redis: Redis) -> int:

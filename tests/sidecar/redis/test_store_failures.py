@@ -1,4 +1,4 @@
-"""What a Redis in trouble answers: never a success, told by its kind, and over once the trouble is."""
+"""The answers of a faulty Redis: never a success, reported with their kind, and gone once the fault ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -70,7 +70,7 @@ async def test_a_server_with_a_long_running_script_is_reported_as_busy(
 
 
 def _run_for_ever(redis: Redis) -> None:
-    with suppress(ResponseError):  # it is killed
+    with suppress(ResponseError):  # the script is killed
         redis.eval("while true do end", 0)
 
 
@@ -85,9 +85,9 @@ def _is_busy(redis: Redis) -> bool:
 async def trouble(
     server: RedisServer, kind: str, begin: Callable[[Redis], object], end: Callable[[Redis], object]
 ) -> None:
-    """A leader meets the trouble, and leads on once it is over; on a connection that was made anew."""
+    """A leader meets the fault, and continues to lead after it over a new connection."""
     with client_of(server) as redis:
-        async with storing(at_port(server.port), timings=Timings()) as store:  # of 30 s: it has to live on
+        async with storing(at_port(server.port), timings=Timings()) as store:  # a ttl of 30 s outlasts the fault
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
             connected = redis.info("stats")["total_connections_received"]
             begin(redis)
@@ -180,7 +180,7 @@ async def test_a_key_of_the_wrong_type_is_an_outcome_and_not_a_failure(
 async def test_a_term_is_not_confirmed_without_enough_replicas(any_redis: Redis, any_server: RedisServer) -> None:
     async with storing(at_port(any_server.port), min_replicas=1) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.UNCONFIRMED
-        assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED, "to look needs no replica"
+        assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED, "a look needs no replica"
 
 
 async def test_a_term_is_not_confirmed_if_the_replicas_reply_too_late(
@@ -205,7 +205,8 @@ async def test_a_term_is_confirmed_while_enough_replicas_are_connected(
     )  # fmt: skip
     with replica, client_of(any_redis_of_its_own) as redis:
         await eventually(lambda: redis.info("replication").get("slave0", {}).get("state") == "online")
-        long = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)  # the key does not expire meanwhile
+        # The key must not expire during the test.
+        long = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
         async with storing(at_port(any_redis_of_its_own.port), min_replicas=1, timings=long) as store:
             await eventually(lambda: _counts(store, Kind.ACQUIRE))  # a replica on a busy machine may answer too late
             await eventually(lambda: _counts(store, Kind.RENEW))
@@ -221,7 +222,7 @@ async def _counts(store: Storing, kind: Kind) -> bool:
 
 
 async def test_a_term_is_not_confirmed_if_wait_is_refused(any_redis: Redis, any_server: RedisServer) -> None:
-    """As a managed Redis without WAIT does."""
+    """Like a managed Redis without WAIT."""
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", "-wait")
     try:
         async with storing(at_port(any_server.port, username="sidecar", password="x"), min_replicas=1) as store:
@@ -234,7 +235,7 @@ async def test_a_term_is_not_confirmed_if_wait_is_refused(any_redis: Redis, any_
 async def test_a_failure_of_one_lease_keeps_the_connection_of_the_other_lease(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    """A connection of its own is no use to a lease whose key is refused; without another lease it is made again."""
+    """A new connection does not help a lease whose key is refused. Without another lease the connection is replaced."""
     rights = ("resetkeys", f"~{KEY}", f"~{fence_of(KEY)}", "&*", "+@all")
     command(any_redis, "ACL", "SETUSER", "sidecar", "reset", "on", f">{SECRET}", *rights)
     try:

@@ -1,4 +1,4 @@
-"""A Redis that is reached by TLS, as ElastiCache with encryption in transit: whole sidecars, real certificates."""
+"""Redis over TLS, like ElastiCache with encryption in transit: sidecar processes and real certificates."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ PASSWORD = "correct-horse"
 
 
 def certificate(folder: Path, *names: x509.GeneralName) -> Path:
-    """One for a server of these names that vouches for itself, followed by its key."""
+    """Write a self-signed certificate for a server of these names, followed by its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
     now = datetime.now(UTC)
@@ -50,7 +50,7 @@ def pem(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def front(redis_of_its_own: RedisServer, pem: Path) -> AsyncIterator[Proxy]:
-    """What speaks TLS on behalf of a Redis that wants a password."""
+    """A proxy that speaks TLS for a Redis with a password."""
     with client_of(redis_of_its_own) as redis:
         redis.config_set("requirepass", PASSWORD)
     tls = create_default_context(Purpose.CLIENT_AUTH)
@@ -68,7 +68,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 def sidecar(
     folder: Path, name: str, server: RedisServer, front: Proxy, options: str, timings: dict[str, str] = STEADY
 ) -> RealSidecar:
-    """One that reaches the server by TLS; a busy machine may take seconds for a handshake."""
+    """A sidecar that reaches the server over TLS; a busy machine may take seconds for a handshake."""
     sidecar = RealSidecar(folder, server, name, **timings)
     sidecar.environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
     return sidecar
@@ -121,7 +121,7 @@ async def test_tls_to_a_server_without_tls_is_reported(
 ) -> None:
     async with Proxy(redis_of_its_own.port) as plain:
         refused = sidecar(tmp_path, "task-a", redis_of_its_own, plain, "", SMALL)
-        await _is_refused(refused, session, "speak TLS: redis:// in REDIS_URL")  # it waits, or it refuses
+        await _is_refused(refused, session, "speak TLS: redis:// in REDIS_URL")  # the server waits or refuses
 
 
 async def test_certificate_verification_can_be_turned_off(
@@ -140,7 +140,7 @@ async def _leads(asker: Asker) -> bool:
 
 
 async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, trouble: str) -> None:
-    """It stays healthy, does not lead, and says why; the password is told nobody."""
+    """Check that the sidecar stays healthy, does not lead, reports the reason, and never shows the password."""
     with ended(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)

@@ -1,4 +1,4 @@
-"""Settings of TLS that cannot be used are one line at the start that names the setting and the file."""
+"""Invalid TLS settings are one line at the start that names the setting and the file."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ SECRET = "hunter2"
 
 
 def refused(environment: dict[str, str]) -> str:
-    """The line with which these settings are refused."""
+    """The error line for these settings."""
     with pytest.raises(SettingsError) as raised:
         Connector(read(environment).redis)
     line = str(raised.value)

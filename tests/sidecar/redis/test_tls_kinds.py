@@ -1,4 +1,4 @@
-"""TLS and a password file are for every kind of Redis: the nodes of a cluster, sentinels and the primary they name."""
+"""TLS and a password file work with every kind of Redis: the nodes of a cluster, sentinels and their primary."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -36,7 +36,7 @@ def connector(environment: dict[str, str]) -> Connector:
 
 
 def set_password(server: RedisServer, folder: Path, password: str) -> None:
-    """Let the user have this password, and write it into the file."""
+    """Give the user this password, and write it into the file."""
     with client_of(server) as redis:
         command(redis, "ACL", "SETUSER", "sidecar", "on", "resetpass", f">{password}", "~*", "&*", "+@all")
     (folder / "password").write_text(password)

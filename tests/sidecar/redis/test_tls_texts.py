@@ -1,4 +1,4 @@
-"""What is wrong with TLS is one line that names the setting and the file: at the start, or at a handshake."""
+"""A TLS fault is one line that names the setting and the file: at the start, or at a handshake."""
 
 import asyncio
 import logging
@@ -26,11 +26,11 @@ from tests.support.tls_front import TlsFront
 HOST = "127.0.0.1"
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 PATIENT = Timings(call_limit=4.0)
-"""A busy machine may take seconds for a handshake."""
+"""Limit of a handshake in seconds: a busy machine may take several."""
 
 
 class Certificates:
-    """Files of an authority: its own, a server's, and those of a client."""
+    """Certificate files: of an authority, a server and a client."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +40,7 @@ class Certificates:
         self.certificate, self.key = self.authority.issue("client", folder / "client")
 
     def accepts(self, server: tuple[Path, Path] | None = None, *, clients: Path | None = None) -> SSLContext:
-        """How a server shows a certificate, and asks for clients' certificates of a CA where one is given."""
+        """The TLS context of a server; `clients` is the CA of the client certificates that it requires."""
         context = create_default_context(Purpose.CLIENT_AUTH)
         context.load_cert_chain(*(server or self.server))
         if clients is not None:
@@ -55,7 +55,7 @@ def files(tmp_path: Path) -> Certificates:
 
 
 def failure_with(run: Run, port: int, **environment: str) -> Failure:
-    """Why a connection to a port with these settings fails, with an event loop of this kind."""
+    """The failure of a connection to a port with these settings, in an event loop of this kind."""
 
     async def connect() -> Failure | None:
         async with storing(Connector(read(settings).redis), timings=PATIENT) as store:
@@ -72,7 +72,7 @@ def failure_with(run: Run, port: int, **environment: str) -> Failure:
 
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Each loop reports the end of TLS in its own way. The sidecar runs on uvloop, its commands on asyncio's."""
+    """Each loop reports the end of TLS in its own way. The sidecar runs on uvloop, its commands on asyncio's loop."""
     loop: Run = request.param
     return loop
 
@@ -213,7 +213,7 @@ async def test_the_next_connection_uses_replaced_tls_files_unless_they_are_inval
             assert await store.store.open() is None
             files.ca.write_text("half of a certificate")
             await store.store.close()
-            assert await store.store.open() is None  # with the former CA
+            assert await store.store.open() is None  # with the previous CA
             warned = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
             assert [
                 f"REDIS_TLS_CA_FILE: the file {files.ca} holds no certificate in PEM" in each for each in warned

@@ -1,4 +1,4 @@
-"""The watch on real servers: what it hears in each mode, and that it comes back whatever happens to it."""
+"""The watch on real servers: what it reports in each mode, and that it recovers from every failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -22,17 +22,17 @@ from tests.support.waiting import eventually
 KEYS = {"tracker": "portfolio:background_services:leader", "scheduler": "portfolio:daily_scheduler:leader"}
 KEY = KEYS["tracker"]
 REFUSED = [["-client", "+client|id"], ["-client"]]
-"""Rights of a server that refuses CLIENT TRACKING, or CLIENT altogether, as some managed ones do."""
+"""Rights of a server that refuses CLIENT TRACKING, or every CLIENT command, like some managed servers."""
 
 
 LIMIT = 5.0
-"""A shorter pause of the machine ends no connection. Every change is reported after the pause."""
+"""Limit of a connection in seconds: a shorter pause of the machine ends no connection."""
 RETRY = 0.5
-"""Until what was refused is tried again."""
+"""Seconds until a refused command is tried again."""
 
 
 class Watching:
-    """A watch and what it has heard."""
+    """A watch and the changes that it has reported."""
 
     def __init__(self, connect: Callable[[], RedisConnection], limit: float, retry: float) -> None:
         self.changes: list[str] = []
@@ -49,7 +49,7 @@ class Watching:
         )
 
     async def reports(self, *names: str) -> None:
-        """Wait until it has heard these, and nothing else."""
+        """Wait until the watch has reported these leases, and no other."""
         await eventually(lambda: set(self.changes) >= set(names))
         assert set(self.changes) == set(names)
         self.changes.clear()
@@ -68,7 +68,7 @@ async def watching(
     try:
         yield it
     finally:
-        assert not running.done(), "it gave up"
+        assert not running.done(), "the watch ended"
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
@@ -86,7 +86,7 @@ async def test_with_tracking_the_watch_reports_every_change_of_a_key(any_redis: 
         any_redis.delete(KEY)
         await watch.reports("tracker")
         any_redis.set(KEYS["scheduler"], "b", px=200)
-        await eventually(lambda: watch.changes == ["scheduler", "scheduler"])  # the second is its expiry
+        await eventually(lambda: watch.changes == ["scheduler", "scheduler"])  # the second change is the expiry
         watch.changes.clear()
         any_redis.lpush(KEY, "of another type")
         await watch.reports("tracker")
@@ -135,7 +135,7 @@ async def test_after_its_connection_was_killed_the_watch_reports_every_lease_and
 async def test_a_lost_connection_of_the_watch_is_replaced_long_before_the_limit(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    """A pause that goes by the limit would be half a minute here."""
+    """A pause derived from the limit would be half a minute here."""
     async with watching(at_port(any_server.port), limit=60.0) as watch:
         await watch.connected(WatchMode.TRACKING)
         command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
@@ -170,7 +170,7 @@ async def test_the_watch_closes_a_connection_that_answers_no_ping(any_redis: Red
 
 
 async def test_the_watch_keeps_an_idle_connection(any_redis: Redis, any_server: RedisServer) -> None:
-    """Some signs of life later it is still the same one."""
+    """After several pings the connection is still the same."""
     async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         before = _subscribes(any_redis)
@@ -188,7 +188,7 @@ def _subscribes(redis: Redis) -> int:
 async def test_a_watch_behind_an_address_of_several_servers_is_reported_as_weaker(
     redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer, moves: str
 ) -> None:
-    """A balancer leads either connection to another server; both lead to one again in the end."""
+    """A load balancer leads the two connections to different servers; later both lead to the same server again."""
     async with Proxy(redis_server.port) as balancer:
         connector = at_port(balancer.port)
         async with storing(connector) as store:

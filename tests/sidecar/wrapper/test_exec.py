@@ -1,4 +1,4 @@
-"""`python -m sidecar exec` with real programs, beside real sidecars and a real Redis."""
+"""`python -m sidecar exec` with real programs, real sidecars and a real Redis."""
 
 import asyncio
 import os
@@ -31,9 +31,9 @@ from tests.support.waiting import eventually, undisturbed
 Pair = tuple[RealSidecar, RealSidecar]
 
 LIBC_SIGNALS = 1 << 31 | 1 << 32
-"""The signals 32 and 33 are glibc's own: its posix_spawn ignores them."""
+"""Signals that glibc uses itself (32 and 33): its posix_spawn ignores them."""
 RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT)
-"""The signals that Python ignores and those that the wrapper handles: the program gets them with their defaults."""
+"""The signals that Python ignores or the wrapper handles: the program has their default handlers."""
 
 PYTHON = """\
 import os, signal, sys, time
@@ -68,7 +68,7 @@ async def test_a_program_that_forks_and_ignores_sigterm_is_killed_after_the_grac
         assert len(run(wrapper.pids)) == 4
         told_at = elapsed()
         wrapper.send(signal.SIGTERM)
-        wrapper.send(signal.SIGTERM)  # a second one ends nothing sooner
+        wrapper.send(signal.SIGTERM)  # a second signal does not end the program sooner
         assert await asyncio.to_thread(wrapper.wait) == 0
         assert elapsed() - told_at >= 0.5
         assert run(wrapper.pids) == []
@@ -81,7 +81,7 @@ async def test_a_program_that_forks_and_ignores_sigterm_is_killed_after_the_grac
 async def test_a_grace_period_longer_than_the_grant_is_warned_about_and_sigkill_comes_before_the_deadline(
     sidecars: Pair, tmp_path: Path
 ) -> None:
-    """The sidecar is frozen: no grant is prolonged."""
+    """The sidecar is frozen, so no grant is extended."""
 
     async def check() -> None:
         wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 60", "sh", "-c", STUBBORN)
@@ -97,7 +97,7 @@ async def test_a_grace_period_longer_than_the_grant_is_warned_about_and_sigkill_
                 await eventually(lambda: run(wrapper.pids) == [])
                 assert elapsed() < frozen_at + 5
                 await eventually(lambda: "the work has ended" in wrapper.output)
-                assert "did not end on SIGTERM: SIGKILL" in wrapper.output  # by the wrapper, before the watchdog
+                assert "did not end on SIGTERM: SIGKILL" in wrapper.output  # by the wrapper, before the watchdog does
                 assert "past its deadline" not in wrapper.output
             finally:
                 sidecars[0].send(signal.SIGCONT)
@@ -119,7 +119,7 @@ async def test_processes_left_behind_have_ended_before_the_lease_moves(sidecars:
 async def test_the_process_id_of_an_ended_program_is_not_reused_while_its_group_lives(
     sidecars: Pair, tmp_path: Path
 ) -> None:
-    """Else another process could get the id that its group's signals go to."""
+    """Otherwise another process could get this id, and would receive the signals for the group."""
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once --grace 3", "sh", "-c", LEAVES_A_CHILD)
     with ended(wrapper):
         wrapper.start()
@@ -235,7 +235,7 @@ async def test_a_command_that_the_system_refuses_ends_the_wrapper_without_a_retr
 async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retry(
     sidecars: Pair, tmp_path: Path
 ) -> None:
-    """COMMAND gets three variables more: with them no process can be made."""
+    """COMMAND gets three more variables, and with them the process cannot be created."""
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "true", *["x" * 100_000] * 20)
     words, environment = [sys.executable, *wrapper._arguments], clean_environment(**wrapper.environment)
 
@@ -250,7 +250,7 @@ async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retr
     while too_long - fitting > 1:
         middle = (fitting + too_long) // 2
         fitting, too_long = (middle, too_long) if fits(middle) else (fitting, middle)
-    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `true` and a zero byte were too many
+    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `true` and a zero byte were too long
     with ended(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 126
@@ -259,13 +259,13 @@ async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retr
 
 
 def ignored_here() -> int:
-    """The signals that this process ignores, such as SIGHUP under nohup: what it starts inherits them."""
+    """The signals that this process ignores, such as SIGHUP under nohup; a child inherits them."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("SigIgn:")), 16)
 
 
 async def test_a_process_in_another_group_of_the_session_ends_with_the_program(sidecars: Pair, tmp_path: Path) -> None:
-    """As of `timeout`, and of a shell with job control."""
+    """Like `timeout`, or a shell with job control."""
     program = (
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -291,9 +291,9 @@ async def test_a_program_stopped_by_sigstop_is_ended(sidecars: Pair, tmp_path: P
         wrapper.start()
         await eventually(lambda: wrapper.began and wrapper.commands)
         os.killpg(wrapper.commands[0], signal.SIGSTOP)
-        # T, or D: the shell waits for a child that was stopped between fork and exec.
+        # T, or D if the shell waits for a child that was stopped between fork and exec.
         await eventually(lambda: state(wrapper.commands[0]) in ("T", "D"))
-        assert wrapper.stop(signal.SIGTERM) == 7, "it heard SIGTERM"
+        assert wrapper.stop(signal.SIGTERM) == 7, "the program handled SIGTERM"
 
 
 async def test_the_program_inherits_the_environment_and_the_signals_of_the_wrapper(
@@ -319,7 +319,7 @@ async def test_the_program_inherits_the_environment_and_the_signals_of_the_wrapp
     restored = sum(1 << number - 1 for number in RESTORED)
     assert int(ignored.split()[1], 16) & ~LIBC_SIGNALS == ignored_here() & ~LIBC_SIGNALS & ~restored
     assert stdin == "/dev/null"
-    assert files == ["0", "1", "2", "3"], "none but those, and the folder that ls has open"
+    assert files == ["0", "1", "2", "3"], "only those, and the folder that ls has open"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How long the wrapper waits before it runs COMMAND again."""
+"""The pauses before the wrapper runs COMMAND again."""
 
 from sidecar.wrapper.pauses import Pauses
 

@@ -1,4 +1,4 @@
-"""What becomes of the program of a wrapper that was killed or frozen, and of a wrapper whose watchdog has ended."""
+"""The program of a killed or frozen wrapper ends; a wrapper whose watchdog has ended restarts its program."""
 
 import os
 import signal
