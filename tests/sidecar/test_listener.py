@@ -63,7 +63,7 @@ async def test_external_connections_are_limited_and_the_client_is_still_answered
 
 
 @pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
-async def test_an_external_connection_without_a_complete_header_is_closed_and_the_clients_connection_stays_open(
+async def test_an_external_connection_without_a_complete_header_is_closed_but_not_the_clients(
     before: bytes, redis_server: RedisServer
 ) -> None:
     async with (

@@ -85,10 +85,10 @@ INVALID_ANSWERS: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("lie", INVALID_ANSWERS)
-def test_an_answer_that_breaks_the_contract_is_unknown(lie: str) -> None:
+@pytest.mark.parametrize("invalid", INVALID_ANSWERS)
+def test_an_answer_that_breaks_the_contract_is_unknown(invalid: str) -> None:
     with pytest.raises(Unknown):
-        parse(INVALID_ANSWERS[lie], NAME, 100.0)
+        parse(INVALID_ANSWERS[invalid], NAME, 100.0)
 
 
 def test_an_answer_that_keeps_the_contract_is_accepted() -> None:

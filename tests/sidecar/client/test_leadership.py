@@ -277,7 +277,7 @@ async def test_work_ends_before_the_deadline_when_the_sidecar_is_frozen(
         sidecar.misbehave = sidecar.silence
         await eventually(lambda: bool(work.left))
         assert 0 < work.left[0] < 3.0
-        assert time.monotonic() < frozen_at + sidecar.grant, "of an earlier grant"
+        assert time.monotonic() < frozen_at + sidecar.grant, "the deadline of an earlier grant"
         assert len(sidecar.polls) >= asked + 2, "a fresh request is tried before the deadline"
         await eventually(lambda: "resign" in sidecar.events)
         await eventually(lambda: lead.holder is None)

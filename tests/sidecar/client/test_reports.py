@@ -133,7 +133,7 @@ async def test_a_report_that_never_completes_times_out(monkeypatch: pytest.Monke
                 await report()
 
 
-LIES: list[tuple[str, object]] = [
+INVALID_FIELDS: list[tuple[str, object]] = [
     *((field, MISSING) for field in past_term(1, "task-a")),
     ("token", True), ("token", 0), ("token", 2**63), ("token", "1"), ("token", 1.5),
     ("holder", None), ("holder", 1),
@@ -143,9 +143,9 @@ LIES: list[tuple[str, object]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("field", "lie"), LIES, ids=str)
-def test_a_term_that_breaks_the_contract_is_unknown(field: str, lie: object) -> None:
-    term = {name: value for name, value in (past_term(1, "task-a") | {field: lie}).items() if value is not MISSING}
+@pytest.mark.parametrize(("field", "invalid"), INVALID_FIELDS, ids=str)
+def test_a_term_that_breaks_the_contract_is_unknown(field: str, invalid: object) -> None:
+    term = {name: value for name, value in (past_term(1, "task-a") | {field: invalid}).items() if value is not MISSING}
     with pytest.raises(Unknown):
         parse_history(json.dumps({"lease": NAME, "terms": [past_term(2, "task-b"), term]}).encode(), NAME)
 
@@ -164,7 +164,7 @@ def test_a_history_of_another_shape_is_unknown(content: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "lie"),
+    ("field", "invalid"),
     [
         *((field, MISSING) for field in lease_report()),
         ("state", None), ("is_leader", 1), ("holder", 1), ("token", True), ("token", -1), ("trouble", 1),
@@ -173,8 +173,8 @@ def test_a_history_of_another_shape_is_unknown(content: object) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_status_that_breaks_the_contract_is_unknown(field: str, lie: object) -> None:
-    lease = {name: value for name, value in (lease_report() | {field: lie}).items() if value is not MISSING}
+def test_a_status_that_breaks_the_contract_is_unknown(field: str, invalid: object) -> None:
+    lease = {name: value for name, value in (lease_report() | {field: invalid}).items() if value is not MISSING}
     with pytest.raises(Unknown):
         parse_status(json.dumps({"instance_id": "task-a", "leases": {NAME: lease}}).encode())
 

@@ -265,7 +265,7 @@ async def test_without_the_right_to_track_changes_are_shown_a_second_late_and_th
             await eventually(lambda: "a second late: no permission" in " ".join(terminal.shown.split()))
             redis.set(KEY, "task-1")
             await eventually(lambda: f"{LEASE}  task-1" in terminal.shown)
-            assert "The watch receives" not in terminal.output, "a log line would be inside the table"
+            assert "The watch receives" not in terminal.output, "a log line is inside the table"
             assert "There is no watch" not in terminal.output
 
 

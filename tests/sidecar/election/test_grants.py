@@ -43,7 +43,7 @@ def test_a_term_adopted_after_its_deadline_still_belongs_to_its_client() -> None
     lease.failed(due(lease, 110, Kind.RENEW), 112, may_execute=False)
     lease.tick(100 + BELIEVED)
     answer(lease, due(lease, 126, Kind.ACQUIRE), 126, Outcome.ADOPTED, token=7)
-    assert lease.grant(126.1, 126.1, "another") is None, "it needs a term of its own"
+    assert lease.grant(126.1, 126.1, "another") is None, "the client needs its own term"
     due(lease, 126.1, Kind.RELEASE)
 
 
@@ -54,7 +54,7 @@ def test_a_client_without_a_name_is_always_granted_while_the_sidecar_leads() -> 
     assert lease.grant(100, 100, "one") == T.grant_ttl
     assert lease.grant(101, 101) == T.grant_ttl
     assert lease.grant(102, 102, "one") == T.grant_ttl
-    assert lease.resigned(103) is True, "like the only client"
+    assert lease.resigned(103) is True, "a resign without a name ends the grant"
 
 
 def test_an_adopted_term_belongs_to_the_client_of_the_previous_process_until_its_grant_ends() -> None:
@@ -72,7 +72,7 @@ def test_a_client_without_a_grant_gets_an_adopted_term_once_all_earlier_grants_h
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
     assert lease.answer_valid_for(103, "one") == T.grant_ttl - 3
-    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") is None, "it needs a term of its own"
+    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") is None, "the client needs its own term"
     due(lease, 100 + T.grant_ttl, Kind.RELEASE)
 
 
@@ -158,5 +158,5 @@ def test_a_client_refused_because_of_an_earlier_grant_is_answered_once_that_gran
     assert lease.grant(just_before, just_before, "one") is None
     version = lease.view(just_before).version
     assert lease.answer_valid_for(over, "one") == 0
-    assert lease.grant(over, over, "one") is None, "it needs a term of its own"
+    assert lease.grant(over, over, "one") is None, "the client needs its own term"
     assert lease.view(over).version != version

@@ -140,7 +140,7 @@ def test_a_late_resign_of_a_dead_client_does_not_end_the_grant_of_its_successor(
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
     assert lease.grant(100, 100, "dead") == T.grant_ttl
-    assert lease.grant(105, 105, "successor") is None, "it needs a term of its own"
+    assert lease.grant(105, 105, "successor") is None, "the client needs its own term"
     answer(lease, due(lease, 105, Kind.RELEASE), 105.1, Outcome.RELEASED, holder=None)
     lease.asked(105.2)
     answer(lease, due(lease, 105.2, Kind.ACQUIRE), 105.3, Outcome.ACQUIRED, token=2)

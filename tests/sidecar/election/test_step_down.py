@@ -186,7 +186,7 @@ def test_an_adopted_term_that_was_asked_to_step_down_is_released_and_never_led()
     answer(lease, due(lease, 0.0, Kind.ACQUIRE), 0.1, Outcome.STEPPING_DOWN, token=7)
     assert not lease.leads(0.1)
     assert lease.view(0.1).state is State.DRAINING
-    assert lease.next_call(T.grant_ttl - 0.01) is None, "a client of the former process may act"
+    assert lease.next_call(T.grant_ttl - 0.01) is None, "a client of the previous process may still act"
     call = released(lease, T.grant_ttl, token=7)
     assert (call.token, call.tenure, call.reason) == (7, "boot-1", "step-down")
     lease.noticed(T.grant_ttl)

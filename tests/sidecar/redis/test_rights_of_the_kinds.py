@@ -51,9 +51,9 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_a_moved_or_migrating
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         cluster.begin_migration(KEY, source, target)
         cluster.migrate(KEY, fence_of(KEY), source=source, target=target)
-        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "ASK and ASKING"
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "the call follows ASK"
         cluster.end_migration(KEY, target)
-        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "MOVED"
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "the call follows MOVED"
         await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
         watch.changes.clear()
         assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED

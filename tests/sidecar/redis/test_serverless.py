@@ -74,7 +74,7 @@ async def test_the_guard_compares_the_server_of_the_keys_and_not_of_the_connecti
             await store.store.close()
             assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
         assert store.store.guard == "on"
-    assert set(endpoint.given) == set(endpoint.servers), "its connections were to both servers"
+    assert set(endpoint.given) == set(endpoint.servers), "the connections go to both servers"
 
 
 async def test_the_watch_receives_notices_through_any_server_and_logs_its_mode_once(

@@ -293,7 +293,7 @@ async def test_a_call_is_retried_only_if_the_reply_refuses_the_eval_itself(error
     assert len(refusing.evals) == 2 * times
     for number, key in enumerate((b"one", b"two")):
         made = refusing.evals[number::2]
-        assert {(words[3], words[10]) for words in made} == {(key, b"boot-" + key)}, "another tenure"
+        assert {(words[3], words[10]) for words in made} == {(key, b"boot-" + key)}, "the retry has another tenure"
         if times == 2:
             first, second = (int(words[7]) for words in made)
             assert 999_000_000 < second - first < 1_001_000_000, "the deadline is not in the new server's time"
