@@ -13,7 +13,7 @@ import redis
 from aiohttp import web
 
 from ops.local.servers import RedisServer, free_port
-from tests.sidecar.client.test_hostile import LIES
+from tests.sidecar.client.test_hostile import INVALID_ANSWERS
 from tests.sidecar.wrapper.programs import NAME, follows
 from tests.support.hostile_sidecar import FakeSidecar, fake_sidecar
 from tests.support.processes import Process, RealSidecar, ended
@@ -118,7 +118,7 @@ async def test_no_lie_makes_a_leader_and_a_liar_is_not_hammered(tmp_path: Path, 
         with ended(one):
             one.start()
             await eventually(lambda: fake.polls)
-            for name, body in LIES.items():
+            for name, body in INVALID_ANSWERS.items():
                 if worker[0] == "node" and name in SAME_TO_NODE:
                     continue
                 await _lie(fake, body)

@@ -53,6 +53,6 @@ BUGS = [
         "sidecar/client/sidecar_api.py",
         right="if len(body) > longest:",
         wrong="if longest < 0:",
-        test=_REPORTS + "an_endless_report_is_unknown",
+        test=_REPORTS + "a_report_of_endless_length_is_unknown",
     ),
 ]

@@ -15,35 +15,35 @@ CLUSTER = [
         "sidecar/redis/store.py",
         right="                    clock = self._server_clock\n",
         wrong="",
-        test=_CLUSTER + "the_deadline_of_a_call_that_was_sent_on_is_in_the_time_of_the_new_node",
+        test=_CLUSTER + "a_redirected_call_states_its_deadline_in_the_time_of_the_new_node",
     ),
     Bug(
         "a call is not sent on",
         "sidecar/redis/repeats.py",
         right="isinstance(each, NotExecuted) and (each.hop or not hops)}",
         wrong="isinstance(each, NotExecuted) and not each.hop and not hops}",
-        test=_CLUSTER + "a_slot_that_has_moved_costs_the_call_nothing_and_is_followed_by_the_watch",
+        test=_CLUSTER + "a_moved_slot_fails_no_call_and_the_watch_follows_it",
     ),
     Bug(
         "ASK counts as MOVED",
         "sidecar/redis/store.py",
         right="once = not isinstance(error, MovedError)",
         wrong="once = False",
-        test=_CLUSTER + "only_the_calls_that_were_refused_are_sent_on",
+        test=_CLUSTER + "only_the_redirected_calls_are_sent_again",
     ),
     Bug(
         "the nodes of a cluster are forgotten but for the seed",
         "sidecar/redis/cluster.py",
         right="*kept][:REMEMBERED]",
         wrong="*kept][:0]",
-        test=_CLUSTER + "a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_the_seed",
+        test=_CLUSTER + "the_replica_of_a_killed_seed_node_takes_over",
     ),
     Bug(
         "an owner that failed is asked again for ever",
         "sidecar/redis/cluster.py",
         right="            self._put_last(self._found)\n        self._owner = None",
         wrong="            self._put_last(self._found)",
-        test=_CLUSTER + "a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_the_seed",
+        test=_CLUSTER + "the_replica_of_a_killed_seed_node_takes_over",
     ),
     Bug(
         "the trouble of one key closes the connection of all leases",
@@ -51,7 +51,7 @@ CLUSTER = [
         right='_ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")',
         wrong="_ABOUT_ONE_KEY = ()",
         test="tests/sidecar/redis/test_store_failures.py"
-        "::test_the_trouble_of_one_lease_costs_the_other_lease_no_connection[wheel]",
+        "::test_a_failure_of_one_lease_keeps_the_connection_of_the_other_lease[wheel]",
     ),
     Bug(
         "an operator's command does not follow a slot that migrates",
@@ -65,7 +65,7 @@ CLUSTER = [
         "sidecar/server_kind.py",
         right="    if len(slots) > 1:\n",
         wrong="    if len(slots) > 99:\n",
-        test=_KIND + "settings_that_contradict_each_other_are_refused_in_one_line",
+        test=_KIND + "contradicting_settings_are_refused_in_one_line",
     ),
 ]
 
@@ -75,49 +75,49 @@ SENTINELS = [
         "sidecar/redis/sentinels.py",
         right="if named is not None and 2 * votes > len(nodes):",
         wrong="if named is not None:",
-        test=_SENTINELS + "without_a_majority_of_the_sentinels_nothing_is_believed",
+        test=_SENTINELS + "without_a_majority_of_sentinels_no_primary_is_used",
     ),
     Bug(
         "every sentinel is waited for",
         "sidecar/redis/sentinels.py",
         right="return_when=asyncio.FIRST_COMPLETED",
         wrong="return_when=asyncio.ALL_COMPLETED",
-        test=_SENTINELS + "a_sentinel_that_is_silent_delays_nobody",
+        test=_SENTINELS + "a_silent_sentinel_delays_no_connection",
     ),
     Bug(
         "a server that the sentinels name is not asked whether it is a primary",
         "sidecar/redis/sentinels.py",
         right='if role != "master":',
         wrong='if role == "":',
-        test=_SENTINELS + "a_server_that_says_that_it_is_no_primary_gets_no_call",
+        test=_SENTINELS + "a_server_that_reports_another_role_than_primary_receives_no_call",
     ),
     Bug(
         "the sentinels are asked at a connect only",
         "sidecar/redis/connection.py",
         right="            if await self._place.elsewhere():\n",
         wrong="            if False:\n",
-        test=_SENTINELS + "after_a_failover_the_new_primary_is_used_though_the_old_one_serves_on",
+        test=_SENTINELS + "after_a_failover_the_new_primary_is_used_even_if_the_old_primary_still_serves",
     ),
     Bug(
         "the sentinels are not asked before a lease is taken",
         "sidecar/redis/store.py",
         right="if _acquires(calls):",
         wrong="if False:",
-        test=_SENTINELS + "no_lease_is_taken_at_an_old_primary_over_a_connection_that_lives_on",
+        test=_SENTINELS + "no_lease_is_acquired_at_an_old_primary_over_an_open_connection",
     ),
     Bug(
         "an acquire is sent at once though the sentinels have to be asked first",
         "sidecar/redis/store.py",
         right=" or (_acquires(calls) and not connection.assured)",
         wrong="",
-        test=_SENTINELS + "no_lease_is_taken_at_an_old_primary_over_a_connection_that_lives_on",
+        test=_SENTINELS + "no_lease_is_acquired_at_an_old_primary_over_an_open_connection",
     ),
     Bug(
         "the guard does not wait for a primary that is demoted late",
         "sidecar/scripts/prelude.lua",
         right="local guard_time = ttl + (tonumber(ARGV[9] or '') or 0)",
         wrong="local guard_time = ttl",
-        test=_GUARD + "where_an_old_primary_may_serve_on_the_guard_waits_for_so_much_longer[wheel]",
+        test=_GUARD + "the_guard_is_longer_if_an_old_primary_may_still_serve[wheel]",
     ),
     Bug(
         "a sidecar with sentinels does not give the guard the time of the late demotion",
@@ -132,14 +132,14 @@ SENTINELS = [
         "sidecar/scripts/prelude.lua",
         right="string.match(others or '', name .. '=(%d+)')",
         wrong="nil",
-        test=_GUARD + "servers_that_take_turns_behind_one_address_do_not_put_the_guards_end_off[wheel]",
+        test=_GUARD + "servers_that_alternate_behind_one_address_do_not_postpone_the_end_of_the_guard[wheel]",
     ),
     Bug(
         "a call may take so long that the sentinels' word is too old",
         "sidecar/settings.py",
         right="if not wrong and checked.call_limit > checked.ttl * MAX_CALL:",
         wrong="if False:",
-        test=_KIND + "settings_that_contradict_each_other_are_refused_in_one_line",
+        test=_KIND + "contradicting_settings_are_refused_in_one_line",
     ),
 ]
 
@@ -149,14 +149,14 @@ WATCH = [
         "sidecar/redis/watch.py",
         right="if _INVALIDATED in channels and same_server:",
         wrong="if _INVALIDATED in channels:",
-        test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_reported_as_weaker[the watch]",
+        test=_WATCH + "a_watch_behind_an_address_of_several_servers_is_reported_as_weaker[the watch]",
     ),
     Bug(
         "the watch stays where it is when the election's connection has another server behind the same address",
         "sidecar/redis/route.py",
         right="            companion.abort()\n        return True",
         wrong="            pass\n        return True",
-        test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_reported_as_weaker[the election]",
+        test=_WATCH + "a_watch_behind_an_address_of_several_servers_is_reported_as_weaker[the election]",
     ),
 ]
 
@@ -182,7 +182,7 @@ SHARED = [
         "sidecar/election/agreement.py",
         right="reply.holder != self._holder:",
         wrong="True:",
-        test="tests/sidecar/election/test_agreement.py::test_a_holder_with_a_longer_ttl_is_reported_while_it_holds",
+        test="tests/sidecar/election/test_agreement.py::test_a_holder_with_a_longer_ttl_is_reported_while_it_holds_the_lease",
     ),
 ]
 
@@ -192,7 +192,7 @@ IMPORTS = [
         "sidecar/redis/connection.py",
         right="        if isinstance(kind, Cluster):\n            from sidecar.redis.cluster import ClusterPlace\n",
         wrong="        from sidecar.redis.cluster import ClusterPlace\n        if isinstance(kind, Cluster):\n",
-        test="tests/sidecar/test_imports.py::test_nothing_of_a_kind_that_is_not_used_is_imported[one server]",
+        test="tests/sidecar/test_imports.py::test_no_module_of_an_unused_kind_is_imported[one server]",
     ),
 ]
 
@@ -203,7 +203,7 @@ REPLICAS = [
         right="confirmed = await self._confirmation(speaking)",
         wrong="confirmed = connection is not None or await self._confirmation(speaking)",
         test="tests/sidecar/redis/test_cluster_replicas.py"
-        "::test_the_replicas_of_the_node_that_was_asked_for_one_call_confirm_it[False]",
+        "::test_a_call_redirected_by_ask_is_confirmed_by_the_replicas_of_that_node[False]",
     ),
     Bug(
         "a call that was sent on counts without the new node's replicas",
@@ -215,7 +215,7 @@ REPLICAS = [
         "                    else result\n"
         "                )\n",
         test="tests/sidecar/redis/test_cluster_replicas.py"
-        "::test_the_replicas_of_the_new_node_confirm_a_call_that_was_sent_on",
+        "::test_a_redirected_call_is_confirmed_by_the_replicas_of_the_new_node",
     ),
 ]
 
@@ -227,21 +227,21 @@ SERVERLESS = [
         "sidecar/redis/watch.py",
         right="if not same_server and (_INVALIDATED in channels or not connection.redirects):",
         wrong="if not same_server:",
-        test=_SERVERLESS + "the_watch_hears_notices_whichever_server_it_has_and_reports_it_once",
+        test=_SERVERLESS + "the_watch_receives_notices_through_any_server_and_logs_its_mode_once",
     ),
     Bug(
         "a watch at another server of one address counts as one that hears notices",
         "sidecar/redis/watch.py",
         right="(_INVALIDATED in channels or not connection.redirects)",
         wrong="_INVALIDATED in channels",
-        test=_SERVERLESS + "without_the_setting_for_a_cluster_a_watch_at_another_server_counts_as_none",
+        test=_SERVERLESS + "without_redis_cluster_a_watch_at_another_server_is_off",
     ),
     Bug(
         "the lack of WAIT is reported without the setting that needs it",
         "sidecar/redis/store.py",
         right='return replace(failure, text=f"{failure.text}; MIN_REPLICAS above 0 needs WAIT")',
         wrong="return replace(failure)",
-        test=_SERVERLESS + "min_replicas_is_refused_in_words",
+        test=_SERVERLESS + "min_replicas_is_refused_with_the_reason",
     ),
 ]
 

@@ -28,7 +28,7 @@ def test_an_unspecified_address_is_reached_over_loopback(bind: str, reachable: s
         ("127.0.0.1:" + "1" * 5000, "is not a port"),
     ],
 )
-def test_an_invalid_address_is_a_short_error(text: str, problem: str) -> None:
+def test_an_invalid_address_is_refused_with_a_short_error(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem) as raised:
         Address.parse(text)
     assert len(str(raised.value)) < 100

@@ -14,7 +14,7 @@ BODY = b"x" * 100_000
 
 @pytest.fixture
 async def response() -> AsyncIterator[aiohttp.ClientResponse]:
-    """A compressed answer whose body is much longer than its bytes."""
+    """A compressed answer that decompresses to a much longer body."""
 
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.Response(body=gzip.compress(BODY), headers={"Content-Encoding": "gzip"})

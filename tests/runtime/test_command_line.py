@@ -1,4 +1,4 @@
-"""How a program ends: the exit status, and the one line about a package that an install without extras lacks."""
+"""The end of a program: the exit status, and the error line about a package that an install without extras lacks."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(body: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """A program whose `main` has that body."""
+    """A program whose `main` has this body."""
     code = (
         f"from runtime.command_line import run_and_exit\ndef main(words): {body}\nrun_and_exit(main, program='sidecar')"
     )
@@ -18,34 +18,34 @@ def run(body: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], text=True, check=False, cwd=ROOT, **(pipes | options))
 
 
-def test_the_status_is_that_of_main() -> None:
+def test_the_exit_status_is_the_result_of_main() -> None:
     assert run("return 3").returncode == 3
 
 
-def test_a_package_that_is_not_installed_is_one_line_with_the_extra() -> None:
+def test_a_missing_package_is_a_one_line_error_that_names_the_extra() -> None:
     ended = run("import no_such_package.part")
     assert ended.returncode == 2
     assert ended.stderr == "sidecar: no_such_package is not installed: pip install 'ecs-lease-sidecar[sidecar]'\n"
 
 
-def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_code() -> None:
+def test_a_missing_module_of_the_project_raises_a_traceback() -> None:
     ended = run("import runtime.no_such_module")
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
 
 
-def test_ctrl_c_before_there_is_a_handler_ends_without_a_traceback() -> None:
+def test_ctrl_c_before_a_handler_is_installed_prints_no_traceback() -> None:
     ended = run("raise KeyboardInterrupt")
     assert (ended.returncode, ended.stderr) == (130, "")
 
 
-def test_a_character_that_the_terminal_lacks_is_an_escape() -> None:
+def test_a_character_that_the_terminal_cannot_print_is_escaped() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ended = run(r"print('\u00e9'); return 0", env=environment)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\xe9\n", "")
 
 
-def test_a_closed_pipe_is_status_one_without_a_traceback() -> None:
+def test_a_closed_pipe_exits_with_1_without_a_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     ended = run("print('text'); return 0", stdout=writer)

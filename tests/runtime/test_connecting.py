@@ -19,7 +19,7 @@ def at(port: int) -> AddressInfo:
 
 @contextmanager
 def dropping() -> Iterator[AddressInfo]:
-    """An address that drops packets. Its queue of connections is full, so the kernel answers no SYN."""
+    """An address that drops packets: its connection queue is full, so the kernel answers no SYN."""
     with ExitStack() as opened, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -57,7 +57,7 @@ async def port_of(lookups: Lookups, *, limit: float = LIMIT, last: Sequence[obje
         return port
 
 
-async def test_an_address_that_drops_packets_does_not_keep_the_others_from_being_tried() -> None:
+async def test_the_other_addresses_are_tried_if_one_drops_packets() -> None:
     with dropping() as first, dropping() as second, listening() as third:
         assert await port_of(known(first, second, third)) == third[4][1]
 
@@ -67,14 +67,14 @@ async def test_an_address_that_refuses_is_skipped() -> None:
         assert await port_of(known(bad, good)) == good[4][1]
 
 
-async def test_the_first_address_is_taken_where_it_answers() -> None:
+async def test_the_first_address_is_used_if_it_answers() -> None:
     with listening() as first, listening() as second:
         assert await port_of(known(first, second)) == first[4][1]
-        assert await port_of(known(first, second), last=[first[4]]) == second[4][1], "it failed lately"
-        assert await port_of(known(first), last=[first[4]]) == first[4][1], "it is the only one"
+        assert await port_of(known(first, second), last=[first[4]]) == second[4][1], "this address failed recently"
+        assert await port_of(known(first), last=[first[4]]) == first[4][1], "this address is the only one"
 
 
-async def test_where_every_address_drops_packets_the_limit_ends_it() -> None:
+async def test_connecting_ends_at_the_limit_if_every_address_drops_packets() -> None:
     with dropping() as first, dropping() as second, pytest.raises(TimeoutError):
         await port_of(known(first, second), limit=0.3)
 
@@ -86,12 +86,12 @@ async def test_many_addresses_are_all_tried_within_a_short_limit() -> None:
             assert await port_of(known(*silent, good), limit=1.0) == good[4][1]
 
 
-async def test_a_refusal_says_why() -> None:
+async def test_a_refused_connection_is_reported_with_the_reason() -> None:
     with refusing() as bad, pytest.raises(ConnectionRefusedError):
         await port_of(known(bad))
 
 
-async def test_an_unknown_name_reports_it() -> None:
+async def test_an_unknown_name_is_reported() -> None:
     def unknown(host: str, port: int) -> Sequence[AddressInfo]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

@@ -10,7 +10,7 @@ ANYTHING = st.text(st.characters(categories=None), max_size=400)  # lone surroga
 
 
 @given(ANYTHING, st.integers(64, 500))
-def test_the_result_is_one_printable_line_within_the_limit_that_every_encoding_can_write(text: str, limit: int) -> None:
+def test_the_result_is_one_printable_encodable_line_within_the_limit(text: str, limit: int) -> None:
     line = one_line(text, limit)
     assert line.isprintable()
     assert len(line) <= limit
@@ -18,13 +18,13 @@ def test_the_result_is_one_printable_line_within_the_limit_that_every_encoding_c
 
 
 @given(ANYTHING, st.integers(64, 500))
-def test_a_result_that_is_escaped_again_stays_as_it_is(text: str, limit: int) -> None:
+def test_escaping_a_result_again_does_not_change_it(text: str, limit: int) -> None:
     line = one_line(text, limit)
     assert one_line(line, limit) == line
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=SHORT).filter(str.isprintable))
-def test_a_printable_text_comes_back_unchanged(text: str) -> None:
+def test_a_printable_text_is_not_changed(text: str) -> None:
     assert one_line(text) == text
 
 
@@ -42,16 +42,16 @@ def test_a_printable_text_comes_back_unchanged(text: str) -> None:
         (None, "None"),
     ],
 )
-def test_control_sequences_of_a_terminal_are_shown_as_escapes(text: object, shown: str) -> None:
+def test_terminal_control_sequences_are_escaped(text: object, shown: str) -> None:
     assert one_line(text) == shown
 
 
-def test_what_is_cut_is_counted_and_no_escape_is_cut_in_two() -> None:
+def test_the_cut_characters_are_counted_and_no_escape_is_split() -> None:
     assert one_line("x" * 1_000_000) == "x" * 165 + "... (999835 more characters)"
     kept, _, count = one_line("\x1b" * 1_000_000).partition("... ")
     assert kept == r"\x1b" * 41
     assert count == "(999959 more characters)"
-    assert one_line("\x1b" * 100).endswith(" more characters)"), "it is short, its escapes are not"
+    assert one_line("\x1b" * 100).endswith(" more characters)"), "the text is short, but its escapes are long"
 
 
 def test_a_text_for_json_is_cut_and_not_escaped() -> None:

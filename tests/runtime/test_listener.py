@@ -1,4 +1,4 @@
-"""The listener of both containers: limits of a peer's connections, and errors in JSON."""
+"""The listener of both containers: limits of a peer, answers on the fast path (`at_once`), and errors in JSON."""
 
 import asyncio
 import json
@@ -22,10 +22,10 @@ WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 LARGE = 64 * 1024 * 1024
-"""Length of an answer that no buffer can hold, in bytes."""
+"""Length in bytes of an answer that no buffer can hold."""
 AT_ONCE = b'{"at": "once"}'
 LATE = b'{"at": "last"}'
-"""The application's answer to a request that `at_once` answers."""
+"""The application's answer to a request that the fast path answers too."""
 WHOLE_AT_ONCE = b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -40,7 +40,7 @@ class Connection:
         self._writer.write(data)
 
     async def answer(self) -> int:
-        """The status of the next answer, whose body is read too."""
+        """Read the next answer; return its status."""
         head, _ = await self.whole_answer()
         return int(head.split(b" ")[1])
 
@@ -65,7 +65,7 @@ class Connection:
         return True
 
     async def refused(self) -> bool:
-        """Whether the connection is closed without an answer."""
+        """True if the connection is closed without an answer."""
         self.send(WHOLE)
         return await self.is_closed()
 
@@ -86,7 +86,7 @@ class Served:
         return Connection(*await asyncio.open_connection(host, port, local_addr=(source, 0)))
 
     async def passes_limit(self) -> None:
-        """Wait until a header that begins now is cut off. Headers that began before are cut off by then too."""
+        """Wait until the limit of a header that begins now has passed. Earlier headers have reached their limit too."""
         cut = await self.connect()
         cut.send(HALF)
         assert await cut.is_closed()
@@ -143,7 +143,7 @@ async def drip(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", WHOLE], ids=["first", "after a request"])
-async def test_a_header_that_drips_in_is_cut_off(before: bytes) -> None:
+async def test_a_slow_header_closes_the_connection(before: bytes) -> None:
     async with serving(Limits(header=0.5)) as served:
         slow = await served.connect()
         slow.send(before)
@@ -156,7 +156,7 @@ async def test_a_header_that_drips_in_is_cut_off(before: bytes) -> None:
         await eventually(lambda: not served.open)
 
 
-async def test_half_a_header_behind_a_whole_one_is_cut_off() -> None:
+async def test_an_incomplete_header_after_a_complete_request_closes_the_connection() -> None:
     async with serving(Limits(header=0.5)) as served:
         slow = await served.connect()
         slow.send(WHOLE + WHOLE + HALF)
@@ -164,7 +164,7 @@ async def test_half_a_header_behind_a_whole_one_is_cut_off() -> None:
         assert await slow.is_closed()
 
 
-async def test_a_connection_without_a_header_under_way_outlives_the_limit_of_a_header() -> None:
+async def test_an_idle_connection_outlives_the_header_limit() -> None:
     async with serving(Limits(header=0.2)) as served:
         silent, split, body = [await served.connect() for _ in range(3)]
         split.send(WHOLE[:-2])
@@ -182,7 +182,7 @@ async def test_a_connection_without_a_header_under_way_outlives_the_limit_of_a_h
             connection.close()
 
 
-async def test_a_request_that_is_held_is_answered_whatever_half_a_header_is_behind_it() -> None:
+async def test_a_held_request_is_answered_even_if_an_incomplete_header_follows() -> None:
     async with serving(Limits(header=0.2)) as served:
         connection = await served.connect()
         connection.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n" + HALF)
@@ -192,7 +192,7 @@ async def test_a_request_that_is_held_is_answered_whatever_half_a_header_is_behi
         assert await connection.is_closed()
 
 
-async def test_a_peer_has_a_limit_of_connections_that_leaves_others_to_other_peers() -> None:
+async def test_a_connection_limit_per_peer_leaves_connections_for_other_peers() -> None:
     async with serving(Limits(connections=5, per_peer=3)) as served:
         theirs = [await served.connect(THERE) for _ in range(3)]
         await eventually(lambda: served.open == 3)
@@ -211,7 +211,7 @@ async def test_a_peer_has_a_limit_of_connections_that_leaves_others_to_other_pee
             connection.close()
 
 
-async def test_garbage_ends_its_connection_alone() -> None:
+async def test_invalid_bytes_close_only_their_connection() -> None:
     async with serving(Limits(per_peer=1, header=0.2)) as served:
         garbage = await served.connect(THERE)
         garbage.send(b"\x00\xff garbage\r\n\r\n" * 1000 + WHOLE)
@@ -223,7 +223,7 @@ async def test_garbage_ends_its_connection_alone() -> None:
         ours.close()
 
 
-async def test_a_peer_that_does_not_read_its_answer_is_cut_off() -> None:
+async def test_a_peer_that_does_not_read_its_answer_is_disconnected() -> None:
     async with serving(Limits(idle=1.0)) as served:
         with socket.create_connection(served.runner.addresses[0][:2]) as unread:
             unread.sendall(WHOLE.replace(b"/ ", b"/large ", 1))
@@ -234,14 +234,14 @@ async def test_a_peer_that_does_not_read_its_answer_is_cut_off() -> None:
 @pytest.mark.parametrize(
     "law",
     [
-        test_half_a_header_behind_a_whole_one_is_cut_off,
-        test_a_connection_without_a_header_under_way_outlives_the_limit_of_a_header,
-        test_a_peer_has_a_limit_of_connections_that_leaves_others_to_other_peers,
-        test_garbage_ends_its_connection_alone,
-        test_a_peer_that_does_not_read_its_answer_is_cut_off,
+        test_an_incomplete_header_after_a_complete_request_closes_the_connection,
+        test_an_idle_connection_outlives_the_header_limit,
+        test_a_connection_limit_per_peer_leaves_connections_for_other_peers,
+        test_invalid_bytes_close_only_their_connection,
+        test_a_peer_that_does_not_read_its_answer_is_disconnected,
     ],
 )
-def test_the_limits_hold_with_uvloop_too(law: Callable[[], Coroutine[None, None, None]]) -> None:
+def test_the_limits_also_hold_with_uvloop(law: Callable[[], Coroutine[None, None, None]]) -> None:
     """The containers use uvloop, whose transports differ from those of asyncio's own loop."""
     uvloop.run(law())
 
@@ -258,7 +258,7 @@ def test_the_limits_hold_with_uvloop_too(law: Callable[[], Coroutine[None, None,
         ("::1", "::/64"),
     ],
 )
-def test_a_peer_is_an_ipv4_address_or_a_network_of_ipv6(host: str, network: str) -> None:
+def test_a_peer_is_an_ipv4_address_or_an_ipv6_network(host: str, network: str) -> None:
     assert network_of(host) == network
 
 
@@ -271,7 +271,7 @@ def test_a_peer_is_an_ipv4_address_or_a_network_of_ipv6(host: str, network: str)
         (b"GET / HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n", 417, "Unknown Expect: miracles"),
     ],
 )
-async def test_an_error_of_the_servers_own_is_json(sent: bytes, status: int, error: str) -> None:
+async def test_a_built_in_error_response_is_json(sent: bytes, status: int, error: str) -> None:
     async with serving(Limits()) as served:
         connection = await served.connect()
         connection.send(sent)
@@ -285,7 +285,7 @@ async def test_an_error_of_the_servers_own_is_json(sent: bytes, status: int, err
         connection.close()
 
 
-async def test_an_answer_at_once_has_the_headers_of_the_applications() -> None:
+async def test_a_fast_path_answer_has_the_headers_of_the_application() -> None:
     heads = []
     for answers in (at_once, None):
         async with serving(Limits(), answers) as served:
@@ -308,7 +308,7 @@ async def test_an_answer_at_once_has_the_headers_of_the_applications() -> None:
         pytest.param(WHOLE_AT_ONCE, fails, id="error"),
     ],
 )
-async def test_the_application_answers_what_is_not_answered_at_once(sent: bytes, answers: AtOnce) -> None:
+async def test_the_application_answers_requests_that_the_fast_path_leaves(sent: bytes, answers: AtOnce) -> None:
     async with serving(Limits(), answers) as served:
         connection = await served.connect()
         connection.send(sent)
@@ -318,7 +318,7 @@ async def test_the_application_answers_what_is_not_answered_at_once(sent: bytes,
         connection.close()
 
 
-async def test_an_answer_at_once_waits_for_the_answers_before_it() -> None:
+async def test_a_fast_path_answer_waits_for_earlier_answers() -> None:
     async with serving(Limits(), at_once) as served:
         connection = await served.connect()
         connection.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -336,7 +336,7 @@ async def test_an_answer_at_once_waits_for_the_answers_before_it() -> None:
         connection.close()
 
 
-async def test_answers_at_once_have_no_limit_of_their_number() -> None:
+async def test_the_number_of_fast_path_answers_is_not_limited() -> None:
     """The parser counts the requests that wait for an answer, and stops at a limit."""
     async with serving(Limits(), at_once) as served:
         connection = await served.connect()
@@ -348,8 +348,8 @@ async def test_answers_at_once_have_no_limit_of_their_number() -> None:
         connection.close()
 
 
-async def test_a_peer_that_does_not_read_gets_no_answers_at_once() -> None:
-    """The application waits until the peer reads; answers at once would use up the memory."""
+async def test_a_peer_that_does_not_read_gets_no_fast_path_answers() -> None:
+    """The application waits until the peer reads; answers on the fast path would use up the memory."""
     async with serving(Limits(), lambda message: bytes(LARGE) if at_once(message) else None) as served:
         with socket.create_connection(served.runner.addresses[0][:2]) as unread:
             unread.sendall(WHOLE_AT_ONCE)
@@ -358,7 +358,7 @@ async def test_a_peer_that_does_not_read_gets_no_answers_at_once() -> None:
             await eventually(lambda: served.requests == 1)
 
 
-async def test_a_connection_with_answers_at_once_is_not_idle() -> None:
+async def test_a_connection_with_fast_path_answers_is_not_idle() -> None:
     async with serving(Limits(idle=2.0), at_once) as served:
         connection = await served.connect()
         async with asyncio.timeout(30):
@@ -370,7 +370,7 @@ async def test_a_connection_with_answers_at_once_is_not_idle() -> None:
         connection.close()
 
 
-async def test_an_answer_at_once_ends_the_time_of_its_header() -> None:
+async def test_a_fast_path_answer_stops_the_header_timer() -> None:
     async with serving(Limits(header=0.2), at_once) as served:
         connection = await served.connect()
         connection.send(WHOLE_AT_ONCE[:10])

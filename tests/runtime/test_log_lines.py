@@ -21,13 +21,13 @@ def form(request: pytest.FixtureRequest) -> Callable[[], logging.Formatter]:
 
 
 def logged(formatter: logging.Formatter, text: str) -> str:
-    """The log after the text came as an argument, as a field, in an error, and in the cause of an error."""
+    """The log output for the text as an argument, as a field, in an error, and in the cause of an error."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
-    log = logging.Logger("outside")  # noqa: LOG001 - of this test alone
+    log = logging.Logger("outside")  # noqa: LOG001 - this test needs its own logger
     log.addHandler(handler)
-    log.warning("told %s", text, extra={"holder": text}, stack_info=True)
+    log.warning("received %s", text, extra={"holder": text}, stack_info=True)
     try:
         try:
             raise KeyError(text)
@@ -39,7 +39,7 @@ def logged(formatter: logging.Formatter, text: str) -> str:
     return stream.getvalue()
 
 
-def test_a_text_log_holds_no_control_character_and_no_forged_line() -> None:
+def test_a_text_log_contains_no_control_character_and_no_forged_line() -> None:
     lines = logged(TextLines(), HOSTILE).removesuffix("\n").split("\n")
     assert all(line.isprintable() for line in lines)
     assert len([line for line in lines if TIME.match(line)]) == 2
@@ -47,13 +47,13 @@ def test_a_text_log_holds_no_control_character_and_no_forged_line() -> None:
     assert any("ValueError: a" in line for line in lines)
 
 
-def test_a_json_log_holds_one_object_a_line_with_the_text_in_it() -> None:
+def test_a_json_log_contains_one_object_per_line_with_the_text() -> None:
     first, second = (json.loads(line) for line in logged(JsonLines(), HOSTILE).splitlines())
-    assert (first["message"], first["holder"]) == (f"told {HOSTILE}", HOSTILE)
+    assert (first["message"], first["holder"]) == (f"received {HOSTILE}", HOSTILE)
     assert "ValueError: a" in second["exc_info"]
 
 
-def test_megabytes_are_cut_and_the_end_of_a_traceback_is_kept(form: Callable[[], logging.Formatter]) -> None:
+def test_a_very_long_log_text_is_cut_and_the_end_of_a_traceback_is_kept(form: Callable[[], logging.Formatter]) -> None:
     for text in ("x" * 10_000_000, "x\n" * 1_000_000, "\x1b" * 1_000_000):
         log = logged(form(), text)
         assert len(log) < 20 * MESSAGE + 4 * TRACEBACK_LINES * TRACEBACK_WIDTH

@@ -1,4 +1,4 @@
-"""Name lookups are shared, bounded in number and used once, and do not delay the end of the process."""
+"""Name lookups are shared, bounded in number and used once. They do not delay the end of the process."""
 
 import asyncio
 import socket
@@ -53,7 +53,7 @@ async def ended(lookups: Lookups) -> None:
     await eventually(lambda: not lookups.pending(HOST, PORT))
 
 
-async def test_all_who_wait_share_one_lookup() -> None:
+async def test_concurrent_callers_share_one_lookup() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     waiting = [await asked(lookups) for _ in range(5)]
@@ -62,14 +62,14 @@ async def test_all_who_wait_share_one_lookup() -> None:
     assert resolver.asked == 1
 
 
-async def test_a_lookup_outlives_its_callers_and_the_next_caller_gets_the_result_once() -> None:
+async def test_a_lookup_survives_its_callers_and_the_next_caller_gets_the_result_once() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     for _ in range(20):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.001):
                 await lookups.addresses(HOST, PORT)
-    assert resolver.asked == 1, "an attempt that was given up began another lookup"
+    assert resolver.asked == 1, "an abandoned attempt started another lookup"
     resolver.answer(FIRST)
     await ended(lookups)
     assert await lookups.addresses(HOST, PORT) == FIRST
@@ -79,7 +79,7 @@ async def test_a_lookup_outlives_its_callers_and_the_next_caller_gets_the_result
     assert await again == SECOND, "a result was used twice"
 
 
-async def test_a_result_that_several_waited_for_is_used_up() -> None:
+async def test_a_shared_result_is_not_used_again() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     waiting = [await asked(lookups), await asked(lookups)]
@@ -90,7 +90,7 @@ async def test_a_result_that_several_waited_for_is_used_up() -> None:
     assert await again == SECOND
 
 
-async def test_one_waiter_that_gives_up_takes_nothing_from_the_others() -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_shared_lookup() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     gone, waits = await asked(lookups), await asked(lookups)
@@ -113,19 +113,19 @@ async def test_a_result_from_before_a_change_of_server_is_not_used() -> None:
     assert await waits == SECOND
 
 
-async def test_a_lookup_under_way_at_a_change_of_server_is_made_again_and_not_beside() -> None:
+async def test_a_lookup_during_a_change_of_server_is_repeated_after_it_ends() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     first = await asked(lookups)
     lookups.forget(HOST, PORT)
     second = await asked(lookups)
-    assert resolver.asked == 1, "two lookups of one name at a time"
+    assert resolver.asked == 1, "two lookups of one name ran at a time"
     resolver.answer(FIRST)
     resolver.answer(SECOND)
     assert [await first, await second] == [SECOND, SECOND]
 
 
-async def test_an_outdated_lookup_without_callers_leaves_nothing() -> None:
+async def test_an_outdated_lookup_without_callers_leaves_no_result() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     (await asked(lookups)).cancel()
@@ -138,7 +138,7 @@ async def test_an_outdated_lookup_without_callers_leaves_nothing() -> None:
     assert resolver.asked == 2
 
 
-async def test_a_result_is_not_kept_forever() -> None:
+async def test_a_kept_result_expires() -> None:
     resolver, now = Resolver(), [0.0]
     lookups = Lookups(resolver, clock=lambda: now[0])
     (await asked(lookups)).cancel()
@@ -153,7 +153,7 @@ async def test_a_result_is_not_kept_forever() -> None:
 @pytest.mark.parametrize(
     "error", [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), UnicodeError("label too long")]
 )
-async def test_every_caller_gets_a_failure_and_the_next_looks_up_again(error: Exception) -> None:
+async def test_every_caller_gets_the_failure_and_the_next_caller_looks_up_again(error: Exception) -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     waiting = [await asked(lookups), await asked(lookups)]
@@ -166,7 +166,7 @@ async def test_every_caller_gets_a_failure_and_the_next_looks_up_again(error: Ex
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_an_address_needs_no_lookup(host: str) -> None:
+async def test_a_numeric_address_needs_no_lookup(host: str) -> None:
     def fails(*_: object) -> Sequence[AddressInfo]:
         raise AssertionError("looked up")
 
@@ -174,12 +174,12 @@ async def test_an_address_needs_no_lookup(host: str) -> None:
     assert (kind, address[:2]) == (socket.SOCK_STREAM, (host, PORT))
 
 
-async def test_the_systems_resolver_knows_this_machine() -> None:
+async def test_the_system_resolver_resolves_localhost() -> None:
     found = await Lookups(system_lookup).addresses("localhost", PORT)
     assert {info[4][1] for info in found} == {PORT}
 
 
-async def test_the_resolver_of_aiohttp_shares_the_lookups() -> None:
+async def test_the_aiohttp_resolver_shares_lookups() -> None:
     lookups = Lookups(lambda host, port: [*FIRST, *SECOND])
     found = await SharedResolver(lookups).resolve(HOST, PORT)
     assert [(each["hostname"], each["host"], each["port"]) for each in found] == [
@@ -210,7 +210,7 @@ loops.run(main())
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-async def test_a_lookup_that_hangs_does_not_delay_the_end_of_the_process(loop: str) -> None:
+async def test_a_hanging_lookup_does_not_delay_the_end_of_the_process(loop: str) -> None:
     began = time.monotonic()
     ended = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", HANGS.format(loop=loop)], capture_output=True, text=True, timeout=50
@@ -246,7 +246,7 @@ for thread in threading.enumerate():
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-async def test_a_lookup_that_ends_after_the_loop_is_closed_says_nothing(loop: str) -> None:
+async def test_a_lookup_that_ends_after_the_loop_is_closed_prints_nothing(loop: str) -> None:
     ended = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", AFTER_THE_LOOP.format(loop=loop)],

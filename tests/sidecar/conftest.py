@@ -1,4 +1,4 @@
-"""Redis for the sidecar's tests: the wheel's 6.2, and the installed one too, or REDIS_SERVER alone."""
+"""Redis for the sidecar's tests: the wheel's 6.2 and the installed version, or only REDIS_SERVER."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ def _any_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
 
 @pytest.fixture
 def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    """A client of the wheel's Redis, which is emptied."""
+    """A client of the wheel's Redis, which is empty."""
     with client_of(redis_server) as client:
         client.flushall()
         yield client
@@ -34,7 +34,7 @@ def redis(redis_server: RedisServer) -> Iterator[Redis]:
 
 @pytest.fixture
 def any_redis(any_server: RedisServer) -> Iterator[Redis]:
-    """A client of an empty Redis, of each version that there is; it is shared: what a test configures it restores."""
+    """A client of an empty Redis of each available version. Tests share the server and restore its configuration."""
     with client_of(any_server) as client:
         client.flushall()
         yield client
@@ -42,14 +42,14 @@ def any_redis(any_server: RedisServer) -> Iterator[Redis]:
 
 @pytest.fixture(params=sorted(BINARIES))
 def any_redis_of_its_own(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A fresh server, of each version that there is, that the test may misuse."""
+    """A new server of each available version, which the test may stop or reconfigure."""
     with RedisServer(tmp_path / "redis", binary=BINARIES[request.param]) as server:
         yield server
 
 
 @pytest.fixture
 def logging_as_it_was() -> Iterator[None]:
-    """For a test that sets the sidecar's logging up in its own process."""
+    """Restore the logging after a test that sets the sidecar's logging up in its own process."""
     root, library, servers = (logging.getLogger(name) for name in (None, "aiohttp", "aiohttp.server"))
     before = root.handlers[:], servers.filters[:], root.level, library.level
     yield
@@ -59,10 +59,10 @@ def logging_as_it_was() -> Iterator[None]:
 
 
 def client_of(server: RedisServer) -> Redis:
-    """What an operator's redis-cli is to people."""
+    """A Redis client that stands for an operator's redis-cli."""
     return Redis(port=server.port, decode_responses=True, protocol=2)
 
 
 def command(redis: Redis, *words: str) -> Any:
-    """A command for which redis-py has no method, or none with types."""
+    """Send a command for which redis-py has no method with types."""
     return redis.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py's own gap

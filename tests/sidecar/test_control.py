@@ -1,4 +1,4 @@
-"""The HTTP contract of the sidecar, request by request."""
+"""The HTTP contract of the sidecar: each request and its answer."""
 
 import asyncio
 import json
@@ -46,24 +46,24 @@ async def test_one_lease_is_reported_with_every_field_of_the_contract(sidecar: S
     assert answer["expires_in"] > 0
 
 
-async def test_the_first_question_waits_for_what_redis_says(sidecar: Served) -> None:
+async def test_the_first_request_waits_for_the_first_reply_of_redis(sidecar: Served) -> None:
     """'No' before the first reply would end the work of a client whose sidecar was restarted (review of issue 2)."""
     assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
 
 
-async def test_a_grant_counts_from_the_requests_arrival(sidecar: Served) -> None:
+async def test_a_grant_starts_when_its_request_arrives(sidecar: Served) -> None:
     answer = await sidecar.lead()
     assert (await sidecar.get("/is-leader/tracker"))["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6)
     held = await sidecar.get("/is-leader/tracker", wait=0.1, version=answer["version"])
-    assert held["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6), "though it was given 0.1 s later"
+    assert held["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6), "although the answer was given 0.1 s later"
 
 
 @pytest.mark.parametrize("path", ["/is-leader", "/is-leader/tracker"])
 @pytest.mark.parametrize("client", [{}, CLIENT, {"Expect": "a miracle"}, {"Expect": "100-continue"}])
-async def test_a_question_has_the_same_answer_at_once_and_from_the_application(
+async def test_the_fast_path_and_the_application_give_the_same_answer(
     sidecar: Served, path: str, client: dict[str, str]
 ) -> None:
-    """The listener answers a question without a query; a query leaves it to the application."""
+    """The listener answers a request without a query; the application answers a request with a query."""
     for name in KEYS:
         await sidecar.lead(name)
     answers = []
@@ -77,7 +77,7 @@ async def test_a_question_has_the_same_answer_at_once_and_from_the_application(
     assert answers[0] == answers[1]
 
 
-async def test_a_question_needs_the_application_only_until_redis_has_replied(
+async def test_a_request_takes_the_fast_path_once_redis_has_replied(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The router and the middlewares would take most of the time of an answer."""
@@ -91,7 +91,7 @@ async def test_a_question_needs_the_application_only_until_redis_has_replied(
     assert (await sidecar.refusal("GET", "/is-leader/tracker?token=1"))[0] == 500
 
 
-async def test_a_question_that_is_answered_at_once_is_demand(redis_server: RedisServer, redis: Redis) -> None:
+async def test_a_request_on_the_fast_path_counts_as_demand(redis_server: RedisServer, redis: Redis) -> None:
     redis.set(KEYS["tracker"], "b", ex=60)
     async with served(redis_server, timings=QUICK) as sidecar:
         answer, until = await sidecar.get("/is-leader/tracker"), elapsed() + 2 * QUICK.demand
@@ -101,7 +101,7 @@ async def test_a_question_that_is_answered_at_once_is_demand(redis_server: Redis
         assert answer["state"] == "following"
 
 
-async def test_all_leases_are_led_only_if_each_is(sidecar: Served, redis: Redis) -> None:
+async def test_leader_all_is_true_only_if_every_lease_is_led(sidecar: Served, redis: Redis) -> None:
     redis.set(KEYS["scheduler"], "b", ex=30)
     await sidecar.get("/is-leader/scheduler")
     await eventually(sidecar.candidate._leases["scheduler"].heard_from_redis)
@@ -134,7 +134,7 @@ async def test_an_unknown_lease_is_404_with_the_known_names(sidecar: Served, met
     ["wait=0", "wait=-1", "wait=30.01", "wait=nan", "wait=inf", "wait=", "wait=x", "wait=1&version=", "version=1",
      "version=abc-", "version=%20", "version=" + "9" * 500, "version=<script>"],
 )  # fmt: skip
-async def test_a_bad_wait_or_version_is_400_and_no_demand(sidecar: Served, path: str, query: str) -> None:
+async def test_an_invalid_wait_or_version_is_400_and_creates_no_demand(sidecar: Served, path: str, query: str) -> None:
     status, answer = await sidecar.refusal("GET", f"{path}?{query}")
     assert status == 400
     assert answer["error"].startswith(("wait: ", "version: "))
@@ -147,20 +147,22 @@ async def test_a_bad_wait_or_version_is_400_and_no_demand(sidecar: Served, path:
     [("GET", "/", 404), ("GET", "/is-leader/a/b", 404), ("POST", "/is-leader/tracker", 405),
      ("GET", "/resign/tracker", 405), ("DELETE", "/leader/tracker", 405), ("PUT", "/status", 405)],
 )  # fmt: skip
-async def test_every_other_request_is_refused_in_json(sidecar: Served, method: str, path: str, status: int) -> None:
+async def test_unknown_paths_and_methods_are_refused_in_json(
+    sidecar: Served, method: str, path: str, status: int
+) -> None:
     answered, answer = await sidecar.refusal(method, path, headers=CLIENT)
     assert (answered, list(answer)) == (status, ["error"])
 
 
 @pytest.mark.parametrize("path", ["/is-leader/tracker", "/nowhere"])
-async def test_an_expectation_that_is_not_known_is_refused_in_json_and_no_demand(sidecar: Served, path: str) -> None:
+async def test_an_unknown_expect_header_is_refused_in_json_and_creates_no_demand(sidecar: Served, path: str) -> None:
     for url in (sidecar.url, sidecar.metrics_url):
         async with sidecar.session.get(f"{url}{path}", headers={"Expect": "a miracle"}) as response:
             assert (response.status, list(await response.json())) == (417, ["error"])
     assert await sidecar.state() == "waiting"
 
 
-async def test_an_error_of_our_own_is_500_in_json(sidecar: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_internal_error_is_500_in_json(sidecar: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: float) -> None:
         raise RuntimeError("a bug")
 
@@ -168,7 +170,7 @@ async def test_an_error_of_our_own_is_500_in_json(sidecar: Served, monkeypatch: 
     assert await sidecar.refusal("GET", "/status") == (500, {"error": "Internal Server Error: GET /status"})
 
 
-async def test_leader_answers_probes_by_its_status_on_both_listeners(sidecar: Served) -> None:
+async def test_leader_probe_gets_its_answer_as_a_status_on_both_listeners(sidecar: Served) -> None:
     async def statuses() -> set[int]:
         seen = set()
         for method, url in product(("GET", "HEAD"), (sidecar.url, sidecar.metrics_url)):
@@ -186,7 +188,7 @@ async def test_leader_answers_probes_by_its_status_on_both_listeners(sidecar: Se
         assert response.status == 405
 
 
-async def test_to_look_is_not_to_ask(sidecar: Served, redis: Redis) -> None:
+async def test_status_health_metrics_and_probes_create_no_demand(sidecar: Served, redis: Redis) -> None:
     for _ in range(3):
         for path in ("/status", "/healthz"):
             await sidecar.get(path)
@@ -201,20 +203,20 @@ async def test_to_look_is_not_to_ask(sidecar: Served, redis: Redis) -> None:
     assert redis.dbsize() == 0
 
 
-async def test_without_redis_the_first_question_is_answered_within_the_call_limit(
+async def test_without_redis_the_first_request_is_answered_within_the_call_limit(
     redis_of_its_own: RedisServer,
 ) -> None:
     async with served(redis_of_its_own, timings=QUICK) as sidecar:
         redis_of_its_own.pause()
         began = elapsed()
         answer = await sidecar.get("/is-leader/tracker")
-        assert elapsed() - began < QUICK.call_limit + 10, "it would wait for ever else"
+        assert elapsed() - began < QUICK.call_limit + 10, "otherwise the request would wait forever"
         assert (answer["is_leader"], answer["expires_in"]) == (False, None)
         redis_of_its_own.resume()
         await sidecar.lead()
 
 
-async def test_a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term(
+async def test_a_restarted_sidecar_answers_the_first_request_with_the_same_term(
     redis_server: RedisServer, redis: Redis
 ) -> None:
     async with served(redis_server) as sidecar:
@@ -224,7 +226,7 @@ async def test_a_restarted_sidecar_answers_its_clients_first_question_with_the_s
         assert (first["is_leader"], first["token"]) == (True, token)
 
 
-async def test_status_shows_how_long_the_holder_s_key_lives_to_a_follower_too(sidecar: Served, redis: Redis) -> None:
+async def test_status_of_a_follower_shows_the_remaining_time_of_the_holders_key(sidecar: Served, redis: Redis) -> None:
     async def holder_remaining() -> float | None:
         remaining: float | None = (await sidecar.get("/status"))["leases"]["tracker"]["holder_remaining"]
         return remaining
@@ -244,7 +246,7 @@ async def test_status_shows_how_long_the_holder_s_key_lives_to_a_follower_too(si
     assert led["remaining"] < led["holder_remaining"] <= TIMINGS.ttl
 
 
-async def test_status_reports_what_is_wrong(sidecar: Served, redis: Redis) -> None:
+async def test_status_reports_the_trouble_of_each_lease(sidecar: Served, redis: Redis) -> None:
     redis.lpush(KEYS["tracker"], "x")
     await sidecar.get("/is-leader/tracker")
 
@@ -258,7 +260,7 @@ async def test_status_reports_what_is_wrong(sidecar: Served, redis: Redis) -> No
     assert status["leases"]["scheduler"]["trouble"] is None
 
 
-async def test_the_sidecar_is_healthy_while_its_loop_goes_round_and_only_then(
+async def test_the_sidecar_is_healthy_only_while_its_loop_runs(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sidecar.get("/healthz")
@@ -289,7 +291,7 @@ async def test_ten_thousand_polls_cause_no_command_in_redis(sidecar: Served, red
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
             assert b'"is_leader": true' in await reader.readuntil(b"}")
     beats = (elapsed() - began) / TIMINGS.heartbeat + 1
-    assert _scripts_run(redis) - before <= 2 * beats, "the renewals, and a look after each"
+    assert _scripts_run(redis) - before <= 2 * beats, "the renewals, and a look after each renewal"
     writer.close()
     await writer.wait_closed()
 
@@ -299,7 +301,7 @@ def _scripts_run(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 
-async def test_the_metrics_tell_of_the_server_the_renewals_and_the_client(sidecar: Served, redis: Redis) -> None:
+async def test_metrics_show_the_client_the_renewals_and_the_redis_server(sidecar: Served, redis: Redis) -> None:
     began = elapsed()
     await sidecar.lead()
     asked = elapsed()
@@ -322,7 +324,7 @@ async def test_the_metrics_tell_of_the_server_the_renewals_and_the_client(sideca
     assert await sidecar.metric('sidecar_redis_eviction_policy{policy="noeviction"}') == 1
 
 
-async def test_where_scripts_may_not_ask_info_it_is_said_that_there_is_no_guard(
+async def test_a_refused_info_disables_the_failover_guard_and_is_reported(
     redis_of_its_own: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with client_of(redis_of_its_own) as redis:
@@ -333,7 +335,7 @@ async def test_where_scripts_may_not_ask_info_it_is_said_that_there_is_no_guard(
         assert [record.getMessage() for record in caplog.records if "No failover guard" in record.getMessage()]
 
 
-async def test_the_metrics_listener_shows_and_changes_nothing(sidecar: Served, redis: Redis) -> None:
+async def test_the_metrics_listener_serves_metrics_and_refuses_commands(sidecar: Served, redis: Redis) -> None:
     answer = await sidecar.lead()
     await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
     async with sidecar.session.get(f"{sidecar.metrics_url}/metrics") as response:
@@ -363,12 +365,12 @@ MALFORMED = {
     "a bad chunk": b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     "a chunk too long": b"GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd",
     "a bad version": b"GET /healthz HTTP/9.x\r\nHost: localhost\r\n\r\n",
-    "bytes of no text": b"GET /\xff\xfe\x00 HTTP/1.1\r\nHost: \xff\r\n\r\n",
+    "bytes that are not text": b"GET /\xff\xfe\x00 HTTP/1.1\r\nHost: \xff\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED)
-async def test_a_client_that_talks_nonsense_harms_nobody_and_fills_no_log(
+async def test_invalid_http_harms_no_other_client_and_writes_no_log_line(
     sidecar: Served, request_: bytes, logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)

@@ -38,7 +38,7 @@ async def test_a_term_is_reported_while_it_lasts_and_after_its_end(sidecar: Serv
     assert term["released_at"].endswith("Z")
 
 
-async def test_the_question_is_no_campaign(sidecar: Served) -> None:
+async def test_a_history_request_creates_no_demand(sidecar: Served) -> None:
     assert await ends(sidecar) == []
     assert await sidecar.state() == "waiting"
 
@@ -48,16 +48,16 @@ async def test_an_unknown_lease_is_refused_with_the_known_names(sidecar: Served)
     assert (status, answer["leases"]) == (404, list(KEYS))
 
 
-async def test_a_refusal_of_redis_is_an_error_in_json_with_its_cause(sidecar: Served, redis: Redis) -> None:
+async def test_an_error_of_redis_is_reported_in_json_with_its_cause(sidecar: Served, redis: Redis) -> None:
     redis.set(history_of(KEYS["tracker"]), "x")
     status, answer = await sidecar.refusal("GET", "/history/tracker")
     assert status == 503
     assert answer["error"].startswith("the history of tracker cannot be read: XREVRANGE: WRONGTYPE")
     await sidecar.lead()
-    assert (await sidecar.metric('sidecar_history{history="refused"}')) == 1, "the lease is led nevertheless"
+    assert (await sidecar.metric('sidecar_history{history="refused"}')) == 1, "the sidecar still leads"
 
 
-async def test_a_redis_that_is_gone_is_an_error_in_json_with_its_cause(any_redis_of_its_own: RedisServer) -> None:
+async def test_an_unreachable_redis_is_reported_in_json_with_its_cause(any_redis_of_its_own: RedisServer) -> None:
     async with served(any_redis_of_its_own, timings=QUICK) as sidecar:
         await sidecar.lead()
         any_redis_of_its_own.kill()
@@ -67,7 +67,7 @@ async def test_a_redis_that_is_gone_is_an_error_in_json_with_its_cause(any_redis
         assert "\n" not in answer["error"]
 
 
-async def test_many_askers_cost_redis_one_read_a_second(sidecar: Served, redis_server: RedisServer) -> None:
+async def test_many_requests_cost_redis_one_read_a_second(sidecar: Served, redis_server: RedisServer) -> None:
     with client_of(redis_server) as redis, redis.monitor() as monitor:
         for _ in range(20):
             await asyncio.gather(*(sidecar.get("/history/tracker") for _ in range(5)))
@@ -75,7 +75,7 @@ async def test_many_askers_cost_redis_one_read_a_second(sidecar: Served, redis_s
         reads = 0
         while "the end" not in (line := str(monitor.next_command()["command"])):
             reads += line.startswith("XREVRANGE")
-    assert 1 <= reads <= 20, "a hundred questions"
+    assert 1 <= reads <= 20, "a hundred requests"
 
 
 async def _is(sidecar: Served, expected: list[tuple[str, str, str | None]]) -> bool:

@@ -1,4 +1,4 @@
-"""The description of the control listener is true: of its routes, and of what it answers to whatever is sent."""
+"""The OpenAPI description of the control listener matches its routes and its answers to any request."""
 
 import asyncio
 from collections.abc import Iterator
@@ -40,14 +40,14 @@ def url(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @document.parametrize()
-def test_every_answer_is_as_described(case: schemathesis.Case[Any], url: str) -> None:
+def test_every_answer_matches_the_description(case: schemathesis.Case[Any], url: str) -> None:
     response = case.call(base_url=url)
-    follows = response.status_code == 503 and "/leader/" in case.operation.label  # the answer of a task that follows
+    follows = response.status_code == 503 and "/leader/" in case.operation.label  # the answer of a follower
     case.validate_response(response, excluded_checks=[not_a_server_error] if follows else None)
 
 
 @pytest.mark.parametrize("label", sorted(OPERATIONS))
-def test_every_operation_does_answer_200(label: str, url: str) -> None:
+def test_every_operation_can_answer_200(label: str, url: str) -> None:
     lead = requests.get(f"{url}/is-leader/{LEASE}", timeout=10).json()
     while not lead["is_leader"]:
         query = {"wait": "5", "version": lead["version"]}
@@ -58,13 +58,13 @@ def test_every_operation_does_answer_200(label: str, url: str) -> None:
     assert response.status_code == 200
 
 
-async def test_it_is_served_and_its_routes_are_those_of_the_listener(redis_server: RedisServer) -> None:
+async def test_the_description_is_served_and_lists_the_routes_of_the_listener(redis_server: RedisServer) -> None:
     async with served(redis_server) as sidecar:
-        told = await sidecar.get("/openapi.json")
-        assert told == description(list(KEYS), LONGEST_WAIT)
+        found = await sidecar.get("/openapi.json")
+        assert found == description(list(KEYS), LONGEST_WAIT)
         resources = sidecar.app.router.resources()
         routes = {(route.method, resource.canonical) for resource in resources for route in resource}
-    described = {(method.upper(), path) for path, each in told["paths"].items() for method in each}
+    described = {(method.upper(), path) for path, each in found["paths"].items() for method in each}
     assert described <= routes
-    assert {method for method, _ in routes - described} == {"HEAD"}, "of a GET"
+    assert {method for method, _ in routes - described} == {"HEAD"}, "each other route is the HEAD of a GET"
     document.validate()

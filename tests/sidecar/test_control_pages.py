@@ -1,4 +1,4 @@
-"""No web page in a browser on this machine can ask, resign or read: the control listener refuses it on every route."""
+"""No web page in a browser on this machine can use the control listener: every route refuses it."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ REQUESTS = [
     ("HEAD", "/healthz"), ("OPTIONS", "/resign/tracker"), ("OPTIONS", "*"), ("PUT", "/status"), ("GET", "/nowhere"),
 ]  # fmt: skip
 FOREIGN = {
-    "a name that was rebound": [b"Host: example.com"],
+    "a rebound name": [b"Host: example.com"],
     "a rebound name that begins with localhost": [b"Host: localhost.example.com"],
     "an address of the network": [b"Host: 10.0.0.7:4040"],
     "all addresses": [b"Host: 0.0.0.0:4040"],
@@ -27,9 +27,9 @@ FOREIGN = {
     "a page of another port": [b"Host: localhost:4040", b"Origin: http://localhost:3000"],
     "a page of another scheme": [b"Host: localhost:4040", b"Origin: https://localhost:4040"],
     "a frame without an origin": [b"Host: localhost", b"Origin: null"],
-    "a page that says two origins": [b"Host: localhost", b"Origin: http://localhost", b"Origin: https://example.com"],
+    "a page that sends two origins": [b"Host: localhost", b"Origin: http://localhost", b"Origin: https://example.com"],
     "a link": [b"Host: localhost", b"Sec-Fetch-Site: cross-site"],
-    "a sister": [b"Host: localhost", b"Sec-Fetch-Site: same-site"],
+    "a same-site page": [b"Host: localhost", b"Sec-Fetch-Site: same-site"],
     "an unknown site": [b"Host: localhost", b"sec-fetch-site: tomorrow"],
     "two sites": [b"Host: localhost", b"Sec-Fetch-Site: none", b"Sec-Fetch-Site: cross-site"],
 }
@@ -41,8 +41,8 @@ OURS = {
     "another address": [b"Host: 127.1.2.3"],
     "IPv6": [b"Host: [::1]:4040"],
     "IPv4 in IPv6": [b"Host: [::ffff:127.0.0.1]:4040"],
-    "a person": [b"Host: localhost:4040", b"Sec-Fetch-Site: none"],
-    "a page of ours": [b"Host: LocalHost:4040", b"Origin: http://localhost:4040", b"Sec-Fetch-Site: same-origin"],
+    "an address typed by a person": [b"Host: localhost:4040", b"Sec-Fetch-Site: none"],
+    "a same-origin page": [b"Host: LocalHost:4040", b"Origin: http://localhost:4040", b"Sec-Fetch-Site: same-origin"],
 }
 
 
@@ -53,7 +53,7 @@ async def sidecar(redis_server: RedisServer, redis: Redis) -> AsyncIterator[Serv
 
 
 async def answered(sidecar: Served, line: bytes, headers: list[bytes]) -> tuple[int, bytes]:
-    """Status and body of the answer to a raw request."""
+    """The status and the body of the answer to a raw request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
     writer.write(b"\r\n".join([line, *headers, b"X-Lease-Client: page", b"Connection: close", b"", b""]))
     async with asyncio.timeout(20):
@@ -65,7 +65,7 @@ async def answered(sidecar: Served, line: bytes, headers: list[bytes]) -> tuple[
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-async def test_a_page_is_refused_on_every_route(sidecar: Served, redis: Redis, headers: list[bytes]) -> None:
+async def test_a_web_page_is_refused_on_every_route(sidecar: Served, redis: Redis, headers: list[bytes]) -> None:
     for method, path in REQUESTS:
         status, body = await answered(sidecar, f"{method} {path} HTTP/1.1".encode(), headers)
         assert status == 403, (method, path, body)
@@ -79,8 +79,8 @@ async def test_a_page_is_refused_on_every_route(sidecar: Served, redis: Redis, h
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-async def test_a_page_is_refused_after_the_first_answer_too(sidecar: Served, headers: list[bytes]) -> None:
-    """The listener then answers questions without the application, which refuses pages."""
+async def test_a_web_page_is_refused_on_the_fast_path(sidecar: Served, headers: list[bytes]) -> None:
+    """After the first answer the listener answers without the application, which refuses web pages."""
     await sidecar.lead()
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
     for path in (b"/is-leader/tracker", b"/is-leader"):
@@ -111,13 +111,13 @@ async def test_a_program_of_the_task_is_answered_on_every_route(sidecar: Served,
         (b"CONNECT example.com:443 HTTP/1.1", 403),
     ],
 )
-async def test_the_host_of_a_requests_target_has_to_be_the_loopback_too(
+async def test_a_request_target_with_a_host_that_is_not_loopback_is_refused(
     sidecar: Served, line: bytes, status: int
 ) -> None:
     assert (await answered(sidecar, line, [b"Host: localhost:4040"]))[0] == status
 
 
-async def test_a_probe_may_omit_the_host_and_a_resign_may_not(sidecar: Served) -> None:
+async def test_a_probe_may_omit_the_host_header_but_a_resign_may_not(sidecar: Served) -> None:
     assert (await answered(sidecar, b"GET /healthz HTTP/1.0", []))[0] == 200
     assert (await answered(sidecar, b"GET /is-leader/tracker HTTP/1.0", []))[0] == 200
     assert (await answered(sidecar, b"GET /healthz HTTP/1.0", [b"Origin: http://localhost"]))[0] == 403

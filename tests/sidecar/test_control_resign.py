@@ -30,7 +30,7 @@ async def test_a_resign_needs_the_header(sidecar: Served, redis: Redis) -> None:
              "2130706433", "[::1", "", "localhost@example.com"],
 )  # fmt: skip
 async def test_a_resign_needs_a_loopback_host(sidecar: Served, redis: Redis, host: str) -> None:
-    """A page whose name was bound to the loopback, or a server tricked into a request, names itself."""
+    """A web page with a rebound name, or a server tricked into a request, sends its own host."""
     await sidecar.lead()
     status, answer = await sidecar.refusal("POST", "/resign/tracker", headers={**CLIENT, "Host": host})
     assert (status, list(answer)) == (403, ["error"])
@@ -38,7 +38,7 @@ async def test_a_resign_needs_a_loopback_host(sidecar: Served, redis: Redis, hos
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:4040", "127.0.0.1", "127.1.2.3:80", "[::1]:4040"])
-async def test_every_name_of_the_loopback_is_good_enough(sidecar: Served, redis: Redis, host: str) -> None:
+async def test_a_resign_accepts_every_name_of_the_loopback(sidecar: Served, redis: Redis, host: str) -> None:
     await sidecar.lead()
     async with sidecar.session.post(f"{sidecar.url}/resign/tracker", headers={**CLIENT, "Host": host}) as response:
         assert response.status == 200
@@ -52,7 +52,7 @@ async def resigned(sidecar: Served, token: int | None = None) -> object:
         return (await response.json())["resigned"]
 
 
-async def test_a_resign_may_name_its_term_and_gives_up_no_other(sidecar: Served, redis: Redis) -> None:
+async def test_a_resign_may_name_its_term_and_releases_no_other_term(sidecar: Served, redis: Redis) -> None:
     token = (await sidecar.lead())["token"]
     assert await resigned(sidecar, token - 1) is False
     assert (await sidecar.get("/is-leader/tracker"))["token"] == token
@@ -60,7 +60,7 @@ async def test_a_resign_may_name_its_term_and_gives_up_no_other(sidecar: Served,
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
 
 
-async def test_a_resign_by_a_client_of_another_name_does_not_end_the_lead(sidecar: Served, redis: Redis) -> None:
+async def test_a_resign_by_another_client_does_not_end_the_term(sidecar: Served, redis: Redis) -> None:
     await sidecar.lead()
     named = {"X-Lease-Client": "another"}
     async with sidecar.session.get(f"{sidecar.url}/is-leader/tracker", headers=named) as response:
@@ -70,21 +70,21 @@ async def test_a_resign_by_a_client_of_another_name_does_not_end_the_lead(sideca
     assert redis.get(KEYS["tracker"]) == "a"
 
 
-async def test_a_resign_of_what_is_not_led_is_no_error(sidecar: Served) -> None:
+async def test_a_resign_of_a_lease_that_is_not_led_succeeds(sidecar: Served) -> None:
     assert await resigned(sidecar, 1) is False
     assert await resigned(sidecar) is True
     assert await resigned(sidecar) is True
 
 
 @pytest.mark.parametrize("token", ["", "x", "-1", "1.5", "1" * 17])
-async def test_a_bad_token_is_400_and_gives_nothing_up(sidecar: Served, redis: Redis, token: str) -> None:
+async def test_an_invalid_token_is_400_and_releases_nothing(sidecar: Served, redis: Redis, token: str) -> None:
     await sidecar.lead()
     status, answer = await sidecar.refusal("POST", f"/resign/tracker?token={token}", headers=CLIENT)
     assert (status, answer["error"].startswith("token: ")) == (400, True)
     assert redis.get(KEYS["tracker"]) == "a"
 
 
-async def test_each_lease_is_resigned_on_its_own(sidecar: Served, redis: Redis) -> None:
+async def test_a_resign_releases_only_the_named_lease(sidecar: Served, redis: Redis) -> None:
     for name in KEYS:
         await sidecar.lead(name)
     await sidecar.resign("tracker")

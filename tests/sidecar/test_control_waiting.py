@@ -1,4 +1,4 @@
-"""Held requests: what ends them, how long they may take, and that they count as asking."""
+"""Held requests: what ends them, how long they last, and that they count as demand."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,16 +16,16 @@ from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually, undisturbed
 
 SEEN_BY_THE_WATCH = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit=5.0)
-"""Timings under which a change within seconds came from the watch."""
+"""Timings under which only the watch reports a change within seconds."""
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=15.0, call_limit=5.0)
-"""Timings under which an end within seconds did not wait for the end of a grant."""
+"""Timings under which no grant ends within seconds."""
 FORGETFUL = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.5, call_limit=5.0)
-"""Timings under which demand ends soon, and nothing else."""
+"""Timings under which only demand ends soon."""
 
 
 @pytest.fixture
 async def sidecar(redis_server: RedisServer, redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
-    """The parameter, if there is one, is its timings."""
+    """A sidecar; the parameter, if given, is its timings."""
     async with served(redis_server, timings=getattr(request, "param", TIMINGS)) as sidecar:
         await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
         yield sidecar
@@ -36,7 +36,7 @@ def timed(timings: Timings) -> pytest.MarkDecorator:
 
 
 async def follow(sidecar: Served, redis: Redis, name: str = "tracker") -> str:
-    """Follow a holder that stays; returns the version."""
+    """Follow another holder; return the version."""
     redis.set(KEYS[name], "b", ex=60)
     answer = await sidecar.get(f"/is-leader/{name}")
     while answer["holder"] != "b":
@@ -58,7 +58,7 @@ async def test_a_request_is_held_until_the_lease_changes(sidecar: Served, redis:
 
 
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=2.0, call_limit=5.0))
-async def test_the_first_answer_of_a_new_term_is_a_held_one(sidecar: Served, redis: Redis) -> None:
+async def test_a_held_request_gets_the_first_answer_of_a_new_term(sidecar: Served, redis: Redis) -> None:
     async def is_held() -> None:
         version = await follow(sidecar, redis)
         sent_at = elapsed()
@@ -67,7 +67,7 @@ async def test_the_first_answer_of_a_new_term_is_a_held_one(sidecar: Served, red
         redis.delete(KEYS["tracker"])
         answer = await held
         assert answer["is_leader"] is True
-        assert sent_at + answer["expires_in"] > elapsed(), "it was born expired"
+        assert sent_at + answer["expires_in"] > elapsed(), "the grant had already expired"
         assert sent_at + answer["expires_in"] <= elapsed() + 2.0
 
     await undisturbed(is_held, bears=1.0)
@@ -82,7 +82,7 @@ async def test_a_request_with_another_version_is_answered_at_once(sidecar: Serve
         await sidecar.get("/is-leader/tracker")
 
 
-async def test_without_a_change_a_request_is_held_as_long_as_it_wishes(sidecar: Served, redis: Redis) -> None:
+async def test_without_a_change_a_request_is_held_for_its_whole_wait(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     began = elapsed()
     answer = await sidecar.get("/is-leader/tracker", wait=0.3, version=version)
@@ -105,10 +105,10 @@ async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar:
 
 
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=2.0, call_limit=5.0))
-async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_it_is_over(
+async def test_a_client_refused_because_of_another_clients_grant_is_answered_once_that_grant_ends(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its version is that of the term that the other client was granted, and nothing else will change it."""
+    """The version is the version of the term that the other client was granted, and nothing else changes it."""
     waits: list[float] = []
     hold = sidecar.candidate._hold
 
@@ -126,7 +126,9 @@ async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_i
         answer = await ask("dead", wait=1, version=answer["version"])
     refused = await ask("successor")
     assert (refused["is_leader"], refused["version"]) == (False, answer["version"])
-    sidecar.candidate._leases["tracker"]._demand.hold()  # another client waits, or the lease would be released
+    sidecar.candidate._leases[
+        "tracker"
+    ]._demand.hold()  # another client holds a request, otherwise the lease would be released
     monkeypatch.setattr(sidecar.candidate, "_hold", noted)
     over = sidecar.candidate._leases["tracker"]._grants._named_until
     await eventually(lambda: elapsed() >= over)
@@ -137,8 +139,8 @@ async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_i
 
 @pytest.mark.slow
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=3.0, call_limit=5.0))
-async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
-    """For longer than the demand of one question lasts; the term is renewed all the while."""
+async def test_a_leader_whose_client_only_holds_requests_keeps_leading(sidecar: Served) -> None:
+    """Wait for longer than the demand of one request lasts; the term is renewed the whole time."""
 
     async def leads_on() -> None:
         answer = await sidecar.lead()
@@ -153,7 +155,7 @@ async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
     await undisturbed(leads_on, bears=1.0)
 
 
-async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redis: Redis) -> None:
+async def test_a_request_for_all_leases_is_held_until_any_lease_changes(sidecar: Served, redis: Redis) -> None:
     for name in KEYS:
         await follow(sidecar, redis, name)
     version = (await sidecar.get("/is-leader"))["version"]
@@ -167,7 +169,7 @@ async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redi
 
 
 @timed(PATIENT)
-async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, redis: Redis) -> None:
+async def test_a_resign_answers_held_requests_and_releases_at_once(sidecar: Served, redis: Redis) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
     await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
@@ -179,7 +181,7 @@ async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, 
     assert await sidecar.state() == "waiting", "the held request no longer counted as demand"
 
 
-async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: Served) -> None:
+async def test_after_a_resign_the_sidecar_does_not_campaign_for_a_second(sidecar: Served) -> None:
     await sidecar.lead()
     resigned_at = elapsed()
     await sidecar.resign()
@@ -188,16 +190,16 @@ async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: 
 
 
 @timed(FORGETFUL)
-async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: Served, redis: Redis) -> None:
+async def test_a_client_that_disconnects_during_a_held_request_leaves_no_demand(sidecar: Served, redis: Redis) -> None:
     async def held_back() -> asyncio.Task[dict[str, Any]]:
         version = await follow(sidecar, redis)
         held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
         await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
         return held
 
-    held = await undisturbed(held_back, bears=0.5)  # a question after the end of demand is answered at once
+    held = await undisturbed(held_back, bears=0.5)  # a request after the end of demand is answered at once
     await eventually(lambda: elapsed() > sidecar.candidate._leases["tracker"]._demand.until)
-    assert await sidecar.state() == "following", "a request that is held is demand"
+    assert await sidecar.state() == "following", "a held request counts as demand"
     held.cancel()
     with suppress(asyncio.CancelledError):
         await held
@@ -206,13 +208,13 @@ async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: 
 
 
 @timed(QUICK)
-async def test_a_silent_clients_lease_is_given_up_when_its_grant_has_run_out(sidecar: Served, redis: Redis) -> None:
+async def test_the_lease_of_a_silent_client_is_released_when_its_grant_ends(sidecar: Served, redis: Redis) -> None:
     await sidecar.lead()
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
     assert await sidecar.state() == "waiting"
 
 
-async def test_a_drain_answers_who_waits(sidecar: Served) -> None:
+async def test_a_drain_answers_held_requests(sidecar: Served) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
     await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
@@ -221,7 +223,7 @@ async def test_a_drain_answers_who_waits(sidecar: Served) -> None:
     assert (answer["is_leader"], answer["state"]) == (False, "draining")
 
 
-async def test_versions_never_come_back_after_a_restart(redis_server: RedisServer, redis: Redis) -> None:
+async def test_a_version_is_never_repeated_after_a_restart(redis_server: RedisServer, redis: Redis) -> None:
     seen: set[str] = set()
     for _ in range(3):
         async with served(redis_server) as sidecar:
@@ -231,7 +233,7 @@ async def test_versions_never_come_back_after_a_restart(redis_server: RedisServe
             seen |= now
 
 
-async def test_many_that_wait_are_all_answered(sidecar: Served, redis: Redis) -> None:
+async def test_many_held_requests_are_all_answered(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     held = [asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version)) for _ in range(50)]
     await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 50)
@@ -242,9 +244,7 @@ async def test_many_that_wait_are_all_answered(sidecar: Served, redis: Redis) ->
     assert sidecar.candidate._leases["tracker"]._demand.holds == 0
 
 
-async def test_a_sidecar_with_nothing_to_do_sleeps(
-    sidecar: Served, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_idle_sidecar_sleeps(sidecar: Served, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     version = await follow(sidecar, redis)
     rounds = 0
     lease = sidecar.candidate._leases["tracker"]

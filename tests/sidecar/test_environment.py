@@ -1,4 +1,4 @@
-"""Switches of libraries that were meant for another program neither end nor change the sidecar."""
+"""Library switches in the environment that are meant for another program neither stop nor change the sidecar."""
 
 import json
 import os
@@ -42,12 +42,10 @@ def look(environment, ignored):
 sys.modules["sidecar.run"] = types.SimpleNamespace(run=look)
 sys.exit(program.main([]))
 """
-"""The sidecar up to where it begins to run; instead it shows what is left of the switches."""
+"""Program that starts the sidecar and prints the remaining switches instead of running it."""
 
 
-async def test_the_sidecar_leads_with_every_switch_that_is_meant_for_another_program(
-    redis_server: RedisServer, tmp_path: Path
-) -> None:
+async def test_the_sidecar_leads_with_every_library_switch_set(redis_server: RedisServer, tmp_path: Path) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **STEADY, **MEANT_FOR_OTHERS, **HARMLESS)
     with ended(sidecar):
         sidecar.start()
@@ -58,19 +56,19 @@ async def test_the_sidecar_leads_with_every_switch_that_is_meant_for_another_pro
             assert await asker.metric("sidecar_transitions_created{"), "another set of metrics"
             await asker.resign()
         assert sidecar.stop(signal.SIGTERM) == 0
-    lines = [json.loads(line) for line in sidecar.output.splitlines()]  # nothing but the log
+    lines = [json.loads(line) for line in sidecar.output.splitlines()]  # only log lines
     assert {line["level"] for line in lines} == {"INFO"}
-    (told,) = [line["message"] for line in lines if "ignored environment variables" in line["message"]]
-    assert told.rpartition(": ")[2].split() == sorted(MEANT_FOR_OTHERS)
+    (message,) = [line["message"] for line in lines if "ignored environment variables" in line["message"]]
+    assert message.rpartition(": ")[2].split() == sorted(MEANT_FOR_OTHERS)
 
 
-def test_nothing_of_them_is_left_where_the_sidecar_begins_to_run() -> None:
+def test_no_library_switch_is_in_effect_when_the_sidecar_runs() -> None:
     ended = run("-c", LOOKS_INSIDE)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("False False []\n", "", 0)
 
 
-def test_they_do_not_keep_a_sidecar_from_the_end_of_its_start() -> None:
-    """A port that is taken ends it after everything is imported and made, TLS too."""
+def test_library_switches_do_not_prevent_the_start() -> None:
+    """A port that is in use stops the sidecar only after everything is imported and created, TLS included."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run("-m", "sidecar", CONTROL_BIND=address, INSTANCE_ID="me", REDIS_URL="rediss://127.0.0.1:1")
@@ -78,7 +76,7 @@ def test_they_do_not_keep_a_sidecar_from_the_end_of_its_start() -> None:
     assert ended.stderr == f"sidecar: CONTROL_BIND: cannot listen on {address}: Address already in use\n"
 
 
-def test_a_command_and_the_health_check_are_as_ever_with_them() -> None:
+def test_library_switches_do_not_change_commands_or_the_health_check() -> None:
     checked = run("-m", "sidecar", "healthcheck", CONTROL_BIND="127.0.0.1:1")
     assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 1)
     failed = run("-m", "sidecar", "leaders", REDIS_URL="redis://127.0.0.1:1")
@@ -87,8 +85,11 @@ def test_a_command_and_the_health_check_are_as_ever_with_them() -> None:
     assert failed.stderr.count("\n") == 1
 
 
-def test_every_variable_that_a_library_reads_is_in_the_document() -> None:
-    """A new version of a library that reads a new switch fails here: decide what becomes of it, and write it down."""
+def test_every_variable_that_a_library_reads_is_documented() -> None:
+    """This test fails if a new version of a library reads a new switch.
+
+    Decide how to handle the switch, and document it.
+    """
     families = ("PROMETHEUS_", "prometheus_", "PYTHON")
     read = {name for name in read_by(LIBRARIES) - IRRELEVANT if not name.startswith(families)}
     assert {"AIOHTTP_NO_EXTENSIONS", "YARL_NO_EXTENSIONS"} <= read

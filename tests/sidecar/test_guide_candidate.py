@@ -1,4 +1,4 @@
-"""Beside the guide's candidate, which an API of before the sidecar has within itself: in a migration both campaign."""
+"""The sidecar and the guide's candidate, which an older API contains: both campaign during a migration."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -20,11 +20,11 @@ TTL, HEARTBEAT = 3, 1.0
 
 
 class GuideCandidate:
-    """Does what the guide says and no more: SET NX EX; while it leads GET and EXPIRE; DEL."""
+    """A candidate that does exactly what the guide says: SET NX EX; GET and EXPIRE while it leads; DEL."""
 
     def __init__(self, redis: Redis, key: str) -> None:
         self.believes: list[tuple[float, float]] = []
-        """From when, until when: the last interval grows with every renewal."""
+        """Begin and end of each term; the end of the last term grows with every renewal."""
         self.wants = True
         self._redis = redis
         self._key = key
@@ -47,7 +47,7 @@ class GuideCandidate:
             self._redis.delete(self._key)
 
     def die(self) -> None:
-        """Stop without a word, as a task that is killed."""
+        """Stop without a release, like a killed task."""
         self.wants = False
         self._stop()
 
@@ -70,7 +70,7 @@ class GuideCandidate:
 
 @asynccontextmanager
 async def campaigning(askers: list[Asker]) -> AsyncIterator[None]:
-    """Clients that ask; at the end they stop their work, and resign."""
+    """Let clients campaign; at the end they stop their work and resign."""
     async with asyncio.TaskGroup() as tasks:
         asking = [tasks.create_task(asker.campaign()) for asker in askers]
         yield
@@ -81,7 +81,7 @@ async def campaigning(askers: list[Asker]) -> AsyncIterator[None]:
 
 
 @pytest.mark.slow
-async def test_the_guide_s_candidate_and_our_sidecars_exclude_each_other_and_each_gets_its_turn(
+async def test_the_guides_candidate_and_sidecars_never_lead_together_and_each_gets_its_turn(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -108,9 +108,9 @@ async def test_the_guide_s_candidate_and_our_sidecars_exclude_each_other_and_eac
 
 
 async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[], None]) -> None:
-    """Each side leads beyond one ttl while the other campaigns, and then gives up.
+    """Each side leads for more than one ttl while the other campaigns, and then releases.
 
-    A side that this machine left alone for longer than its lease has lost it, and that is right: then once more.
+    A pause of this machine that is longer than the ttl rightly ends a lease; then try again.
     """
     for _ in range(ROUNDS):
         guide.wants = True

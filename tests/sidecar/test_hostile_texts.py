@@ -37,35 +37,35 @@ hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 
 
 def check_lines(output: str, lines: int | None = None) -> None:
-    """Each line is printable and of a sensible length; there are so many, if that is known."""
+    """Check that each line is printable and not too long, and the number of lines if given."""
     found = output.removesuffix("\n").split("\n")
     assert all(line.isprintable() and len(line) < 2_000 for line in found), output[:500]
     assert lines is None or len(found) == lines, output[:500]
 
 
 @hostile
-def test_no_command_prints_a_holder_or_a_token_as_it_is(redis: Redis, run: Run, text: str | bytes) -> None:
+def test_every_command_escapes_holders_and_tokens(redis: Redis, run: Run, text: str | bytes) -> None:
     redis.set(KEY, text)
     redis.hset(FENCE, mapping={"token": text, "holder": text})
-    status, said, _ = run("leaders")
+    status, output, _ = run("leaders")
     assert status == 0
-    check_lines(said)
-    assert all(len(line) <= 80 for line in said.splitlines())
-    status, said, _ = run("fence", LEASE, "--dry-run")
+    check_lines(output)
+    assert all(len(line) <= 80 for line in output.splitlines())
+    status, output, _ = run("fence", LEASE, "--dry-run")
     assert status == 0
-    check_lines(said, lines=3)
-    status, _, complained = run("fence", LEASE)
+    check_lines(output, lines=3)
+    status, _, errors = run("fence", LEASE)
     assert status == 1
-    check_lines(complained, lines=1)
-    status, _, complained = run("enable", LEASE)
+    check_lines(errors, lines=1)
+    status, _, errors = run("enable", LEASE)
     assert status == 1
-    check_lines(complained, lines=1)
-    status, said, _ = run("disable", LEASE, "60")
+    check_lines(errors, lines=1)
+    status, output, _ = run("disable", LEASE, "60")
     assert status == 0
-    check_lines(said, lines=1)
+    check_lines(output, lines=1)
 
 
-def test_a_terminal_that_knows_ascii_only_ends_no_command(redis: Redis, redis_server: RedisServer) -> None:
+def test_commands_work_on_an_ascii_terminal(redis: Redis, redis_server: RedisServer) -> None:
     redis.set(KEY, "größer")
     environment = os.environ | {"REDIS_URL": redis_server.url, "PYTHONIOENCODING": "ascii"}
     words = [sys.executable, "-m", "sidecar", "leaders"]
@@ -75,27 +75,27 @@ def test_a_terminal_that_knows_ascii_only_ends_no_command(redis: Redis, redis_se
 
 
 @hostile
-def test_a_word_of_the_command_line_is_no_more_than_a_word(run: Run, text: str | bytes) -> None:
+def test_a_hostile_argument_is_refused_in_one_line(run: Run, text: str | bytes) -> None:
     word = text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
     for words in ([word], ["enable", word], ["disable", LEASE, word], ["fence", LEASE, word]):
-        status, said, complained = run(*words)
-        assert (status, said) == (2, "")
-        check_lines(complained, lines=1)
+        status, output, errors = run(*words)
+        assert (status, output) == (2, "")
+        check_lines(errors, lines=1)
 
 
 @pytest.mark.parametrize(
     "answer", ["HTTP/1.1 200 \x1b[2J\r\n\r\n{", "\x1b[2J\r\n\r\n", "HTTP/1.1 500 \x1b\r\n\r\n", "", "{"]
 )
-async def test_what_is_no_sidecar_is_one_line_of_status(run: Run, answer: str) -> None:
+async def test_status_reports_a_listener_that_is_not_a_sidecar_in_one_line(run: Run, answer: str) -> None:
     await _status_of(run, answer.encode("latin-1"), status=1)
 
 
-async def test_status_is_json_without_a_control_character_and_not_of_any_length(run: Run) -> None:
+async def test_status_is_json_of_bounded_length_without_control_characters(run: Run) -> None:
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
-    said = await _status_of(
+    output = await _status_of(
         run, head + json.dumps({"holder": "a\x1b\x7f\u202e\n"}, ensure_ascii=False).encode(), status=0
     )
-    assert json.loads(said) == {"holder": "a\x1b\x7f\u202e\n"}
+    assert json.loads(output) == {"holder": "a\x1b\x7f\u202e\n"}
     await _status_of(run, head + b'"' + b"x" * 3_000_000 + b'"', status=1)
     await _status_of(run, head + b"[" * 200_000, status=1)
 
@@ -111,21 +111,21 @@ async def _status_of(run: Run, answer: bytes, *, status: int) -> str:
 
     port = free_port()
     async with await asyncio.start_server(serve, "127.0.0.1", port):
-        found, said, complained = await asyncio.to_thread(run, "status", CONTROL_BIND=f"127.0.0.1:{port}")
+        found, output, errors = await asyncio.to_thread(run, "status", CONTROL_BIND=f"127.0.0.1:{port}")
     assert found == status
-    check_lines(said + complained, lines=1 if status else None)
-    return said
+    check_lines(output + errors, lines=1 if status else None)
+    return output
 
 
 @hostile
-def test_an_error_of_the_server_is_one_line(text: str | bytes) -> None:
+def test_an_error_of_the_redis_server_is_one_line(text: str | bytes) -> None:
     word = text.decode(errors="replace") if isinstance(text, bytes) else text
     for error in (ValueError(word), OSError(word), ConnectionError(word)):
         failure = failure_of(error, may_execute=False, keys=[word], channels=[word])
         check_lines(failure.text, lines=1)
 
 
-def test_an_error_of_our_own_that_ends_the_sidecar_is_logged_and_not_printed_as_it_is() -> None:
+def test_an_internal_error_that_ends_the_sidecar_is_logged_and_escaped() -> None:
     code = f"""
 import sidecar.run, sidecar.telemetry, sidecar.__main__
 def run(environment, ignored):
@@ -143,7 +143,7 @@ raise SystemExit(sidecar.__main__.main([]))
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_a_sidecar_s_log_and_status_hold_no_text_as_it_is(
+async def test_the_log_and_the_status_of_a_sidecar_escape_text_from_redis(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, form: str
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-1", **SMALL | {"LOG_FORMAT": form, "REQUIRE_CLIENT": "false"})
@@ -154,12 +154,12 @@ async def test_a_sidecar_s_log_and_status_hold_no_text_as_it_is(
             redis.set(key, text)
             start = (text.decode(errors="replace") if isinstance(text, bytes) else text)[:3]
 
-            async def told(start: str = start) -> bool:
+            async def reported(start: str = start) -> bool:
                 status = await shows(f"{sidecar.url}/status")
                 lease = status["leases"][LEASE] if status else {}
                 return bool(lease) and f"the key has no TTL: {start}" in (lease["trouble"] or "")
 
-            await eventually(told)
+            await eventually(reported)
             status = await shows(f"{sidecar.url}/status")
             assert len(json.dumps(status)) < 5_000
         redis.delete(key)

@@ -53,21 +53,21 @@ async def metadata(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Metadata]:
     await runner.cleanup()
 
 
-async def test_it_is_the_ecs_task_s_id_read_once(metadata: Metadata) -> None:
+async def test_the_instance_id_is_the_ecs_task_id_read_once(metadata: Metadata) -> None:
     assert await instance_id(None, metadata.url, Lookups()) == "158d1c8083dd49d6b527399fd6414f5c"
     assert metadata.asked == 1
 
 
-async def test_a_given_id_wins_and_nothing_is_read(metadata: Metadata) -> None:
+async def test_a_configured_instance_id_is_used_without_reading_metadata(metadata: Metadata) -> None:
     assert await instance_id("me", metadata.url, Lookups()) == "me"
     assert metadata.asked == 0
 
 
-async def test_outside_ecs_it_is_made_up_and_never_twice_the_same() -> None:
+async def test_outside_ecs_the_instance_id_is_random_and_unique() -> None:
     assert await instance_id(None, None, Lookups()) != await instance_id(None, None, Lookups())
 
 
-async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(metadata: Metadata) -> None:
+async def test_metadata_that_arrives_in_pieces_is_read_completely(metadata: Metadata) -> None:
     whole = json.dumps(TASK | {"Containers": ["x" * 4000]}).encode()
 
     async def in_pieces(request: web.Request) -> web.StreamResponse:
@@ -75,7 +75,7 @@ async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(metadata: Metad
         await response.prepare(request)
         for piece in (whole[:2048], whole[2048:]):
             await response.write(piece)
-            await asyncio.sleep(0.05)  # a pause between the pieces, as in a network
+            await asyncio.sleep(0.05)  # a pause between the pieces, like in a network
         return response
 
     metadata.answer = in_pieces
@@ -99,7 +99,7 @@ async def without_arn(_: web.Request) -> web.StreamResponse:
     return web.json_response({"Cluster": "default"})
 
 
-def of_arn(arn: object) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def with_arn(arn: object) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.json_response(TASK | {"TaskARN": arn})
 
@@ -110,7 +110,7 @@ async def a_list(_: web.Request) -> web.StreamResponse:
     return web.json_response([1])
 
 
-async def cut_short(request: web.Request) -> web.StreamResponse:
+async def truncated(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": "1000"})
     await response.prepare(request)
     await response.write(json.dumps(TASK).encode())
@@ -120,7 +120,7 @@ async def cut_short(request: web.Request) -> web.StreamResponse:
 
 
 async def without_end(request: web.Request) -> web.StreamResponse:
-    """The task, then endless blanks: whatever is cut off, the rest is valid JSON."""
+    """The task, then endless blanks: a truncated body is still valid JSON."""
     response = web.StreamResponse()
     await response.prepare(request)
     await response.write(json.dumps(TASK).encode())
@@ -131,13 +131,13 @@ async def without_end(request: web.Request) -> web.StreamResponse:
 
 
 NO_ARN = [None, 5, "", "arn:task/", "arn:task/of two words", "arn:task/line\n", "arn:task/disabled", "x" * 129]
-"""An id from such metadata would be that of every task, or have a meaning as the value of a key."""
+"""Invalid values of the ARN: the id would be equal for every task, or would be an operator's word in the key."""
 
 
 @pytest.mark.parametrize(
-    "answer", [never, throttled, page, without_arn, a_list, cut_short, without_end, *map(of_arn, NO_ARN)]
+    "answer", [never, throttled, page, without_arn, a_list, truncated, without_end, *map(with_arn, NO_ARN)]
 )
-async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
+async def test_unreadable_metadata_is_logged_and_a_random_id_is_used(
     metadata: Metadata,
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
     caplog: pytest.LogCaptureFixture,

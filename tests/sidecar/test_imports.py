@@ -1,4 +1,4 @@
-"""A sidecar imports the modules of its own kind of Redis and login only: a real process of each kind."""
+"""A sidecar imports only the modules of its own kind of Redis and login: tested with a real process of each kind."""
 
 import re
 import subprocess
@@ -29,14 +29,14 @@ OPTIONAL = {
         "sidecar.redis.iam", "sidecar.redis.aws_signature",
     },
 }  # fmt: skip
-"""The modules of each kind that no other kind needs."""
+"""The modules that only one kind needs, by kind."""
 NEVER = r"(sidecar\.(client|commands|wrapper)|service|botocore|asyncpg|numpy|sqlite3)\b"
-"""Modules of other programs of this project, and libraries that they use."""
+"""Modules of other programs of this project, and the libraries of those programs."""
 
 
 @asynccontextmanager
 async def settings_of(kind: str, folder: Path, server: RedisServer) -> AsyncIterator[dict[str, str]]:
-    """The environment of a sidecar that can work."""
+    """The environment of a working sidecar."""
     async with AsyncExitStack() as open_:
         if kind == "cluster":
             cluster = await open_.enter_async_context(redis_cluster(folder))
@@ -61,10 +61,10 @@ async def settings_of(kind: str, folder: Path, server: RedisServer) -> AsyncIter
 
 
 @pytest.mark.parametrize("kind", OPTIONAL)
-async def test_nothing_of_a_kind_that_is_not_used_is_imported(
+async def test_no_module_of_an_unused_kind_is_imported(
     tmp_path: Path, redis_of_its_own: RedisServer, kind: str
 ) -> None:
-    with client_of(redis_of_its_own) as redis:  # accepts an AWS token, too
+    with client_of(redis_of_its_own) as redis:  # accepts an AWS token too
         command(redis, "ACL", "SETUSER", "sidecar", "on", "nopass", "~*", "&*", "+@all")
     async with settings_of(kind, tmp_path, redis_of_its_own) as settings:
         log = tmp_path / "sidecar.log"
@@ -74,13 +74,13 @@ async def test_nothing_of_a_kind_that_is_not_used_is_imported(
             sidecar.send()
             assert await sidecar.end() == 0
         loaded = set(re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", sidecar.output, re.MULTILINE))
-    assert {"sidecar.run", "redis.asyncio"} <= loaded, "the listing of the modules has its usual form"
+    assert {"sidecar.run", "redis.asyncio"} <= loaded, "the list of the modules has its usual form"
     assert loaded & set[str]().union(*OPTIONAL.values()) == OPTIONAL[kind]
     assert [name for name in sorted(loaded) if re.match(NEVER, name)] == []
 
 
-def test_every_module_of_the_package_is_for_all_kinds_or_listed() -> None:
-    """A new module has to be put into a list."""
+def test_every_module_is_needed_by_all_kinds_or_listed_under_its_kind() -> None:
+    """Each new module must be added to a list."""
     package = ROOT / "sidecar/redis"
     listed = set[str]().union(*OPTIONAL.values())
     common = {
@@ -96,8 +96,8 @@ async def _leads(sidecar: Sidecar) -> bool:
     return bool(shown) and all(lease["is_leader"] for lease in shown["leases"].values())
 
 
-def test_what_the_imports_made_is_not_searched_for_garbage() -> None:
-    """Each such search took a tenth of the start."""
+def test_objects_from_imports_are_exempt_from_garbage_collection() -> None:
+    """Each of these garbage collections took a tenth of the start."""
     program = (
         "import gc, sidecar.__main__, sidecar.run\n"
         "sidecar.run.run = lambda *_: print(gc.get_freeze_count(), gc.isenabled()) or 0\n"

@@ -1,4 +1,4 @@
-"""What connections from outside the task may take: a port that all the network reaches costs nobody the lead."""
+"""Limits of connections from outside the task: a port that the whole network can reach ends no term."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from runtime.listener import Limits
 from tests.support.served_control import served
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.usefixtures("redis")  # emptied: what another test holds nobody else could lead
+pytestmark = pytest.mark.usefixtures("redis")  # empty: no sidecar could lead while another test's key lives
 
 HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
@@ -31,7 +31,7 @@ async def connected(
 
 
 async def answers(url: str) -> bool:
-    """Whether a new connection is answered; one that is not wanted is closed at once."""
+    """True if a new connection is answered; an unwanted connection is closed at once."""
     with suppress(ConnectionError):
         async with connected(url) as (reader, writer), asyncio.timeout(20):
             writer.write(b"GET /healthz HTTP/1.0\r\nHost: x\r\n\r\n")
@@ -39,14 +39,14 @@ async def answers(url: str) -> bool:
     return False
 
 
-async def test_strangers_have_a_limited_number_of_connections_and_the_client_is_still_answered(
+async def test_external_connections_are_limited_and_the_client_is_still_answered(
     redis_server: RedisServer,
 ) -> None:
-    """Otherwise a peer at the metrics could use up the file descriptors, and the client would lose the lead."""
+    """Otherwise a peer at the metrics could use up the file descriptors, and the client would lose the lease."""
     async with served(redis_server, limits=Limits(connections=2)) as sidecar:
         async with connected(sidecar.metrics_url) as (one, writer), connected(sidecar.metrics_url) as (two, other):
             for line in (writer, other):
-                line.write(HALF)  # it is served, but there is nothing to answer yet
+                line.write(HALF)  # the connection is accepted, but there is nothing to answer yet
 
             async def full() -> bool:
                 return not await answers(sidecar.metrics_url)
@@ -63,7 +63,7 @@ async def test_strangers_have_a_limited_number_of_connections_and_the_client_is_
 
 
 @pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
-async def test_a_strangers_connection_on_which_no_whole_header_comes_is_closed_and_the_clients_is_not(
+async def test_an_external_connection_without_a_complete_header_is_closed_but_not_the_clients(
     before: bytes, redis_server: RedisServer
 ) -> None:
     async with (
@@ -81,7 +81,7 @@ async def test_a_strangers_connection_on_which_no_whole_header_comes_is_closed_a
 
 
 @pytest.mark.slow
-async def test_half_headers_of_one_peer_do_not_keep_another_from_the_metrics(redis_server: RedisServer) -> None:
+async def test_incomplete_headers_of_one_peer_do_not_block_metrics_for_another_peer(redis_server: RedisServer) -> None:
     async with served(redis_server) as sidecar, AsyncExitStack() as stack:
         strange = [await stack.enter_async_context(connected(sidecar.metrics_url, "127.0.0.2")) for _ in range(64)]
         for _, writer in strange:
@@ -89,4 +89,4 @@ async def test_half_headers_of_one_peer_do_not_keep_another_from_the_metrics(red
         refused = [asyncio.create_task(reader.read()) for reader, _ in strange]
         await eventually(lambda: sum(task.done() for task in refused) == 64 - 8)
         assert await sidecar.metric("sidecar_redis_up") == 1
-        await asyncio.gather(*refused, return_exceptions=True)  # after ten seconds the others are closed, too
+        await asyncio.gather(*refused, return_exceptions=True)  # after ten seconds the other connections are closed too

@@ -1,4 +1,4 @@
-"""Whole sidecars with real signals and a Redis that fails in every way; a client that only asks over HTTP."""
+"""Sidecar processes with real signals and a Redis that fails in every way; the client uses only HTTP."""
 
 import asyncio
 import contextlib
@@ -23,18 +23,18 @@ from tests.support.waiting import ROUNDS, eventually
 
 LEASE = "background_services"
 SMALL = {"LEASE_TTL": "3", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "0.6", "REDIS_TIMEOUT": "0.7", "LOG_FORMAT": "json"}
-"""For what has to run out."""
+"""Short timings, for tests in which terms or grants end."""
 STEADY = SMALL | {"LEASE_TTL": "30", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
-"""Nothing runs out, though the machine stands still for seconds."""
+"""Timings under which nothing ends during a pause of the machine of several seconds."""
 
 
 class Asker:
-    """A client that polls without a library, and remembers until when it may believe that it leads."""
+    """A client that sends requests without a library and records when it may assume that it leads."""
 
     def __init__(self, sidecar: RealSidecar, session: aiohttp.ClientSession) -> None:
         self.sidecar = sidecar
         self.believes: list[tuple[float, float, int]] = []
-        """From when, until when, under which token: of the clock that all processes share."""
+        """Begin, end and token of each grant, by the clock that all processes share."""
         self.last: dict[str, Any] = {}
         self._session = session
 
@@ -47,7 +47,7 @@ class Asker:
         return self.last
 
     async def campaign(self) -> None:
-        """Ask forever. If the sidecar has ended, ask again."""
+        """Ask forever, also while the sidecar is not running."""
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(2):
@@ -60,7 +60,7 @@ class Asker:
         return {**status, **status["leases"][LEASE]}
 
     async def is_healthy(self) -> bool:
-        """Whether one of several looks reports it: after a freeze, the sidecar is stuck until its loop has run once."""
+        """True if one of several probes succeeds: after a freeze the sidecar is unhealthy until its loop has run."""
         for _ in range(ROUNDS):
             async with self._session.get(f"{self.sidecar.url}/healthz") as response:
                 if response.status == 200:
@@ -68,7 +68,7 @@ class Asker:
         return False
 
     async def resign(self) -> None:
-        """Stop to believe, and say so."""
+        """End the current grant and resign."""
         self.believes = [(begin, min(end, elapsed()), token) for begin, end, token in self.believes]
         headers = {"X-Lease-Client": "test"}
         async with self._session.post(f"{self.sidecar.url}/resign/{LEASE}", headers=headers) as response:
@@ -100,7 +100,7 @@ def redis(server: RedisServer) -> Iterator[Redis]:
 async def one(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, request: pytest.FixtureRequest
 ) -> AsyncIterator[Asker]:
-    """A sidecar that answers; the parameter, if there is one, is its timings, which are `STEADY` else."""
+    """A sidecar that answers; the parameter, if given, is its timings; the default is `STEADY`."""
     sidecar = RealSidecar(tmp_path, server, "task-a", **getattr(request, "param", STEADY))
     with ended(sidecar):
         sidecar.start()
@@ -120,13 +120,13 @@ async def leader(one: Asker) -> AsyncIterator[Asker]:
 
 
 FORGETFUL = STEADY | {"GRANT_TTL": "0.6"}
-"""Demand ends soon, and nothing else."""
+"""Timings under which only demand ends soon."""
 
 timed = pytest.mark.parametrize("one", [SMALL], ids=["small"], indirect=True)
 
 
 async def lead(asker: Asker) -> None:
-    """Ask until the answer is yes."""
+    """Ask until the sidecar grants the lease."""
     async with asyncio.timeout(20):
         while not (await asker.ask())["is_leader"]:
             pass
@@ -142,7 +142,7 @@ def logged(process: Process, message: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("one", [STEADY | {"GRANT_TTL": "3"}], ids=["3 s"], indirect=True)
-async def test_sigterm_waits_for_the_last_grant_then_deletes_the_key_and_exits_0(one: Asker, redis: Redis) -> None:
+async def test_sigterm_waits_for_the_last_grant_deletes_the_key_and_exits_with_0(one: Asker, redis: Redis) -> None:
     await lead(one)
     held = asyncio.create_task(one.ask(wait="5", version=one.last["version"]))
     await asyncio.sleep(0)
@@ -168,17 +168,17 @@ async def test_sigterm_after_a_resign_does_not_wait(leader: Asker, redis: Redis)
 
 
 @pytest.mark.parametrize("one", [SMALL | {"LEASE_TTL": "60"}], ids=["a lease of 60 s"], indirect=True)
-async def test_sigterm_with_redis_frozen_ends_within_its_bound(leader: Asker, server: RedisServer) -> None:
+async def test_sigterm_ends_within_its_bound_while_redis_is_frozen(leader: Asker, server: RedisServer) -> None:
     server.pause()
     began = time.monotonic()
     assert leader.sidecar.stop(signal.SIGTERM) == 0
-    assert time.monotonic() - began < 0.6 + 3 * 0.7 + 15  # grant, three calls, and the machine's own slowness
+    assert time.monotonic() - began < 0.6 + 3 * 0.7 + 15  # the grant, three calls, and a slow machine
 
 
-async def test_a_killed_sidecar_that_is_restarted_takes_its_term_up_again(leader: Asker, redis: Redis) -> None:
+async def test_a_sidecar_restarted_after_a_kill_adopts_its_term(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     leader.sidecar.stop(signal.SIGKILL)
-    assert redis.expire(key(leader), 60)  # however long this machine takes to start it
+    assert redis.expire(key(leader), 60)  # the start of the process may take long on a busy machine
     leader.believes.clear()
     leader.sidecar.start()
     await eventually(lambda: leader.believes)
@@ -186,17 +186,17 @@ async def test_a_killed_sidecar_that_is_restarted_takes_its_term_up_again(leader
 
 
 @timed
-async def test_the_first_answer_of_a_sidecar_frozen_past_its_deadline_is_no(one: Asker) -> None:
+async def test_a_sidecar_frozen_past_its_deadline_does_not_report_leadership(one: Asker) -> None:
     await lead(one)
     one.sidecar.send(signal.SIGSTOP)
     lead_until = elapsed() + 3
     asking = asyncio.create_task(one.ask())
-    await eventually(lambda: elapsed() > lead_until)  # its own deadline, at most
+    await eventually(lambda: elapsed() > lead_until)  # the latest deadline of the term
     one.sidecar.send(signal.SIGCONT)
     assert (await asking)["is_leader"] is False
 
 
-async def test_disabled_stops_at_once_nobody_leads_until_it_ends_and_then_somebody_does(
+async def test_a_disable_stops_the_leader_at_once_and_the_election_continues_after_it_ends(
     leader: Asker, redis: Redis
 ) -> None:
     redis.set(key(leader), "DISABLED", ex=60)
@@ -209,17 +209,20 @@ async def test_disabled_stops_at_once_nobody_leads_until_it_ends_and_then_somebo
     assert leader.believes[0][0] - began >= 1.5
 
 
-async def test_a_deleted_key_heals_under_a_newer_token(leader: Asker, redis: Redis) -> None:
+async def test_a_deleted_key_is_acquired_again_with_a_newer_token(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     redis.delete(key(leader))
     await eventually(lambda: (leader.last.get("token") or 0) > token)
     await eventually(lambda: redis.get(key(leader)) == "task-a")
 
 
-async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
+async def test_the_watch_notices_a_disable_at_once(
     server: RedisServer, redis: Redis, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    """The heartbeat is 20 s: only the watch can have told. The best of some, since a machine may be busy."""
+    """The heartbeat is 20 s, so only the watch can report the change.
+
+    The best of five times counts: the machine may be busy.
+    """
     long = {"LEASE_TTL": "60", "HEARTBEAT_INTERVAL": "20", "GRANT_TTL": "5", "REDIS_TIMEOUT": "5"}
     sidecar = RealSidecar(tmp_path, server, "task-a", **long)
     with ended(sidecar):
@@ -229,11 +232,11 @@ async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
         async def watches() -> bool:
             return bool((await asker.status())["watch"]["mode"] == "tracking")
 
-        async def heard(word: Callable[[], Any], told: Callable[[dict[str, Any]], bool]) -> float:
+        async def time_until(word: Callable[[], Any], shows: Callable[[dict[str, Any]], bool]) -> float:
             began = elapsed()
             word()
             async with asyncio.timeout(15):
-                while not told(asker.last):
+                while not shows(asker.last):
                     await asker.ask(wait="2", version=asker.last["version"])
             return elapsed() - began
 
@@ -242,18 +245,20 @@ async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
         times: dict[str, list[float]] = {"disabled": [], "healed": [], "deleted": []}
         for _ in range(5):
             times["disabled"].append(
-                await heard(lambda: redis.set(key(asker), "DISABLED", ex=60), lambda last: last["state"] == "disabled")
+                await time_until(
+                    lambda: redis.set(key(asker), "DISABLED", ex=60), lambda last: last["state"] == "disabled"
+                )
             )
-            times["healed"].append(await heard(lambda: redis.delete(key(asker)), lambda last: last["is_leader"]))
+            times["healed"].append(await time_until(lambda: redis.delete(key(asker)), lambda last: last["is_leader"]))
             token = asker.last["token"]
             times["deleted"].append(
-                await heard(lambda: redis.delete(key(asker)), lambda last: (last["token"] or 0) > token)  # noqa: B023 - awaited within the turn
+                await time_until(lambda: redis.delete(key(asker)), lambda last: (last["token"] or 0) > token)  # noqa: B023 - awaited within the turn
             )
         assert all(min(taken) < 0.25 for taken in times.values()), times
 
 
 @pytest.mark.parametrize("one", [FORGETFUL], ids=["forgetful"], indirect=True)
-async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(one: Asker, redis: Redis) -> None:
+async def test_a_client_that_dies_during_a_held_request_leaves_no_demand(one: Asker, redis: Redis) -> None:
     async def is_in(state: str) -> bool:
         return bool((await one.status())["state"] == state)
 
@@ -266,9 +271,9 @@ async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(on
         held = asyncio.create_task(one.ask(wait="30", version=one.last["version"]))
         demand_until = elapsed() + 2 * float(FORGETFUL["GRANT_TTL"])
         await eventually(lambda: elapsed() > demand_until)  # noqa: B023 - awaited within the turn
-        if not held.done():  # else it came when the demand was over, and was answered at once
+        if not held.done():  # otherwise the request came after the demand had ended, and was answered at once
             break
-    await eventually(lambda: is_in("following"))  # a question that is held is demand
+    await eventually(lambda: is_in("following"))  # a held request counts as demand
     held.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await held
@@ -279,10 +284,10 @@ async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(on
     ("setting", "value", "field", "word"),
     [("FAILOVER_GUARD", "true", "state", "guarded"), ("MIN_REPLICAS", "1", "trouble", "fewer replicas")],
 )
-async def test_what_keeps_a_lease_safe_is_in_force_where_it_is_set(
+async def test_the_failover_guard_and_min_replicas_apply_when_they_are_set(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, setting: str, value: str, field: str, word: str
 ) -> None:
-    """The server has only just been started, and has no replica."""
+    """The server has just started, and has no replica."""
     sidecar = RealSidecar(tmp_path, server, "task-a", **SMALL)
     sidecar.environment |= {"LEASE_TTL": "30", setting: value}
     with ended(sidecar):
@@ -290,14 +295,14 @@ async def test_what_keeps_a_lease_safe_is_in_force_where_it_is_set(
         asker = Asker(sidecar, session)
         await eventually(asker.status)
 
-        async def told() -> bool:
+        async def reported() -> bool:
             assert (await asker.ask())["is_leader"] is False
             return word in str((await asker.status())[field])
 
-        await eventually(told)
+        await eventually(reported)
 
 
-async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(leader: Asker, redis: Redis) -> None:
+async def test_each_transition_is_logged_once_in_the_guides_words_with_fields(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     redis.set(key(leader), "someone-else", ex=60)
     await eventually(lambda: not leader.last["is_leader"])
@@ -312,12 +317,12 @@ async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(lead
     assert began["time"].endswith("Z")
 
 
-async def test_the_health_check_is_silent_and_says_what_is(one: Asker) -> None:
+async def test_the_health_check_prints_nothing_and_exits_with_the_health(one: Asker) -> None:
     def check() -> subprocess.CompletedProcess[bytes]:
         words = [sys.executable, "-m", "sidecar", "healthcheck"]
         return subprocess.run(words, env=one.sidecar.environment, capture_output=True, check=False, timeout=60)
 
-    for _ in range(ROUNDS):  # it waits for two seconds, and a sidecar may stand still for longer
+    for _ in range(ROUNDS):  # the check waits for two seconds, and a sidecar may be paused for longer
         well = await asyncio.to_thread(check)
         assert (well.stdout, well.stderr) == (b"", b"")
         if well.returncode == 0:
@@ -328,16 +333,19 @@ async def test_the_health_check_is_silent_and_says_what_is(one: Asker) -> None:
     assert (gone.returncode, gone.stdout, gone.stderr) == (1, b"", b"")
 
 
-async def test_a_sigterm_that_comes_during_the_start_ends_it_as_any_other(server: RedisServer, tmp_path: Path) -> None:
-    """The first process of a container does not get one that it has not asked for: it would run on until SIGKILL."""
+async def test_a_sigterm_during_the_start_ends_the_sidecar(server: RedisServer, tmp_path: Path) -> None:
+    """The kernel delivers to the first process of a container only signals with a handler.
+
+    Without one the process would run until SIGKILL.
+    """
     asked = asyncio.Event()
 
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
         await reader.read()  # until the test stops asking
         writer.close()
 
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as metadata:
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as metadata:
         sidecar = RealSidecar(tmp_path, server, "", **STEADY)
         sidecar.environment["ECS_CONTAINER_METADATA_URI_V4"] = _url(metadata)
         with ended(sidecar):
@@ -351,7 +359,7 @@ def _url(server: asyncio.Server) -> str:
     return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_without_a_client_to_require_it_leads_unasked(
+async def test_without_require_client_a_sidecar_leads_without_a_request(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     sidecar = RealSidecar(tmp_path, server, "task-a", REQUIRE_CLIENT="false", **SMALL)
@@ -415,19 +423,19 @@ Act = Callable[[RedisServer, Redis, Asker], None]
     ],
 )
 @timed
-async def test_what_is_wrong_with_redis_is_reported_is_not_unhealthy_and_is_recovered_from(
+async def test_a_redis_fault_is_reported_keeps_the_sidecar_healthy_and_ends_with_recovery(
     leader: Asker, server: RedisServer, redis: Redis, harm: Act, heal: Act, word: str
 ) -> None:
-    if word == "oom":  # a renewal needs no memory: only a new term is refused
+    if word == "oom":  # a renewal needs no memory: the server refuses only a new term
         harm(server, redis, leader)
         redis.delete(key(leader))
     else:
         harm(server, redis, leader)
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return word in str((await leader.status())["trouble"])
 
-    await eventually(told)
+    await eventually(reported)
     await eventually(lambda: not leader.last["is_leader"])
     assert await leader.is_healthy()
     assert any(word in line["message"] + line.get("kind", "") for line in logged(leader.sidecar, ""))
@@ -444,7 +452,7 @@ async def test_what_is_wrong_with_redis_is_reported_is_not_unhealthy_and_is_reco
 
 
 @pytest.mark.slow
-async def test_two_sidecars_never_both_lead_while_one_after_the_other_is_restarted(
+async def test_two_sidecars_never_both_lead_during_rolling_restarts(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     askers = [Asker(RealSidecar(tmp_path, server, name, **SMALL), session) for name in ("task-a", "task-b")]

@@ -1,4 +1,4 @@
-"""The settings that say which kind of Redis there is; each wrong one is told in one line that names the variable."""
+"""The settings for the kind of Redis; each invalid setting is reported in one line that names the variable."""
 
 import pytest
 from redis.crc import key_slot
@@ -12,22 +12,22 @@ GROUP = {"REDIS_SENTINELS": "a:1,b", "REDIS_SENTINEL_MASTER": "portfolio"}
 
 
 @pytest.mark.parametrize("key", ["a", "{a}b", "b{a}", "a{}b", "{}", "a{b", "a}b{c}", "{a}{b}", "portfolio:x:leader"])
-def test_the_slot_of_a_key_is_the_one_that_a_cluster_computes(key: str) -> None:
+def test_the_slot_of_a_key_equals_that_of_a_real_cluster(key: str) -> None:
     assert slot_of(key) == key_slot(key.encode())
 
 
-def test_one_server_is_the_default() -> None:
+def test_a_single_server_is_the_default() -> None:
     assert read({}).kind is None
     assert read({"REDIS_CLUSTER": "false"}).kind is None
 
 
-def test_a_cluster_is_asked_for_by_a_switch_and_needs_one_slot() -> None:
+def test_redis_cluster_requires_the_keys_of_a_lease_in_one_slot() -> None:
     settings = read({"REDIS_CLUSTER": "true", **ONE_SLOT})
     assert settings.kind == Cluster(key_slot(b"portfolio"))
     assert read({"REDIS_CLUSTER": "true", "LEASES": "one"}).kind == Cluster(slot_of("portfolio:one:leader"))
 
 
-def test_sentinels_are_named_with_their_ports() -> None:
+def test_sentinels_are_read_with_their_ports() -> None:
     environment = {**GROUP, "REDIS_SENTINELS": "a, [::1]:2 ,::1,10.0.0.1:3", "REDIS_SENTINEL_PASSWORD": SECRET}
     settings = read(environment)
     assert isinstance(settings.kind, Sentinels)
@@ -63,9 +63,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "environment", "says"), WRONG)
-def test_settings_that_contradict_each_other_are_refused_in_one_line(
-    name: str, environment: dict[str, str], says: str
-) -> None:
+def test_contradicting_settings_are_refused_in_one_line(name: str, environment: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read(environment)
     text = str(refused.value)

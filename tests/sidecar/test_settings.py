@@ -1,4 +1,4 @@
-"""The environment: what is taken, and that what cannot be used is one line that names it."""
+"""The environment: valid variables are read, and each invalid variable is one line with its name."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ SECRET = "hunter2"
 
 
 def run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The sidecar as a process, which is expected to end by itself."""
+    """Run the sidecar as a process that is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments],
         env={"PATH": os.environ["PATH"], **environment},
@@ -30,7 +30,7 @@ def run(environment: Mapping[str, str], *arguments: str) -> subprocess.Completed
     )
 
 
-def test_the_defaults_are_the_contract_s() -> None:
+def test_the_default_settings_match_the_contract() -> None:
     settings = read({})
     assert settings.timings == Timings(ttl=30, heartbeat=10, grant_ttl=5, call_limit=2)
     assert settings.keys == {
@@ -43,7 +43,7 @@ def test_the_defaults_are_the_contract_s() -> None:
     assert settings.instance_id is None
 
 
-def test_what_is_set_is_taken_and_an_empty_variable_is_not_set() -> None:
+def test_variables_are_read_and_an_empty_variable_counts_as_not_set() -> None:
     settings = read(
         {
             "LEASE_TTL": "1.5", "HEARTBEAT_INTERVAL": "0.5", "GRANT_TTL": ".25", "REDIS_TIMEOUT": "", "LEASES": "a , b",
@@ -69,7 +69,7 @@ def test_what_is_set_is_taken_and_an_empty_variable_is_not_set() -> None:
         ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
     ],
 )
-def test_an_address_for_people_holds_no_secret(url: str, place: str) -> None:
+def test_the_displayed_address_contains_no_secret(url: str, place: str) -> None:
     redis = read({"REDIS_URL": url}).redis
     assert redis.place == place
     assert SECRET not in repr(redis)
@@ -187,7 +187,7 @@ BAD = [
         ("${REDIS_HOST}", "a variable without a value"),
     ],
 )
-def test_a_host_that_is_nobodys_is_refused_with_its_remedy(host: str, remedy: str) -> None:
+def test_an_invalid_host_is_refused_with_a_remedy(host: str, remedy: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read({"REDIS_HOST": host})
     text = str(refused.value)
@@ -211,13 +211,15 @@ def test_a_host_that_is_nobodys_is_refused_with_its_remedy(host: str, remedy: st
         "bücher.example",
     ],
 )
-def test_a_host_that_somebody_may_have_is_taken(host: str) -> None:
+def test_a_valid_host_is_accepted(host: str) -> None:
     assert read({"REDIS_HOST": host}).redis.host == host
 
 
-def test_a_file_of_the_url_that_cannot_be_read_is_named_by_its_option() -> None:
-    said = r"^REDIS_URL: the option 'ssl_ca_certs': the file /no/such/file cannot be read: No such file or directory$"
-    with pytest.raises(SettingsError, match=said):
+def test_an_unreadable_file_in_the_url_is_reported_with_its_option() -> None:
+    expected = (
+        r"^REDIS_URL: the option 'ssl_ca_certs': the file /no/such/file cannot be read: No such file or directory$"
+    )
+    with pytest.raises(SettingsError, match=expected):
         Connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
 
 
@@ -228,7 +230,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_a_bad_value_is_refused_by_name_in_one_line_without_secrets(name: str, value: str) -> None:
+def test_an_invalid_value_is_refused_by_name_in_one_line_without_secrets(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Connector(read({name: value}).redis)
     text = str(refused.value)
@@ -238,18 +240,18 @@ def test_a_bad_value_is_refused_by_name_in_one_line_without_secrets(name: str, v
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_of_the_url_that_is_not_of_the_list_is_refused_by_name(option: str) -> None:
+def test_an_unknown_option_of_the_url_is_refused_by_name(option: str) -> None:
     for value in ("", "3"):
         with pytest.raises(SettingsError, match=f"^REDIS_URL: the option '{option}' is not one of db, ssl_.*"):
             read({"REDIS_URL": f"redis://:{SECRET}@h/?{option}={value}"})
 
 
 @pytest.mark.parametrize("url", ["rediss://h", "REDISS://h", " Rediss://h"])
-def test_each_spelling_of_the_scheme_asks_for_tls(url: str) -> None:
+def test_every_spelling_of_the_rediss_scheme_enables_tls(url: str) -> None:
     assert read({"REDIS_URL": url}).redis.tls is not None
 
 
-def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
+def test_every_allowed_option_of_the_url_reaches_the_connection() -> None:
     asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=AES256-GCM-SHA384&ssl_min_version=771"
     connection = Connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()
     assert (connection.db, connection.password) == (3, "a#b")
@@ -269,12 +271,12 @@ def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
         ({"LEASES": "a,ab", "LEASE_KEY": "x:{name}"}, "LEASE_KEY"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(environment: dict[str, str], named: str) -> None:
+def test_contradicting_settings_are_refused(environment: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=f"^{named}: "):
         read(environment)
 
 
-def test_every_setting_that_cannot_be_used_is_named_in_a_line_of_its_own() -> None:
+def test_every_invalid_setting_is_named_in_a_separate_line() -> None:
     bad = {
         "LEASE_TTL": "soon", "LEASES": "a b", "REDIS_URL": "h", "REDIS_USERNAME": "u", "METRICS_BIND": "here",
         "CONTROL_BIND": "0.0.0.0:1", "LOG_LEVEL": "loud",
@@ -289,7 +291,7 @@ def test_every_setting_that_cannot_be_used_is_named_in_a_line_of_its_own() -> No
     assert all(line.startswith("sidecar: ") for line in ended.stderr.splitlines())
 
 
-def test_unsafe_timings_are_named_beside_what_else_cannot_be_used() -> None:
+def test_unsafe_timings_are_reported_together_with_other_invalid_settings() -> None:
     with pytest.raises(SettingsError) as refused:
         read({"GRANT_TTL": "20", "HEARTBEAT_INTERVAL": "25", "LOG_FORMAT": "xml"})
     assert [line.partition(": ")[0] for line in str(refused.value).splitlines()] == [
@@ -297,12 +299,12 @@ def test_unsafe_timings_are_named_beside_what_else_cannot_be_used() -> None:
     ]  # fmt: skip
 
 
-def test_a_timing_is_not_held_against_one_that_cannot_be_read() -> None:
+def test_a_timing_is_not_compared_with_an_unreadable_timing() -> None:
     with pytest.raises(SettingsError, match=r"^LEASE_TTL: 'soon' is not a number of seconds$"):
         read({"LEASE_TTL": "soon", "HEARTBEAT_INTERVAL": "60"})
 
 
-def test_a_bad_setting_ends_the_process_with_status_2_and_one_line() -> None:
+def test_an_invalid_setting_ends_the_process_with_status_2_and_one_line() -> None:
     for name, value in (
         ("GRANT_TTL", "20"),
         ("REDIS_URL", f"redis://:{SECRET}@h?retry=3"),
@@ -328,8 +330,8 @@ def test_a_port_in_use_ends_the_process_with_status_2_and_one_line() -> None:
 
 def test_an_unknown_command_is_one_line_and_status_2() -> None:
     ended = run({}, "heathcheck")
-    said = "sidecar: no command 'heathcheck'; --help lists the commands and their arguments\n"
-    assert (ended.returncode, ended.stderr) == (2, said)
+    expected = "sidecar: no command 'heathcheck'; --help lists the commands and their arguments\n"
+    assert (ended.returncode, ended.stderr) == (2, expected)
 
 
 def test_the_health_check_reads_the_same_variable() -> None:
@@ -339,15 +341,15 @@ def test_the_health_check_reads_the_same_variable() -> None:
 
 
 @pytest.mark.parametrize("bind", ["nonsense", "127.0.0.1:0", "0.0.0.0:4040", "localhost:4040"])
-def test_the_health_check_of_an_invalid_address_is_unhealthy_and_silent(bind: str) -> None:
+def test_the_health_check_of_an_invalid_address_fails_without_output(bind: str) -> None:
     ended = run({"CONTROL_BIND": bind}, "healthcheck")
     assert (ended.returncode, ended.stderr) == (1, "")
     assert ended.stdout.startswith("sidecar: CONTROL_BIND: ")
     assert ended.stdout.count("\n") == 1
 
 
-def test_nothing_of_tls_a_password_file_or_iam_is_imported_where_none_is_used(tmp_path: Path) -> None:
-    """Each module in turn: it is imported with its setting, and by no other."""
+def test_the_modules_of_tls_password_files_and_iam_are_imported_only_when_used(tmp_path: Path) -> None:
+    """Each module is imported with its own setting, and with no other setting."""
     ours = {"sidecar.redis.tls", "sidecar.redis.credentials", "sidecar.redis.iam", "sidecar.redis.aws_signature"}
     password = tmp_path / "password"
     password.write_text("word")
@@ -367,8 +369,11 @@ def test_nothing_of_tls_a_password_file_or_iam_is_imported_where_none_is_used(tm
         assert set(ended.stdout.split()) & ours == used
 
 
-def test_the_health_check_imports_nothing_that_takes_long() -> None:
-    """ECS starts it anew every few seconds: within 150 ms, of which Python itself takes most."""
+def test_the_health_check_imports_no_slow_module() -> None:
+    """ECS starts the health check every few seconds.
+
+    It must end within 150 ms, and Python itself takes most of this time.
+    """
     words = [sys.executable, "-X", "importtime", "-m", "sidecar", "healthcheck"]
     env = {"PATH": os.environ["PATH"], "CONTROL_BIND": "127.0.0.1:1"}
     ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=30, check=False)

@@ -1,4 +1,4 @@
-"""SIGTERM while something hangs that cannot be cancelled: the process ends in time, and says nothing of a traceback."""
+"""SIGTERM while something hangs that cannot be cancelled: the process ends in time and prints no traceback."""
 
 import asyncio
 import signal
@@ -18,9 +18,9 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 BOUND = 0.6 + 3 * 0.7 + 1.0
-"""GRANT_TTL + 3 * REDIS_TIMEOUT of `SMALL`, and a second."""
+"""Limit of the end in seconds: GRANT_TTL + 3 * REDIS_TIMEOUT of `SMALL`, and one more second."""
 BUSY = 15.0
-"""Seconds that a busy machine may add; what hung before was there for a minute."""
+"""Seconds that a busy machine may add; without the fix the process hung for a minute."""
 
 HANGING_LOOKUPS = """
 import socket, sys, time
@@ -59,7 +59,9 @@ async def ends_in_time(sidecar: RealSidecar) -> None:
         assert word not in sidecar.output, sidecar.output
 
 
-async def test_while_lookups_hang(redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> None:
+async def test_sigterm_ends_the_sidecar_while_lookups_hang(
+    redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
     hanging = sidecar(tmp_path, redis_server, REDIS_URL="", REDIS_HOST="hangs.test")
     hanging._arguments = ["-c", HANGING_LOOKUPS]
     with ended(hanging):
@@ -68,11 +70,13 @@ async def test_while_lookups_hang(redis_server: RedisServer, tmp_path: Path, ses
         await eventually(asker.ask)
         await eventually(lambda: "the lookup of the name hangs.test hangs" in hanging.output)
         assert (await asker.status())["trouble"] == "timeout: the lookup of the name hangs.test hangs"
-        assert hanging.output.count("a lookup hangs") == 1, "attempts that were given up pile up"
+        assert hanging.output.count("a lookup hangs") == 1, "abandoned lookups accumulate"
         await ends_in_time(hanging)
 
 
-async def test_while_the_lookup_of_the_metadata_endpoint_hangs(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_sigterm_ends_the_sidecar_while_the_lookup_of_the_metadata_endpoint_hangs(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
     hanging = sidecar(
         tmp_path, redis_server, INSTANCE_ID="", ECS_CONTAINER_METADATA_URI_V4="http://hangs.test/v4/container"
     )
@@ -83,7 +87,9 @@ async def test_while_the_lookup_of_the_metadata_endpoint_hangs(redis_server: Red
         await ends_in_time(hanging)
 
 
-async def test_while_the_metadata_endpoint_hangs(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_sigterm_ends_the_sidecar_while_the_metadata_endpoint_hangs(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}/v4/container"
         hanging = sidecar(tmp_path, redis_server, INSTANCE_ID="", ECS_CONTAINER_METADATA_URI_V4=uri)
@@ -94,12 +100,12 @@ async def test_while_the_metadata_endpoint_hangs(redis_server: RedisServer, tmp_
             connected.close()
 
 
-async def test_while_connecting_hangs(
+async def test_sigterm_ends_the_sidecar_while_connecting_hangs(
     redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     with ExitStack() as opened, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        listener.listen(0)  # once its queue is full, the kernel drops what comes
+        listener.listen(0)  # the kernel drops new connections once the queue is full
         for _ in range(4):
             filler = opened.enter_context(socket.socket())
             filler.setblocking(False)
@@ -114,7 +120,7 @@ async def test_while_connecting_hangs(
 
 
 @pytest.mark.parametrize("leads", [True, False])
-async def test_while_redis_answers_nothing(
+async def test_sigterm_ends_the_sidecar_while_redis_does_not_answer(
     redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, leads: bool
 ) -> None:
     async with Proxy(redis_server.port) as proxy:

@@ -1,4 +1,4 @@
-"""Metrics and logs for operators: figures computed at the scrape, each warning once, each line in both formats."""
+"""Metrics and logs for operators: values computed at the scrape, each warning once, each line in both formats."""
 
 import json
 import logging
@@ -18,11 +18,14 @@ from tests.support.storing import Storing, at_port, storing
 
 
 def nothing(_: str) -> None:
-    """Nobody listens."""
+    """Ignore the event."""
 
 
 class Shown:
-    """The metrics of a sidecar at `now`, which the test sets: it leads the lease `led`; no client asked for `idle`."""
+    """The metrics of a sidecar at `now`, which the test sets.
+
+    It leads the lease `led`; no client asked for the lease `idle`.
+    """
 
     def __init__(self, store: Storing) -> None:
         self.now = 100.0
@@ -54,7 +57,7 @@ def shown(store: Storing) -> Shown:
     return Shown(store)
 
 
-def test_what_is_left_of_a_term_is_counted_at_the_scrape(shown: Shown) -> None:
+def test_the_remaining_time_of_a_term_is_computed_at_the_scrape(shown: Shown) -> None:
     assert shown.value("lease_remaining_seconds", lease="led") == BELIEVED
     shown.now += 3
     assert shown.value("lease_remaining_seconds", lease="led") == BELIEVED - 3
@@ -68,7 +71,7 @@ def test_what_is_left_of_a_term_is_counted_at_the_scrape(shown: Shown) -> None:
     assert shown.value("state", lease="idle", state="waiting") == 1
 
 
-def test_a_client_s_silence_is_counted_from_its_last_question(shown: Shown) -> None:
+def test_the_silence_of_a_client_counts_from_its_last_request(shown: Shown) -> None:
     assert shown.value("client_last_poll_seconds", lease="led") is None
     shown.telemetry.polled("led", 98.0)
     shown.telemetry.polled("led", 99.0)
@@ -79,7 +82,7 @@ def test_a_client_s_silence_is_counted_from_its_last_question(shown: Shown) -> N
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FENCE_AHEAD, Outcome.BAD_FENCE])
-def test_a_fence_that_refuses_every_term_shows_until_it_is_repaired(shown: Shown, outcome: Outcome) -> None:
+def test_the_metric_of_an_invalid_fence_is_1_until_the_repair(shown: Shown, outcome: Outcome) -> None:
     lease = shown.leases["idle"]
     assert shown.value("fence_refuses", lease="idle") == 0
 
@@ -98,7 +101,7 @@ def test_a_fence_that_refuses_every_term_shows_until_it_is_repaired(shown: Shown
 
 
 @pytest.mark.parametrize("guard", ["on", "off", "unavailable", None])
-def test_the_guard_is_one_of_its_states_or_unknown(shown: Shown, store: Storing, guard: str | None) -> None:
+def test_exactly_one_state_of_the_failover_guard_is_1(shown: Shown, store: Storing, guard: str | None) -> None:
     store.store.guard = guard
     states = {state: shown.value("failover_guard", guard=state) for state in ("on", "off", "unavailable")}
     assert states == {state: float(state == guard) for state in ("on", "off", "unavailable")}
@@ -116,21 +119,21 @@ async def test_redis_is_up_while_the_connection_is_good(shown: Shown, store: Sto
 
 
 @pytest.mark.parametrize("notice", ["sent", "refused", None])
-def test_what_came_of_the_last_release_s_notice_shows(shown: Shown, store: Storing, notice: str | None) -> None:
+def test_the_result_of_the_last_release_notice_is_a_metric(shown: Shown, store: Storing, notice: str | None) -> None:
     store.store.release_notice = notice
     states = {word: shown.value("release_notice", notice=word) for word in ("sent", "refused")}
     assert states == {word: float(word == notice) for word in ("sent", "refused")}
 
 
 @pytest.mark.parametrize("mode", WatchMode)
-def test_the_watch_s_mode_is_one(shown: Shown, mode: WatchMode) -> None:
+def test_exactly_one_mode_of_the_watch_is_1(shown: Shown, mode: WatchMode) -> None:
     shown.watch.mode = mode
     assert {each: shown.value("watch_mode", mode=each) for each in WatchMode} == {
         each: each is mode for each in WatchMode
     }
 
 
-def test_renewals_are_timed_and_nothing_else_is(shown: Shown) -> None:
+def test_only_renewals_are_timed(shown: Shown) -> None:
     for kind in (Kind.ACQUIRE, Kind.LOOK, Kind.RELEASE):
         shown.telemetry.answered("led", Call(kind, 100.0, 102.0), Outcome.VACANT, 100.5)
     assert shown.value("renewal_duration_seconds_count") == 0
@@ -170,10 +173,10 @@ def test_a_state_is_logged_when_it_or_the_holder_changes(shown: Shown, caplog: p
         ("led", "disabled", "DISABLED"),
         ("led", "disconnected", None),
         ("idle", "disconnected", None),
-    ], "the line of a new term reports the lead"
+    ], "the log line of a new term reports that the sidecar leads"
 
 
-def test_failures_are_counted_each_and_said_once_a_reason(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_failure_is_counted_and_each_reason_is_logged_once(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sidecar")
     for kind in ("timeout", "timeout", "oom"):
         shown.telemetry.failed("led", Failure(kind, "why", may_execute=False))
@@ -187,42 +190,42 @@ def test_failures_are_counted_each_and_said_once_a_reason(shown: Shown, caplog: 
     ]
 
 
-def _said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
-    said = [(record.levelname, getattr(record, "lease", None)) for record in caplog.records]
+def _log_levels(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
+    levels = [(record.levelname, getattr(record, "lease", None)) for record in caplog.records]
     caplog.clear()
-    return said
+    return levels
 
 
-def test_an_outage_is_said_once_and_its_end_too_whoever_meets_it(
+def test_the_start_and_the_end_of_an_outage_are_each_logged_once(
     shown: Shown, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "sidecar")
     failure = Failure("connection", "why", may_execute=False)
     answer = "led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5
 
-    for _ in range(2):  # without demand: the second outage is as new as the first
+    for _ in range(2):  # without demand, the second outage is logged like the first
         shown.telemetry.failed(None, failure)
         shown.telemetry.failed(None, failure)
         shown.telemetry.connected()
         shown.telemetry.connected()
-        assert _said(caplog) == [("ERROR", None), ("INFO", None)]
+        assert _log_levels(caplog) == [("ERROR", None), ("INFO", None)]
 
     shown.telemetry.failed(None, failure)
     shown.telemetry.failed("led", failure)
     shown.telemetry.connected()
-    assert _said(caplog) == [("ERROR", None)]  # not known yet: whether the calls of the lease are answered
+    assert _log_levels(caplog) == [("ERROR", None)]  # the calls of the lease have no answer yet
     shown.telemetry.answered(*answer)
-    assert _said(caplog) == [("INFO", "led")]
+    assert _log_levels(caplog) == [("INFO", "led")]
 
     shown.telemetry.failed("led", failure)
     shown.telemetry.failed(None, failure)
-    assert _said(caplog) == [("ERROR", "led")]
+    assert _log_levels(caplog) == [("ERROR", "led")]
     shown.telemetry.answered(*answer)
-    assert _said(caplog) == [("INFO", "led")]
+    assert _log_levels(caplog) == [("INFO", "led")]
 
     shown.telemetry.failed(None, failure)
     shown.telemetry.answered(*answer)  # a call made the connection
-    assert _said(caplog) == [("ERROR", None), ("INFO", "led")]
+    assert _log_levels(caplog) == [("ERROR", None), ("INFO", "led")]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +240,7 @@ def test_an_outage_is_said_once_and_its_end_too_whoever_meets_it(
         ),
     ],
 )
-def test_a_server_that_is_less_than_safe_is_warned_of_once_each_time_it_becomes_so(
+def test_an_unsafe_server_is_warned_about_once_each_time_it_becomes_unsafe(
     shown: Shown,
     caplog: pytest.LogCaptureFixture,
     server: tuple[str, str | None, str | None] | tuple[str, str | None],
@@ -251,7 +254,7 @@ def test_a_server_that_is_less_than_safe_is_warned_of_once_each_time_it_becomes_
 
 
 @pytest.mark.usefixtures("logging_as_it_was")
-def test_a_text_line_is_time_level_and_message_then_the_fields_that_are_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_log_line_is_time_level_message_and_the_set_fields(capsys: pytest.CaptureFixture[str]) -> None:
     log_to_stdout("text", "INFO")
     log = logging.getLogger("sidecar.some")
     log.debug("not shown")
@@ -268,7 +271,7 @@ def test_a_text_line_is_time_level_and_message_then_the_fields_that_are_set(caps
 
 
 @pytest.mark.usefixtures("logging_as_it_was")
-def test_a_json_line_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_log_line_contains_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     log_to_stdout("json", "INFO")
     logging.getLogger("sidecar.some").info("leads %s", "now", extra={"lease": "x", "token": 7})
     line = json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""`examples/fastapi_app.py` as a user runs it: under uvicorn, beside a real sidecar."""
+"""`examples/fastapi_app.py` as a user runs it: under uvicorn, with a real sidecar."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, tmp_path: Path, loop: str) -> None:
-    # A grant that outlasts a machine that stands still: otherwise the lead moves, and both tick.
+    # A grant that is longer than a pause of the machine. Otherwise the lease moves, and both tasks tick.
     sidecars = [RealSidecar(tmp_path, redis_server, name, GRANT_TTL="10") for name in ("task-a", "task-b")]
     ports = [free_port(), free_port()]
     command = ["-m", "uvicorn", "--app-dir", "examples", "fastapi_app:app", "--loop", loop, "--port"]
@@ -49,11 +49,11 @@ async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, 
 
         heir: dict[str, Any] = {}
 
-        async def heir_leads() -> bool:
+        async def next_task_leads() -> bool:
             heir.update(await shows(urls[1 - leader]))
             return bool(heir.get("is_leader"))
 
-        await eventually(heir_leads)
+        await eventually(next_task_leads)
         assert heir["token"] > shown[leader]["token"]
 
 
@@ -85,7 +85,7 @@ async def test_an_open_stream_does_not_keep_the_lease(
             leader.send(number)
             await eventually(lambda: leads(urls[1]))
             assert leader.process is not None
-            assert leader.process.poll() is None, "the stream is open, and the process waits for it"
+            assert leader.process.poll() is None, "the process waits for the open stream"
             assert "stopped after" in leader.output
             assert await stream.content.readline() == b"\n"
         assert await asyncio.to_thread(leader.wait) in (0, -number)  # uvicorn raises the signal again

@@ -1,4 +1,4 @@
-"""Hostile listeners on the sidecar's port: nobody leads, they are not flooded with requests, and recovery works."""
+"""Hostile listeners on the sidecar's port: no client leads, the client sends few requests, and recovers."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ GRANT: dict[str, Any] = {
 }
 DENIAL = GRANT | {"is_leader": False, "holder": "task-b", "token": None, "expires_in": None, "state": "following"}
 
-LIES: dict[str, bytes] = {
+INVALID_ANSWERS: dict[str, bytes] = {
     "empty": b"",
     "HTML": b"<!doctype html><title>It works!</title>",
     "half of it": json.dumps(GRANT).encode()[:60],
@@ -85,13 +85,13 @@ LIES: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_an_answer_that_breaks_the_contract_is_unknown(lie: str) -> None:
+@pytest.mark.parametrize("invalid", INVALID_ANSWERS)
+def test_an_answer_that_breaks_the_contract_is_unknown(invalid: str) -> None:
     with pytest.raises(Unknown):
-        parse(LIES[lie], NAME, 100.0)
+        parse(INVALID_ANSWERS[invalid], NAME, 100.0)
 
 
-def test_an_answer_that_keeps_to_the_contract_is_taken() -> None:
+def test_an_answer_that_keeps_the_contract_is_accepted() -> None:
     answer = parse(json.dumps(GRANT | {"more": "fields"}).encode(), NAME, 100.0)
     assert (answer.token, answer.deadline, answer.instance_id) == (7, 105.0, "task-a")
     answer = parse(json.dumps(GRANT | {"expires_in": 60}).encode(), NAME, 100.0)
@@ -103,7 +103,7 @@ def test_an_answer_that_keeps_to_the_contract_is_taken() -> None:
 Behaviour = Callable[[FakeSidecar], Callable[[web.Request], Awaitable[web.StreamResponse]]]
 
 
-def _lies(body: bytes) -> Behaviour:
+def _answers_with(body: bytes) -> Behaviour:
     def of(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def behave(request: web.Request) -> web.StreamResponse:
             return web.Response(body=body, content_type="application/json")
@@ -136,7 +136,7 @@ def _dies(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.StreamR
     return behave
 
 
-def _floods(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _endless_body(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def behave(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.enable_chunked_encoding()
@@ -151,7 +151,7 @@ def _floods(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.Strea
     return behave
 
 
-def _bombs(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _compressed_bomb(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def behave(request: web.Request) -> web.StreamResponse:
         response = web.Response(body=json.dumps(sidecar.answer()).encode() + b" " * 10_000_000)
         response.enable_compression(web.ContentCoding.gzip)
@@ -162,17 +162,17 @@ def _bombs(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.Stream
 
 HOSTILE: dict[str, Behaviour] = {
     "silent": lambda sidecar: sidecar.silence,
-    "HTML": _lies(LIES["HTML"]),
-    "another lease": _lies(LIES["lease is 'daily_scheduler'"]),
-    "leader without a token": _lies(LIES["token is None"]),
-    "a huge body": _lies(json.dumps(GRANT).encode() + b" " * LONGEST_ANSWER),
-    "an endless body": _floods,
-    "a compressed bomb": _bombs,
+    "HTML": _answers_with(INVALID_ANSWERS["HTML"]),
+    "another lease": _answers_with(INVALID_ANSWERS["lease is 'daily_scheduler'"]),
+    "leader without a token": _answers_with(INVALID_ANSWERS["token is None"]),
+    "a huge body": _answers_with(json.dumps(GRANT).encode() + b" " * LONGEST_ANSWER),
+    "an endless body": _endless_body,
+    "a compressed bomb": _compressed_bomb,
     "HTTP 201": _responds(status=201),
     "HTTP 404": _responds(status=404),
     "HTTP 500": _responds(status=500),
     "a redirect": _responds(status=307, headers={"Location": "/an/honest/answer"}),
-    "dying in the middle": _dies,
+    "an answer cut in the middle": _dies,
 }
 
 
@@ -191,7 +191,7 @@ async def campaigning(url: str, work: Work, *, stop_before: float = 0.5) -> Asyn
 
 @pytest.mark.parametrize("kind", HOSTILE)
 @on_the_clock(bears=0.5)
-async def test_a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered(
+async def test_a_hostile_sidecar_makes_no_client_lead_and_gets_few_requests(
     sidecar: FakeSidecar, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await sidecar.elect(7)
@@ -205,7 +205,7 @@ async def test_a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered(
         assert work.terms == []
         assert (lead.is_leader, lead.token, lead.holder, lead.state) == (False, None, None, None)
         warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
-        assert len(warnings) == 1, "once for the change, not for each request"
+        assert len(warnings) == 1, "one log line for the change, not for each request"
         assert warnings[0].name == "sidecar.client"
 
         sidecar.misbehave = None
@@ -216,9 +216,7 @@ async def test_a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered(
 
 @pytest.mark.parametrize("kind", HOSTILE)
 @on_the_clock(bears=0.5)
-async def test_a_sidecar_that_turns_hostile_has_the_work_ended_within_the_grant(
-    sidecar: FakeSidecar, kind: str
-) -> None:
+async def test_work_ends_within_the_grant_when_the_sidecar_turns_hostile(sidecar: FakeSidecar, kind: str) -> None:
     sidecar.grant = 3.0
     work = Work(sidecar.events)
     async with campaigning(sidecar.url, work, stop_before=0.75):
@@ -233,7 +231,7 @@ async def test_a_sidecar_that_turns_hostile_has_the_work_ended_within_the_grant(
 
 @pytest.mark.parametrize("version", ["the same", "another each time"])
 @pytest.mark.parametrize("leads", [True, False])
-async def test_a_sidecar_that_ignores_wait_is_not_hammered(sidecar: FakeSidecar, version: str, leads: bool) -> None:
+async def test_a_sidecar_that_ignores_wait_gets_few_requests(sidecar: FakeSidecar, version: str, leads: bool) -> None:
     if leads:
         await sidecar.elect(7)
 
@@ -251,14 +249,14 @@ async def test_a_sidecar_that_ignores_wait_is_not_hammered(sidecar: FakeSidecar,
         assert lead.is_leader == leads
 
 
-async def test_a_sidecar_that_gives_and_takes_at_once_is_not_hammered(sidecar: FakeSidecar) -> None:
-    async def flicker(request: web.Request) -> web.StreamResponse:
+async def test_a_sidecar_that_grants_and_revokes_at_once_gets_few_requests(sidecar: FakeSidecar) -> None:
+    async def grant_and_revoke(request: web.Request) -> web.StreamResponse:
         token = len(sidecar.polls)
         if token % 2:
             return web.json_response(GRANT | {"token": token, "version": str(token)})
         return web.json_response(DENIAL | {"version": str(token)})
 
-    sidecar.misbehave = flicker
+    sidecar.misbehave = grant_and_revoke
     work = Work(sidecar.events)
     async with campaigning(sidecar.url, work):
         await eventually(lambda: bool(work.terms))
@@ -268,7 +266,7 @@ async def test_a_sidecar_that_gives_and_takes_at_once_is_not_hammered(sidecar: F
 
 
 @on_the_clock(bears=0.5)
-async def test_after_a_failure_an_answer_at_once_is_asked_for(sidecar: FakeSidecar) -> None:
+async def test_the_first_request_after_a_failure_does_not_wait(sidecar: FakeSidecar) -> None:
     work = Work([])
     async with campaigning(sidecar.url, work) as lead:
         await eventually(lambda: len(sidecar.polls) == 2)
@@ -283,7 +281,7 @@ async def test_after_a_failure_an_answer_at_once_is_asked_for(sidecar: FakeSidec
 
 
 @on_the_clock(bears=0.5)
-async def test_a_port_that_nobody_listens_on_is_tried_again_quickly_and_not_too_often(
+async def test_a_port_without_a_listener_is_retried_quickly_but_not_too_often(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -302,7 +300,7 @@ async def test_a_port_that_nobody_listens_on_is_tried_again_quickly_and_not_too_
         assert lead.state is None
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await run  # the resign reaches no sidecar, which is no error
+            await run  # the resign reaches no sidecar: this is not an error
     assert set(pauses) == {(0.1, 0.5)}
     texts = [record.getMessage() for record in caplog.records if record.name == "sidecar.client"]
     assert len(texts) == 2, texts
@@ -315,19 +313,19 @@ BANNERS = {
     "a Redis": b"-ERR unknown command 'GET'\r\n",
     "an SMTP server": b"220 mail ESMTP\r\n",
     "binary": bytes(range(256)) * 4,
-    "a status line of no end": b"HTTP/1.1 200 " + b"O" * 100_000,
-    "headers of no end": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000,
-    "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}",
+    "an endless status line": b"HTTP/1.1 200 " + b"O" * 100_000,
+    "endless headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000,
+    "an invalid length": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 9\r\n\r\n{}",
     "bad chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
-    "a switch of protocols": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-    "an answer of HTTP/0.9": b"<html>",
-    "nothing but the end": b"",
+    "a protocol switch": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+    "an HTTP/0.9 answer": b"<html>",
+    "an end without an answer": b"",
 }
 
 
 @pytest.mark.parametrize("banner", BANNERS)
-async def test_another_program_on_the_port_makes_nobody_lead(banner: str) -> None:
+async def test_another_program_on_the_port_makes_no_client_lead(banner: str) -> None:
     calls = 0
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -347,22 +345,22 @@ async def test_another_program_on_the_port_makes_nobody_lead(banner: str) -> Non
             assert (lead.is_leader, lead.state, work.terms) == (False, None, [])
 
 
-async def test_a_silent_listener_delays_the_end_of_run_by_a_second_at_most() -> None:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_a_silent_listener_delays_the_end_of_run_by_at_most_a_second() -> None:
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
     async with server, LeaseClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))
         await asyncio.sleep(0.05)
         run.cancel()
-        async with asyncio.timeout(20):  # it would otherwise wait for ever
+        async with asyncio.timeout(20):  # otherwise the listener would wait forever
             with pytest.raises(asyncio.CancelledError):
                 await run
 
 
-async def test_a_resign_over_a_connection_that_died_is_sent_again(sidecar: FakeSidecar) -> None:
+async def test_a_resign_over_a_dead_connection_is_sent_again(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
     async with LeaseClient(sidecar.url) as client:
         lead = client.leadership(NAME)
@@ -386,8 +384,8 @@ async def test_a_resign_over_a_connection_that_died_is_sent_again(sidecar: FakeS
     assert sidecar.events == ["resign", "resign"]
 
 
-async def test_nothing_is_asked_while_a_resign_may_still_be_heard(sidecar: FakeSidecar) -> None:
-    """A sidecar that thaws could apply it to the term that it grants then (found in review, issue 3)."""
+async def test_no_request_is_sent_while_a_resign_may_still_arrive(sidecar: FakeSidecar) -> None:
+    """A sidecar that thaws could apply the resign to the term that it grants next (found in review, issue 3)."""
     thawed, arrived = asyncio.Event(), asyncio.Event()
 
     async def frozen(_: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""The laws of work under a lease, with a sidecar that keeps the contract."""
+"""The rules for work under a lease, with a sidecar that keeps the contract."""
 
 import asyncio
 import logging
@@ -50,7 +50,7 @@ async def test_work_runs_under_the_term_that_the_sidecar_grants(sidecar: FakeSid
     assert (lead.is_leader, lead.token, lead.holder, lead.state, lead.instance_id) == (False, None, None, None, None)
 
 
-async def test_a_result_passes_on_after_the_resign(sidecar: FakeSidecar) -> None:
+async def test_the_result_of_the_work_is_returned_after_the_resign(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
 
     async def work(term: Term) -> str:
@@ -63,7 +63,7 @@ async def test_a_result_passes_on_after_the_resign(sidecar: FakeSidecar) -> None
         assert not client.leadership(NAME).is_leader
 
 
-async def test_an_error_of_the_work_passes_on_after_the_resign(sidecar: FakeSidecar) -> None:
+async def test_an_error_of_the_work_propagates_after_the_resign(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -75,8 +75,8 @@ async def test_an_error_of_the_work_passes_on_after_the_resign(sidecar: FakeSide
     assert sidecar.events == ["resign"]
 
 
-async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(sidecar: FakeSidecar) -> None:
-    """An unexpected cancellation would end the caller of `run` although nobody asked for that."""
+async def test_a_cancellation_inside_the_work_is_an_error_and_does_not_cancel_the_caller(sidecar: FakeSidecar) -> None:
+    """An unexpected cancellation would end the caller of `run` without a request to do so."""
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -88,7 +88,7 @@ async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(s
     assert sidecar.events == ["resign"]
 
 
-async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: FakeSidecar) -> None:
+async def test_a_cancellation_while_following_resigns_and_propagates(sidecar: FakeSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))
         await eventually(lambda: len(sidecar.polls) >= 2)  # the second request is held
@@ -98,7 +98,7 @@ async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: Fak
     assert sidecar.events == ["resign"]
 
 
-async def test_a_cancellation_passes_on_though_the_work_swallows_it(sidecar: FakeSidecar) -> None:
+async def test_a_cancellation_propagates_even_if_the_work_swallows_it(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
     begun = asyncio.Event()
 
@@ -106,7 +106,7 @@ async def test_a_cancellation_passes_on_though_the_work_swallows_it(sidecar: Fak
         begun.set()
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        return "a result that nobody asked for"
+        return "an unexpected result"
 
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
@@ -155,18 +155,18 @@ async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(si
             work.terms[0].check()
         await sidecar.elect(2)
         polls = len(sidecar.polls)
-        await asyncio.sleep(0.6)  # time for a poll or a term that must not begin
+        await asyncio.sleep(0.6)  # time in which neither a request nor a term may begin
         assert len(sidecar.polls) == polls
         assert sidecar.events == ["begin 1", "cancel 1"]
         work.release.set()
         await eventually(lambda: len(work.terms) == 2)
         assert sidecar.events == ["begin 1", "cancel 1", "end 1", "resign", "begin 2"]
         assert work.terms[1].remaining() > 0
-        assert work.terms[0].remaining() == 0, "once over a term stays over"
+        assert work.terms[0].remaining() == 0, "an ended term does not begin again"
 
 
 @on_the_clock(bears=0.2)
-async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> None:
+async def test_no_request_is_sent_while_the_work_unwinds(sidecar: FakeSidecar) -> None:
     sidecar.grant = 0.4
     work = Work(sidecar.events)
     work.release.clear()
@@ -177,14 +177,14 @@ async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> 
         run.cancel()
         await eventually(lambda: "cancel 1" in sidecar.events)
         polls = len(sidecar.polls)
-        await asyncio.sleep(0.6)  # longer than the grant: to ask is to campaign
+        await asyncio.sleep(0.6)  # longer than the grant: a request would campaign
         assert len(sidecar.polls) == polls
         work.release.set()
         with pytest.raises(asyncio.CancelledError):
             await run
 
 
-async def test_work_that_returns_because_its_term_is_over_has_no_result(sidecar: FakeSidecar) -> None:
+async def test_work_that_returns_because_its_term_ended_has_no_result(sidecar: FakeSidecar) -> None:
     sidecar.reelect = True
     await sidecar.elect(1)
     terms: list[int] = []
@@ -211,7 +211,7 @@ async def test_term_over_raised_by_the_work_ends_the_term_and_nothing_else(sidec
 
     async def work(term: Term) -> str:
         if term.token == 1:
-            time.sleep(0.5)  # noqa: ASYNC251 - a work that blocks the loop past its deadline
+            time.sleep(0.5)  # noqa: ASYNC251 - work that blocks the loop past its deadline
             sidecar.grant = 10.0
             term.check()
         return f"done under {term.token}"
@@ -220,7 +220,7 @@ async def test_term_over_raised_by_the_work_ends_the_term_and_nothing_else(sidec
         assert await client.leadership(NAME).run(work) == "done under 2"
 
 
-async def test_term_over_of_another_lease_is_an_error_like_any(sidecar: FakeSidecar) -> None:
+async def test_term_over_of_another_lease_is_an_ordinary_error(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -247,7 +247,7 @@ async def test_another_token_or_instance_is_another_term(sidecar: FakeSidecar, c
 
 
 @on_the_clock(bears=1.5)
-async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeSidecar) -> None:
+async def test_a_grant_is_extended_in_time_with_few_requests(sidecar: FakeSidecar) -> None:
     sidecar.grant = 4.0
     work = Work(sidecar.events)
     async with running(sidecar, work, stop_before=0.1) as lead:
@@ -258,13 +258,13 @@ async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeS
         while time.monotonic() < began + 1.5 * sidecar.grant:
             lowest = min(lowest, lead.remaining())
             await asyncio.sleep(0.01)
-        assert lowest > 0.1, "it would have been stopped"
+        assert lowest > 0.1, "the work would have been stopped"
         assert sidecar.events == ["begin 1"]
         assert len(sidecar.polls) - polls <= 1.5 * 6
 
 
 @on_the_clock(bears=0.5)
-async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(
+async def test_work_ends_before_the_deadline_when_the_sidecar_is_frozen(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -277,7 +277,7 @@ async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(
         sidecar.misbehave = sidecar.silence
         await eventually(lambda: bool(work.left))
         assert 0 < work.left[0] < 3.0
-        assert time.monotonic() < frozen_at + sidecar.grant, "of a grant that was given before"
+        assert time.monotonic() < frozen_at + sidecar.grant, "the deadline of an earlier grant"
         assert len(sidecar.polls) >= asked + 2, "a fresh request is tried before the deadline"
         await eventually(lambda: "resign" in sidecar.events)
         await eventually(lambda: lead.holder is None)
@@ -287,7 +287,7 @@ async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(
 
 
 @on_the_clock(bears=0.5)
-async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar) -> None:
+async def test_a_lost_request_does_not_end_a_grant(sidecar: FakeSidecar) -> None:
     sidecar.grant = 3.0
     work = Work(sidecar.events)
     async with running(sidecar, work) as lead:
@@ -304,10 +304,10 @@ async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar)
         assert lead.is_leader
         assert sidecar.events == ["begin 1"]
         assert "wait" in sidecar.polls[asked][1]
-        assert sidecar.polls[asked + 1][1] == {"token": "1"}, "an answer at once is asked for"
+        assert sidecar.polls[asked + 1][1] == {"token": "1"}, "the request does not wait"
 
 
-async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sidecar: FakeSidecar) -> None:
+async def test_work_may_run_for_three_quarters_of_a_short_grant(sidecar: FakeSidecar) -> None:
     sidecar.grant = 3.0
     work = Work(sidecar.events)
     async with running(sidecar, work, stop_before=5.0):
@@ -319,7 +319,7 @@ async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sideca
 
 
 @on_the_clock(bears=0.2)
-async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_waited_for(
+async def test_work_that_ignores_its_cancellation_is_logged_once_and_awaited(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     sidecar.grant = 0.3
@@ -339,16 +339,16 @@ async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_wait
         assert sidecar.events == ["begin 1", "cancel 1"], "no resign while the work runs"
 
 
-# The laws of the clock, with a clock that the test moves.
+# Rules about time, with a clock that the test moves.
 
 
-async def test_the_deadline_counts_from_before_the_request_was_sent(sidecar: FakeSidecar) -> None:
+async def test_the_deadline_counts_from_the_time_before_the_request_was_sent(sidecar: FakeSidecar) -> None:
     clock = Clock()
     await sidecar.elect(1)
     remaining: list[float] = []
 
     async def slow(request: web.Request) -> web.StreamResponse:
-        clock.now += 3.0  # on the way there or back, the client cannot know
+        clock.now += 3.0  # the client cannot know whether the request or the answer was delayed
         return web.json_response(sidecar.answer(expires_in=5.0))
 
     async def work(term: Term) -> None:
@@ -360,7 +360,7 @@ async def test_the_deadline_counts_from_before_the_request_was_sent(sidecar: Fak
     assert remaining == [2.0]
 
 
-async def test_an_answer_that_outlived_its_grant_is_no_grant(sidecar: FakeSidecar) -> None:
+async def test_an_answer_that_arrives_after_its_grant_ended_grants_nothing(sidecar: FakeSidecar) -> None:
     clock = Clock()
     await sidecar.elect(1)
 
@@ -382,7 +382,7 @@ async def test_an_answer_that_outlived_its_grant_is_no_grant(sidecar: FakeSideca
         assert work.terms == []
 
 
-async def test_belief_ends_with_the_clock_at_the_deadline_and_not_after(sidecar: FakeSidecar) -> None:
+async def test_leadership_ends_by_the_clock_exactly_at_the_deadline(sidecar: FakeSidecar) -> None:
     clock = Clock()
     await sidecar.elect(1)
     sidecar.misbehave = sidecar.says(expires_in=5.0)
@@ -411,7 +411,9 @@ async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> Non
 
     async def thaw(request: web.Request) -> web.StreamResponse:
         nonlocal thawed
-        if work.terms and not thawed:  # the machine stood still: the old grant ended, and this answer would extend it
+        if (
+            work.terms and not thawed
+        ):  # the machine was paused: the old grant has ended, and this answer would extend it
             thawed = True
             clock.now += 5.0
             return web.json_response(sidecar.answer(expires_in=10.0))
@@ -430,15 +432,15 @@ async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> Non
             await run
 
 
-async def test_work_is_stopped_by_the_clock_even_if_the_loop_slept(sidecar: FakeSidecar) -> None:
+async def test_work_stops_at_its_deadline_even_if_the_loop_slept(sidecar: FakeSidecar) -> None:
     clock = Clock()
-    sidecar.grant = 50.0  # the next answer is far away
+    sidecar.grant = 50.0  # the next answer arrives much later
     await sidecar.elect(1)
     work = Work(sidecar.events)
     async with LeaseClient(sidecar.url, clock=clock) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
         await eventually(lambda: work.running == 1)
-        clock.now += 49.6  # a suspended machine: the loop's timers have not moved
+        clock.now += 49.6  # after a suspension of the machine, the loop's timers have not moved
         await eventually(lambda: "cancel 1" in sidecar.events)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -448,7 +450,7 @@ async def test_work_is_stopped_by_the_clock_even_if_the_loop_slept(sidecar: Fake
 # Demand, connections, misuse.
 
 
-async def test_nothing_is_asked_unless_run_is_active(sidecar: FakeSidecar) -> None:
+async def test_no_request_is_sent_unless_run_is_active(sidecar: FakeSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         lead = client.leadership(NAME)
         assert (lead.is_leader, lead.holder, lead.state, lead.instance_id) == (False, None, None, None)
@@ -476,7 +478,7 @@ async def test_a_follower_keeps_one_request_open_and_sends_no_other(sidecar: Fak
 
 
 @on_the_clock(bears=0.2)
-async def test_the_resign_of_a_leader_finds_a_connection_open(sidecar: FakeSidecar) -> None:
+async def test_the_resign_of_a_leader_uses_an_open_connection(sidecar: FakeSidecar) -> None:
     sidecar.grant = 1.0
     await sidecar.elect(1)
     work = Work(sidecar.events)
@@ -497,7 +499,7 @@ async def test_proxies_of_the_environment_are_not_used(sidecar: FakeSidecar, mon
         await eventually(lambda: lead.holder == "task-b")
 
 
-async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar) -> None:
+async def test_a_lease_has_one_leadership_which_runs_once_at_a_time(sidecar: FakeSidecar) -> None:
     work = Work(sidecar.events)
     async with LeaseClient(sidecar.url) as client:
         lead = client.leadership(NAME)
@@ -519,7 +521,7 @@ async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar)
         assert sidecar.events[-2:] == ["resign", "resign"]
 
 
-async def test_a_client_that_is_not_open_reports_it() -> None:
+async def test_work_on_a_client_that_is_not_open_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="async with LeaseClient"):
         await LeaseClient().leadership(NAME).run(Work([]))
 
@@ -535,6 +537,6 @@ def test_an_invalid_address_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("stop_before", [-0.1, float("nan"), float("inf")])
-def test_a_stop_before_that_is_no_duration_is_refused(stop_before: float) -> None:
+def test_an_invalid_stop_before_is_refused(stop_before: float) -> None:
     with pytest.raises(ValueError, match="stop_before"):
         LeaseClient(stop_before=stop_before)

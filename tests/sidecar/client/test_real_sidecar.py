@@ -26,10 +26,10 @@ from tests.support.waiting import eventually, undisturbed
 async def sidecars(
     redis_server: RedisServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[RealSidecar, RealSidecar]]:
-    """Two sidecars; the parameter, if there is one, is their grant in seconds.
+    """Two sidecars; the parameter, if given, is their grant in seconds.
 
-    By default no lead moves when the machine stands still for four seconds: of a grant of 10 s, almost five seconds of
-    work are left when it is extended.
+    By default no lease moves when the machine pauses for four seconds: a grant of 10 s leaves almost five seconds of
+    work when it is extended.
     """
     grant = getattr(request, "param", "10")
     times = {"GRANT_TTL": grant, "REDIS_TIMEOUT": "5"} | ({"LEASE_TTL": "60"} if float(grant) > 15 else {})
@@ -46,7 +46,7 @@ async def sidecars(
 
 
 class Task:
-    """A client with work beside one sidecar, which campaigns until it is stopped."""
+    """A client of one sidecar, with work. The client campaigns until it is stopped."""
 
     def __init__(self, url: str, events: list[str], *, stop_before: float = 0.5) -> None:
         self.url = url
@@ -105,11 +105,11 @@ async def test_one_leads_and_the_other_follows_and_takes_over(sidecars: tuple[Re
         assert one.lead.token is not None
         assert one.lead.token > first
     tokens = [int(event.split()[1]) for event in events]
-    assert tokens == sorted(tokens), "no work of one term runs within another's"
+    assert tokens == sorted(tokens), "the work of two terms never overlaps"
 
 
 async def hand_over(leader: Task, heir: Task) -> tuple[Task, Task]:
-    """Stop a leader's work, and let it campaign again once the other works; returns the leader and the follower."""
+    """Stop the leader's work, and let it campaign again once the other client works; return leader and follower."""
     await leader.stop()
     await eventually(heir.works)
     leader.campaign()
@@ -120,10 +120,10 @@ async def hand_over(leader: Task, heir: Task) -> tuple[Task, Task]:
 async def test_a_hand_over_takes_milliseconds(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer
 ) -> None:
-    """The hand-over takes little more than a notice through Redis takes at the same time.
+    """A hand-over takes little longer than a notice through Redis at the same time.
 
-    It goes through four processes and Redis: on a busy machine it may take as long as several more notices. The least
-    of the times counts, which is disturbed least; `make bench` has the median of a quiet machine.
+    A hand-over involves four processes and Redis, so on a busy machine it may take as long as several more notices. The
+    shortest time counts because it is disturbed least; `make bench` measures the median on a quiet machine.
     """
     gaps, notices = [], []
     async with (
@@ -151,7 +151,7 @@ async def test_a_hand_over_takes_milliseconds(
 
 
 @pytest.mark.slow
-async def test_a_leader_continues_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+async def test_a_leader_keeps_leading_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one:
         await eventually(one.works)
@@ -164,7 +164,7 @@ async def test_a_leader_continues_far_beyond_one_grant(sidecars: tuple[RealSidec
         assert lowest > 0.5
 
 
-async def test_an_operators_word_stops_the_work_at_once(
+async def test_a_disable_stops_the_work_at_once(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     events: list[str] = []
@@ -181,7 +181,7 @@ async def test_an_operators_word_stops_the_work_at_once(
 
 
 @pytest.mark.parametrize("sidecars", ["30"], indirect=True)
-async def test_a_sidecar_that_is_restarted_within_a_grant_continues_with_its_term_and_the_work_with_it(
+async def test_a_sidecar_restarted_within_a_grant_continues_its_term_and_the_work(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
     events: list[str] = []
@@ -193,12 +193,12 @@ async def test_a_sidecar_that_is_restarted_within_a_grant_continues_with_its_ter
             sidecars[0].stop(signal.SIGKILL)
             killed_at = elapsed()
             sidecars[0].start()
-            # more than any grant from before the kill: the restarted sidecar gave it
+            # longer than any grant from before the kill: the restarted sidecar gave this grant
             await eventually(lambda: one.lead.remaining() > killed_at + 30 - elapsed() + 0.1, within=29)
             assert (one.lead.token, len(one.began), len(other.began)) == (token, 1, 0)
 
 
-async def test_a_raw_delete_begins_a_new_term_without_giving_it_up_first(
+async def test_a_deleted_key_starts_a_new_term_without_a_resign(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     with redis.Redis.from_url(redis_server.url) as operator:
@@ -212,21 +212,21 @@ async def test_a_raw_delete_begins_a_new_term_without_giving_it_up_first(
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
 async def test_a_frozen_sidecar_cannot_keep_its_client_leading(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
-    async with Task(sidecars[0].url, [], stop_before=1.25).open() as one:  # the whole time that a grant of 5 s allows
+    async with Task(sidecars[0].url, [], stop_before=1.25).open() as one:  # the whole time of a grant of 5 s
 
         async def is_stopped() -> None:
             await eventually(one.works)
             sidecars[0].send(signal.SIGSTOP)
             await eventually(lambda: not one.works())
             sidecars[0].send(signal.SIGCONT)
-            assert one.work.left[-1] > 0, "it was stopped before the deadline"
+            assert one.work.left[-1] > 0, "the work was stopped before the deadline"
 
         await undisturbed(is_stopped, bears=1.0)
         await eventually(one.works)
 
 
 @pytest.mark.parametrize("sidecars", ["15"], indirect=True)
-async def test_a_sidecar_that_is_asked_to_stop_waits_for_the_work_to_end(
+async def test_a_sidecar_with_sigterm_waits_for_the_work_to_end(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
     events: list[str] = []
@@ -244,7 +244,7 @@ async def test_a_sidecar_that_is_asked_to_stop_waits_for_the_work_to_end(
         assert await asyncio.to_thread(sidecar.wait) == 0
 
 
-async def test_of_two_clients_at_one_sidecar_one_leads_at_a_time(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+async def test_only_one_of_two_clients_of_a_sidecar_leads_at_a_time(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
     """Two workers of a server."""
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one, Task(sidecars[0].url, events).open() as other:
@@ -264,10 +264,10 @@ async def test_of_two_clients_at_one_sidecar_one_leads_at_a_time(sidecars: tuple
 
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
-async def test_a_worker_takes_over_from_one_that_fell_silent_once_its_grant_is_over(
+async def test_another_worker_leads_once_the_grant_of_a_silent_worker_ends(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
-    """Under another term: the writes of the silent worker are refused."""
+    """The other worker leads under another term, so the writes of the silent worker are refused."""
     port = urlsplit(sidecars[0].url).port
     assert port is not None
     async with Proxy(port) as proxy, Task(f"http://127.0.0.1:{proxy.port}", []).open() as silent:

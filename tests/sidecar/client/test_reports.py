@@ -1,4 +1,4 @@
-"""The sidecar's reports through the client library: its status, and the last terms of a lease."""
+"""The sidecar's reports through the client library: the status, and the last terms of a lease."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.support.listening import listening
 
 NAME = "background_services"
 MISSING = "missing"
-"""Value in a parametrization for a field that is left out."""
+"""Value for a field that the parametrization leaves out."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def test_the_status_has_each_lease_as_the_sidecar_sees_it(sidecar: Reporti
     assert report == SidecarReport("task-a", {NAME: lease})
 
 
-async def test_the_status_of_a_newer_sidecar_has_more(sidecar: ReportingSidecar) -> None:
+async def test_unknown_fields_of_a_newer_sidecar_are_ignored(sidecar: ReportingSidecar) -> None:
     sidecar.leases[NAME] = lease_report(holder_remaining=20.5, step_down="asked to step down", later="unknown")
     async with LeaseClient(sidecar.url) as client:
         lease = (await client.status()).leases[NAME]
@@ -55,7 +55,7 @@ async def test_the_history_has_the_terms_newest_first(sidecar: ReportingSidecar)
     assert first == PastTerm(1, "task-a", began, ended, "released", "resigned")
 
 
-async def test_a_report_is_no_demand(sidecar: ReportingSidecar) -> None:
+async def test_a_report_creates_no_demand(sidecar: ReportingSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         await client.status()
         await client.leadership(NAME).history()
@@ -63,7 +63,7 @@ async def test_a_report_is_no_demand(sidecar: ReportingSidecar) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "error"),
     [
         (404, {"error": "no such path"}, "the answer is HTTP 404: no such path"),
         (404, {}, "the answer is HTTP 404"),
@@ -73,14 +73,14 @@ async def test_a_report_is_no_demand(sidecar: ReportingSidecar) -> None:
         (503, {"error": 1}, "the answer is HTTP 503"),
     ],
 )
-async def test_a_refusal_is_unknown_and_says_why(
-    status: int, body: dict[str, Any], told: str, sidecar: ReportingSidecar
+async def test_a_refusal_raises_unknown_with_the_reason(
+    status: int, body: dict[str, Any], error: str, sidecar: ReportingSidecar
 ) -> None:
     sidecar.refusal = status, body
     async with LeaseClient(sidecar.url) as client:
         with pytest.raises(Unknown) as unknown:
             await client.leadership(NAME).history()
-    assert str(unknown.value) == told
+    assert str(unknown.value) == error
 
 
 async def test_without_a_sidecar_the_reports_are_unknown() -> None:
@@ -93,7 +93,7 @@ async def test_without_a_sidecar_the_reports_are_unknown() -> None:
 
 @asynccontextmanager
 async def another_program(body: bytes, *, endless: bool) -> AsyncIterator[str]:
-    """A program that answers every request with that body, once or for ever."""
+    """A program that answers every request with this body, once or endlessly."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -110,14 +110,14 @@ async def another_program(body: bytes, *, endless: bool) -> AsyncIterator[str]:
         yield url
 
 
-async def test_an_endless_report_is_unknown() -> None:
+async def test_a_report_of_endless_length_is_unknown() -> None:
     async with another_program(b" " * 65536, endless=True) as url, LeaseClient(url) as client:
         for report in (client.status, client.leadership(NAME).history):
             with pytest.raises(Unknown, match=f"longer than {LONGEST_REPORT} bytes"):
                 await report()
 
 
-async def test_a_report_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_report_that_never_completes_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sidecar.client.sidecar_api.LIMIT", 0.05)
     monkeypatch.setattr("sidecar.client.sidecar_api.HISTORY_LIMIT", 0.05)
 
@@ -133,7 +133,7 @@ async def test_a_report_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPa
                 await report()
 
 
-LIES: list[tuple[str, object]] = [
+INVALID_FIELDS: list[tuple[str, object]] = [
     *((field, MISSING) for field in past_term(1, "task-a")),
     ("token", True), ("token", 0), ("token", 2**63), ("token", "1"), ("token", 1.5),
     ("holder", None), ("holder", 1),
@@ -143,9 +143,9 @@ LIES: list[tuple[str, object]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("field", "lie"), LIES, ids=str)
-def test_a_term_that_breaks_the_contract_is_unknown(field: str, lie: object) -> None:
-    term = {name: value for name, value in (past_term(1, "task-a") | {field: lie}).items() if value is not MISSING}
+@pytest.mark.parametrize(("field", "invalid"), INVALID_FIELDS, ids=str)
+def test_a_term_that_breaks_the_contract_is_unknown(field: str, invalid: object) -> None:
+    term = {name: value for name, value in (past_term(1, "task-a") | {field: invalid}).items() if value is not MISSING}
     with pytest.raises(Unknown):
         parse_history(json.dumps({"lease": NAME, "terms": [past_term(2, "task-b"), term]}).encode(), NAME)
 
@@ -164,7 +164,7 @@ def test_a_history_of_another_shape_is_unknown(content: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "lie"),
+    ("field", "invalid"),
     [
         *((field, MISSING) for field in lease_report()),
         ("state", None), ("is_leader", 1), ("holder", 1), ("token", True), ("token", -1), ("trouble", 1),
@@ -173,14 +173,14 @@ def test_a_history_of_another_shape_is_unknown(content: object) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_status_that_breaks_the_contract_is_unknown(field: str, lie: object) -> None:
-    lease = {name: value for name, value in (lease_report() | {field: lie}).items() if value is not MISSING}
+def test_a_status_that_breaks_the_contract_is_unknown(field: str, invalid: object) -> None:
+    lease = {name: value for name, value in (lease_report() | {field: invalid}).items() if value is not MISSING}
     with pytest.raises(Unknown):
         parse_status(json.dumps({"instance_id": "task-a", "leases": {NAME: lease}}).encode())
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 100_000, b"\xff", b'{"instance_id": 1, "leases": {}}', b"[]"])
-def test_what_is_no_status_is_unknown(body: bytes) -> None:
+def test_an_invalid_status_is_unknown(body: bytes) -> None:
     with pytest.raises(Unknown):
         parse_status(body)
     with pytest.raises(Unknown):
@@ -188,7 +188,7 @@ def test_what_is_no_status_is_unknown(body: bytes) -> None:
     assert not client_reports.explanation(body)
 
 
-async def test_a_client_that_is_not_open_reports_it() -> None:
+async def test_a_report_from_a_client_that_is_not_open_is_an_error() -> None:
     client = LeaseClient()
     with pytest.raises(RuntimeError, match="not open"):
         await client.status()

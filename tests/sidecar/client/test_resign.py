@@ -1,4 +1,4 @@
-"""What lies between the end of the work and the resign, and what does not."""
+"""What happens between the end of the work and the resign."""
 
 import asyncio
 import logging
@@ -14,8 +14,8 @@ from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("end", ["its own", "the cancellation of run"])
-async def test_terms_end_and_begin_over_two_connections(sidecar: FakeSidecar, end: str) -> None:
-    """The sidecar answers the question that it holds, so its connection stays open."""
+async def test_terms_end_and_begin_with_two_connections(sidecar: FakeSidecar, end: str) -> None:
+    """The sidecar answers the held request, so its connection stays open."""
 
     async def work(_: Term) -> None:
         await eventually(lambda: len(sidecar.polls) > polls + 1)
@@ -34,7 +34,7 @@ async def test_terms_end_and_begin_over_two_connections(sidecar: FakeSidecar, en
     assert len({peer for _, peer in sidecar.peers}) == 2
 
 
-async def test_nothing_is_asked_after_the_work_though_its_question_is_still_held(sidecar: FakeSidecar) -> None:
+async def test_no_request_follows_the_work_even_if_a_request_is_still_held(sidecar: FakeSidecar) -> None:
     held: list[web.Request] = []
     resigned = asyncio.Event()
 
@@ -60,8 +60,8 @@ async def test_nothing_is_asked_after_the_work_though_its_question_is_still_held
         assert len(held) == 1
 
 
-async def test_a_question_is_given_up_while_the_work_unwinds_for_long(sidecar: FakeSidecar) -> None:
-    """A held question counts as demand, and its answer as a grant."""
+async def test_a_held_request_is_cancelled_while_the_work_unwinds_for_long(sidecar: FakeSidecar) -> None:
+    """A held request counts as demand, and its answer as a grant."""
     gone = asyncio.Event()
 
     async def hold(_: web.Request) -> web.StreamResponse:
@@ -89,14 +89,14 @@ async def test_a_question_is_given_up_while_the_work_unwinds_for_long(sidecar: F
     assert sidecar.events == ["resign"]
 
 
-async def test_a_question_that_stays_unanswered_after_the_resign_delays_nobody(sidecar: FakeSidecar) -> None:
+async def test_an_unanswered_request_after_the_resign_delays_nothing(sidecar: FakeSidecar) -> None:
     async def accept(_: web.Request) -> web.StreamResponse:
         return web.json_response({"resigned": True})
 
     async def work(_: Term) -> None:
         await eventually(lambda: len(sidecar.polls) == 2)
 
-    sidecar.grant = 30.0  # the question is held for 10 s
+    sidecar.grant = 30.0  # the request is held for 10 s
     await sidecar.elect(1)
     sidecar.once_resigned = accept
     async with LeaseClient(sidecar.url) as client:
@@ -104,7 +104,7 @@ async def test_a_question_that_stays_unanswered_after_the_resign_delays_nobody(s
             await client.leadership(NAME).run(work)
 
 
-async def test_the_log_follows_the_work_s_first_step_and_the_resign(
+async def test_the_log_line_is_written_after_the_first_step_of_the_work_and_after_the_resign(
     sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     happened: list[str] = []

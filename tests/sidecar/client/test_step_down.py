@@ -19,7 +19,7 @@ from tests.support.storing import at_port
 from tests.support.waiting import eventually
 
 QUICK = {"LEASE_TTL": "6", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "3", "REDIS_TIMEOUT": "1.5", "LOG_FORMAT": "json"}
-"""A rest of 1.5 s."""
+"""Timings with a rest of 1.5 s."""
 
 
 def key_of(sidecar: RealSidecar) -> str:
@@ -36,10 +36,10 @@ async def reasons(redis_server: RedisServer, sidecar: RealSidecar) -> list[tuple
     return [(str(term.end), term.reason) for term in terms]
 
 
-async def test_the_other_task_leads_after_the_work_has_stopped(
+async def test_after_a_step_down_the_other_task_leads_once_the_work_has_stopped(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer
 ) -> None:
-    """The rest of the former holder is 15 s, and another leader ends it."""
+    """The rest of the previous holder is 15 s, and another leader ends this rest."""
     events: list[str] = []
     by_url = {sidecar.url: sidecar for sidecar in sidecars}
     with client_of(redis_server) as redis:
@@ -53,7 +53,7 @@ async def test_the_other_task_leads_after_the_work_has_stopped(
             await eventually(other.works)
             assert one.ended[-1] <= other.began[-1], "the work of two terms ran at once"
             await eventually(lambda: one.lead.holder == other.lead.instance_id)
-            assert (await status(by_url[one.url]))["step_down"] is None, "its rest is over: another leads"
+            assert (await status(by_url[one.url]))["step_down"] is None, "the rest has ended because another task leads"
             ends = await reasons(redis_server, sidecars[0])
             assert ends[:2] == [("holding", None), ("released", "step-down")]
             other_url = by_url[other.url]
@@ -63,7 +63,7 @@ async def test_the_other_task_leads_after_the_work_has_stopped(
 
 
 @pytest.mark.parametrize("notice", [True, False])
-async def test_a_single_task_rests_and_then_leads_again(
+async def test_after_a_step_down_a_single_task_rests_and_then_leads_again(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, notice: bool
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **QUICK)
@@ -85,12 +85,12 @@ async def test_a_single_task_rests_and_then_leads_again(
             assert (await status(sidecar))["step_down"] is None
             assert not redis.hexists(f"fence:{{{key_of(sidecar)}}}", "step_down")
     assert await reasons(redis_server, sidecar) != []
-    said = [line for line in sidecar.lines() if "asked this task to step down" in line["message"]]
-    assert [line["token"] for line in said] == [token]
+    reports = [line for line in sidecar.lines() if "asked this task to step down" in line["message"]]
+    assert [line["token"] for line in reports] == [token]
     assert any(line.get("reason") == "step_down" and line.get("token") == token for line in sidecar.lines())
 
 
-async def test_a_leader_with_a_watch_hears_of_it_long_before_its_renewal(
+async def test_a_watch_reports_a_step_down_long_before_the_next_renewal(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     patient = {"LEASE_TTL": "600", "HEARTBEAT_INTERVAL": "300", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
@@ -105,7 +105,7 @@ async def test_a_leader_with_a_watch_hears_of_it_long_before_its_renewal(
             await eventually(lambda: redis.get(key_of(sidecar)) is None)
 
 
-async def test_a_client_that_ignores_the_answer_loses_the_lease_when_its_grant_ends(
+async def test_a_client_that_ignores_a_step_down_loses_the_lease_when_its_grant_ends(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **QUICK)
@@ -123,7 +123,7 @@ async def test_a_client_that_ignores_the_answer_loses_the_lease_when_its_grant_e
         await eventually(leads)
         step_down(redis, key_of(sidecar))
         await eventually(lambda: _is(sidecar, "draining"))
-        assert redis.get(key_of(sidecar)) == "task-a", "its client may act"
+        assert redis.get(key_of(sidecar)) == "task-a", "the client may still act"
         answer = await asked()
         assert (answer["is_leader"], answer["token"], answer["expires_in"]) == (False, None, None)
         await eventually(lambda: redis.get(key_of(sidecar)) is None)

@@ -1,4 +1,4 @@
-"""Work in threads: the lease moves after the thread has ended, and a thread that outlives its term is reported."""
+"""Work in threads: the lease moves only after the thread has ended, and a thread that outlives its term is reported."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
 
 
-async def test_a_thread_ends_before_the_resign_when_its_term_is_over(sidecar: FakeSidecar) -> None:
+async def test_a_thread_ends_before_the_resign_when_its_term_ends(sidecar: FakeSidecar) -> None:
     async with campaigning(sidecar, Job(sidecar.events), Clock()):
         await sidecar.follow()
         await eventually(lambda: "resign" in sidecar.events)
@@ -66,7 +66,7 @@ async def test_a_thread_ends_before_the_resign_when_its_term_is_over(sidecar: Fa
 
 
 async def test_a_thread_ends_before_the_resign_when_run_is_cancelled(sidecar: FakeSidecar) -> None:
-    """The grant is still valid, but the thread's term is over."""
+    """The grant is still valid, but the thread's term has ended."""
     async with campaigning(sidecar, Job(sidecar.events), Clock()) as run:
         run.cancel()
         await asyncio.wait((run,), timeout=20)
@@ -74,7 +74,7 @@ async def test_a_thread_ends_before_the_resign_when_run_is_cancelled(sidecar: Fa
         assert sidecar.events == ["thread ends", "resign"]
 
 
-async def test_a_thread_that_continues_past_its_deadline_is_reported_and_waited_for_and_nobody_asks_meanwhile(
+async def test_a_thread_past_its_deadline_is_reported_and_awaited_without_new_requests(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
@@ -91,7 +91,7 @@ async def test_a_thread_that_continues_past_its_deadline_is_reported_and_waited_
     assert sidecar.events[:2] == ["thread ends", "resign"]
 
 
-async def test_the_end_of_the_process_waits_for_a_thread_until_its_deadline(
+async def test_the_process_waits_for_a_thread_until_its_deadline(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
@@ -117,7 +117,7 @@ async def test_a_second_cancellation_does_not_leave_a_thread_behind(sidecar: Fak
         assert sidecar.events == ["thread ends", "resign"]
 
 
-async def test_a_jobs_result_and_error_pass_on(sidecar: FakeSidecar) -> None:
+async def test_the_result_and_the_error_of_a_job_propagate(sidecar: FakeSidecar) -> None:
     def fail(_: Term) -> None:
         raise LookupError("nothing there")
 
@@ -131,7 +131,7 @@ async def test_a_jobs_result_and_error_pass_on(sidecar: FakeSidecar) -> None:
         assert await client.leadership(NAME).run(work) == 14
 
 
-async def test_an_error_after_the_cancellation_passes_on(sidecar: FakeSidecar) -> None:
+async def test_an_error_after_the_cancellation_propagates(sidecar: FakeSidecar) -> None:
     def job(term: Term) -> None:
         began.set()
         while term.remaining() and not release.wait(0.005):
@@ -153,7 +153,7 @@ async def test_an_error_after_the_cancellation_passes_on(sidecar: FakeSidecar) -
             await run
 
 
-async def test_no_thread_begins_under_a_term_that_is_over() -> None:
+async def test_no_thread_starts_under_an_ended_term() -> None:
     ran: list[Term] = []
     term = Term("lease", 7, "task-a", lambda: 0.0)
     with pytest.raises(TermOver):
@@ -161,7 +161,7 @@ async def test_no_thread_begins_under_a_term_that_is_over() -> None:
     assert ran == []
 
 
-async def test_a_thread_that_the_work_left_behind_is_reported_when_it_looks_at_its_term(
+async def test_a_thread_that_the_work_left_running_is_reported_when_it_checks_its_term(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     def job(term: Term) -> None:
@@ -196,7 +196,7 @@ async def test_work_that_blocks_the_event_loop_past_its_deadline_is_reported(
     clock = Clock()
 
     async def work(_: Term) -> None:
-        clock.now += sidecar.grant  # the time for which it blocks
+        clock.now += sidecar.grant  # the time for which the work blocks
 
     await sidecar.elect(7)
     async with LeaseClient(sidecar.url, clock=clock) as client:
@@ -225,8 +225,10 @@ asyncio.run(main())
 """
 
 
-async def test_a_thread_that_never_ends_ends_with_its_process(redis_server: RedisServer, tmp_path: Path) -> None:
-    """The process neither hangs at its end nor lets the thread go on."""
+async def test_a_thread_that_never_returns_does_not_keep_the_process_alive(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """The process neither hangs at its end nor leaves the thread running."""
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", GRANT_TTL="2")
     program = Process(tmp_path / "program.log", ["-c", PROGRAM, sidecar.url])
     with ended(sidecar, program):

@@ -1,4 +1,4 @@
-"""The operator's commands with real sentinels: they reach the primary, and follow it through a failover."""
+"""The operator's commands with real sentinels: they reach the primary before and after a failover."""
 
 import asyncio
 import os
@@ -23,29 +23,29 @@ def settings(group: Group) -> dict[str, str]:
 
 
 async def run(group: Group, *words: str) -> tuple[int, str]:
-    """The exit status of `python -m sidecar WORDS`, and what it printed."""
+    """Exit status and output of `python -m sidecar WORDS`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sidecar", *words, env=os.environ | settings(group), stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    said, _ = await process.communicate()
-    return process.returncode or 0, said.decode()
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
 
 
 async def test_every_command_reaches_the_primary(tmp_path: Path) -> None:
     async with redis_sentinels(tmp_path) as group:
-        status, said = await run(group, "disable", LEASE, "600", "--reason", REASON)
-        assert (status, "disabled for 600 s" in said) == (0, True), said
-        status, said = await run(group, "leaders")
-        assert (status, REASON in said) == (0, True), said
-        status, said = await run(group, "step-down", LEASE)
-        assert (status, REASON in said) == (1, True), said
-        status, said = await run(group, "enable", LEASE)
-        assert status == 0, said
-        status, said = await run(group, "history", LEASE)
-        assert (status, said) == (0, f"{LEASE}: the history contains no term\n")
-        status, said = await run(group, "fence", LEASE)
-        assert (status, "nothing to repair" in said) == (0, True), said
+        status, output = await run(group, "disable", LEASE, "600", "--reason", REASON)
+        assert (status, "disabled for 600 s" in output) == (0, True), output
+        status, output = await run(group, "leaders")
+        assert (status, REASON in output) == (0, True), output
+        status, output = await run(group, "step-down", LEASE)
+        assert (status, REASON in output) == (1, True), output
+        status, output = await run(group, "enable", LEASE)
+        assert status == 0, output
+        status, output = await run(group, "history", LEASE)
+        assert (status, output) == (0, f"{LEASE}: the history contains no term\n")
+        status, output = await run(group, "fence", LEASE)
+        assert (status, "nothing to repair" in output) == (0, True), output
 
 
 async def test_watch_follows_a_failover(tmp_path: Path) -> None:

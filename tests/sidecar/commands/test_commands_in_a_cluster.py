@@ -1,4 +1,4 @@
-"""The operator's commands in a real cluster: they reach the node that has the keys, whichever node they begin with."""
+"""The operator's commands in a real cluster: they reach the node that has the keys from any node."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ REASON = "the slot moves"
 
 
 def settings(port: int) -> dict[str, str]:
-    """The environment of a command that begins with the node at this port."""
+    """The environment of a command that connects to the node at this port first."""
     return {
         "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true", "LEASE_TTL": "0.5",
         "HEARTBEAT_INTERVAL": "0.2", "GRANT_TTL": "0.1", "LEASE_KEY": "{portfolio}:{name}:leader",
@@ -26,14 +26,14 @@ def settings(port: int) -> dict[str, str]:
 
 
 async def run(port: int, *words: str) -> tuple[int, str]:
-    """The exit status of `python -m sidecar WORDS`, and what it printed."""
+    """Exit status and output of `python -m sidecar WORDS`."""
     environment = os.environ | settings(port)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sidecar", *words, env=environment, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    said, _ = await process.communicate()
-    return process.returncode or 0, said.decode()
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
 
 
 @pytest.mark.slow
@@ -51,16 +51,16 @@ async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, 
             cluster.begin_migration(KEY, source, target)
             cluster.migrate(KEY, fence_of(KEY), source=source, target=target)
         for port in (source.port, target.port):
-            status, said = await run(port, "disable", "background_services", "600", "--reason", REASON)
-            assert (status, "disabled for 600 s" in said) == (0, True), said
-            assert "could not be stored" not in said
-            status, said = await run(port, "leaders")
-            if state != "migrating":  # else the other lease has no node yet
-                assert (status, "DISABLED" in said, REASON in said) == (0, True, True), said
-            status, said = await run(port, "fence", "background_services", "--above", "99")
-            assert (status, "repaired" in said or "nothing to repair" in said) == (0, True), said
-            status, said = await run(port, "enable", "background_services")
-            assert (status, "enabled" in said) == (0, True), said
+            status, output = await run(port, "disable", "background_services", "600", "--reason", REASON)
+            assert (status, "disabled for 600 s" in output) == (0, True), output
+            assert "could not be stored" not in output
+            status, output = await run(port, "leaders")
+            if state != "migrating":  # otherwise the other lease has no node yet
+                assert (status, "DISABLED" in output, REASON in output) == (0, True, True), output
+            status, output = await run(port, "fence", "background_services", "--above", "99")
+            assert (status, "repaired" in output or "nothing to repair" in output) == (0, True), output
+            status, output = await run(port, "enable", "background_services")
+            assert (status, "enabled" in output) == (0, True), output
 
 
 async def test_history_and_step_down_reach_the_node_too(tmp_path: Path) -> None:
@@ -71,14 +71,14 @@ async def test_history_and_step_down_reach_the_node_too(tmp_path: Path) -> None:
         order(source, "HSET", fence_of(KEY), "token", "17", "holder", "task-1")
         order(source, "XADD", history_of(KEY), "*", "event", "acquire", "token", "17", "holder", "task-1", "reason", "")
         for port in (source.port, cluster.other(source).port):
-            status, said = await run(port, "history", "background_services")
-            assert (status, "leads now" in said) == (0, True), said
-            status, said = await run(port, "step-down", "background_services")
-            assert (status, "has not released it within" in said) == (1, True), said
+            status, output = await run(port, "history", "background_services")
+            assert (status, "leads now" in output) == (0, True), output
+            status, output = await run(port, "step-down", "background_services")
+            assert (status, "has not released it within" in output) == (1, True), output
             assert order(source, "HGET", fence_of(KEY), "step_down") == "17"
 
 
-async def test_watch_follows_a_slot_that_moves(tmp_path: Path) -> None:
+async def test_watch_follows_a_moved_slot(tmp_path: Path) -> None:
     async with redis_cluster(tmp_path) as cluster:
         source = cluster.owner(KEY)
         assert source is not None

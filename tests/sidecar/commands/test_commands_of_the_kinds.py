@@ -18,18 +18,18 @@ SETTINGS = {
     "REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret", "LEASES": LEASE, "LEASE_TTL": "0.5",
     "HEARTBEAT_INTERVAL": "0.2", "GRANT_TTL": "0.1",
 }  # fmt: skip
-"""A ttl for which `fence` waits."""
+"""Settings with a short ttl, because `fence` waits for one ttl."""
 
 
 async def run(folder: Path, settings: Mapping[str, str], *words: str) -> str:
-    """Run `python -m sidecar WORDS`, which must succeed; returns what it prints."""
+    """Run `python -m sidecar WORDS`, which must succeed; return its output."""
     async with command_of("sidecar", folder / f"output of {words[0]}", *words, **SETTINGS, **settings) as command:
         assert await command.end() == 0, command.output
         return command.output
 
 
 async def run_all(folder: Path, settings: Mapping[str, str]) -> None:
-    """Each command, one after the other; the fence is repaired while the lease is disabled."""
+    """Run each command; the fence is repaired while the lease is disabled."""
     assert "was held by task-1" in await run(folder, settings, "disable", LEASE, "600")
     assert "DISABLED" in await run(folder, settings, "leaders")
     assert "repaired" in await run(folder, settings, "fence", LEASE, "--above", "99")
@@ -59,10 +59,8 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_every_command(tmp_pa
 
 
 @pytest.mark.parametrize("failover", [False, True])
-async def test_through_sentinels_every_command_reaches_the_primary_that_they_name(
-    tmp_path: Path, failover: bool
-) -> None:
-    """After a failover the old primary continues to serve, and has the lease too."""
+async def test_through_sentinels_every_command_reaches_the_primary(tmp_path: Path, failover: bool) -> None:
+    """After a failover the old primary continues to serve and also has the lease."""
     async with redis_sentinels(tmp_path) as group:
         allow(group.servers, *OF_SENTINELS)
         primary, heir = group.servers
@@ -76,7 +74,7 @@ async def test_through_sentinels_every_command_reaches_the_primary_that_they_nam
         assert order(heir if failover else primary, "HGET", fence_of(KEY), "token") == "99"
 
 
-async def test_a_command_says_that_too_few_sentinels_agree(tmp_path: Path) -> None:
+async def test_a_command_reports_that_too_few_sentinels_agree(tmp_path: Path) -> None:
     async with redis_sentinels(tmp_path) as group:
         for sentinel in group.sentinels[1:]:
             sentinel.kill()

@@ -1,4 +1,4 @@
-"""`disable --reason`: the key has the value that redis-cli sets; the fence stores the reason, for this disable only."""
+"""`disable --reason`: the key has the value that redis-cli sets; the fence stores the reason for this disable only."""
 
 import json
 import os
@@ -22,10 +22,10 @@ FIELDS = {"disabled_by", "disabled_reason", "disabled_until"}
 
 
 def shown(run: Run) -> str:
-    """What `leaders` says, without its line breaks."""
-    status, said, _ = run("leaders")
+    """The output of `leaders` without its line breaks."""
+    status, output, _ = run("leaders")
     assert status == 0
-    return " ".join(said.split())
+    return " ".join(output.split())
 
 
 def stored(redis: Redis) -> dict[str, str]:
@@ -33,7 +33,7 @@ def stored(redis: Redis) -> dict[str, str]:
     return {str(name): str(value) for name, value in redis.hgetall(FENCE).items() if name in FIELDS}
 
 
-def test_the_key_is_exactly_disabled_and_the_reason_and_who_gave_it_are_shown(redis: Redis, run: Run) -> None:
+def test_disable_sets_the_key_to_disabled_and_shows_the_reason_and_its_author(redis: Redis, run: Run) -> None:
     assert run("disable", LEASE, "3600", "--reason", REASON)[0] == 0
     assert redis.get(KEY) == "DISABLED"
     assert 3590 < redis.ttl(KEY) <= 3600
@@ -48,7 +48,7 @@ def test_enable_removes_the_reason(redis: Redis, run: Run) -> None:
     assert not stored(redis)
 
 
-def test_without_a_reason_who_disabled_it_is_shown_and_no_earlier_reason(redis: Redis, run: Run) -> None:
+def test_a_disable_without_a_reason_shows_its_author_and_no_earlier_reason(redis: Redis, run: Run) -> None:
     run("disable", LEASE, "3600", "--reason", REASON)
     run("disable", LEASE, "3600")
     assert BY in shown(run)
@@ -56,7 +56,7 @@ def test_without_a_reason_who_disabled_it_is_shown_and_no_earlier_reason(redis: 
 
 
 @pytest.mark.parametrize("by_hand", [["SET", KEY, "DISABLED", "EX", "7200"], ["SET", KEY, "DISABLED"], ["DEL", KEY]])
-def test_a_reason_is_not_shown_for_another_disable_or_for_none(redis: Redis, run: Run, by_hand: list[str]) -> None:
+def test_a_reason_is_shown_only_for_its_own_disable(redis: Redis, run: Run, by_hand: list[str]) -> None:
     run("disable", LEASE, "3600", "--reason", REASON)
     command(redis, *by_hand)
     assert "disabled by" not in shown(run)
@@ -71,7 +71,7 @@ def test_a_reason_is_not_shown_once_a_candidate_leads(redis: Redis, run: Run) ->
     assert (document["disabled_by"], document["reason"]) == (None, None)
 
 
-def test_a_key_with_a_hash_tag_has_its_reason_too(redis: Redis, run: Run) -> None:
+def test_the_reason_works_with_a_hash_tag_in_the_key(redis: Redis, run: Run) -> None:
     tagged = {"LEASE_KEY": "{portfolio}:{name}:leader"}
     run("disable", LEASE, "3600", "--reason", REASON, **tagged)
     assert REASON in shown(run)
@@ -79,21 +79,21 @@ def test_a_key_with_a_hash_tag_has_its_reason_too(redis: Redis, run: Run) -> Non
 
 
 @pytest.mark.parametrize("right", ["~fence:{portfolio:*", "+hset", "+time"])
-def test_an_account_without_the_right_loses_the_reason_only(redis: Redis, run: Run, right: str) -> None:
+def test_an_account_without_the_right_to_the_reason_can_still_disable(redis: Redis, run: Run, right: str) -> None:
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != right])
         login = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
-        status, said, complained = run("disable", LEASE, "3600", "--reason", REASON, **login)
-    assert (status, complained) == (0, "")
-    assert "is disabled for 3600 s" in said
-    assert "the reason could not be stored beside the key" in said
-    assert "user_script" not in said
+        status, output, errors = run("disable", LEASE, "3600", "--reason", REASON, **login)
+    assert (status, errors) == (0, "")
+    assert "is disabled for 3600 s" in output
+    assert "the reason could not be stored beside the key" in output
+    assert "user_script" not in output
     assert redis.get(KEY) == "DISABLED"
     assert not stored(redis)
 
 
 @pytest.mark.parametrize("right", ["~fence:{portfolio:*", "+hset", "+time", "&portfolio:*:changed"])
-def test_the_script_disables_on_every_version_whatever_is_refused_after_that(any_redis: Redis, right: str) -> None:
+def test_the_script_disables_even_if_later_commands_are_refused(any_redis: Redis, right: str) -> None:
     with user(any_redis, LEAST):
         give(any_redis, [each for each in LEAST if each != right])
         port = any_redis.connection_pool.connection_kwargs["port"]
@@ -104,42 +104,40 @@ def test_the_script_disables_on_every_version_whatever_is_refused_after_that(any
     assert any_redis.get(KEY) == "DISABLED"
 
 
-def test_a_fence_that_is_no_hash_costs_the_reason_only(redis: Redis, run: Run) -> None:
+def test_a_fence_of_the_wrong_type_loses_only_the_reason(redis: Redis, run: Run) -> None:
     redis.lpush(FENCE, "x")
-    status, said, _ = run("disable", LEASE, "3600", "--reason", REASON)
+    status, output, _ = run("disable", LEASE, "3600", "--reason", REASON)
     assert (status, redis.get(KEY)) == (0, "DISABLED")
-    assert "the reason could not be stored beside the key (HSET: WRONGTYPE" in said
+    assert "the reason could not be stored beside the key (HSET: WRONGTYPE" in output
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "a\nb", "\x1b[2J", "a\u202eb", "\udcff"])
-def test_a_reason_that_is_not_one_short_line_is_refused(redis: Redis, run: Run, reason: str) -> None:
-    status, said, complained = run("disable", LEASE, "60", "--reason", reason)
-    assert (status, said) == (2, "")
-    assert complained == "sidecar: --reason takes one printable line of 1 to 200 characters\n"
+def test_a_reason_must_be_one_short_line(redis: Redis, run: Run, reason: str) -> None:
+    status, output, errors = run("disable", LEASE, "60", "--reason", reason)
+    assert (status, output) == (2, "")
+    assert errors == "sidecar: --reason takes one printable line of 1 to 200 characters\n"
     assert not redis.keys()
 
 
 @pytest.mark.parametrize("hostile", ["a\x1b[2J\nforged", "x\n" * 1_000_000, b"\xff\x1b"])
-def test_a_reason_that_somebody_wrote_by_hand_is_shown_in_one_bounded_line(
-    redis: Redis, run: Run, hostile: str | bytes
-) -> None:
+def test_a_reason_written_by_hand_is_shown_in_one_bounded_line(redis: Redis, run: Run, hostile: str | bytes) -> None:
     run("disable", LEASE, "3600", "--reason", REASON)
     redis.hset(FENCE, mapping={"disabled_by": hostile, "disabled_reason": hostile})
-    _, said, _ = run("leaders")
-    assert "disabled by" in said
-    assert all(line.isprintable() and len(line) <= 80 for line in said.splitlines())
-    assert len(said) < 2_000
+    _, output, _ = run("leaders")
+    assert "disabled by" in output
+    assert all(line.isprintable() and len(line) <= 80 for line in output.splitlines())
+    assert len(output) < 2_000
     assert len(run("leaders", "--json")[1]) < 4_000
 
 
-def test_the_longest_reason_is_shown_whole(redis: Redis, run: Run) -> None:
+def test_the_longest_reason_is_shown_completely(redis: Redis, run: Run) -> None:
     reason = "語" * 200
     assert run("disable", LEASE, "3600", "--reason", reason)[0] == 0
     assert json.loads(run("leaders", "--json")[1])["leases"][LEASE]["reason"] == reason
 
 
 def test_a_user_without_a_name_is_shown_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container with a user of its own."""
+    """The user of a container may have no name."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)

@@ -1,4 +1,4 @@
-"""`python -m sidecar fence LEASE` on real servers: what it shows, and when it repairs a fence."""
+"""`python -m sidecar fence LEASE` on real servers: its output, and when it repairs a fence."""
 
 import re
 import threading
@@ -32,7 +32,7 @@ def now(redis: Redis) -> int:
 
 @contextmanager
 def meanwhile(action: Callable[[], object], after: float) -> Iterator[None]:
-    """Do this while the command waits for the ttl to pass."""
+    """Call a function while the command waits for the ttl to pass."""
     timer = threading.Timer(after, action)
     timer.start()
     try:
@@ -41,21 +41,21 @@ def meanwhile(action: Callable[[], object], after: float) -> Iterator[None]:
         timer.join()
 
 
-def test_a_sound_fence_is_shown_and_left_alone(redis: Redis, run: Run) -> None:
+def test_a_valid_fence_is_shown_and_not_changed(redis: Redis, run: Run) -> None:
     token = Caller(redis).acquire().token
     before = redis.hgetall(FENCE)
-    status, said, _ = run("fence", LEASE)
+    status, output, _ = run("fence", LEASE)
     assert status == 0
-    assert f"token {token} (20" in said
-    assert "of a; a holds the key for" in said
-    assert said.endswith("nothing to repair\n")
+    assert f"token {token} (20" in output
+    assert "of a; a holds the key for" in output
+    assert output.endswith("nothing to repair\n")
     assert redis.hgetall(FENCE) == before
 
 
-def test_a_lease_that_nobody_ever_held_has_nothing_to_repair(redis: Redis, run: Run) -> None:
-    status, said, _ = run("fence", LEASE)
-    assert (status, said.splitlines()[-1]) == (0, "nothing to repair")
-    assert "no token; nobody holds the key" in said
+def test_a_lease_that_was_never_held_needs_no_repair(redis: Redis, run: Run) -> None:
+    status, output, _ = run("fence", LEASE)
+    assert (status, output.splitlines()[-1]) == (0, "nothing to repair")
+    assert "no token; nobody holds the key" in output
     assert not redis.keys()
 
 
@@ -72,12 +72,12 @@ def test_a_fence_that_refuses_every_term_is_repaired_while_the_lease_is_disabled
     assert Caller(redis).acquire().outcome in ("fence_ahead", "bad_fence")
     assert run("disable", LEASE, "3600")[0] == 0
     began, at_least = time.monotonic(), now(redis)
-    status, said, _ = run("fence", LEASE, **SMALL)
-    assert status == 0, said
+    status, output, _ = run("fence", LEASE, **SMALL)
+    assert status == 0, output
     assert time.monotonic() - began >= 0.6, "the lease has been disabled for one ttl"
-    assert "every term is refused" in " ".join(said.split())
-    assert "\x1b" not in said
-    repaired = int(re.findall(r"repaired: the token is ([0-9]+)", said)[0])
+    assert "every term is refused" in " ".join(output.split())
+    assert "\x1b" not in output
+    repaired = int(re.findall(r"repaired: the token is ([0-9]+)", output)[0])
     assert at_least <= repaired <= now(redis)
     assert redis.hget(FENCE, "token") == str(repaired)
     assert run("enable", LEASE)[0] == 0
@@ -86,13 +86,13 @@ def test_a_fence_that_refuses_every_term_is_repaired_while_the_lease_is_disabled
     assert int(answer.token) > repaired > legitimate
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(redis: Redis, run: Run) -> None:
+def test_a_dry_run_prints_the_repair_and_changes_nothing(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
     before = redis.hgetall(FENCE)
-    status, said, _ = run("fence", LEASE, "--dry-run")
+    status, output, _ = run("fence", LEASE, "--dry-run")
     assert status == 0
-    assert "would set the token to 1" in said
-    assert "nothing was written" in said
+    assert "would set the token to 1" in output
+    assert "nothing was written" in output
     assert redis.hgetall(FENCE) == before
 
 
@@ -102,36 +102,36 @@ def test_a_lease_that_is_not_disabled_is_not_repaired(redis: Redis, run: Run, ho
     if holder is not None:
         redis.set(KEY, holder, ex=60)
     before = redis.hgetall(FENCE)
-    status, _, complained = run("fence", LEASE, **SMALL)
+    status, _, errors = run("fence", LEASE, **SMALL)
     assert status == 1
-    assert "not repaired: it is not disabled" in complained
-    assert f"python -m sidecar disable {LEASE} 3600" in complained
+    assert "not repaired: it is not disabled" in errors
+    assert f"python -m sidecar disable {LEASE} 3600" in errors
     assert redis.hgetall(FENCE) == before
 
 
-def test_a_lease_that_is_disabled_for_less_than_a_ttl_is_not_repaired(redis: Redis, run: Run) -> None:
+def test_a_lease_whose_disable_ends_within_a_ttl_is_not_repaired(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, "token", str(ABSURD))
     redis.set(KEY, "DISABLED", ex=10)
-    status, _, complained = run("fence", LEASE)
+    status, _, errors = run("fence", LEASE)
     assert status == 1
-    assert re.search(r"DISABLED holds the key for (10|9\.\d)[.0]* s more, and 30\.0 s are needed", complained)
+    assert re.search(r"DISABLED holds the key for (10|9\.\d)[.0]* s more, and 30\.0 s are needed", errors)
 
 
 @pytest.mark.parametrize("what", ["enabled", "another term"])
-def test_what_happens_while_the_command_waits_ends_it(redis: Redis, run: Run, what: str) -> None:
+def test_a_change_while_the_command_waits_ends_it_without_a_repair(redis: Redis, run: Run, what: str) -> None:
     redis.hset(FENCE, "token", str(ABSURD))
     redis.set(KEY, "DISABLED", ex=600)
 
-    def happen() -> None:
+    def change() -> None:
         if what == "enabled":
             redis.delete(KEY)
         else:
             redis.hset(FENCE, mapping={"token": str(ABSURD - 1), "holder": "somebody"})
 
-    with meanwhile(happen, after=0.2):
-        status, _, complained = run("fence", LEASE, **SMALL)
+    with meanwhile(change, after=0.2):
+        status, _, errors = run("fence", LEASE, **SMALL)
     assert status == 1
-    assert ("not disabled: nobody" if what == "enabled" else f"changed meanwhile: token {ABSURD - 1}") in complained
+    assert ("not disabled: nobody" if what == "enabled" else f"changed meanwhile: token {ABSURD - 1}") in errors
     assert redis.hget(FENCE, "token") == str(ABSURD if what == "enabled" else ABSURD - 1)
 
 
@@ -141,8 +141,8 @@ def fence_script(redis: Redis, state: str) -> list[str]:
     return answer
 
 
-def test_the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled(any_redis: Redis) -> None:
-    """What happens between the command's last look and its write."""
+def test_the_script_repairs_only_an_unchanged_fence_of_a_disabled_lease(any_redis: Redis) -> None:
+    """A change between the command's last look and its write."""
     any_redis.hset(FENCE, "token", str(ABSURD))
     state = fence_script(any_redis, "")[8]
     for holder in (None, "task-1"):
@@ -159,42 +159,42 @@ def test_the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled(any
     assert fence_script(any_redis, state)[0] == "sound"
 
 
-def test_with_the_database_s_token_the_next_term_s_is_larger(redis: Redis, run: Run) -> None:
-    """Redis has lost its fence, and its clock is hours behind the one that gave the database's token."""
+def test_with_above_the_next_token_is_larger_than_the_databases_token(redis: Redis, run: Run) -> None:
+    """Redis has lost its fence, and its clock is hours behind the clock that produced the database's token."""
     Caller(redis).acquire()
     redis.set(KEY, "DISABLED", ex=600)
     of_the_database = now(redis) + 5 * 3600 * 10**6
-    status, said, _ = run("fence", LEASE, "--above", str(of_the_database), **SMALL)
-    assert (status, f"repaired: the token is {of_the_database}" in said) == (0, True)
+    status, output, _ = run("fence", LEASE, "--above", str(of_the_database), **SMALL)
+    assert (status, f"repaired: the token is {of_the_database}" in output) == (0, True)
     redis.delete(KEY)
     assert int(Caller(redis).acquire().token) == of_the_database + 1
     assert "nothing to repair" in run("fence", LEASE, "--above", str(of_the_database))[1]
 
 
-def test_a_token_that_would_refuse_every_term_is_not_given(redis: Redis, run: Run) -> None:
+def test_a_token_that_would_refuse_every_term_is_not_written(redis: Redis, run: Run) -> None:
     redis.set(KEY, "DISABLED", ex=600)
-    status, said, complained = run("fence", LEASE, "--above", str(ABSURD), **SMALL)
-    assert (status, said) == (1, "")
-    assert "more than a day ahead of Redis's time" in complained
-    assert f"python -m service fence {LEASE}" in complained
+    status, output, errors = run("fence", LEASE, "--above", str(ABSURD), **SMALL)
+    assert (status, output) == (1, "")
+    assert "more than a day ahead of Redis's time" in errors
+    assert f"python -m service fence {LEASE}" in errors
     assert not redis.exists(FENCE)
 
 
 @pytest.mark.parametrize("token", ["-1", "9" * 17, "²", ""])
-def test_a_token_that_cannot_be_meant_is_named(run: Run, token: str) -> None:
+def test_an_invalid_token_is_named_in_the_error(run: Run, token: str) -> None:
     for words in (["--above", token], [f"--above={token}"]):
         assert run("fence", LEASE, *words) == (2, "", f"sidecar: --above takes a token, not {token!r}\n")
 
 
 @pytest.mark.parametrize("option", ["--repair", "--dry-run=yes", "--"])
-def test_an_option_that_cannot_be_meant_is_named(run: Run, option: str) -> None:
+def test_an_invalid_option_is_named_in_the_error(run: Run, option: str) -> None:
     takes = "sidecar: fence takes --dry-run, --above TOKEN and --json, not"
     assert run("fence", LEASE, option) == (2, "", f"{takes} {option!r}\n")
 
 
-def test_leaders_names_a_fence_that_refuses_every_term_and_the_command_that_repairs_it(redis: Redis, run: Run) -> None:
+def test_leaders_shows_an_invalid_fence_and_the_command_that_repairs_it(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
-    status, said, _ = run("leaders")
+    status, output, _ = run("leaders")
     assert status == 0
-    assert f"python -m sidecar fence {LEASE} repairs it" in said.splitlines()[-1]
-    assert "every term is refused" in " ".join(said.split())
+    assert f"python -m sidecar fence {LEASE} repairs it" in output.splitlines()[-1]
+    assert "every term is refused" in " ".join(output.split())

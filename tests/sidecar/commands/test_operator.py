@@ -1,4 +1,4 @@
-"""The operator's commands, on a real Redis and beside a real sidecar."""
+"""The operator's commands, with a real Redis and a real sidecar."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`python -m sidecar WORDS`: its exit status, and what it printed to either side."""
+    """Exit status, standard output and standard error of `python -m sidecar WORDS`."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
 
     def run(*words: str, **environment: str) -> tuple[int, str, str]:
@@ -37,11 +37,11 @@ def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     return run
 
 
-def test_leaders_names_each_holder_and_the_last_token(redis: Redis, run: Run) -> None:
+def test_leaders_shows_each_holder_and_the_last_token(redis: Redis, run: Run) -> None:
     redis.set(KEY, "task-1", px=20_000)
     redis.hset(f"fence:{{{KEY}}}", "token", 17)
-    status, said, _ = run("leaders")
-    head, first, second = said.splitlines()
+    status, output, _ = run("leaders")
+    head, first, second = output.splitlines()
     assert status == 0
     assert head.split("  ")[0] == "lease"
     assert first.split()[:2] == ["background_services", "task-1"]
@@ -50,12 +50,12 @@ def test_leaders_names_each_holder_and_the_last_token(redis: Redis, run: Run) ->
     assert second.split() == ["daily_scheduler", "nobody", "-", "-"]
 
 
-def test_a_holder_without_an_end_has_no_seconds_left(redis: Redis, run: Run) -> None:
+def test_a_key_without_an_expiry_shows_no_remaining_time(redis: Redis, run: Run) -> None:
     redis.set(KEY, "task-1")
     assert run("leaders")[1].splitlines()[1].split() == ["background_services", "task-1", "-", "-"]
 
 
-def test_disable_is_what_the_guide_does_by_hand(redis: Redis, run: Run) -> None:
+def test_disable_equals_the_manual_steps_of_the_guide(redis: Redis, run: Run) -> None:
     redis.set(KEY, "task-1", px=20_000)
     assert run("disable", "background_services", "3600") == (
         0,
@@ -66,14 +66,14 @@ def test_disable_is_what_the_guide_does_by_hand(redis: Redis, run: Run) -> None:
     assert 3590 < redis.ttl(KEY) <= 3600
 
 
-def test_enable_ends_it_and_leaves_any_other_holder_alone(redis: Redis, run: Run) -> None:
+def test_enable_ends_a_disable_and_does_not_change_any_other_holder(redis: Redis, run: Run) -> None:
     redis.set(KEY, "disabled", px=20_000)
     assert run("enable", "background_services")[0] == 0
     assert redis.get(KEY) is None
     redis.set(KEY, "task-1", px=20_000)
-    status, said, complained = run("enable", "background_services")
-    assert (status, said) == (1, "")
-    assert complained == "sidecar: background_services is not disabled: it is held by task-1\n"
+    status, output, errors = run("enable", "background_services")
+    assert (status, output) == (1, "")
+    assert errors == "sidecar: background_services is not disabled: it is held by task-1\n"
     assert redis.get(KEY) == "task-1"
 
 
@@ -89,29 +89,29 @@ def test_enable_ends_it_and_leaves_any_other_holder_alone(redis: Redis, run: Run
         (["lead"], "'lead'"),
     ],
 )
-def test_a_word_that_cannot_be_meant_is_named_in_one_line(redis: Redis, run: Run, words: list[str], named: str) -> None:
-    status, said, complained = run(*words)
-    assert (status, said) == (2, "")
-    assert complained.count("\n") == 1
-    assert named in complained
+def test_an_invalid_argument_is_named_in_one_line(redis: Redis, run: Run, words: list[str], named: str) -> None:
+    status, output, errors = run(*words)
+    assert (status, output) == (2, "")
+    assert errors.count("\n") == 1
+    assert named in errors
     assert not redis.keys()
 
 
-def test_a_redis_that_is_not_there_is_named_in_one_line(run: Run) -> None:
-    status, said, complained = run("leaders", REDIS_URL=f"redis://127.0.0.1:{free_port()}")
-    assert (status, said) == (1, "")
-    assert complained.startswith("sidecar: Redis at redis://127.0.0.1:")
-    assert complained.count("\n") == 1
+def test_an_unreachable_redis_is_named_in_one_line(run: Run) -> None:
+    status, output, errors = run("leaders", REDIS_URL=f"redis://127.0.0.1:{free_port()}")
+    assert (status, output) == (1, "")
+    assert errors.startswith("sidecar: Redis at redis://127.0.0.1:")
+    assert errors.count("\n") == 1
 
 
-def test_a_refused_password_is_not_repeated(redis_server: RedisServer, run: Run) -> None:
-    status, _, complained = run("leaders", REDIS_PASSWORD="hunter2")
+def test_a_refused_password_is_not_shown(redis_server: RedisServer, run: Run) -> None:
+    status, _, errors = run("leaders", REDIS_PASSWORD="hunter2")
     assert status == 1
-    assert "hunter2" not in complained
-    assert complained.count("\n") == 1
+    assert "hunter2" not in errors
+    assert errors.count("\n") == 1
 
 
-def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
+def test_a_closed_pipe_causes_no_traceback() -> None:
     out, into = os.pipe()
     os.close(out)
     try:
@@ -123,21 +123,21 @@ def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
 
 
 @pytest.mark.parametrize("words", [["leaders"], ["leaders", "--json"], ["watch"], ["--help"]])
-def test_a_full_disk_is_one_line(redis: Redis, redis_server: RedisServer, words: list[str]) -> None:
+def test_a_full_disk_is_a_one_line_error(redis: Redis, redis_server: RedisServer, words: list[str]) -> None:
     environment = os.environ | {"REDIS_URL": redis_server.url}
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "sidecar", *words]
         ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
-    said = b"sidecar: the output cannot be written: No space left on device\n"
-    assert (ended.returncode, ended.stderr) == (1, said)
+    expected = b"sidecar: the output cannot be written: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, expected)
 
 
-def test_status_without_a_sidecar_is_one_line(run: Run) -> None:
-    status, said, complained = run("status", CONTROL_BIND=f"127.0.0.1:{free_port()}")
-    assert (status, said) == (1, "")
-    assert complained.startswith("sidecar: no sidecar answers at http://127.0.0.1:")
-    assert "Connection refused" in complained
-    assert complained.count("\n") == 1
+def test_status_without_a_sidecar_is_a_one_line_error(run: Run) -> None:
+    status, output, errors = run("status", CONTROL_BIND=f"127.0.0.1:{free_port()}")
+    assert (status, output) == (1, "")
+    assert errors.startswith("sidecar: no sidecar answers at http://127.0.0.1:")
+    assert "Connection refused" in errors
+    assert errors.count("\n") == 1
 
 
 async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
@@ -157,9 +157,9 @@ async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
         await eventually(lambda: stands("disabled"))
         assert (await asyncio.to_thread(run, "enable", "background_services"))[0] == 0
         await eventually(lambda: stands("leading"))
-        status, said, _ = await asyncio.to_thread(run, "status", CONTROL_BIND=sidecar.url.removeprefix("http://"))
+        status, output, _ = await asyncio.to_thread(run, "status", CONTROL_BIND=sidecar.url.removeprefix("http://"))
     assert status == 0
-    assert json.loads(said)["leases"]["background_services"]["holder"] == "task-1"
+    assert json.loads(output)["leases"]["background_services"]["holder"] == "task-1"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
         (["healthcheck", "tracker"], "healthcheck"),
     ],
 )
-def test_a_command_with_wrong_arguments_says_which_ones_it_takes(run: Run, words: list[str], usage: str) -> None:
+def test_a_command_with_wrong_arguments_prints_its_usage(run: Run, words: list[str], usage: str) -> None:
     assert run(*words) == (2, "", f"sidecar: usage: {usage}\n")
 
 
@@ -186,7 +186,7 @@ def test_a_command_with_wrong_arguments_says_which_ones_it_takes(run: Run, words
 @pytest.mark.parametrize(
     "words", [["leaders"], ["disable", "background_services", "60"], ["enable", "background_services"]]
 )
-async def test_what_is_no_redis_is_one_line(run: Run, answer: str, words: list[str]) -> None:
+async def test_a_server_that_is_not_redis_is_a_one_line_error(run: Run, answer: str, words: list[str]) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(answer.encode())
@@ -194,13 +194,13 @@ async def test_what_is_no_redis_is_one_line(run: Run, answer: str, words: list[s
 
     port = free_port()
     async with await asyncio.start_server(serve, "127.0.0.1", port):
-        status, said, complained = await asyncio.to_thread(run, *words, REDIS_URL=f"redis://127.0.0.1:{port}")
-    assert (status, said, complained.count("\n")) == (1, "", 1)
-    assert complained.startswith("sidecar: ")
+        status, output, errors = await asyncio.to_thread(run, *words, REDIS_URL=f"redis://127.0.0.1:{port}")
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith("sidecar: ")
 
 
-def test_the_sidecar_imports_no_command_at_its_start() -> None:
-    """Only memory and time at the start would grow."""
+def test_the_sidecar_imports_no_operator_command_at_start() -> None:
+    """Otherwise the start would only take more memory and time."""
     program = "import sys, sidecar.__main__, sidecar.run; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not [name for name in ended.stdout.split() if name.startswith("sidecar.commands")]

@@ -35,25 +35,27 @@ def account(redis: Redis) -> Iterator[Redis]:
         yield redis
 
 
-def test_every_command_works_and_complains_of_nothing(account: Redis, run: Run) -> None:
+def test_every_command_works_without_a_warning(account: Redis, run: Run) -> None:
     caller = Caller(account)
     token = caller.acquire().token
-    assert run("step-down", LEASE, **LOGIN, **SMALL)[1].count("\n") == 1, "the holder is no sidecar; it was asked"
+    assert run("step-down", LEASE, **LOGIN, **SMALL)[1].count("\n") == 1, (
+        "the holder is not a sidecar, so the command only asks"
+    )
     assert account.hget(FENCE, "step_down") == token
     caller.release(token)
     assert run("disable", LEASE, "60", "--reason", "because")[1].count("\n") == 1
     assert ": because" in run("leaders")[1]
     account.hset(FENCE, "token", ABSURD)
     assert "would set" in run("fence", LEASE, "--dry-run")[1]
-    status, said, _ = run("fence", LEASE, **SMALL)
-    assert (status, "repaired" in said) == (0, True)
+    status, output, _ = run("fence", LEASE, **SMALL)
+    assert (status, "repaired" in output) == (0, True)
     assert run("enable", LEASE)[1].count("\n") == 1
     assert account.hget(FENCE, "disabled_reason") is None
     assert "resigned" not in run("history", LEASE)[1]
 
 
 @pytest.mark.parametrize("rights", [RIGHTS, READS], ids=["operator", "reader"])
-async def test_watch_hears_of_every_change(
+async def test_watch_shows_every_change(
     account: Redis, redis_server: RedisServer, tmp_path: Path, run: Run, rights: list[str]
 ) -> None:
     give(account, rights)
@@ -66,19 +68,19 @@ async def test_watch_hears_of_every_change(
         assert watching.stop(signal.SIGINT) == 0
 
 
-def test_an_account_that_only_looks_changes_nothing(account: Redis, run: Run) -> None:
+def test_a_read_only_account_changes_nothing(account: Redis, run: Run) -> None:
     give(account, READS)
     Caller(account).acquire()
     before = account.hgetall(FENCE)
     for words in (["disable", LEASE, "60"], ["step-down", LEASE]):
-        status, said, complained = run(*words, **LOGIN)
-        assert (status, said, complained.count("\n")) == (1, "", 1)
-        assert "no permission for the command" in complained
+        status, output, errors = run(*words, **LOGIN)
+        assert (status, output, errors.count("\n")) == (1, "", 1)
+        assert "no permission for the command" in errors
     assert (account.hgetall(FENCE), account.get(KEY)) == (before, "a")
 
 
 @pytest.mark.parametrize("right", [right for right in READS if right[0] in "+~" and right not in WATCHES])
-def test_no_right_of_an_account_that_only_looks_is_too_many(account: Redis, run: Run, right: str) -> None:
+def test_a_read_only_account_needs_each_of_its_rights(account: Redis, run: Run, right: str) -> None:
     Caller(account).acquire()
     give(account, [each for each in READS if each != right])
     assert 1 in [run(*words, **LOGIN)[0] for words in (["leaders"], ["history", LEASE])]

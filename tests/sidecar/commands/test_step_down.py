@@ -1,4 +1,4 @@
-"""`python -m sidecar step-down LEASE` beside real sidecars: who is asked, how long it waits, and what it says."""
+"""`python -m sidecar step-down LEASE` with real sidecars: who is asked, the waiting time, and the output."""
 
 import asyncio
 import json
@@ -25,17 +25,17 @@ from tests.support.waiting import eventually
 LEASE = "background_services"
 LOGIN = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
 QUICK = SMALL | {"LEASE_KEY": "portfolio:{name}:leader"}
-"""Settings with which the command waits for six seconds at most."""
+"""Settings with which the command waits for at most six seconds."""
 
 
 def sidecar(folder: Path, server: RedisServer, name: str, **settings: str) -> RealSidecar:
-    """A sidecar that campaigns for the default key, and needs no client."""
+    """A sidecar that campaigns for the default key without a client."""
     return RealSidecar(folder, server, name, REQUIRE_CLIENT="false", **(QUICK | settings))
 
 
 def asking(folder: Path, server: RedisServer, **settings: str) -> Process:
-    """The command as a process of its own."""
-    return command_of("sidecar", folder / "said", "step-down", LEASE, REDIS_URL=server.url, **settings)
+    """The command as a separate process."""
+    return command_of("sidecar", folder / "output", "step-down", LEASE, REDIS_URL=server.url, **settings)
 
 
 async def leads(one: RealSidecar) -> bool:
@@ -43,7 +43,7 @@ async def leads(one: RealSidecar) -> bool:
     return bool(status) and status["leases"][LEASE]["state"] == "leading"
 
 
-async def test_another_task_leads_and_the_command_says_which(
+async def test_step_down_prints_which_task_leads_next(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:
     first, second = (sidecar(tmp_path, redis_server, name, **STEADY) for name in ("task-1", "task-2"))
@@ -53,9 +53,9 @@ async def test_another_task_leads_and_the_command_says_which(
         second.start()
         await eventually(lambda: shows(f"{second.url}/status"))
         before = str(redis.hget(FENCE, "token"))
-        status, said, complained = await asyncio.to_thread(run, "step-down", LEASE)
-        assert (status, complained) == (0, ""), complained
-        asked, now = said.splitlines()
+        status, output, errors = await asyncio.to_thread(run, "step-down", LEASE)
+        assert (status, errors) == (0, ""), errors
+        asked, now = output.splitlines()
         assert asked == f"{LEASE}: asked task-1 (token {before}) to step down; waiting up to 38 s"
         assert re.fullmatch(rf"{LEASE}: task-2 leads now \(token \d+\), after \d+\.\d\d s", now)
         assert str(redis.hget(FENCE, "token")) in now
@@ -66,18 +66,18 @@ async def test_another_task_leads_and_the_command_says_which(
     ]  # fmt: skip
 
 
-async def test_if_nobody_else_takes_it_the_status_is_1(
+async def test_the_status_is_1_if_no_other_task_acquires_the_lease(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:
     alone = sidecar(tmp_path, redis_server, "task-1")
     with ended(alone):
         alone.start()
         await eventually(lambda: leads(alone))
-        status, line, complained = await asyncio.to_thread(run, "step-down", "--json", LEASE, **QUICK)
+        status, line, errors = await asyncio.to_thread(run, "step-down", "--json", LEASE, **QUICK)
     document = json.loads(line)
     assert (status, document["handed_over"], document["holder"]) == (1, False, "task-1")
     assert document["token"] > document["previous_token"]
-    waiting, failure = complained.splitlines()
+    waiting, failure = errors.splitlines()
     assert "waiting up to 6 s" in waiting
     assert re.fullmatch(rf"sidecar: {LEASE}: no other task took it: task-1 leads again \(token \d+\)", failure)
 
@@ -91,7 +91,9 @@ async def test_if_nobody_else_takes_it_the_status_is_1(
         (["x"], "the key is not a string: somebody must delete it"),
     ],
 )
-def test_a_lease_without_a_term_is_one_line(redis: Redis, run: Run, holder: str | list[str] | None, why: str) -> None:
+def test_step_down_of_a_lease_without_a_term_is_a_one_line_error(
+    redis: Redis, run: Run, holder: str | list[str] | None, why: str
+) -> None:
     redis.hset(FENCE, mapping={"token": "17", "holder": "a"})
     if isinstance(holder, list):
         redis.lpush(KEY, *holder)
@@ -102,7 +104,7 @@ def test_a_lease_without_a_term_is_one_line(redis: Redis, run: Run, holder: str 
     assert not redis.hexists(FENCE, "step_down")
 
 
-def test_the_disable_s_reason_is_part_of_the_line(redis: Redis, run: Run) -> None:
+def test_the_error_of_a_disabled_lease_contains_the_reason(redis: Redis, run: Run) -> None:
     run("disable", LEASE, "60", "--reason", "the database moves")
     assert ": the database moves; python -m sidecar enable" in run("step-down", LEASE)[2]
 
@@ -113,8 +115,8 @@ def ask(redis: Redis, token: str) -> str:
     return outcome
 
 
-def test_the_script_asks_the_holder_of_that_term_alone(any_redis: Redis) -> None:
-    """What happens between the command's look and its request."""
+def test_the_script_asks_only_the_holder_of_the_named_term(any_redis: Redis) -> None:
+    """A change between the command's look and its request."""
     caller, other = Caller(any_redis), Caller(any_redis, "b")
     first = caller.acquire().token
     caller.release(first)
@@ -127,24 +129,24 @@ def test_the_script_asks_the_holder_of_that_term_alone(any_redis: Redis) -> None
     second = other.acquire().token
     assert ask(any_redis, first) == "changed"
     assert not any_redis.hexists(FENCE, "step_down")
-    with any_redis.pubsub() as heard:  # type: ignore[no-untyped-call]  # redis-py's own gap
-        heard.subscribe(f"{KEY}:changed")
-        heard.get_message(timeout=5)
+    with any_redis.pubsub() as subscription:  # type: ignore[no-untyped-call]  # redis-py's own gap
+        subscription.subscribe(f"{KEY}:changed")
+        subscription.get_message(timeout=5)
         assert ask(any_redis, second) == "asked"
-        assert (heard.get_message(timeout=5) or {})["data"] == "step-down"
+        assert (subscription.get_message(timeout=5) or {})["data"] == "step-down"
     assert any_redis.hget(FENCE, "step_down") == second
     assert any_redis.get(KEY) == "b", "the holder itself releases it"
 
 
-async def test_a_holder_that_does_not_answer_ends_the_waiting_at_the_limit(redis: Redis, run: Run) -> None:
+async def test_step_down_stops_waiting_for_a_silent_holder_at_the_limit(redis: Redis, run: Run) -> None:
     caller = Caller(redis)
     token = caller.acquire().token
-    status, said, complained = await asyncio.to_thread(run, "step-down", LEASE, **QUICK)
-    assert (status, f"asked a (token {token})" in said) == (1, True)
-    assert complained.startswith(f"sidecar: {LEASE}: a has not released it within 6 s;")
+    status, output, errors = await asyncio.to_thread(run, "step-down", LEASE, **QUICK)
+    assert (status, f"asked a (token {token})" in output) == (1, True)
+    assert errors.startswith(f"sidecar: {LEASE}: a has not released it within 6 s;")
 
 
-async def test_a_lease_that_nobody_takes_is_said_to_be_led_by_nobody(
+async def test_step_down_reports_a_lease_that_nobody_acquires(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     caller = Caller(redis)
@@ -156,7 +158,9 @@ async def test_a_lease_that_nobody_takes_is_said_to_be_led_by_nobody(
         assert f"sidecar: {LEASE}: nobody took it within 6 s, and nobody leads" in asked.output
 
 
-async def test_ctrl_c_ends_the_waiting_only(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_ctrl_c_ends_only_the_waiting_and_not_the_request(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path
+) -> None:
     token = Caller(redis).acquire().token
     async with asking(tmp_path, redis_server) as asked:
         await eventually(lambda: "waiting up to" in asked.output)
@@ -165,7 +169,7 @@ async def test_ctrl_c_ends_the_waiting_only(redis: Redis, redis_server: RedisSer
     assert redis.hget(FENCE, "step_down") == token
 
 
-async def test_a_lost_connection_does_not_end_it(tmp_path: Path) -> None:
+async def test_a_lost_connection_does_not_end_the_waiting(tmp_path: Path) -> None:
     tried = asyncio.Event()
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,7 +191,7 @@ async def test_a_lost_connection_does_not_end_it(tmp_path: Path) -> None:
             assert f"{LEASE}: b leads now" in asked.output
 
 
-async def test_a_disable_meanwhile_ends_the_waiting(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_a_disable_ends_the_waiting(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
     Caller(redis).acquire()
     async with asking(tmp_path, redis_server) as asked:
         await eventually(lambda: "waiting up to" in asked.output)
@@ -197,26 +201,26 @@ async def test_a_disable_meanwhile_ends_the_waiting(redis: Redis, redis_server: 
 
 
 @pytest.mark.parametrize(("right", "named"), [("+hset", "the command HSET"), ("~fence:{portfolio:*", "the key ")])
-def test_a_missing_right_is_one_line_and_asks_nobody(redis: Redis, run: Run, right: str, named: str) -> None:
+def test_a_missing_right_is_a_one_line_error_without_a_request(redis: Redis, run: Run, right: str, named: str) -> None:
     Caller(redis).acquire()
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != right])
-        status, said, complained = run("step-down", LEASE, **LOGIN)
-    assert (status, said, complained.count("\n")) == (1, "", 1)
-    assert f"no permission for {named}" in complained
+        status, output, errors = run("step-down", LEASE, **LOGIN)
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert f"no permission for {named}" in errors
     assert not redis.hexists(FENCE, "step_down")
 
 
-def test_a_refused_notice_is_said_and_the_request_stands(redis: Redis, run: Run) -> None:
+def test_a_refused_notice_is_reported_and_the_request_remains(redis: Redis, run: Run) -> None:
     token = Caller(redis).acquire().token
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != "+publish"])
-        _, said, _ = run("step-down", LEASE, **LOGIN, **QUICK)
-    assert "the holder learns of the request at its next renewal, within 1 s" in said
+        _, output, _ = run("step-down", LEASE, **LOGIN, **QUICK)
+    assert "the holder learns of the request at its next renewal, within 1 s" in output
     assert redis.hget(FENCE, "step_down") == token
 
 
-def test_the_limit_covers_the_notice_the_grant_and_the_rest_of_the_former_holder() -> None:
+def test_the_limit_covers_the_heartbeat_the_grant_and_the_rest_of_the_previous_holder() -> None:
     timings = Timings(ttl=60.0, heartbeat=16.0, grant_ttl=7.0, call_limit=2.0)
     assert limit_of(timings) >= timings.heartbeat + timings.grant_ttl + timings.rest
     assert limit_of(Timings()) == pytest.approx(38.0)

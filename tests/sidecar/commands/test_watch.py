@@ -24,13 +24,13 @@ WATCH = ("-m", "sidecar", "watch")
 
 
 def remaining(terminal: Terminal) -> float:
-    """The remaining time of the lease on the screen; -1 if the screen shows no time."""
+    """The remaining seconds of the lease on the screen; -1 if the screen shows no time."""
     found = re.search(rf"^{LEASE}  .*?  +([0-9.]+)  ", terminal.shown, re.MULTILINE)
     return float(found.group(1)) if found else -1.0
 
 
 def piped(folder: Path, *options: str, **environment: str) -> Process:
-    """`python -m sidecar watch` whose output goes to a file."""
+    """`python -m sidecar watch` with its output in a file."""
     return command_of("sidecar", folder / "watched", "watch", *options, **environment)
 
 
@@ -44,11 +44,11 @@ def lines(process: Process) -> list[str]:
 
 
 def shows(process: Process, *texts: str) -> Callable[[], bool]:
-    """Whether the last line has these texts."""
+    """True if the last line contains these texts."""
     return lambda: bool(lines(process)) and all(text in lines(process)[-1] for text in texts)
 
 
-async def test_the_time_moves_changes_are_drawn_and_ctrl_c_gives_the_screen_back(
+async def test_the_screen_shows_time_and_changes_and_ctrl_c_restores_the_terminal(
     redis: Redis, redis_server: RedisServer
 ) -> None:
     redis.set(KEY, "task-1", px=25_000)
@@ -78,16 +78,16 @@ changes.LONGEST_POLL = 3_600.0
 sys.argv = ["sidecar", "watch"]
 console()
 """
-"""The command without looks that no change has caused."""
+"""The command, which looks only after a change."""
 
 
-async def test_the_time_moves_though_nothing_is_asked_of_redis(redis: Redis, redis_server: RedisServer) -> None:
+async def test_the_time_moves_without_commands_to_redis(redis: Redis, redis_server: RedisServer) -> None:
     redis.set(KEY, "task-1", px=60_000)
     with Terminal(("-c", PATIENT), {"REDIS_URL": redis_server.url}) as terminal:
         await eventually(lambda: 0 < remaining(terminal) < 55)
 
 
-async def test_a_lease_that_expires_is_shown_at_once(redis: Redis, redis_server: RedisServer) -> None:
+async def test_an_expired_lease_is_shown_at_once(redis: Redis, redis_server: RedisServer) -> None:
     redis.set(KEY, "task-1", px=1_500)
     with Terminal(WATCH, {"REDIS_URL": redis_server.url}) as terminal:
         await eventually(lambda: f"{LEASE}  nobody leads" in terminal.shown)
@@ -107,7 +107,7 @@ async def test_a_disable_shows_its_reason(redis: Redis, redis_server: RedisServe
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50), (40, 8), (1, 1), (0, 0)])
-async def test_nothing_is_wider_or_higher_than_the_terminal_whatever_the_names(
+async def test_the_output_never_exceeds_the_terminal_with_any_names(
     redis: Redis, redis_server: RedisServer, columns: int, rows: int
 ) -> None:
     lease = "l" * 64
@@ -117,13 +117,13 @@ async def test_nothing_is_wider_or_higher_than_the_terminal_whatever_the_names(
         for _ in range(5):
             redis.set(f"portfolio:{lease}:leader", "x" * 128, px=60_000)
             redis.delete(f"portfolio:{lease}:leader")
-        terminal.send(signal.SIGINT)  # a key would be echoed
+        terminal.send(signal.SIGINT)  # the terminal would echo a key
         assert terminal.status() == 0
         assert terminal.screens.widest <= max(20, min(columns or 80, 80))
         assert terminal.output.count("\n", 0, terminal.output.index("\x1b[J")) < (rows or 24)
 
 
-async def test_a_resize_is_drawn_at_once(
+async def test_a_resize_of_the_terminal_is_drawn_at_once(
     redis: Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = "h" * 128
@@ -135,7 +135,9 @@ async def test_a_resize_is_drawn_at_once(
         await eventually(lambda: terminal.shown.count("h") > narrow + 20)
 
 
-async def test_ctrl_z_gives_the_screen_back_and_fg_takes_it_again(redis: Redis, redis_server: RedisServer) -> None:
+async def test_ctrl_z_restores_the_terminal_and_fg_draws_the_screen_again(
+    redis: Redis, redis_server: RedisServer
+) -> None:
     with Terminal(WATCH, {"REDIS_URL": redis_server.url}) as terminal:
         await eventually(lambda: f"{LEASE}  nobody" in terminal.shown)
         terminal.press("\x1a")
@@ -151,7 +153,7 @@ async def test_ctrl_z_gives_the_screen_back_and_fg_takes_it_again(redis: Redis, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-async def test_any_other_end_gives_the_screen_back_too(
+async def test_every_other_signal_restores_the_terminal(
     redis: Redis, redis_server: RedisServer, number: signal.Signals
 ) -> None:
     with Terminal(WATCH, {"REDIS_URL": redis_server.url}) as terminal:
@@ -161,7 +163,7 @@ async def test_any_other_end_gives_the_screen_back_too(
         assert (terminal.screens.is_second, terminal.screens.has_cursor) == (False, True)
 
 
-async def test_a_first_look_that_fails_is_one_line_and_no_screen(redis_server: RedisServer) -> None:
+async def test_a_failed_first_look_is_a_one_line_error_without_a_screen(redis_server: RedisServer) -> None:
     with Terminal(WATCH, {"REDIS_URL": f"redis://127.0.0.1:{free_port()}"}) as terminal:
         assert terminal.status() == 1
         assert re.fullmatch(r"sidecar: Redis at redis://127.0.0.1:\d+: [^\n]+\n", terminal.output.replace("\r", ""))
@@ -180,16 +182,18 @@ signal.pthread_sigmask = block
 sys.argv = ["sidecar", "watch"]
 program.console()
 """
-"""The command with a Ctrl-C at its first moment, and another one while it ends."""
+"""The command with a Ctrl-C at its start, and another Ctrl-C at its end."""
 
 
-async def test_a_ctrl_c_during_the_start_or_the_end_is_no_traceback(redis: Redis, redis_server: RedisServer) -> None:
+async def test_a_ctrl_c_during_the_start_or_the_end_prints_no_traceback(
+    redis: Redis, redis_server: RedisServer
+) -> None:
     with Terminal(("-c", INTERRUPTED), {"REDIS_URL": redis_server.url}) as terminal:
         assert terminal.status() == 0
         assert "Traceback" not in terminal.output
 
 
-async def test_in_a_pipe_there_is_one_line_for_each_change_and_none_for_a_renewal(
+async def test_a_pipe_gets_one_line_for_each_change_and_none_for_a_renewal(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     caller = Caller(redis)
@@ -207,9 +211,9 @@ async def test_in_a_pipe_there_is_one_line_for_each_change_and_none_for_a_renewa
         caller.release(token)
         await eventually(shows(watching, LEASE, "nobody leads"))
         assert watching.stop(signal.SIGINT) == 0
-    said = lines(watching)
-    assert len(said) == 5, said
-    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  ", line) for line in said)
+    printed = lines(watching)
+    assert len(printed) == 5, printed
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  ", line) for line in printed)
     assert "\x1b" not in watching.output
 
 
@@ -226,7 +230,7 @@ async def test_with_json_each_line_is_an_object(redis: Redis, redis_server: Redi
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-async def test_a_restart_of_redis_is_said_and_survived(tmp_path: Path, options: tuple[str, ...]) -> None:
+async def test_a_restart_of_redis_is_reported_and_the_watch_continues(tmp_path: Path, options: tuple[str, ...]) -> None:
     server = RedisServer(tmp_path / "redis")
     with server:
         environment = {"REDIS_URL": server.url}
@@ -251,7 +255,7 @@ async def test_a_restart_of_redis_is_said_and_survived(tmp_path: Path, options: 
     assert len(lines(watching)) == 5
 
 
-async def test_without_the_right_to_track_a_change_is_shown_a_second_late_and_that_is_said(
+async def test_without_the_right_to_track_changes_are_shown_a_second_late_and_the_delay_is_reported(
     redis: Redis, redis_server: RedisServer
 ) -> None:
     login = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
@@ -261,26 +265,24 @@ async def test_without_the_right_to_track_a_change_is_shown_a_second_late_and_th
             await eventually(lambda: "a second late: no permission" in " ".join(terminal.shown.split()))
             redis.set(KEY, "task-1")
             await eventually(lambda: f"{LEASE}  task-1" in terminal.shown)
-            assert "The watch receives" not in terminal.output, "a log line would be inside the table"
+            assert "The watch receives" not in terminal.output, "a log line is inside the table"
             assert "There is no watch" not in terminal.output
 
 
-def test_a_reader_that_has_seen_enough_ends_it_without_waiting_for_a_change(
-    redis: Redis, redis_server: RedisServer
-) -> None:
+def test_a_closed_pipe_ends_watch_without_waiting_for_a_change(redis: Redis, redis_server: RedisServer) -> None:
     out, into = os.pipe()
     environment = {**os.environ, "REDIS_URL": redis_server.url}
     watching = subprocess.Popen([sys.executable, *WATCH], env=environment, stdout=into, stderr=subprocess.PIPE)
     os.close(into)
     seen = b""
-    while seen.count(b"\n") < 2:  # one for each lease; the next line may be hours away
+    while seen.count(b"\n") < 2:  # one line for each lease; the next line may come hours later
         seen += os.read(out, 100)
     os.close(out)
-    _, complained = watching.communicate(timeout=30)
-    assert (watching.returncode, complained) == (1, b"")
+    _, errors = watching.communicate(timeout=30)
+    assert (watching.returncode, errors) == (1, b"")
 
 
-async def test_a_terminal_without_a_screen_gets_lines(redis: Redis, redis_server: RedisServer) -> None:
+async def test_a_dumb_terminal_gets_lines(redis: Redis, redis_server: RedisServer) -> None:
     with Terminal(WATCH, {"REDIS_URL": redis_server.url, "TERM": "dumb"}) as terminal:
         await eventually(lambda: f"{LEASE}  nobody leads" in terminal.shown)
         terminal.press("\x03")

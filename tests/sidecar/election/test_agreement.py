@@ -1,4 +1,4 @@
-"""What a task sees of another task's LEASE_TTL."""
+"""How a task notices that another task has another LEASE_TTL."""
 
 import pytest
 
@@ -13,12 +13,12 @@ def ttl() -> LeaseTtl:
     return LeaseTtl(Timings())
 
 
-def test_a_holder_with_a_longer_ttl_is_reported_while_it_holds(ttl: LeaseTtl) -> None:
-    said = ttl.observe(HELD)
-    assert said is not None
-    assert said.startswith("b holds the key for longer than this task's LEASE_TTL (30 s)")
-    assert ttl.observe(HELD._replace(ttl=12.0)) == said, "later in the life of the key"
-    assert ttl.observe(Reply(Outcome.LATE)) == said, "a late reply says nothing of the holder"
+def test_a_holder_with_a_longer_ttl_is_reported_while_it_holds_the_lease(ttl: LeaseTtl) -> None:
+    report = ttl.observe(HELD)
+    assert report is not None
+    assert report.startswith("b holds the key for longer than this task's LEASE_TTL (30 s)")
+    assert ttl.observe(HELD._replace(ttl=12.0)) == report, "later in the life of the key"
+    assert ttl.observe(Reply(Outcome.LATE)) == report, "a late reply contains no holder"
     assert ttl.observe(Reply(Outcome.VACANT)) is None
     assert ttl.observe(HELD._replace(ttl=12.0)) is None, "another term may have another ttl"
 
@@ -38,6 +38,6 @@ def test_nothing_else_is_a_disagreement(ttl: LeaseTtl, reply: Reply) -> None:
     assert ttl.observe(reply) is None
 
 
-def test_another_holder_with_our_ttl_ends_the_report(ttl: LeaseTtl) -> None:
+def test_another_holder_with_the_same_ttl_ends_the_report(ttl: LeaseTtl) -> None:
     assert ttl.observe(HELD)
     assert ttl.observe(HELD._replace(holder="c", ttl=30.0)) is None

@@ -1,4 +1,4 @@
-"""The election loop between its leases and a real Redis: events during a call."""
+"""The election loop with a real Redis: events during a call."""
 
 import asyncio
 import random
@@ -23,25 +23,25 @@ from tests.support.storing import at_port
 from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
-"""Timings under which an event within seconds was not due to a timer."""
+"""Timings under which no timer fires within seconds."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
-"""Timings under which a drain outlasts a Redis that stands still, and a key that has gone was deleted."""
+"""Timings under which a drain lasts longer than a pause of Redis, and a missing key was deleted and did not expire."""
 
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
-"""Timings under which demand ends long before a key expires."""
+"""Timings under which demand ends long before the key expires."""
 
 
 @pytest.fixture
 async def way(redis_server: RedisServer) -> AsyncIterator[Proxy]:
-    """The proxy of the calls, not of the watch."""
+    """The proxy for the calls; the watch does not use it."""
     async with Proxy(redis_server.port) as way:
         yield way
 
 
 @asynccontextmanager
 async def connected(redis: RedisServer, way: Proxy, timings: Timings) -> AsyncIterator[Served]:
-    """A sidecar whose watch tracks changes, and which makes no other call than the next."""
+    """A sidecar whose watch tracks changes, and whose next call is its only call."""
     async with served(redis, timings=timings, calls=way.port) as sidecar:
         await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING and sidecar.candidate._store.connected)
         yield sidecar
@@ -51,14 +51,14 @@ def scripts_run(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 
-async def test_a_question_wakes_a_loop_that_sleeps(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+async def test_a_request_wakes_the_sleeping_loop(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         await eventually(lambda: sidecar.candidate._asleep_until > elapsed() + SLOW.heartbeat / 2)
         async with asyncio.timeout(SLOW.heartbeat / 2):
             assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
 
 
-async def test_what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_has_ended(
+async def test_a_notice_during_a_call_causes_a_look_after_it(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     redis.set(KEYS["tracker"], "b", ex=100)
@@ -66,15 +66,15 @@ async def test_what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_ha
         before = scripts_run(redis)
         way.replies.hold()
         asking = asyncio.create_task(sidecar.lead())
-        await eventually(lambda: scripts_run(redis) > before)  # the reply, that b holds the lease, is on its way
+        await eventually(lambda: scripts_run(redis) > before)  # the reply that b holds the lease is on its way
         noticed = asyncio.Event()
         hear = sidecar.watch._changed
 
-        def heard(name: str) -> None:
+        def on_change(name: str) -> None:
             hear(name)
             noticed.set()
 
-        sidecar.watch._changed = heard
+        sidecar.watch._changed = on_change
         redis.delete(KEYS["tracker"])
         async with asyncio.timeout(20):
             await noticed.wait()
@@ -88,7 +88,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
     redis.set(KEYS["tracker"], "b", ex=100)
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.get("/is-leader/tracker")
-        await sidecar.resign()  # no client acts on the word of an earlier sidecar
+        await sidecar.resign()  # no client acts on a grant of an earlier sidecar
         way.replies.hold()
         redis.delete(KEYS["tracker"])
         await sidecar.get("/is-leader/tracker")
@@ -99,7 +99,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
         assert await sidecar.state() == "waiting"
 
 
-async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more(
+async def test_an_acquire_with_a_lost_reply_is_released_when_demand_has_ended(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, FORGETFUL) as sidecar:
@@ -111,7 +111,7 @@ async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_ask
         await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=FORGETFUL.ttl / 2)
 
 
-async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+async def test_a_term_starts_before_its_call_is_sent(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         before = scripts_run(redis)
         way.replies.hold()
@@ -124,7 +124,7 @@ async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisSe
         assert now + sidecar.candidate._leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
 
 
-async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
+async def test_without_replies_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
     async with connected(redis_server, way, QUICK) as sidecar:
         version = (await sidecar.lead())["version"]
         way.replies.hold()
@@ -135,7 +135,7 @@ async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisSe
             sent_at = elapsed()
 
 
-async def test_the_answers_of_a_round_trip_reach_each_its_lease(
+async def test_each_reply_of_a_round_trip_reaches_its_lease(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     redis.set(KEYS["tracker"], "b", ex=100)
@@ -144,9 +144,7 @@ async def test_the_answers_of_a_round_trip_reach_each_its_lease(
         assert {name: lease["holder"] for name, lease in leases.items()} == {"tracker": "b", "scheduler": "a"}
 
 
-async def test_a_drain_has_ended_when_every_lease_is_given_up(
-    redis_server: RedisServer, redis: Redis, way: Proxy
-) -> None:
+async def test_a_drain_ends_when_every_lease_is_released(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
     async with connected(redis_server, way, PATIENT) as sidecar:
         await sidecar.lead()
         sidecar.candidate.drain()
@@ -156,7 +154,7 @@ async def test_a_drain_has_ended_when_every_lease_is_given_up(
 
 
 async def failures(sidecar: Served) -> list[str]:
-    """The samples of failed calls and connections."""
+    """The metric samples of failed calls and connections."""
     async with sidecar.session.get(f"{sidecar.metrics_url}/metrics") as response:
         return [line for line in (await response.text()).splitlines() if line.startswith("sidecar_redis_errors_total{")]
 
@@ -179,7 +177,7 @@ async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_nee
         assert await failures(sidecar) == []
 
 
-async def test_a_follower_whose_connection_was_closed_takes_the_lease_over_at_once(
+async def test_a_follower_whose_connection_was_closed_acquires_the_lease_at_once(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     redis.set(KEYS["tracker"], "b", ex=100)
@@ -192,7 +190,7 @@ async def test_a_follower_whose_connection_was_closed_takes_the_lease_over_at_on
         assert await failures(sidecar) == []
 
 
-async def test_where_redis_is_away_connections_are_tried_after_pauses_that_double(
+async def test_while_redis_is_unreachable_connections_are_tried_after_doubling_pauses(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
@@ -217,21 +215,23 @@ async def test_where_redis_is_away_connections_are_tried_after_pauses_that_doubl
         assert pauses[0] <= FIRST * 1.5, "a connection that carried a call is lost for the first time"
 
 
-async def test_a_look_that_finds_the_own_id_blames_nobody(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
-    """As after a restart within a term: an acquire of an earlier process may still hold the key."""
+async def test_a_look_that_finds_its_own_id_reports_no_duplicate_instance_id(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    """The state after a restart within a term: an acquire of an earlier process may still hold the key."""
     async with connected(redis_server, way, FORGETFUL) as sidecar:
         await sidecar.lead()
         await sidecar.resign()
         await eventually(lambda: redis.get(KEYS["tracker"]) is None)
         redis.set(KEYS["tracker"], "a", ex=100)
         before = scripts_run(redis)
-        sidecar.candidate.asked("tracker")  # within the second that it leaves to others, it looks
+        sidecar.candidate.asked("tracker")  # the candidate only looks in the second after its resign
         await eventually(lambda: scripts_run(redis) > before)
         await eventually(lambda: sidecar.candidate._leases["tracker"]._in_flight is None)
         assert sidecar.candidate._trouble["tracker"] is None
 
 
-async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
+async def test_a_term_taken_by_a_process_with_the_same_id_reports_the_instance_id(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, FORGETFUL) as sidecar:
@@ -241,7 +241,7 @@ async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
         await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate._trouble["tracker"] or ""))
 
 
-async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
+async def test_a_deleted_fence_reports_no_duplicate_instance_id(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
@@ -253,7 +253,7 @@ async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
 
 
 def sent_by(sidecar: Served) -> list[str]:
-    """The kinds of the calls that the sidecar writes from now on, as they are written."""
+    """The kinds of the calls that the sidecar sends from now on; the list grows with each call."""
     kinds: list[str] = []
     store = sidecar.candidate._store
     send = store.send
@@ -283,7 +283,7 @@ async def test_a_resign_sends_the_release_before_it_returns(
         await eventually(lambda: redis.get(KEYS["tracker"]) is None)
 
 
-async def test_a_resign_is_published_later_and_without_fail(
+async def test_the_release_notice_of_a_resign_is_always_published_after_the_release(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
@@ -323,7 +323,7 @@ async def test_a_notice_sends_the_acquire_before_it_returns(
 async def test_a_notice_while_the_loop_connects_sends_nothing(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
-    """The connection that is being replaced may still be open, but the loop does not await its replies."""
+    """The old connection may still be open, but the loop no longer waits for its replies."""
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.get("/is-leader/tracker")
         await asleep(sidecar)
@@ -387,7 +387,7 @@ async def test_a_held_request_is_answered_before_the_acquire_is_logged(
         assert events.index("answer") < events.index("acquired")
 
 
-async def test_without_a_client_each_outage_is_said_and_its_end_too(
+async def test_without_a_client_each_outage_and_its_end_are_logged(
     redis_server: RedisServer, way: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "sidecar")
@@ -400,10 +400,10 @@ async def test_without_a_client_each_outage_is_said_and_its_end_too(
             await eventually(lambda: "Redis answers again" in caplog.text)
 
 
-async def test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_waits_for_redis(
+async def test_a_held_request_is_answered_at_the_end_of_the_term_while_the_loop_waits_for_redis(
     redis_server: RedisServer,
 ) -> None:
-    """The loop does not run here: only the clock ends the term for the held request."""
+    """The loop does not run now, so only the clock ends the term of the held request."""
     lease = leading(elapsed() - (BELIEVED - 0.5))
     store = RedisStore(at_port(redis_server.port), "a", T, clock=elapsed, failover_guard=False, min_replicas=0)
     telemetry = Telemetry("a", clock=elapsed)

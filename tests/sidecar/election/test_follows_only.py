@@ -1,4 +1,4 @@
-"""A task with CAMPAIGN=false looks who leads, and never leads."""
+"""A task with CAMPAIGN=false looks for the leader and never leads."""
 
 import signal
 from pathlib import Path
@@ -18,7 +18,7 @@ NAME = "background_services"
 
 
 @pytest.mark.parametrize("require_client", [True, False])
-def test_it_looks_once_a_heartbeat_and_never_acquires(require_client: bool) -> None:
+def test_a_task_that_follows_only_looks_once_a_heartbeat_and_never_acquires(require_client: bool) -> None:
     lease = fresh_lease(100.0, require_client=require_client, campaign=False)
     now, calls = 100.0, 0
     while now < 100 + 10 * T.heartbeat:
@@ -36,7 +36,7 @@ def test_it_looks_once_a_heartbeat_and_never_acquires(require_client: bool) -> N
     assert lease.grant(now, now) is None
 
 
-def test_it_hears_of_a_change_and_wakes_at_the_holders_expiry() -> None:
+def test_a_task_that_follows_only_looks_after_a_notice() -> None:
     lease = fresh_lease(100.0, campaign=False)
     lease.asked(100)
     lease.hold()
@@ -48,8 +48,8 @@ def test_it_hears_of_a_change_and_wakes_at_the_holders_expiry() -> None:
     assert [transition.reason for transition in lease.transitions()] == ["held"]
 
 
-def test_a_key_of_its_own_name_is_looked_at_no_more_often() -> None:
-    """A process before it, of the same id, campaigned: its key expires."""
+def test_a_task_that_follows_only_looks_no_more_often_at_a_key_with_its_own_id() -> None:
+    """An earlier process with the same id campaigned; its key expires."""
     lease = fresh_lease(100.0, campaign=False)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.LOOK), 100, Outcome.SUPERSEDED, holder="a")
@@ -88,7 +88,7 @@ async def test_a_task_that_follows_only_never_leads_and_reports_it(redis_server:
             await client.leadership(NAME).run(work)
         assert (await shows(f"{leader.url}/status"))["campaign"] is True
         after = operator.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
-        assert after - before < 200, "it looks at a vacant key without a pause"
+        assert after - before < 200, "the task looks at a vacant key without a pause"
         assert follower.stop(signal.SIGTERM) == 0
 
 

@@ -1,4 +1,4 @@
-"""One of a task's clients may act at a time."""
+"""Only one client of a task may act at a time."""
 
 from math import inf, nextafter
 
@@ -19,7 +19,7 @@ def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
 
 
 def test_no_two_clients_are_granted_one_token() -> None:
-    """The fence would let both write."""
+    """The fence would accept the writes of both."""
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()
@@ -33,8 +33,8 @@ def test_no_two_clients_are_granted_one_token() -> None:
     assert lease.grant(105.4, 105.4, "frozen", token=1) is None
 
 
-def test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still() -> None:
-    """Redis was away for longer than a term is believed, but the key was still alive."""
+def test_a_term_adopted_after_its_deadline_still_belongs_to_its_client() -> None:
+    """Redis was unreachable for longer than a term lasts, but the key has not expired."""
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()
@@ -43,47 +43,47 @@ def test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_
     lease.failed(due(lease, 110, Kind.RENEW), 112, may_execute=False)
     lease.tick(100 + BELIEVED)
     answer(lease, due(lease, 126, Kind.ACQUIRE), 126, Outcome.ADOPTED, token=7)
-    assert lease.grant(126.1, 126.1, "another") is None, "it needs a term of its own"
+    assert lease.grant(126.1, 126.1, "another") is None, "the client needs its own term"
     due(lease, 126.1, Kind.RELEASE)
 
 
-def test_a_client_without_a_name_is_answered_with_the_state() -> None:
+def test_a_client_without_a_name_is_always_granted_while_the_sidecar_leads() -> None:
     lease = fresh_lease()
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
     assert lease.grant(100, 100, "one") == T.grant_ttl
     assert lease.grant(101, 101) == T.grant_ttl
     assert lease.grant(102, 102, "one") == T.grant_ttl
-    assert lease.resigned(103) is True, "like the only client"
+    assert lease.resigned(103) is True, "a resign without a name ends the grant"
 
 
-def test_an_adopted_term_is_its_predecessors_clients_until_what_it_was_granted_is_over() -> None:
+def test_an_adopted_term_belongs_to_the_client_of_the_previous_process_until_its_grant_ends() -> None:
     lease = fresh_lease(now=100)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED, token=7)
     assert lease.grant(101, 101, "another") is None
     assert lease.grant(101, 101, "another", token=6) is None
     assert lease.grant(102, 102, "believer", token=7) == T.grant_ttl
-    assert lease.grant(103, 103, "another", token=7) is None, "the believer was here first"
+    assert lease.grant(103, 103, "another", token=7) is None, "the client with the earlier grant still leads"
 
 
-def test_a_client_that_believes_no_more_is_granted_an_adopted_term_once_nobody_else_can_believe() -> None:
+def test_a_client_without_a_grant_gets_an_adopted_term_once_all_earlier_grants_have_ended() -> None:
     lease = fresh_lease(now=100)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
     assert lease.answer_valid_for(103, "one") == T.grant_ttl - 3
-    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") is None, "it needs a term of its own"
+    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") is None, "the client needs its own term"
     due(lease, 100 + T.grant_ttl, Kind.RELEASE)
 
 
-def test_who_can_say_the_adopted_terms_token_is_granted_it_at_once_though_its_belief_is_over() -> None:
+def test_a_client_that_presents_the_token_of_an_adopted_term_is_granted_it_at_once() -> None:
     lease = fresh_lease(now=100)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED, token=7)
     assert lease.grant(101, 101, "one", token=7) == T.grant_ttl
 
 
-def test_a_workers_resign_after_a_restart_does_not_end_anothers_grant_of_before() -> None:
+def test_after_a_restart_a_resign_of_one_worker_does_not_end_an_earlier_grant_of_another() -> None:
     lease = fresh_lease(now=100)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100.2, Outcome.ADOPTED, token=7)
@@ -95,7 +95,7 @@ def test_a_workers_resign_after_a_restart_does_not_end_anothers_grant_of_before(
     assert not lease.leads(103)
 
 
-def test_a_workers_resign_before_redis_has_answered_does_not_end_anothers_grant_of_before() -> None:
+def test_before_the_first_reply_of_redis_a_resign_of_one_worker_does_not_end_an_earlier_grant_of_another() -> None:
     lease = fresh_lease(now=100)
     lease.asked(100)
     call = due(lease, 100, Kind.ACQUIRE)
@@ -105,7 +105,7 @@ def test_a_workers_resign_before_redis_has_answered_does_not_end_anothers_grant_
     due(lease, 100 + T.grant_ttl, Kind.RELEASE)
 
 
-def test_an_acquire_whose_reply_was_lost_is_found_as_nobodys_term_yet() -> None:
+def test_a_term_found_after_a_lost_reply_belongs_to_no_client_yet() -> None:
     lease = fresh_lease()
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.HELD, holder="b")
@@ -117,28 +117,28 @@ def test_an_acquire_whose_reply_was_lost_is_found_as_nobodys_term_yet() -> None:
     assert lease.grant(105, 105, "one") == T.grant_ttl
 
 
-def test_a_new_term_has_no_predecessors_clients() -> None:
+def test_a_new_term_is_granted_at_once() -> None:
     lease = fresh_lease(now=100)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
     assert lease.grant(100, 100, "one") == T.grant_ttl
 
 
-def test_a_client_with_a_second_grant_acts_no_longer_than_it_was_granted() -> None:
+def test_an_earlier_ending_second_grant_does_not_shorten_the_first() -> None:
     grants = Grants(0)
     grants.give("one", 10)
-    grants.give("one", 8)  # the answer to an earlier question
+    grants.give("one", 8)  # the answer to an earlier request
     assert grants.seconds_held_by_other_client(0, "two", knows_term=True) == 10
     assert grants.take_back(9, "two", knows_term=True) is False
     assert grants.take_back(9, "one", knows_term=False) is True
     assert grants.seconds_held_by_other_client(9, "two", knows_term=True) == 0
 
 
-def test_a_question_is_held_only_as_long_as_its_answer_stays_the_same() -> None:
+def test_a_request_is_held_only_while_its_answer_stays_the_same() -> None:
     lease = fresh_lease(require_client=False)
     assert lease.answer_valid_for(100, "one") == inf
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
-    assert lease.answer_valid_for(100, "one") == 0, "no client may act yet: this one may at once"
+    assert lease.answer_valid_for(100, "one") == 0, "no client has a grant yet, so this client gets one at once"
     lease.grant(100, 100, "one")
     assert lease.answer_valid_for(101, "one") == T.grant_ttl / 2
     assert lease.answer_valid_for(101, "") == T.grant_ttl / 2
@@ -149,8 +149,8 @@ def test_a_question_is_held_only_as_long_as_its_answer_stays_the_same() -> None:
         assert lease.answer_valid_for(over, client) == 0
 
 
-def test_a_successor_that_was_refused_until_the_end_of_a_predecessors_grant_is_answered_once_it_is_over() -> None:
-    """It was held for another half of a grant: its version was that of the term that it was not granted."""
+def test_a_client_refused_because_of_an_earlier_grant_is_answered_once_that_grant_ends() -> None:
+    """The request was held for another half of a grant, because its version was the version of the refused term."""
     lease = fresh_lease(now=100, require_client=False)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
     over = 100 + T.grant_ttl
@@ -158,5 +158,5 @@ def test_a_successor_that_was_refused_until_the_end_of_a_predecessors_grant_is_a
     assert lease.grant(just_before, just_before, "one") is None
     version = lease.view(just_before).version
     assert lease.answer_valid_for(over, "one") == 0
-    assert lease.grant(over, over, "one") is None, "it needs a term of its own"
+    assert lease.grant(over, over, "one") is None, "the client needs its own term"
     assert lease.view(over).version != version

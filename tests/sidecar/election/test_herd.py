@@ -1,4 +1,4 @@
-"""The calls of many candidates after an event that all of them notice at the same time."""
+"""The calls of many candidates after an event that all notice at the same time."""
 
 from random import Random
 
@@ -13,17 +13,17 @@ FLEET = 1_000
 
 
 @given(st.none() | st.integers(0, SMALL_FLEET), st.integers())
-def test_in_a_small_fleet_and_without_a_number_nobody_waits(candidates: int | None, seed: int) -> None:
+def test_a_small_fleet_or_an_unknown_number_of_candidates_has_no_delay(candidates: int | None, seed: int) -> None:
     assert delay(candidates, Random(seed).uniform) == 0
 
 
 @given(st.integers(SMALL_FLEET + 1, 10**6), st.integers())
-def test_nobody_waits_longer_than_the_spread(candidates: int, seed: int) -> None:
+def test_no_candidate_waits_longer_than_the_spread(candidates: int, seed: int) -> None:
     waits = delay(candidates, Random(seed).uniform)
     assert waits == 0 or HEAD_START <= waits <= SPREAD
 
 
-def test_of_a_large_fleet_a_few_call_at_once_and_the_others_are_spread() -> None:
+def test_in_a_large_fleet_a_few_candidates_call_at_once_and_the_others_are_spread() -> None:
     random = Random(1)
     delays = [delay(FLEET, random.uniform) for _ in range(100 * FLEET)]
     at_once = delays.count(0) / 100
@@ -33,7 +33,7 @@ def test_of_a_large_fleet_a_few_call_at_once_and_the_others_are_spread() -> None
         assert abs(within / len(delays) - tenth / 10) < 0.02
 
 
-def test_a_follower_of_many_looks_within_the_spread_after_a_notice() -> None:
+def test_a_follower_in_a_large_fleet_looks_within_the_spread_after_a_notice() -> None:
     lease = fresh_lease()
     lease.asked(100)
     lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=FLEET), 100)
@@ -43,7 +43,7 @@ def test_a_follower_of_many_looks_within_the_spread_after_a_notice() -> None:
     due(lease, 101 + SPREAD, Kind.ACQUIRE)
 
 
-def test_a_notice_of_many_does_not_postpone_a_call_that_is_due_earlier() -> None:
+def test_a_notice_in_a_large_fleet_does_not_postpone_a_call_that_is_due_earlier() -> None:
     lease = fresh_lease()
     lease.asked(100)
     lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=1.0, watchers=FLEET), 100)
@@ -52,7 +52,7 @@ def test_a_notice_of_many_does_not_postpone_a_call_that_is_due_earlier() -> None
     due(lease, expires, Kind.ACQUIRE)
 
 
-def test_the_calls_of_many_at_an_expiry_and_at_the_end_of_the_guard_are_spread() -> None:
+def test_the_calls_of_a_large_fleet_at_an_expiry_and_at_the_end_of_the_guard_are_spread() -> None:
     for reply in (
         Reply(Outcome.HELD, "b", 1, ttl=4.0, watchers=FLEET),
         Reply(Outcome.GUARDED, None, 1, None, wait=4.0, watchers=FLEET),
@@ -63,7 +63,7 @@ def test_the_calls_of_many_at_an_expiry_and_at_the_end_of_the_guard_are_spread()
         assert 104 + HEAD_START < lease.wake_at(100) < 104.005 + SPREAD
 
 
-def test_the_number_of_candidates_is_kept_until_a_reply_has_another() -> None:
+def test_the_number_of_candidates_is_kept_until_a_reply_contains_another() -> None:
     lease = fresh_lease()
     lease.asked(100)
     lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=1.0, watchers=FLEET), 100)

@@ -1,4 +1,4 @@
-"""The laws of one lease, each with its shortest story. `test_lease_laws.py` searches for all others."""
+"""The rules of one lease, each with its shortest example. `test_lease_laws.py` searches for all other cases."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.support.lease_model import RedisModel
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 
 
-def test_a_term_is_counted_from_before_the_call_was_sent() -> None:
+def test_a_term_starts_before_its_call_is_sent() -> None:
     lease = fresh_lease()
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 101.5, Outcome.ACQUIRED)
@@ -16,7 +16,7 @@ def test_a_term_is_counted_from_before_the_call_was_sent() -> None:
     assert not lease.leads(100 + BELIEVED)
 
 
-def test_each_attempt_has_its_own_anchor() -> None:
+def test_each_attempt_starts_its_own_term() -> None:
     lease = leading(100)
     lost = due(lease, 110, Kind.RENEW)
     lease.failed(lost, 112, may_execute=True)
@@ -40,7 +40,7 @@ def test_failures_never_prolong_a_term_and_are_retried_until_its_end() -> None:
     assert calls >= 10
 
 
-def test_a_renewal_that_is_answered_after_the_deadline_does_not_revive_the_term() -> None:
+def test_a_renewal_answered_after_the_deadline_does_not_revive_the_term() -> None:
     lease = leading(100)
     call = due(lease, 110, Kind.RENEW)
     end = 100 + BELIEVED
@@ -50,7 +50,7 @@ def test_a_renewal_that_is_answered_after_the_deadline_does_not_revive_the_term(
     assert [transition.reason for transition in lease.transitions()] == ["acquired", "deadline"]
 
 
-def test_an_acquire_that_is_answered_after_its_own_deadline_begins_no_term() -> None:
+def test_an_acquire_answered_after_its_own_deadline_begins_no_term() -> None:
     lease = fresh_lease()
     lease.asked(100)
     call = due(lease, 100, Kind.ACQUIRE)
@@ -60,7 +60,7 @@ def test_an_acquire_that_is_answered_after_its_own_deadline_begins_no_term() -> 
     assert lease.transitions() == []
 
 
-def test_an_answer_for_a_term_that_ended_meanwhile_changes_nothing() -> None:
+def test_a_reply_for_an_ended_term_changes_nothing() -> None:
     lease = leading(100)
     call = due(lease, 110, Kind.RENEW)
     lease.resigned(110.1)
@@ -69,18 +69,18 @@ def test_an_answer_for_a_term_that_ended_meanwhile_changes_nothing() -> None:
     due(lease, 110.2, Kind.RELEASE)
 
 
-def test_a_held_answers_grant_counts_from_the_requests_arrival() -> None:
+def test_the_grant_of_a_held_request_starts_when_the_request_arrives() -> None:
     lease = leading(100)
     assert lease.grant(101, 103) == pytest.approx(T.grant_ttl)
-    assert lease.grant(101, 101 + T.grant_ttl) is None, "an answer was born expired"
+    assert lease.grant(101, 101 + T.grant_ttl) is None, "an answer had already expired"
 
 
-def test_a_grant_to_a_request_older_than_the_term_counts_from_the_terms_beginning() -> None:
+def test_a_grant_to_a_request_older_than_the_term_starts_with_the_term() -> None:
     lease = leading(100)
     assert lease.grant(90, 100) == pytest.approx(10 + T.grant_ttl)
 
 
-def test_a_grant_never_reaches_past_the_term() -> None:
+def test_a_grant_never_ends_after_the_term() -> None:
     lease = leading(100)
     late = 100 + BELIEVED - 1
     assert lease.grant(late, late) == pytest.approx(1)
@@ -95,7 +95,7 @@ def test_a_notice_while_a_call_is_in_flight_is_not_lost() -> None:
     due(lease, 110.02 + ECHO_DELAY, Kind.RENEW)
 
 
-def test_a_follower_looks_at_once_after_a_notice_that_came_while_it_looked() -> None:
+def test_a_follower_looks_again_after_a_notice_during_a_look() -> None:
     lease = fresh_lease()
     lease.asked(100)
     call = due(lease, 100, Kind.ACQUIRE)
@@ -111,7 +111,7 @@ def test_a_follower_wakes_at_the_holders_expiry_jittered_by_milliseconds() -> No
     assert 104 < lease.wake_at(100) < 104.005
 
 
-def test_a_follower_looks_once_a_heartbeat_at_a_key_that_lives_longer_or_forever() -> None:
+def test_a_follower_looks_once_a_heartbeat_at_a_key_that_expires_later_or_never() -> None:
     for ttl in (3600.0, None):
         lease = fresh_lease()
         lease.asked(100)
@@ -121,7 +121,7 @@ def test_a_follower_looks_once_a_heartbeat_at_a_key_that_lives_longer_or_forever
         assert T.heartbeat * 0.9 <= lease.wake_at(110 - T.heartbeat) - 100 <= T.heartbeat
 
 
-def test_the_failover_guards_end_is_when_a_guarded_candidate_calls_again() -> None:
+def test_a_guarded_candidate_calls_again_at_the_end_of_the_failover_guard() -> None:
     lease = fresh_lease()
     lease.asked(100)
     lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.GUARDED, None, 1, None, wait=7.0), 100)
@@ -129,7 +129,7 @@ def test_the_failover_guards_end_is_when_a_guarded_candidate_calls_again() -> No
     assert 107 < lease.wake_at(100) < 107.005
 
 
-def test_a_lost_answer_to_an_acquire_leads_to_the_same_term() -> None:
+def test_an_acquire_after_a_lost_reply_leads_under_the_same_term() -> None:
     redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
     lease.asked(100)
     lost = due(lease, 100, Kind.ACQUIRE)
@@ -141,7 +141,7 @@ def test_a_lost_answer_to_an_acquire_leads_to_the_same_term() -> None:
     assert (lease.view(again).token, redis.token) == (1, 1)
 
 
-def test_an_acquire_that_may_have_executed_unseen_is_looked_after_when_the_demand_has_gone() -> None:
+def test_an_acquire_with_a_lost_reply_is_checked_when_demand_has_ended() -> None:
     redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
     lease.asked(100)
     lost = due(lease, 100, Kind.ACQUIRE)
@@ -155,7 +155,7 @@ def test_an_acquire_that_may_have_executed_unseen_is_looked_after_when_the_deman
     assert redis.execute(release, "a", look.sent_at).outcome is Outcome.RELEASED
 
 
-def test_a_release_that_executes_late_does_not_touch_what_was_acquired_since() -> None:
+def test_a_late_release_does_not_change_a_later_term() -> None:
     redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
     lease.asked(100)
     acquire = due(lease, 100, Kind.ACQUIRE)
@@ -172,7 +172,7 @@ def test_a_release_that_executes_late_does_not_touch_what_was_acquired_since() -
     assert redis.execute(lost, "a", 102.7).outcome is Outcome.SUPERSEDED
 
 
-def test_an_acquire_that_executes_late_brings_no_earlier_tenure_back_and_leaves_no_key_behind() -> None:
+def test_a_late_acquire_restores_no_earlier_tenure_and_leaves_no_key() -> None:
     redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
     lease.asked(100)
     late = due(lease, 100, Kind.ACQUIRE)
@@ -188,7 +188,7 @@ def test_an_acquire_that_executes_late_brings_no_earlier_tenure_back_and_leaves_
     assert redis.execute(release, "a", 101.7).outcome is Outcome.RELEASED
 
 
-def test_a_restarted_sidecar_leads_its_term_at_once_and_its_predecessors_release_does_not_touch_it() -> None:
+def test_a_restarted_sidecar_adopts_its_term_and_a_late_release_of_the_previous_process_does_not_end_it() -> None:
     redis, predecessor = RedisModel(T.ttl, T.heartbeat), fresh_lease()
     predecessor.asked(199)
     acquire = due(predecessor, 199, Kind.ACQUIRE)
@@ -204,7 +204,7 @@ def test_a_restarted_sidecar_leads_its_term_at_once_and_its_predecessors_release
     assert redis.execute(late, "a", 200.2).outcome is Outcome.SUPERSEDED
 
 
-def test_a_restarted_sidecar_keeps_the_key_while_its_predecessors_client_may_believe() -> None:
+def test_a_restarted_sidecar_keeps_the_key_until_grants_of_the_previous_process_end() -> None:
     lease = fresh_lease(now=200)
     lease.asked(200)
     answer(lease, due(lease, 200, Kind.ACQUIRE), 200, Outcome.ADOPTED)
@@ -214,7 +214,7 @@ def test_a_restarted_sidecar_keeps_the_key_while_its_predecessors_client_may_bel
     due(lease, 200 + T.grant_ttl, Kind.RELEASE)
 
 
-def test_a_late_answer_is_repeated_at_once_and_then_with_pauses() -> None:
+def test_a_late_call_is_retried_at_once_and_then_with_pauses() -> None:
     lease = leading(100)
     answer(lease, due(lease, 110, Kind.RENEW), 110.1, Outcome.LATE, holder=None)
     assert lease.leads(110.1)
@@ -223,7 +223,7 @@ def test_a_late_answer_is_repeated_at_once_and_then_with_pauses() -> None:
     assert lease.wake_at(110.2) == pytest.approx(110.2 + T.retry)
 
 
-def test_what_too_few_replicas_have_is_not_believed_and_is_given_up_when_the_demand_ends() -> None:
+def test_a_term_that_too_few_replicas_confirm_does_not_lead_and_is_released_when_demand_ends() -> None:
     lease = fresh_lease()
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 101, Outcome.UNCONFIRMED)
@@ -244,7 +244,7 @@ def test_what_too_few_replicas_have_is_not_believed_and_is_given_up_when_the_dem
         (Outcome.BAD_FENCE, None),
     ],
 )
-def test_a_renewal_that_does_not_find_our_term_ends_it(outcome: Outcome, holder: str | None) -> None:
+def test_a_renewal_that_finds_another_term_ends_the_own_term(outcome: Outcome, holder: str | None) -> None:
     lease = leading(100)
     before = lease.view(110).version
     answer(lease, due(lease, 110, Kind.RENEW), 110, outcome, holder=holder)
@@ -275,7 +275,7 @@ def test_versions_differ_after_every_change_and_after_every_resign() -> None:
     assert lease.view(104).version == versions[-1]
 
 
-def test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed() -> None:
+def test_before_the_first_reply_of_redis_the_state_is_disconnected_and_not_following() -> None:
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()

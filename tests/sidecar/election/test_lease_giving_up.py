@@ -1,4 +1,4 @@
-"""How a lease is given up: by a silent client, by a resign, by a drain; and no lease is held without a client."""
+"""How a lease is released: after a client's silence, a resign or a drain. No lease is held without a client."""
 
 from math import inf
 
@@ -7,7 +7,7 @@ from tests.support.lease_model import RedisModel
 from tests.support.one_lease import T, answer, due, fresh_lease, leading
 
 
-def test_a_silent_clients_lease_is_released_when_its_last_grant_has_run_out() -> None:
+def test_the_lease_of_a_silent_client_is_released_when_its_last_grant_ends() -> None:
     lease = leading(100, waits=False)
     assert lease.wake_at(100) == 100 + T.grant_ttl
     assert lease.next_call(100 + T.grant_ttl - 0.001) is None
@@ -26,7 +26,7 @@ def test_a_resign_releases_at_once_and_yields_for_a_second() -> None:
     assert lease.leads(102.1)
 
 
-def test_a_candidate_that_resigned_campaigns_again_once_another_has_held_the_lease() -> None:
+def test_a_candidate_that_resigned_campaigns_again_after_another_holder() -> None:
     lease = leading(100)
     lease.resigned(101)
     answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
@@ -63,7 +63,7 @@ def test_nothing_is_called_without_demand() -> None:
     assert (lease.next_call(100 + T.demand), lease.wake_at(100 + T.demand)) == (None, inf)
 
 
-def test_without_require_client_it_campaigns_for_nobody_and_keeps_what_it_has() -> None:
+def test_without_require_client_a_candidate_campaigns_and_keeps_its_lease_without_demand() -> None:
     lease = fresh_lease(require_client=False)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
     answer(lease, due(lease, 110, Kind.RENEW), 110, Outcome.RENEWED)
@@ -81,7 +81,7 @@ def test_a_held_request_is_demand_until_its_client_resigns() -> None:
     assert lease.view(151).state is State.WAITING
 
 
-def test_a_held_request_whose_client_went_away_leaves_no_demand_behind() -> None:
+def test_a_held_request_whose_client_disconnected_leaves_no_demand() -> None:
     lease = fresh_lease()
     lease.asked(100)
     ticket = lease.hold()
@@ -89,7 +89,7 @@ def test_a_held_request_whose_client_went_away_leaves_no_demand_behind() -> None
     assert lease.view(150).state is State.WAITING
 
 
-def test_drain_waits_for_the_last_grant_then_releases_and_is_done() -> None:
+def test_a_drain_waits_for_the_last_grant_and_then_releases() -> None:
     redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
     lease.asked(100)
     call = due(lease, 100, Kind.ACQUIRE)
@@ -105,7 +105,7 @@ def test_drain_waits_for_the_last_grant_then_releases_and_is_done() -> None:
     assert redis.holder is None
 
 
-def test_drain_ends_at_a_resign_without_waiting_for_the_grant() -> None:
+def test_a_drain_ends_at_a_resign_without_waiting_for_the_grant() -> None:
     lease = leading(100)
     lease.drain(101)
     lease.resigned(101.1)
@@ -113,7 +113,7 @@ def test_drain_ends_at_a_resign_without_waiting_for_the_grant() -> None:
     assert lease.drained(101.2)
 
 
-def test_drain_ends_within_its_bound_though_redis_is_silent() -> None:
+def test_a_drain_ends_within_its_bound_even_if_redis_is_silent() -> None:
     lease = leading(100)
     lease.drain(101)
     now = 101.0
@@ -125,22 +125,22 @@ def test_drain_ends_within_its_bound_though_redis_is_silent() -> None:
     assert now <= 101 + T.grant_ttl + 4 * T.call_limit
 
 
-def test_a_resign_of_another_term_gives_nothing_up() -> None:
+def test_a_resign_of_another_term_releases_nothing() -> None:
     lease = leading(100)
     assert lease.resigned(101, token=2) is False
     assert lease.leads(101)
     assert lease.grant(101, 101) == T.grant_ttl
     assert lease.resigned(102, token=1) is True
     due(lease, 102, Kind.RELEASE)
-    assert lease.resigned(103, token=1) is False, "it is over already"
+    assert lease.resigned(103, token=1) is False, "the grant has already ended"
 
 
-def test_a_resign_that_a_dead_client_left_behind_does_not_end_its_successors_grant() -> None:
+def test_a_late_resign_of_a_dead_client_does_not_end_the_grant_of_its_successor() -> None:
     lease = fresh_lease()
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
     assert lease.grant(100, 100, "dead") == T.grant_ttl
-    assert lease.grant(105, 105, "successor") is None, "it needs a term of its own"
+    assert lease.grant(105, 105, "successor") is None, "the client needs its own term"
     answer(lease, due(lease, 105, Kind.RELEASE), 105.1, Outcome.RELEASED, holder=None)
     lease.asked(105.2)
     answer(lease, due(lease, 105.2, Kind.ACQUIRE), 105.3, Outcome.ACQUIRED, token=2)
@@ -152,7 +152,7 @@ def test_a_resign_that_a_dead_client_left_behind_does_not_end_its_successors_gra
     due(lease, 107, Kind.RELEASE)
 
 
-def test_a_term_that_is_adopted_too_late_is_kept_while_a_predecessors_client_may_believe() -> None:
+def test_a_term_adopted_too_late_is_kept_until_grants_of_the_previous_process_end() -> None:
     lease = fresh_lease(now=200)
     lease.asked(200)
     call = due(lease, 200, Kind.ACQUIRE)
@@ -164,7 +164,7 @@ def test_a_term_that_is_adopted_too_late_is_kept_while_a_predecessors_client_may
     due(lease, 200 + T.grant_ttl, Kind.RELEASE)
 
 
-def test_no_other_client_ends_the_grant_of_a_predecessors_client_by_a_resign() -> None:
+def test_a_resign_by_another_client_does_not_end_a_grant_of_the_previous_process() -> None:
     lease = fresh_lease(now=200)
     lease.asked(200)
     call = due(lease, 200, Kind.ACQUIRE)
@@ -175,8 +175,11 @@ def test_no_other_client_ends_the_grant_of_a_predecessors_client_by_a_resign() -
     due(lease, 200 + T.grant_ttl, Kind.RELEASE)
 
 
-def test_a_key_whose_term_has_run_out_is_looked_after_when_the_demand_ends() -> None:
-    """The renewals may have executed although their replies were lost: the key may live, and no other can lead."""
+def test_the_key_of_an_ended_term_is_checked_and_released_when_demand_ends() -> None:
+    """The renewals may have executed although their replies were lost.
+
+    Then the key lives, and no other candidate can lead.
+    """
     lease = leading(100)
     lost = due(lease, 124.9, Kind.RENEW)
     lease.failed(lost, lost.give_up_at, may_execute=True)
@@ -187,7 +190,7 @@ def test_a_key_whose_term_has_run_out_is_looked_after_when_the_demand_ends() -> 
     due(lease, 126.5, Kind.RELEASE)
 
 
-def test_what_another_process_of_the_same_id_brought_is_not_ours_to_give_up() -> None:
+def test_a_term_of_another_process_with_the_same_id_is_not_released() -> None:
     lease = leading(100)
     lease.resigned(101)
     call = due(lease, 101, Kind.RELEASE)
@@ -195,8 +198,8 @@ def test_what_another_process_of_the_same_id_brought_is_not_ours_to_give_up() ->
     assert (lease.next_call(110), lease.wake_at(110)) == (None, inf)
 
 
-def test_a_predecessors_acquire_that_executes_late_is_given_up_with_our_own_term() -> None:
-    """The previous process was killed with an acquire under way, which has just adopted our term."""
+def test_a_late_acquire_of_the_previous_process_is_released_with_the_current_term() -> None:
+    """The previous process was killed during an acquire, which has just adopted the current term."""
     lease = fresh_lease(now=200)
     lease.asked(200)
     answer(lease, due(lease, 200, Kind.ACQUIRE), 200.1, Outcome.ACQUIRED)
@@ -208,7 +211,7 @@ def test_a_predecessors_acquire_that_executes_late_is_given_up_with_our_own_term
 
 
 def test_no_call_outlives_the_end_of_a_drain() -> None:
-    """A release without a reply is repeated until then, and then the process must end."""
+    """A release without a reply is repeated until the end of the drain, and then the process must end."""
     lease = leading(100)
     lease.drain(101)
     end = 101 + T.grant_ttl + 3 * T.call_limit

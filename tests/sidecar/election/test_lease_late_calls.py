@@ -1,15 +1,15 @@
-"""The memory of a lease: calls that may still execute, and questions from before a resign."""
+"""What a lease remembers: calls that may still execute, and requests from before a resign."""
 
 from sidecar.protocol import Kind, Outcome
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 
 
-def test_no_answer_settles_an_acquire_that_may_still_execute() -> None:
+def test_a_reply_to_a_later_call_does_not_settle_an_acquire_that_may_still_execute() -> None:
     lease = fresh_lease()
     lease.asked(0.0)
     cut_short = due(lease, 0.0, Kind.ACQUIRE)
     lease.failed(cut_short, 0.1, may_execute=True)
-    lease.resigned(0.2)  # the end of a predecessor's grants
+    lease.resigned(0.2)  # the end of the previous process's grants
     lease.asked(0.2)
     won = lease.wake_at(0.2)
     answer(lease, due(lease, won, Kind.ACQUIRE), won, Outcome.ACQUIRED)
@@ -18,10 +18,10 @@ def test_no_answer_settles_an_acquire_that_may_still_execute() -> None:
     assert won < cut_short.give_up_at
 
     assert lease.wake_at(won) == cut_short.give_up_at
-    due(lease, cut_short.give_up_at, Kind.LOOK)  # it may have executed after the release
+    due(lease, cut_short.give_up_at, Kind.LOOK)  # the acquire may have executed after the release
 
 
-def test_a_drain_waits_until_no_acquire_can_execute_unseen() -> None:
+def test_a_drain_waits_until_no_acquire_can_still_execute() -> None:
     lease = fresh_lease()
     lease.asked(0.0)
     cut_short = due(lease, 0.0, Kind.ACQUIRE)
@@ -34,7 +34,7 @@ def test_a_drain_waits_until_no_acquire_can_execute_unseen() -> None:
     assert lease.drained(look.sent_at)
 
 
-def test_who_resigns_while_an_acquire_is_under_way_yields_even_if_it_asks_again_at_once() -> None:
+def test_a_resign_during_an_acquire_yields_even_if_the_client_asks_again_at_once() -> None:
     lease = fresh_lease()
     lease.asked(0.0)
     call = due(lease, 0.0, Kind.ACQUIRE)
@@ -43,18 +43,18 @@ def test_who_resigns_while_an_acquire_is_under_way_yields_even_if_it_asks_again_
     answer(lease, call, 0.003, Outcome.ACQUIRED)
 
     assert not lease.leads(0.003)
-    lease.next_call(T.grant_ttl)  # a predecessor's grant has ended
+    lease.next_call(T.grant_ttl)  # a grant of the previous process has ended
     assert not lease.leads(T.grant_ttl)
 
 
-def test_a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_ones_when_it_ends() -> None:
+def test_the_end_of_a_held_request_from_before_a_resign_does_not_reduce_later_demand() -> None:
     lease = fresh_lease()
     before = lease.hold()
     lease.resigned(0.0)
     lease.hold()
     lease.unhold(before, 0.1, answered=False)
 
-    assert lease.next_call(10 * T.demand) is not None, "a held request counts as demand all the time"
+    assert lease.next_call(10 * T.demand) is not None, "a held request counts as demand the whole time"
 
 
 def test_a_release_is_tried_until_the_key_must_have_expired() -> None:

@@ -1,8 +1,8 @@
-"""The laws of the state machine, under any order of events: two candidates of one lease against a model of its key.
+"""The rules of the state machine under any order of events: two candidates of one lease with a model of its key.
 
-Hypothesis chooses the next event: time passes, a candidate gets its turn or is frozen, a call executes, its reply
-arrives or is lost, a client asks, waits, resigns or freezes, a sidecar is killed or stopped, an operator changes the
-key. Or two named clients ask one sidecar, like the workers of a server.
+Hypothesis chooses the next event: time passes, a candidate gets its turn or freezes, a call executes, its reply arrives
+or is lost, a client asks, waits, resigns or freezes, a sidecar is killed or stopped, an operator changes the key. In
+one machine two named clients ask each sidecar, like the workers of a server.
 """
 
 from dataclasses import dataclass, field
@@ -24,21 +24,21 @@ SPANS = st.sampled_from([0.001, 0.4, 1.1, 2.1, 5.1, 9.0, 15.0, 31.0])
 
 @dataclass
 class Task:
-    """One candidate, its client, and the calls on their way."""
+    """One candidate, its client, and the calls under way."""
 
     name: str
     lease: Lease
     in_flight: Call | None = None
     reply: Reply | None = None
-    ghosts: list[Call] = field(default_factory=list)  # the calls that we gave up, not executed yet
+    ghosts: list[Call] = field(default_factory=list)  # abandoned calls that have not executed yet
     held: list[tuple[int, float]] = field(default_factory=list)  # tickets and arrivals of held requests
     believes_until: float = -inf  # the client's own deadline
-    lead_limit: float = -inf  # by the last call that succeeded
+    lead_limit: float = -inf  # end of the term by the last successful call
     asked_until: float = -inf
     yields_until: float = -inf
     drains_from: float = inf
     views: dict[int, object] = field(default_factory=dict)
-    led: bool = False  # by the transitions
+    led: bool = False  # according to the transitions
 
 
 class Candidates(RuleBasedStateMachine):
@@ -65,14 +65,14 @@ class Candidates(RuleBasedStateMachine):
         self.redis.now_is(self.now)
 
     @rule(name=NAMES, turns=st.integers(1, 4), spread=st.sampled_from([0.0, 0.5, 1.0]))
-    def a_candidate_lives_on(self, name: str, turns: int, spread: float) -> None:
-        """The candidate sleeps until it has to wake, and its call succeeds, several times; no client asks."""
+    def a_candidate_runs_undisturbed(self, name: str, turns: int, spread: float) -> None:
+        """Repeat: the candidate sleeps until `wake_at`, and its call succeeds; no client asks."""
         self.spread = spread
         for _ in range(turns):
             wake_at = self.tasks[name].lease.wake_at(self.now)
             if self.now < wake_at < self.now + 60:
                 self.time_passes(wake_at - self.now)
-            self.a_call_is_executed_and_its_reply_comes_at_once(name)
+            self.a_call_succeeds_at_once(name)
 
     @rule(name=NAMES, span=SPANS)
     def a_reply_is_late(self, name: str, span: float) -> None:
@@ -90,13 +90,13 @@ class Candidates(RuleBasedStateMachine):
             return
         assert task.in_flight is None, "one call at a time"
         task.in_flight = call
-        assert call.sent_at == self.now, "each attempt has its own anchor"
+        assert call.sent_at == self.now, "each attempt starts its own term"
         assert self.now < call.give_up_at <= self.now + TIMINGS.call_limit
         if call.kind is Kind.RELEASE:
             assert task.believes_until <= self.now, "the lease moved under its client's feet"
         if call.kind is Kind.ACQUIRE:
             assert self.now < task.drains_from, "a draining candidate campaigned"
-            assert self.now >= task.yields_until, "a candidate that had resigned did not yield"
+            assert self.now >= task.yields_until, "a candidate did not yield after its resign"
             assert task.held or self.now < task.asked_until, "a candidate campaigned without demand"
 
     @precondition(lambda self: any(task.in_flight and not task.reply for task in self.tasks.values()))
@@ -121,23 +121,23 @@ class Candidates(RuleBasedStateMachine):
             task.yields_until = -inf
         task.lease.replied(call, reply, self.now)
         if call.kind is not Kind.ACQUIRE and not led:
-            assert not task.lease.leads(self.now), f"the answer to a {call.kind} began a term"
+            assert not task.lease.leads(self.now), f"the reply to a {call.kind} began a term"
 
     @rule(name=NAMES)
-    def all_goes_well(self, name: str) -> None:
+    def a_request_and_its_call_succeed(self, name: str) -> None:
         self.a_client_asks(name, 0.0)
-        self.a_call_is_executed_and_its_reply_comes_at_once(name)
+        self.a_call_succeeds_at_once(name)
         self.a_client_asks(name, 0.0)
 
     @rule(name=NAMES)
-    def a_call_is_executed_and_its_reply_comes_at_once(self, name: str) -> None:
+    def a_call_succeeds_at_once(self, name: str) -> None:
         self.a_candidate_gets_its_turn(name)
         self.a_call_executes(name)
         self.a_reply_arrives(name)
 
     @precondition(lambda self: any(task.in_flight for task in self.tasks.values()))
     @rule(name=NAMES)
-    def a_call_is_given_up(self, name: str) -> None:
+    def a_call_times_out(self, name: str) -> None:
         task = self.tasks[name]
         if task.in_flight is None:
             return
@@ -157,7 +157,7 @@ class Candidates(RuleBasedStateMachine):
 
     @precondition(lambda self: any(task.ghosts for task in self.tasks.values()))
     @rule(name=NAMES)
-    def a_call_that_was_given_up_executes(self, name: str) -> None:
+    def an_abandoned_call_executes(self, name: str) -> None:
         task = self.tasks[name]
         if task.ghosts:
             self.redis.execute(task.ghosts.pop(0), name, self.now)
@@ -177,19 +177,19 @@ class Candidates(RuleBasedStateMachine):
         grant = task.lease.grant(arrived, self.now)
         if grant is not None:
             assert task.lease.leads(self.now)
-            assert arrived + grant <= task.lead_limit + 1e-6, "a grant reaches past the term"
+            assert arrived + grant <= task.lead_limit + 1e-6, "a grant ends after the term"
             assert arrived + grant <= self.now + TIMINGS.grant_ttl + 1e-6
             task.believes_until = max(task.believes_until, arrived + grant)
 
     @rule(name=NAMES)
-    def a_client_waits(self, name: str) -> None:
+    def a_request_is_held(self, name: str) -> None:
         task = self.tasks[name]
         self.ask(task)
         task.held.append((task.lease.hold(), self.now))
 
     @precondition(lambda self: any(task.held for task in self.tasks.values()))
     @rule(name=NAMES, answered=st.booleans())
-    def a_client_waits_no_more(self, name: str, answered: bool) -> None:
+    def a_held_request_ends(self, name: str, answered: bool) -> None:
         task = self.tasks[name]
         if task.held:
             ticket, arrived = task.held.pop(0)
@@ -211,21 +211,23 @@ class Candidates(RuleBasedStateMachine):
         assert task.lease.view(self.now).state in (State.WAITING, State.DRAINING), "a held request counted as demand"
         for ticket, _ in stale:
             task.lease.unhold(ticket, self.now, answered=True)
-        assert task.lease.view(self.now).state in (State.WAITING, State.DRAINING), "an answered one did"
+        assert task.lease.view(self.now).state in (State.WAITING, State.DRAINING), (
+            "an answered request counted as demand"
+        )
 
     @rule(name=NAMES)
-    def a_change_is_heard_of(self, name: str) -> None:
+    def a_notice_arrives(self, name: str) -> None:
         self.tasks[name].lease.noticed(self.now)
 
     @rule(name=NAMES)
-    def a_sidecar_is_told_to_stop(self, name: str) -> None:
+    def a_sidecar_receives_sigterm(self, name: str) -> None:
         task = self.tasks[name]
         task.drains_from = min(task.drains_from, self.now)
         task.lease.drain(self.now)
 
     @rule(name=NAMES, asks=st.booleans())
-    def a_sidecar_is_killed_and_started_anew(self, name: str, asks: bool) -> None:
-        """The client still believes the last answer. Sent calls may still execute, within the call limit."""
+    def a_sidecar_is_killed_and_restarted(self, name: str, asks: bool) -> None:
+        """The client still acts on the last answer. Sent calls may still execute within the call limit."""
         task = self.tasks[name]
         if task.in_flight is not None and task.reply is None:
             task.ghosts.append(task.in_flight)
@@ -233,9 +235,9 @@ class Candidates(RuleBasedStateMachine):
             name, self.fresh_lease(name), ghosts=task.ghosts, believes_until=task.believes_until, views={}
         )
         if asks:
-            self.all_goes_well(name)
+            self.a_request_and_its_call_succeed(name)
 
-    # Laws.
+    # Rules.
 
     @invariant()
     def a_term_ends_by_the_last_successful_call(self) -> None:
@@ -250,19 +252,19 @@ class Candidates(RuleBasedStateMachine):
         for task in self.tasks.values():
             view = task.lease.view(self.now)
             assert task.views.setdefault(view.version, view) == view
-            assert view.version == max(task.views), "a version came back"
+            assert view.version == max(task.views), "a version was repeated"
             assert (view.token is not None) == task.lease.leads(self.now)
 
     @invariant()
-    def terms_begin_and_end_in_turn(self) -> None:
+    def terms_do_not_overlap(self) -> None:
         for task in self.tasks.values():
             for transition in task.lease.transitions():
                 assert not (transition.leads and task.led), "a term began within a term"
                 task.led = transition.leads
 
     @invariant()
-    def it_never_sleeps_through_its_duty(self) -> None:
-        """A call that is due now was not in the future for `wake_at`."""
+    def a_leader_wakes_before_its_term_ends(self) -> None:
+        """`wake_at` is not later than the end of the term."""
         for task in self.tasks.values():
             if task.in_flight is None and task.lease.leads(self.now):
                 assert task.lease.wake_at(self.now) <= task.lead_limit
@@ -276,38 +278,38 @@ class Candidates(RuleBasedStateMachine):
 
 
 class UndisturbedCandidates(Candidates):
-    """While only candidates touch the key, the key is right."""
+    """Only candidates change the key, so the key always matches the leader."""
 
     @invariant()
-    def whoever_leads_holds_the_key_for_the_margin_at_least(self) -> None:
+    def a_leader_holds_the_key_for_at_least_the_margin(self) -> None:
         for task in self.tasks.values():
             if task.lease.leads(self.now):
                 assert self.redis.holder == task.name
                 assert self.redis.expires_at - self.now >= TIMINGS.margin - 1e-6
 
     @invariant()
-    def two_clients_never_believe_at_once(self) -> None:
+    def two_clients_never_lead_at_once(self) -> None:
         assert sum(task.believes_until > self.now for task in self.tasks.values()) <= 1
 
     @invariant()
-    def whoever_believes_holds_the_key(self) -> None:
+    def the_candidate_of_a_leading_client_holds_the_key(self) -> None:
         for task in self.tasks.values():
             if task.believes_until > self.now:
                 assert self.redis.holder == task.name
 
     @precondition(lambda self: self.redis.holder is None)
     @rule(name=NAMES)
-    def somebody_leads_soon_where_redis_answers(self, name: str) -> None:
-        """A vacant lease with one live client is led after the pauses of the rules at most."""
+    def a_vacant_lease_is_led_soon(self, name: str) -> None:
+        """A vacant lease with one live client is led within the longest pause of the rules."""
         task = self.tasks[name]
         if task.drains_from < inf or task.in_flight is not None:
             return
-        task.lease.noticed(self.now)  # the other's release published it, or the timer was for this instant
+        task.lease.noticed(self.now)  # a notice of the other's release, or the timer
         deadline = self.now + YIELD_FOR + TIMINGS.call_limit + 1.25 * TIMINGS.retry
         while not task.lease.leads(self.now):
             assert self.now <= deadline, "nobody leads"
             self.ask(task)
-            self.a_call_is_executed_and_its_reply_comes_at_once(name)
+            self.a_call_succeeds_at_once(name)
             wake_at = task.lease.wake_at(self.now)
             if not task.lease.leads(self.now):
                 self.time_passes(min(1.0, max(0.001, wake_at - self.now)))
@@ -315,8 +317,8 @@ class UndisturbedCandidates(Candidates):
                 return
 
 
-class MeddledCandidates(Candidates):
-    """An operator deletes, disables and takes the key: the candidate's own promises still hold."""
+class CandidatesWithOperator(Candidates):
+    """An operator deletes, disables and changes the key: the candidate's own rules still hold."""
 
     @rule()
     def an_operator_deletes_the_key(self) -> None:
@@ -334,17 +336,17 @@ class MeddledCandidates(Candidates):
 
 @dataclass
 class Worker:
-    """One of two clients of a task: it believes an answer until its deadline, whatever happens to the sidecar."""
+    """One of two clients of a task. The client acts on an answer until its deadline, even if the sidecar fails."""
 
     candidate: str
     name: str
-    token: int | None = None  # of the term that it believes in
+    token: int | None = None  # of the term under which the client acts
     until: float = -inf
     frozen: bool = False
 
 
 class CandidatesOfWorkers(RuleBasedStateMachine):
-    """Each candidate has two clients, and its sidecar may restart within the lease."""
+    """Each candidate has two clients, and its sidecar may restart while the key lives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -354,7 +356,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         self.leases = {name: self.fresh_lease(name) for name in ("a", "b")}
         self.workers = [Worker(candidate, f"{candidate}{number}") for candidate in "ab" for number in (1, 2)]
         self.granted: dict[int, str] = {}
-        """The client that each token was granted to."""
+        """The client of each token."""
 
     def fresh_lease(self, name: str) -> Lease:
         self.boots += 1
@@ -375,7 +377,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 3), delay=st.sampled_from([0.0, 0.0, 0.0, 1.0, 4.0]), says=st.booleans())
     def a_worker_asks(self, number: int, delay: float, says: bool) -> None:
-        """The question arrived `delay` seconds ago; it `says` which term it believes in, if any."""
+        """The request arrived `delay` seconds ago; if it `says` so, it presents the token of the client's term."""
         worker = self.workers[number]
         if worker.frozen:
             return
@@ -402,8 +404,8 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
             lease.failed(call, self.now, may_execute=True)
 
     @rule(name=NAMES)
-    def redis_is_away_until_a_term_is_over(self, name: str) -> None:
-        """The client still asks. The key outlives the client's belief by the margin."""
+    def redis_is_unreachable_until_the_term_ends(self, name: str) -> None:
+        """The client still asks. The key expires one margin after the end of the client's last grant."""
         lease = self.leases[name]
         while lease.leads(self.now):
             self.now += 1.0
@@ -425,32 +427,32 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 3))
     def a_worker_freezes_or_thaws(self, number: int) -> None:
-        """A frozen client believes until its deadline, and asks nothing."""
+        """A frozen client acts until its deadline and sends no request."""
         self.workers[number].frozen = not self.workers[number].frozen
 
     @rule(name=NAMES)
-    def a_sidecar_is_started_anew(self, name: str) -> None:
+    def a_sidecar_restarts(self, name: str) -> None:
         self.leases[name] = self.fresh_lease(name)
 
     def believers(self, candidate: str = "ab") -> list[Worker]:
         return [worker for worker in self.workers if worker.until > self.now and worker.candidate in candidate]
 
     @invariant()
-    def two_clients_never_believe_at_once(self) -> None:
+    def two_clients_never_lead_at_once(self) -> None:
         assert len(self.believers()) <= 1, self.believers()
 
 
-# Derandomized: a failure that comes and goes is of no help. For a wider search, raise the numbers.
+# Derandomized, because an intermittent failure does not help. For a wider search, raise the numbers.
 _SEARCH = settings(max_examples=120, stateful_step_count=50, deadline=None, derandomize=True)
 TestUndisturbedCandidates = UndisturbedCandidates.TestCase
 TestUndisturbedCandidates.settings = _SEARCH
-TestMeddledCandidates = MeddledCandidates.TestCase
-TestMeddledCandidates.settings = _SEARCH
+TestCandidatesWithOperator = CandidatesWithOperator.TestCase
+TestCandidatesWithOperator.settings = _SEARCH
 TestCandidatesOfWorkers = CandidatesOfWorkers.TestCase
 TestCandidatesOfWorkers.settings = _SEARCH
 
 
-def test_that_two_workers_lead_is_found_where_the_sidecar_reports_both(
+def test_the_search_finds_two_workers_that_lead_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     grant = Lease.grant

@@ -1,4 +1,4 @@
-"""An operator's step-down in the rules of a lease: the leader stops at once, releases late, and then rests."""
+"""An operator's step-down in the rules of a lease: the leader stops at once, releases after its client, and rests."""
 
 import pytest
 
@@ -9,11 +9,11 @@ from tests.support.one_lease import T, answer, due, fresh_lease, leading
 
 RENEW_AT = 100.0 + T.heartbeat
 STEPS = 110.1
-"""The time at which the leader learns of the step-down."""
+"""Time at which the leader receives the step-down."""
 
 
 def asked(lease: Lease | None = None, *, now: float = STEPS) -> Lease:
-    """A leader that has just learned that it is to step down; its client was granted the lease at `now - 1`."""
+    """A leader that has just received the step-down; its client was granted the lease at `now - 1`."""
     lease = lease or leading(100.0)
     lease.grant(now - 1, now - 1)
     lease.step_down_noticed(now - 0.1)
@@ -38,7 +38,7 @@ def resting() -> Lease:
     return lease
 
 
-def test_the_leader_leads_no_more_at_once() -> None:
+def test_a_step_down_ends_leadership_at_once() -> None:
     lease = asked()
     assert not lease.leads(STEPS)
     assert lease.remaining(STEPS) == 0
@@ -46,20 +46,20 @@ def test_the_leader_leads_no_more_at_once() -> None:
     assert lease.view(STEPS)[:3] == (State.DRAINING, "a", None)
 
 
-def test_held_requests_are_answered_at_once() -> None:
+def test_a_step_down_answers_held_requests_at_once() -> None:
     lease = leading(100.0)
     before = lease.view(STEPS - 1).version
     assert asked(lease).view(STEPS).version != before
 
 
-def test_the_key_stays_until_the_client_has_resigned() -> None:
+def test_after_a_step_down_the_key_stays_until_the_client_has_resigned() -> None:
     lease = asked()
     assert lease.next_call(STEPS + 1) is None
     assert lease.resigned(STEPS + 2, 1)
     assert released(lease, STEPS + 2).reason == "step-down"
 
 
-def test_the_key_stays_until_the_last_grant_has_ended() -> None:
+def test_after_a_step_down_the_key_stays_until_the_last_grant_has_ended() -> None:
     lease = asked()
     until = STEPS - 1 + T.grant_ttl
     assert lease.next_call(until - 0.01) is None
@@ -88,8 +88,8 @@ def test_a_release_after_a_late_acquire_of_the_same_term_begins_the_rest_again()
     due(lease, rest, Kind.ACQUIRE)
 
 
-def test_after_the_grant_of_a_silent_client_has_ended_nothing_is_acquired_for_it() -> None:
-    """Otherwise the next vacancy would be filled for a client that does not ask (simulation: seed 8102)."""
+def test_after_a_step_down_nothing_is_acquired_for_a_silent_client_whose_grant_has_ended() -> None:
+    """Otherwise the candidate would acquire the lease again for a client that does not ask (simulation: seed 8102)."""
     lease = leading(100.0, waits=False)
     lease.asked(STEPS - 1)
     asked(lease)
@@ -101,7 +101,7 @@ def test_after_the_grant_of_a_silent_client_has_ended_nothing_is_acquired_for_it
     due(lease, until + 1, Kind.LOOK)
 
 
-def test_a_client_that_asks_on_does_not_keep_the_lease() -> None:
+def test_a_client_that_keeps_asking_does_not_delay_the_release_of_a_step_down() -> None:
     lease = asked()
     for second in range(1, 5):
         lease.asked(STEPS + second)
@@ -109,7 +109,7 @@ def test_a_client_that_asks_on_does_not_keep_the_lease() -> None:
     released(lease, STEPS + 5)
 
 
-def test_nothing_is_renewed_while_it_waits() -> None:
+def test_nothing_is_renewed_while_a_step_down_waits_for_the_client() -> None:
     lease = asked()
     lease.noticed(STEPS + 0.5)
     lease.step_down_noticed(STEPS + 0.5)
@@ -117,8 +117,8 @@ def test_nothing_is_renewed_while_it_waits() -> None:
     assert lease.wake_at(STEPS + 0.6) > STEPS + 1, "the loop sleeps"
 
 
-def test_the_end_of_the_term_while_it_waits_releases_too() -> None:
-    """The sidecar was frozen. A deadline would campaign for the same term again."""
+def test_a_term_that_ends_during_a_step_down_is_released() -> None:
+    """The sidecar was frozen. A term that ends by its deadline would allow a new campaign for the same term."""
     lease = asked()
     lease.hold()
     assert released(lease, STEPS + T.ttl - 1).reason == "step-down"
@@ -133,11 +133,11 @@ def test_a_release_is_tried_until_the_key_must_have_expired() -> None:
     due(lease, STEPS + T.ttl - 1, Kind.RELEASE)
 
 
-def test_it_then_leaves_the_lease_to_others_for_one_and_a_half_heartbeats() -> None:
+def test_after_a_step_down_the_candidate_rests_for_one_and_a_half_heartbeats() -> None:
     lease = resting()
     assert lease.view(STEPS).state is State.FOLLOWING
     rest = STEPS + 1.5 * T.heartbeat
-    for now in (STEPS, STEPS + T.heartbeat):  # without a watch, too, it learns who leads
+    for now in (STEPS, STEPS + T.heartbeat):  # even without a watch, looks find the next leader
         answer(lease, due(lease, now, Kind.LOOK), now, Outcome.VACANT, holder=None)
     assert lease.wake_at(STEPS + T.heartbeat) == rest
     assert lease.next_call(rest - 0.01) is None
@@ -145,7 +145,7 @@ def test_it_then_leaves_the_lease_to_others_for_one_and_a_half_heartbeats() -> N
     assert lease.leads(rest), "a single task leads again"
 
 
-def test_notices_during_the_rest_only_look() -> None:
+def test_a_notice_during_the_rest_causes_only_a_look() -> None:
     lease = resting()
     answer(lease, due(lease, STEPS, Kind.LOOK), STEPS, Outcome.VACANT, holder=None)
     for second in (1, 5, 14):
@@ -160,14 +160,14 @@ def test_another_leader_ends_the_rest() -> None:
     due(lease, STEPS + 1, Kind.ACQUIRE)
 
 
-def test_the_trace_of_another_leader_ends_the_rest_too() -> None:
+def test_the_token_of_another_leader_that_has_already_released_ends_the_rest() -> None:
     """The other leader has released the lease before this candidate looked."""
     lease = resting()
     answer(lease, due(lease, STEPS, Kind.LOOK), STEPS, Outcome.VACANT, holder=None, token=2)
     due(lease, STEPS, Kind.ACQUIRE)
 
 
-def test_an_operators_disabled_does_not_end_the_rest() -> None:
+def test_a_disable_does_not_end_the_rest() -> None:
     lease = resting()
     answer(lease, due(lease, STEPS, Kind.LOOK), STEPS, Outcome.DISABLED, holder="DISABLED")
     lease.noticed(STEPS + 1)
@@ -182,7 +182,7 @@ def test_a_resign_does_not_shorten_the_rest() -> None:
 
 
 def test_the_rest_counts_from_the_end_of_the_key() -> None:
-    """A release that Redis does not answer: nobody else can lead before the key has expired."""
+    """Redis does not answer the release, so no other candidate can lead before the key has expired."""
     lease = asked()
     lease.resigned(STEPS, 1)
     lease.asked(STEPS)
@@ -199,7 +199,7 @@ def test_the_rest_counts_from_the_end_of_the_key() -> None:
     assert lease.step_down(now) == "stepped down: leaves the lease to others, at most 15.0 s more"
 
 
-def test_a_term_that_is_found_again_is_released_and_never_led() -> None:
+def test_an_adopted_term_that_was_asked_to_step_down_is_released_and_never_led() -> None:
     """The sidecar was restarted after the operator's command."""
     lease = fresh_lease()
     lease.asked(0.0)
@@ -207,14 +207,14 @@ def test_a_term_that_is_found_again_is_released_and_never_led() -> None:
     answer(lease, due(lease, 0.0, Kind.ACQUIRE), 0.1, Outcome.STEPPING_DOWN, token=7)
     assert not lease.leads(0.1)
     assert lease.view(0.1).state is State.DRAINING
-    assert lease.next_call(T.grant_ttl - 0.01) is None, "a client of the former process may act"
+    assert lease.next_call(T.grant_ttl - 0.01) is None, "a client of the previous process may still act"
     call = released(lease, T.grant_ttl, token=7)
     assert (call.token, call.tenure, call.reason) == (7, "boot-1", "step-down")
     lease.noticed(T.grant_ttl)
     due(lease, T.grant_ttl, Kind.LOOK)
 
 
-def test_no_other_client_ends_the_grant_of_a_former_processs_client() -> None:
+def test_the_step_down_of_an_adopted_term_waits_for_the_grant_of_the_previous_processs_client() -> None:
     """The sidecar was restarted after the operator's command, and another worker of the API stops."""
     lease = fresh_lease()
     lease.asked(0.0)
@@ -226,7 +226,7 @@ def test_no_other_client_ends_the_grant_of_a_former_processs_client() -> None:
     released(lease, T.grant_ttl, token=7)
 
 
-def test_a_follower_is_not_woken() -> None:
+def test_a_step_down_does_not_wake_a_follower() -> None:
     lease = fresh_lease()
     lease.asked(100.0)
     lease.hold()
@@ -237,7 +237,7 @@ def test_a_follower_is_not_woken() -> None:
     assert lease.next_call(101.0) is None
 
 
-def test_a_notice_during_a_call_is_not_lost() -> None:
+def test_a_step_down_notice_during_a_call_is_not_lost() -> None:
     lease = fresh_lease()
     lease.asked(100.0)
     lease.hold()
@@ -247,7 +247,7 @@ def test_a_notice_during_a_call_is_not_lost() -> None:
     due(lease, 100.1, Kind.RENEW)
 
 
-def test_a_notice_during_a_followers_call_wakes_it_no_second_time() -> None:
+def test_a_step_down_notice_during_a_followers_call_causes_no_second_call() -> None:
     lease = fresh_lease()
     lease.asked(100.0)
     lease.hold()
@@ -257,14 +257,14 @@ def test_a_notice_during_a_followers_call_wakes_it_no_second_time() -> None:
     assert lease.next_call(100.2) is None
 
 
-def test_a_notice_about_a_term_that_is_over_costs_one_look_at_the_key() -> None:
+def test_a_step_down_notice_about_an_ended_term_costs_one_look() -> None:
     lease = leading(100.0)
     lease.step_down_noticed(101.0)
     answer(lease, due(lease, 101.0, Kind.RENEW), 101.1, Outcome.RENEWED)
     assert lease.leads(101.1)
 
 
-def test_a_drain_during_a_step_down_gives_the_lease_up() -> None:
+def test_a_drain_during_a_step_down_releases_the_lease() -> None:
     lease = asked()
     lease.drain(STEPS)
     assert lease.resigned(STEPS + 1, 1)
@@ -272,7 +272,7 @@ def test_a_drain_during_a_step_down_gives_the_lease_up() -> None:
     assert lease.drained(STEPS + 1)
 
 
-def test_it_is_reported_in_words() -> None:
+def test_the_phases_of_a_step_down_are_reported_in_words() -> None:
     lease = leading(100.0)
     assert lease.step_down(STEPS) is None
     asked(lease)
@@ -283,7 +283,7 @@ def test_it_is_reported_in_words() -> None:
     assert lease.step_down(STEPS + 15) is None
 
 
-def test_the_term_ends_once_and_for_this_reason() -> None:
+def test_the_term_ends_once_with_the_reason_step_down() -> None:
     lease = asked()
     lease.transitions()
     lease.resigned(STEPS, 1)
@@ -291,7 +291,7 @@ def test_the_term_ends_once_and_for_this_reason() -> None:
     assert [(each.leads, each.token, each.reason) for each in lease.transitions()] == [(False, 1, "step_down")]
 
 
-def test_with_min_replicas_the_first_renewal_follows_at_once() -> None:
+def test_with_min_replicas_the_first_renewal_follows_the_acquire_at_once() -> None:
     """The renewal appends the confirmed term to the history."""
     lease = Lease("a", T, boot="boot", now=0.0, uniform=lambda low, _: low, replicated=True)
     lease.asked(100.0)
@@ -303,14 +303,14 @@ def test_with_min_replicas_the_first_renewal_follows_at_once() -> None:
     assert lease.next_call(again + 1) is None
 
 
-# The rest itself.
+# The class `Rest`.
 
 
 def reply(outcome: Outcome, holder: str | None = None, token: int | None = None) -> Reply:
     return Reply(outcome, holder, token)
 
 
-def test_after_a_resign_any_other_holder_ends_the_rest() -> None:
+def test_after_a_resign_any_other_holder_ends_the_pause() -> None:
     for holder in ("b", "DISABLED"):
         rest = Rest(15.0)
         rest.resigned(100.0)
@@ -321,22 +321,22 @@ def test_after_a_resign_any_other_holder_ends_the_rest() -> None:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LATE, Outcome.WRONG_TYPE, Outcome.FENCE_AHEAD])
-def test_a_reply_that_shows_nothing_ends_no_rest(outcome: Outcome) -> None:
+def test_a_reply_without_another_leader_does_not_end_the_rest(outcome: Outcome) -> None:
     rest = Rest(15.0)
     rest.stepped_down(7, 100.0)
     rest.heard(reply(outcome, None, 8), "a")
     assert rest.until == 115.0
 
 
-def test_a_newer_token_of_our_own_ends_no_rest() -> None:
+def test_a_newer_token_of_this_candidate_does_not_end_the_rest() -> None:
     rest = Rest(15.0)
     rest.stepped_down(7, 100.0)
     rest.heard(reply(Outcome.SUPERSEDED, "a", 8), "a")
     assert rest.until == 115.0
 
 
-def test_a_resign_after_the_rest_is_a_rest_of_its_own() -> None:
-    """The token of a step-down from long ago is older than any later term's."""
+def test_a_resign_after_the_rest_starts_a_new_pause() -> None:
+    """The token of an earlier step-down is older than the token of any later term."""
     rest = Rest(15.0)
     rest.stepped_down(7, 100.0)
     rest.resigned(200.0)

@@ -9,7 +9,7 @@ from sidecar.protocol import Timings, UnsafeTimings
 EPSILON = 1e-6
 
 
-def test_the_defaults_are_safe_and_are_the_guides() -> None:
+def test_the_default_timings_are_safe_and_equal_those_of_the_guide() -> None:
     timings = Timings()
     assert (timings.ttl, timings.heartbeat, timings.grant_ttl, timings.call_limit) == (30, 10, 5, 2)
     assert timings.ttl - timings.margin == pytest.approx(25)
@@ -29,7 +29,7 @@ def test_the_defaults_are_safe_and_are_the_guides() -> None:
         {"heartbeat": 5.0, "call_limit": 10.0},
     ],
 )
-def test_timings_at_the_safe_side_of_a_boundary_are_taken(good: dict[str, float]) -> None:
+def test_timings_at_the_safe_side_of_a_boundary_are_accepted(good: dict[str, float]) -> None:
     timings = Timings(**good)
     assert timings.heartbeat + 2 * timings.call_limit <= timings.ttl * 5 / 6
 
@@ -54,13 +54,13 @@ def test_timings_at_the_safe_side_of_a_boundary_are_taken(good: dict[str, float]
         ("HEARTBEAT_INTERVAL", {"heartbeat": math.inf}),
     ],
 )
-def test_unsafe_timings_are_refused_and_the_setting_is_named(setting: str, bad: dict[str, float]) -> None:
+def test_unsafe_timings_are_refused_with_the_name_of_the_setting(setting: str, bad: dict[str, float]) -> None:
     with pytest.raises(UnsafeTimings, match=f"^{setting}: ") as caught:
         Timings(**bad)
     assert list(caught.value.wrong) == [setting]
 
 
-def test_every_unsafe_timing_is_named_in_a_line_of_its_own() -> None:
+def test_each_unsafe_timing_is_named_in_a_separate_line() -> None:
     with pytest.raises(UnsafeTimings) as caught:
         Timings(heartbeat=25.0, grant_ttl=16.0, call_limit=0.001)
     assert list(caught.value.wrong) == ["REDIS_TIMEOUT", "GRANT_TTL", "HEARTBEAT_INTERVAL"]

@@ -1,4 +1,4 @@
-"""The token of an IAM login is the one that botocore makes, as AWS documents it."""
+"""The token of an IAM login equals the token that botocore makes, as AWS documents it."""
 
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
@@ -18,7 +18,7 @@ KEYS = [
 @pytest.mark.parametrize("keys", KEYS, ids=["static", "role"])
 @pytest.mark.parametrize("serverless", [False, True])
 @pytest.mark.parametrize("user", ["sidecar", "leader-01"])
-def test_the_token_is_botocore_s(keys: AwsKeys, user: str, *, serverless: bool) -> None:
+def test_the_token_equals_that_of_botocore(keys: AwsKeys, user: str, *, serverless: bool) -> None:
     theirs = presigned_by_botocore(keys, cache="portfolio", user=user, region="us-west-2", serverless=serverless)
     [date] = parse_qs(urlsplit(f"https://{theirs}").query)["X-Amz-Date"]
     at = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -27,7 +27,7 @@ def test_the_token_is_botocore_s(keys: AwsKeys, user: str, *, serverless: bool) 
     assert ours.partition("/?")[0] == theirs.partition("/?")[0] == "portfolio"
 
 
-def test_a_token_has_no_scheme_and_ends_with_its_signature() -> None:
+def test_a_token_has_no_url_scheme_and_ends_with_its_signature() -> None:
     token = login_token(Iam("portfolio", "eu-central-1", False, KEYS[1]), "sidecar", KEYS[1], datetime.now(UTC))
     assert token.startswith("portfolio/?Action=connect&User=sidecar&")
     assert len(token.rpartition("&X-Amz-Signature=")[2]) == 64

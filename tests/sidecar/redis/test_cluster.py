@@ -1,4 +1,4 @@
-"""The store and the watch in a real cluster: the node that owns the slot is found, and followed wherever it goes."""
+"""The store and the watch in a real cluster: they find the node that owns the slot, and follow the slot."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 FENCE = fence_of(KEY)
 _PATIENT = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=1.0)
-"""The key lives on for as long as the failover takes."""
+"""Timings under which the key outlives the failover."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def seeded_by(cluster: RedisCluster, node: int, *, limit: float = 20.0) -> Conne
 
 
 def connections(cluster: RedisCluster) -> list[int]:
-    """How many connections each node has taken so far."""
+    """The number of connections that each node has accepted so far."""
     counts = [str(order(node, "INFO", "stats")).partition("total_connections_received:")[2] for node in cluster.nodes]
     return [int(count.splitlines()[0]) for count in counts]
 
@@ -47,14 +47,14 @@ async def lead(store: Storing) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-async def test_the_owner_of_the_slot_is_found_from_any_node(cluster: RedisCluster, seed: int) -> None:
+async def test_any_node_leads_to_the_owner_of_the_slot(cluster: RedisCluster, seed: int) -> None:
     async with storing(seeded_by(cluster, seed)) as store:
         await lead(store)
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
 
 
-async def test_a_slot_that_has_moved_costs_the_call_nothing_and_is_followed_by_the_watch(cluster: RedisCluster) -> None:
+async def test_a_moved_slot_fails_no_call_and_the_watch_follows_it(cluster: RedisCluster) -> None:
     connector = seeded_by(cluster, 0)
     async with storing(connector, guard=False) as store, watching(connector.companion) as watched:
         await lead(store)
@@ -66,11 +66,11 @@ async def test_a_slot_that_has_moved_costs_the_call_nothing_and_is_followed_by_t
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
         order(target, "DEL", KEY)
-        await watched.hears("tracker")
+        await watched.reports("tracker")
 
 
-async def test_the_deadline_of_a_call_that_was_sent_on_is_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:
-    """The estimate of the old node's clock is spoilt: a deadline stated in it has passed long ago at the new node."""
+async def test_a_redirected_call_states_its_deadline_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:
+    """The estimate of the old node's clock is wrong: a deadline in that time passed long ago at the new node."""
     async with storing(seeded_by(cluster, 0)) as store:
         await lead(store)
         store.store._server_clock.observe(1, store.store._clock())
@@ -80,8 +80,8 @@ async def test_the_deadline_of_a_call_that_was_sent_on_is_in_the_time_of_the_new
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
 
 
-async def test_only_the_calls_that_were_refused_are_sent_on(cluster: RedisCluster) -> None:
-    """While a slot migrates one lease is here already and the other there still."""
+async def test_only_the_redirected_calls_are_sent_again(cluster: RedisCluster) -> None:
+    """While the slot migrates, one lease is already at the new node and the other is still at the old node."""
     one, two = "{portfolio}:one", "{portfolio}:two"
     source = cluster.owner(one)
     assert source is not None
@@ -104,7 +104,7 @@ async def test_only_the_calls_that_were_refused_are_sent_on(cluster: RedisCluste
             assert getattr(result, "outcome", result) is Outcome.ADOPTED, key
 
 
-async def test_a_vacant_lease_in_a_slot_that_migrates_is_reported_in_words_and_costs_no_connection(
+async def test_a_vacant_lease_in_a_migrating_slot_is_reported_and_closes_no_connection(
     cluster: RedisCluster,
 ) -> None:
     async with storing(seeded_by(cluster, 0)) as store:
@@ -124,7 +124,7 @@ async def test_a_vacant_lease_in_a_slot_that_migrates_is_reported_in_words_and_c
         await lead(store)
 
 
-async def test_a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_the_seed(tmp_path: Path) -> None:
+async def test_the_replica_of_a_killed_seed_node_takes_over(tmp_path: Path) -> None:
     async with redis_cluster(tmp_path, masters=3, replicas=1) as cluster:
         seed, *_, replica = cluster.nodes
         key = next(f"lease-{n}" for n in range(1000) if cluster.owner(f"lease-{n}") is seed)
@@ -141,8 +141,8 @@ async def test_a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_th
             assert cluster.owner(key, asked=replica) is replica
 
 
-async def test_calls_go_round_between_nodes_at_most_three_times(cluster: RedisCluster) -> None:
-    """Two nodes that name each other as the owner, as a split brain of the slot's table could."""
+async def test_a_call_is_redirected_at_most_three_times(cluster: RedisCluster) -> None:
+    """Two nodes name each other as the owner, as after a split brain of the slot table."""
     source = cluster.owner(KEY)
     assert source is not None
     target = cluster.other(source)
@@ -155,11 +155,11 @@ async def test_calls_go_round_between_nodes_at_most_three_times(cluster: RedisCl
         before = sum(connections(cluster))
         failure = await store.failure(Kind.ACQUIRE)
         assert failure.kind in ("ask", "moved")
-        made = sum(connections(cluster)) - before - 2  # the two that count
+        made = sum(connections(cluster)) - before - 2  # the connections of the two counts
         assert made <= 4, made
 
 
-async def test_the_history_is_kept_and_read_at_the_owner_of_the_slot_and_moves_with_it(cluster: RedisCluster) -> None:
+async def test_the_history_is_stored_at_the_owner_of_the_slot_and_moves_with_the_slot(cluster: RedisCluster) -> None:
     connector = seeded_by(cluster, 0)
     async with storing(connector) as store:
         await lead(store)

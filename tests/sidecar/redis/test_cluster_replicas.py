@@ -1,4 +1,4 @@
-"""MIN_REPLICAS in a real cluster: the replicas of the node that executes a call confirm it, also after a hop."""
+"""MIN_REPLICAS in a real cluster: the replicas of the node that executes a call confirm it, also after a redirect."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.storing import KEY, Storing, at_port, storing
 from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=5.0, call_limit=10.0)
-"""WAIT gets half of a call's limit, and a refusal at a node without replicas uses that half up."""
+"""WAIT gets half of a call's limit, and a redirect at a node without replicas uses that half up."""
 
 
 @pytest.fixture
@@ -39,21 +39,21 @@ def connector(cluster: RedisCluster) -> Connector:
 
 
 def place(cluster: RedisCluster, node: RedisServer) -> None:
-    """Let a node own the slot of the lease."""
+    """Make a node the owner of the lease's slot."""
     if cluster.owner(KEY) is not node:
         cluster.move(KEY, node)
     assert cluster.owner(KEY) is node
 
 
 async def renew(store: Storing) -> Outcome:
-    """The outcome of a renewal that always writes, also early in the lease."""
+    """The outcome of a renewal that always writes, even if the key is fresh."""
     result = await store.call(Kind.RENEW, limit=SLOW.call_limit)
     outcome = getattr(result, "outcome", None)
     assert isinstance(outcome, Outcome), result
     return outcome
 
 
-async def test_the_replicas_of_the_new_node_confirm_a_call_that_was_sent_on(cluster: RedisCluster) -> None:
+async def test_a_redirected_call_is_confirmed_by_the_replicas_of_the_new_node(cluster: RedisCluster) -> None:
     place(cluster, with_replica(cluster))
     async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -65,10 +65,10 @@ async def test_the_replicas_of_the_new_node_confirm_a_call_that_was_sent_on(clus
 
 
 @pytest.mark.parametrize("confirmed", [True, False])
-async def test_the_replicas_of_the_node_that_was_asked_for_one_call_confirm_it(
+async def test_a_call_redirected_by_ask_is_confirmed_by_the_replicas_of_that_node(
     cluster: RedisCluster, confirmed: bool
 ) -> None:
-    """The slot is migrating, and the keys have arrived already: ASK sends the call on, for this once."""
+    """The slot is migrating, and the keys have already arrived: ASK redirects only this call."""
     nodes = without_replica(cluster), with_replica(cluster)
     source, target = nodes if confirmed else nodes[::-1]
     place(cluster, source)
@@ -83,14 +83,14 @@ async def test_the_replicas_of_the_node_that_was_asked_for_one_call_confirm_it(
         assert await renew(store) is (Outcome.RENEWED if confirmed else Outcome.UNCONFIRMED)
 
 
-async def test_a_node_whose_replica_took_over_confirms_only_with_a_replica_of_its_own(cluster: RedisCluster) -> None:
+async def test_a_replica_that_took_over_confirms_only_with_replicas_of_its_own(cluster: RedisCluster) -> None:
     first, _, replica = cluster.nodes
     place(cluster, first)
     async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         answer = order(replica, "CLUSTER", "FAILOVER")
         assert answer == "OK", answer
-        # The old primary becomes the replica of the new one, and refuses writes from the open connection with MOVED.
+        # The old primary becomes a replica of the new primary, and refuses writes over the open connection with MOVED.
 
         async def renewed() -> bool:
             result = await store.call(Kind.RENEW, limit=SLOW.call_limit)

@@ -23,7 +23,7 @@ HOST = "redis.example"
 
 
 class Name:
-    """A name in the test's hands; `lookups` counts how often it was looked up."""
+    """A name with addresses that the test sets; `lookups` counts the lookups."""
 
     def __init__(self, *ports: int) -> None:
         self.ports = ports
@@ -41,7 +41,7 @@ class Name:
 
 @pytest.fixture
 async def pair(redis: Redis, redis_server: RedisServer) -> AsyncIterator[list[Proxy]]:
-    """Two ways to Redis."""
+    """Two proxies of one Redis."""
     async with Proxy(redis_server.port) as first, Proxy(redis_server.port) as second:
         yield [first, second]
 
@@ -57,7 +57,7 @@ async def connected(connection: RedisConnection) -> AsyncIterator[int]:
         await connection.disconnect(nowait=True)
 
 
-async def test_an_address_that_refuses_or_drops_packets_costs_the_election_nothing(pair: list[Proxy]) -> None:
+async def test_an_address_that_refuses_or_drops_packets_does_not_fail_a_call(pair: list[Proxy]) -> None:
     async with AsyncExitStack() as stack:
         refusing, full = stack.enter_context(socket.socket()), stack.enter_context(socket.socket())
         for each in (refusing, full):
@@ -83,8 +83,8 @@ async def test_the_name_is_looked_up_for_each_connection(pair: list[Proxy]) -> N
         assert (name.lookups, pair[1].accepted) == (2, 1)
 
 
-async def test_after_a_failure_the_names_other_address_is_tried_first(pair: list[Proxy]) -> None:
-    """A server may take connections and answer nothing; no attempt begins as if it were the first."""
+async def test_after_a_failure_the_other_address_of_the_name_is_tried_first(pair: list[Proxy]) -> None:
+    """A server may accept connections and answer nothing. Each attempt continues with the next address."""
     first, second = pair
     async with storing(Name(first.port, second.port).connector()) as store:
         first.black_hole()
@@ -103,7 +103,7 @@ async def test_a_companion_goes_to_the_server_of_the_leading_connection(pair: li
     connector = name.connector()
     waits = asyncio.create_task(connector.companion().connect())
     await asyncio.sleep(0.05)
-    assert not waits.done(), "it chose a server"
+    assert not waits.done(), "the companion chose a server"
     waits.cancel()
     name.ports = (second.port, first.port)
     async with connected(connector()) as port:
@@ -114,7 +114,7 @@ async def test_a_companion_goes_to_the_server_of_the_leading_connection(pair: li
     assert name.lookups == 1
 
 
-async def test_a_companion_is_ended_once_the_leading_connection_has_another_server(pair: list[Proxy]) -> None:
+async def test_a_companion_is_closed_once_the_leading_connection_has_another_server(pair: list[Proxy]) -> None:
     first, second = pair
     name = Name(first.port, second.port)
     connector = name.connector()

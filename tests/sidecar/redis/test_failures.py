@@ -1,4 +1,4 @@
-"""What an error of Redis's is called, and what it says: the words of Redis 6.2, 7.0, 8.0 and Valkey."""
+"""The kind and the text of each error of Redis, with the error texts of Redis 6.2, 7.0, 8.0 and Valkey."""
 
 import asyncio
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ RIGHTS = "docs/redis.md lists the rights that the user needs"
         ),
     ],
 )
-def test_a_refused_command_is_named(error: Exception, says: str) -> None:
+def test_a_refused_command_is_named_in_the_error(error: Exception, says: str) -> None:
     failure = failure_of(error, may_execute=False)
     assert (failure.kind, failure.text) == ("noperm", f"no permission for the command {says}; {RIGHTS}")
 
@@ -70,12 +70,12 @@ def test_a_refused_command_is_named(error: Exception, says: str) -> None:
         ("User sidecar has no permissions to access the 'C' channel", "the channel C"),
     ],
 )
-def test_a_refused_key_or_channel_is_named(words: str, says: str) -> None:
+def test_a_refused_key_or_channel_is_named_in_the_error(words: str, says: str) -> None:
     failure = failure_of(NoPermissionError(words), may_execute=False, keys=["K", "F"], channels=["C"])
     assert (failure.kind, failure.text) == ("noperm", f"no permission for {says}; {RIGHTS}")
 
 
-def test_a_script_s_own_error_has_neither_a_hash_nor_a_line(any_redis: Redis) -> None:
+def test_a_script_error_shows_neither_the_script_hash_nor_a_line_number(any_redis: Redis) -> None:
     any_redis.lpush("list", "x")
     with pytest.raises(ResponseError) as raised:
         any_redis.eval(script("call") + "return call('GET', KEYS[1])", 1, "list")
@@ -83,14 +83,14 @@ def test_a_script_s_own_error_has_neither_a_hash_nor_a_line(any_redis: Redis) ->
     assert failure.text == "GET: WRONGTYPE Operation against a key holding the wrong kind of value"
 
 
-def test_a_text_is_one_line_of_a_limited_length() -> None:
+def test_an_error_text_is_one_line_of_bounded_length() -> None:
     failure = failure_of(ResponseError("a\x1b[2J" + "x" * 10_000), may_execute=False)
     assert failure.text.startswith(r"a\x1b[2Jxxx")
     assert len(failure.text) <= LONGEST
     assert failure_of(Disconnected(""), may_execute=True).text == "ConnectionError"
 
 
-async def test_a_server_that_expects_tls_gives_a_hint(front: Proxy) -> None:
+async def test_an_error_from_a_server_that_expects_tls_gives_a_hint(front: Proxy) -> None:
     async with storing(Connector(_at(f"redis://127.0.0.1:{front.port}"))) as store:
         failure = await store.store.open()
     assert failure is not None
@@ -98,7 +98,7 @@ async def test_a_server_that_expects_tls_gives_a_hint(front: Proxy) -> None:
     assert "a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL" in failure.text
 
 
-async def test_a_server_that_speaks_no_tls_gives_a_hint(pem: Path) -> None:
+async def test_an_error_from_a_server_without_tls_gives_a_hint(pem: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"-ERR Protocol error\r\n")
@@ -115,11 +115,11 @@ async def test_a_server_that_speaks_no_tls_gives_a_hint(pem: Path) -> None:
     assert "the server does not speak TLS: redis:// in REDIS_URL" in failure.text
 
 
-async def test_a_server_that_leaves_a_tls_handshake_without_an_answer_may_speak_no_tls(
+async def test_an_unanswered_tls_handshake_is_reported_as_a_server_without_tls(
     redis_server: RedisServer, pem: Path
 ) -> None:
     async with Proxy(redis_server.port) as plain:
-        plain.requests.lose()  # as a server that waits for the rest of a command
+        plain.requests.lose()  # like a server that waits for the rest of a command
         at = _at(f"rediss://127.0.0.1:{plain.port}?ssl_ca_certs={pem}")
         async with storing(Connector(at)) as store:
             failure = await store.store.open()
@@ -128,10 +128,10 @@ async def test_a_server_that_leaves_a_tls_handshake_without_an_answer_may_speak_
     assert failure.text == "no answer to the TLS handshake; the server may not speak TLS: redis:// in REDIS_URL"
 
 
-async def test_a_server_that_answers_no_command_is_not_suspected_of_speaking_no_tls(
+async def test_a_timeout_after_the_tls_handshake_does_not_suggest_a_server_without_tls(
     redis: Redis, front: Proxy, pem: Path
 ) -> None:
-    front.requests.lose()  # AUTH: it is part of the greeting, as the handshake is
+    front.requests.lose()  # AUTH is part of the greeting, like the handshake
     at = _at(f"rediss://:word@127.0.0.1:{front.port}?ssl_ca_certs={pem}")
     async with storing(Connector(at), timings=Timings(call_limit=3.0)) as store:
         failure = await store.store.open()
@@ -140,7 +140,7 @@ async def test_a_server_that_answers_no_command_is_not_suspected_of_speaking_no_
 
 
 class Sentinel(RedisServer):
-    """A Sentinel that watches nothing."""
+    """A Sentinel without a primary."""
 
     def command(self) -> list[str]:
         file = self.folder / "sentinel.conf"
@@ -149,7 +149,7 @@ class Sentinel(RedisServer):
 
 
 @pytest.mark.parametrize("database", ["", "/3"])
-async def test_the_port_of_a_sentinel_gives_a_hint(tmp_path: Path, database: str) -> None:
+async def test_a_connection_to_a_sentinels_port_gives_a_hint(tmp_path: Path, database: str) -> None:
     with Sentinel(tmp_path) as sentinel:
         async with storing(Connector(_at(f"redis://127.0.0.1:{sentinel.port}{database}"))) as store:
             failure = await store.store.open()
@@ -158,7 +158,7 @@ async def test_the_port_of_a_sentinel_gives_a_hint(tmp_path: Path, database: str
     assert failure.text.endswith("; a Sentinel answers like this: put its address into REDIS_SENTINELS")
 
 
-async def test_a_lookup_that_hangs_is_reported_as_such(redis: Redis, redis_server: RedisServer) -> None:
+async def test_a_hanging_name_lookup_is_reported_as_the_cause(redis: Redis, redis_server: RedisServer) -> None:
     hangs = Event()
 
     def look_up(host: str, port: int) -> Sequence[AddressInfo]:

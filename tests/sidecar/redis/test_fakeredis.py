@@ -1,4 +1,4 @@
-"""The sidecar's Redis parts on a server that knows neither INFO in scripts nor client tracking: the fallbacks."""
+"""The fallbacks of the sidecar on a server without INFO in scripts and without client tracking."""
 
 from collections.abc import Callable, Iterable
 from typing import cast
@@ -16,7 +16,7 @@ from tests.support.storing import KEY, storing
 
 
 class Fake(FakeAsyncRedisConnection):
-    """With what the sidecar's own connections add; no stream of it ends."""
+    """A fake connection with the methods of the sidecar's own connections; its stream never ends."""
 
     ended = False
     redirects = False
@@ -25,22 +25,22 @@ class Fake(FakeAsyncRedisConnection):
     when_ended: Callable[[], None]
 
     def identify(self, _: object) -> bool:
-        """It is the one."""
+        """Return true: there is only one server."""
         return True
 
     async def assure(self) -> None:
-        """There is one server."""
+        """Do nothing: there is only one server."""
 
     def write(self, commands: Iterable[tuple[bytes | str | int, ...]]) -> None:
-        """Write commands at once."""
+        """Write commands in one piece."""
         assert self._writer is not None
         self._writer.writelines(self.pack_commands(commands))
 
     def distrust(self) -> None:
-        """There is one server."""
+        """Do nothing: there is only one server."""
 
     def lifetime(self) -> None:
-        """It is never cut."""
+        """Do nothing: the server never closes the connection."""
 
 
 @pytest.fixture(
@@ -62,7 +62,7 @@ def fake_redis(fake_server: FakeServer) -> FakeRedis:
     return FakeRedis(server=fake_server, decode_responses=True)
 
 
-async def test_a_term_lives_through_all_its_calls_without_a_guard(
+async def test_a_whole_term_works_without_a_guard(
     connect: Callable[[], RedisConnection], fake_redis: FakeRedis
 ) -> None:
     async with storing(connect, guard=True) as store:
@@ -79,7 +79,7 @@ async def test_a_term_lives_through_all_its_calls_without_a_guard(
         assert await store.outcome(Kind.ACQUIRE) is Outcome.DISABLED
 
 
-async def test_the_words_of_the_scripts_are_the_same(fake_redis: FakeRedis) -> None:
+async def test_the_scripts_give_the_same_replies(fake_redis: FakeRedis) -> None:
     first = Caller(fake_redis).acquire()
     assert first.outcome == "acquired"
     assert int(first.token) == first.time
@@ -91,11 +91,11 @@ async def test_the_words_of_the_scripts_are_the_same(fake_redis: FakeRedis) -> N
     assert Caller(fake_redis).acquire().outcome == "wrong_type"
 
 
-async def test_the_watch_falls_back_to_the_notices_of_releases(
+async def test_the_watch_falls_back_to_release_notices(
     connect: Callable[[], RedisConnection], fake_redis: FakeRedis
 ) -> None:
     async with watching(connect) as watch:
         await watch.connected(WatchMode.NOTICES)
         assert watch.watch.refusal
         Caller(fake_redis).release(Caller(fake_redis).acquire().token)
-        await watch.hears("tracker")
+        await watch.reports("tracker")

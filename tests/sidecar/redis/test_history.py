@@ -1,4 +1,4 @@
-"""The history of a lease on real servers: what the scripts append, what is read, and what a refusal costs."""
+"""The history of a lease on real servers: what the scripts append, what is read, and the effect of a missing right."""
 
 import asyncio
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def test_a_new_term_and_its_release_are_appended(any_redis: Redis) -> None:
     ]
 
 
-def test_what_begins_or_ends_no_term_appends_nothing(any_redis: Redis) -> None:
+def test_a_call_that_begins_or_ends_no_term_appends_nothing(any_redis: Redis) -> None:
     first = Caller(any_redis).acquire()
     answers = [
         Caller(any_redis, tenure="boot-1").acquire(),
@@ -62,12 +62,12 @@ def test_what_begins_or_ends_no_term_appends_nothing(any_redis: Redis) -> None:
     assert len(events(any_redis)) == 1
 
 
-def test_a_key_with_a_hash_tag_has_a_history_in_its_slot() -> None:
+def test_the_history_of_a_key_with_a_hash_tag_is_in_the_same_slot() -> None:
     assert history_of("portfolio:x:leader") == "history:{portfolio:x:leader}"
     assert history_of("{portfolio}:x:leader") == "history:{portfolio}:x:leader"
 
 
-async def test_the_scripts_derive_the_name_that_is_read(any_redis: Redis) -> None:
+async def test_the_scripts_write_the_stream_that_is_read(any_redis: Redis) -> None:
     tagged = "{portfolio}:tagged:leader"
     async with storing(connector(any_redis)) as store:
         assert isinstance(await store.call(Kind.ACQUIRE, key=tagged, limit=LIMIT), tuple)
@@ -77,7 +77,7 @@ async def test_the_scripts_derive_the_name_that_is_read(any_redis: Redis) -> Non
     assert term.end == "holding"
 
 
-def test_a_history_is_capped(any_redis: Redis) -> None:
+def test_the_length_of_a_history_is_bounded(any_redis: Redis) -> None:
     for _ in range(700):
         caller = Caller(any_redis)
         caller.release(caller.acquire().token)
@@ -101,8 +101,8 @@ async def test_the_terms_of_a_lease_are_reported_with_their_ends(any_redis: Redi
     assert (await ends(any_redis))[0] == ("c", "not released", None)
 
 
-async def test_an_unconfirmed_acquire_is_no_term(any_redis: Redis) -> None:
-    """With MIN_REPLICAS the first renewal, which only a confirmed term makes, appends the acquire, and only once."""
+async def test_an_unconfirmed_acquire_is_not_recorded_as_a_term(any_redis: Redis) -> None:
+    """With MIN_REPLICAS the first renewal of a confirmed term appends the acquire, once."""
     caller = Caller(any_redis, replicas=1)
     acquired = caller.acquire()
     assert (acquired.outcome, acquired.history) == ("acquired", "-")
@@ -116,7 +116,7 @@ async def test_an_unconfirmed_acquire_is_no_term(any_redis: Redis) -> None:
     assert [str(term.token) for term in await terms(any_redis)] == [acquired.token]
 
 
-async def test_an_account_from_before_the_history_keeps_its_leader_and_lacks_the_history_alone(
+async def test_an_account_without_rights_to_the_history_still_leads(
     any_redis: Redis,
 ) -> None:
     rights = without("~history:{portfolio:*", "+xadd", "+xrevrange")
@@ -132,7 +132,7 @@ async def test_an_account_from_before_the_history_keeps_its_leader_and_lacks_the
 
 
 @pytest.mark.parametrize("right", ["~history:{portfolio:*", "+xadd"])
-async def test_a_right_that_is_given_back_is_used_at_the_next_term(any_redis: Redis, right: str) -> None:
+async def test_a_restored_right_to_the_history_is_used_at_the_next_term(any_redis: Redis, right: str) -> None:
     with user(any_redis, without(right)) as connect:
         async with storing(connect) as store:
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -142,7 +142,7 @@ async def test_a_right_that_is_given_back_is_used_at_the_next_term(any_redis: Re
             assert store.store.history == "kept"
 
 
-async def test_a_history_of_another_type_costs_no_term_and_is_named(any_redis: Redis) -> None:
+async def test_a_history_key_of_the_wrong_type_ends_no_term_and_is_reported(any_redis: Redis) -> None:
     any_redis.set(HISTORY, "x")
     acquired = Caller(any_redis).acquire()
     assert (acquired.outcome, acquired.history) == ("acquired", "refused")
@@ -152,7 +152,7 @@ async def test_a_history_of_another_type_costs_no_term_and_is_named(any_redis: R
         await terms(any_redis)
 
 
-async def test_a_key_and_a_fence_of_another_type_leave_the_history_readable(any_redis: Redis) -> None:
+async def test_the_history_is_readable_when_key_and_fence_have_the_wrong_type(any_redis: Redis) -> None:
     Caller(any_redis).acquire()
     any_redis.delete(KEY, FENCE)
     any_redis.lpush(KEY, "x")
@@ -160,7 +160,7 @@ async def test_a_key_and_a_fence_of_another_type_leave_the_history_readable(any_
     assert await ends(any_redis) == [("a", "not released", None)]
 
 
-async def test_whatever_stands_in_the_stream_is_bounded_and_printable(any_redis: Redis) -> None:
+async def test_any_entry_of_the_stream_is_shown_bounded_and_printable(any_redis: Redis) -> None:
     any_redis.xadd(HISTORY, {"anything": "x"})
     any_redis.xadd(HISTORY, {"event": "acquire", "token": "not a number", "holder": "a"})
     any_redis.xadd(HISTORY, {"event": "acquire", "token": "7", "holder": "\x1b[2J\n" + "x" * 1_000_000})
@@ -174,7 +174,7 @@ async def test_whatever_stands_in_the_stream_is_bounded_and_printable(any_redis:
     assert len(term.reason) <= 64
 
 
-async def test_it_is_read_once_a_second_however_many_ask(any_redis: Redis) -> None:
+async def test_the_history_is_read_at_most_once_a_second_for_any_number_of_readers(any_redis: Redis) -> None:
     now = 100.0
     histories = Histories(connector(any_redis), {"tracker": KEY}, limit=LIMIT, clock=lambda: now)
     Caller(any_redis).acquire()
@@ -190,7 +190,7 @@ async def test_it_is_read_once_a_second_however_many_ask(any_redis: Redis) -> No
     assert _evals(any_redis) == before + 2
 
 
-async def test_a_reader_that_leaves_does_not_end_the_question_of_the_others(any_redis: Redis) -> None:
+async def test_a_reader_that_leaves_does_not_cancel_the_shared_read(any_redis: Redis) -> None:
     histories = Histories(connector(any_redis), {"tracker": KEY}, limit=LIMIT, clock=elapsed)
     before = _evals(any_redis)
     leaving, staying = (asyncio.create_task(histories.terms("tracker")) for _ in range(2))
@@ -200,7 +200,7 @@ async def test_a_reader_that_leaves_does_not_end_the_question_of_the_others(any_
     assert _evals(any_redis) <= before + 2
 
 
-async def test_a_redis_that_is_gone_is_asked_once_a_second_too(any_redis_of_its_own: RedisServer) -> None:
+async def test_an_unreachable_redis_is_also_read_at_most_once_a_second(any_redis_of_its_own: RedisServer) -> None:
     histories = Histories(at_port(any_redis_of_its_own.port), {"tracker": KEY}, limit=LIMIT, clock=lambda: 100.0)
     any_redis_of_its_own.kill()
     errors = await asyncio.gather(*(histories.terms("tracker") for _ in range(5)), return_exceptions=True)

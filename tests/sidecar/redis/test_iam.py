@@ -1,4 +1,4 @@
-"""A login by ElastiCache IAM, before a cache that checks each token with botocore, and an endpoint as ECS serves it."""
+"""A login by ElastiCache IAM, with a cache that checks tokens with botocore and a credentials endpoint like on ECS."""
 
 import asyncio
 import logging
@@ -46,7 +46,7 @@ async def _role() -> AsyncIterator[Role]:
 
 
 class Files:
-    """What the cache shows, and the CA that vouches for it."""
+    """The certificate of the cache, and the file of its CA."""
 
     def __init__(self, folder: Path) -> None:
         authority = Authority("elasticache")
@@ -72,7 +72,7 @@ def connector(cache: IamCache, files: Files, **environment: str) -> Connector:
 
 @asynccontextmanager
 async def kept_fresh(connect: Connector) -> AsyncIterator[None]:
-    """The credentials are fetched in the background, as `sidecar.run` has it done."""
+    """Fetch the credentials in the background, like `sidecar.run`."""
     assert connect.login is not None
     await connect.login.prepare()
     task = asyncio.create_task(connect.login.run())
@@ -84,13 +84,13 @@ async def kept_fresh(connect: Connector) -> AsyncIterator[None]:
 
 
 async def look(store: Storing) -> Outcome | Failure:
-    """The outcome of a look over a new connection, or why there is none."""
+    """The outcome of a look over a new connection, or its failure."""
     await store.store.close()
     result = await store.call(Kind.LOOK, limit=10.0)
     return result if isinstance(result, Failure) else result.outcome
 
 
-async def test_each_connection_logs_in_with_a_token_of_its_own_and_the_credentials_are_fetched_once(
+async def test_each_connection_logs_in_with_a_new_token_and_the_credentials_are_fetched_once(
     cache: IamCache, files: Files, role: Role
 ) -> None:
     connect = connector(cache, files, **role.environment)
@@ -101,7 +101,7 @@ async def test_each_connection_logs_in_with_a_token_of_its_own_and_the_credentia
 
 
 @pytest.mark.parametrize("session_token", ["", "session//token=="])
-async def test_keys_in_the_environment_log_in_without_an_endpoint(
+async def test_access_keys_in_the_environment_need_no_credentials_endpoint(
     cache: IamCache, files: Files, role: Role, session_token: str
 ) -> None:
     keys = AwsKeys(STATIC["AWS_ACCESS_KEY_ID"], STATIC["AWS_SECRET_ACCESS_KEY"], session_token or None)
@@ -112,7 +112,7 @@ async def test_keys_in_the_environment_log_in_without_an_endpoint(
     assert (cache.logins, role.asked) == (["AKIASTATIC"], 0)
 
 
-async def test_a_login_that_the_cache_refuses_is_reported_with_what_it_can_mean(
+async def test_a_login_that_the_cache_refuses_is_reported_with_possible_causes(
     cache: IamCache, files: Files, role: Role
 ) -> None:
     connect = connector(cache, files, AWS_ACCESS_KEY_ID="AKIAUNKNOWN", AWS_SECRET_ACCESS_KEY="nobody/knows")
@@ -124,7 +124,7 @@ async def test_a_login_that_the_cache_refuses_is_reported_with_what_it_can_mean(
     assert "nobody/knows" not in failure.text
 
 
-async def test_the_endpoint_s_token_is_sent_and_its_file_is_read_at_each_fetch(
+async def test_the_authorization_token_of_the_endpoint_is_read_from_its_file_at_each_fetch(
     cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
     role.authorization = "first"
@@ -152,7 +152,7 @@ def put(file: Path, text: str) -> None:
 
 
 class Clock:
-    """The time of day in a test's hands."""
+    """The time of day, which the test sets."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -166,7 +166,7 @@ def login_of(role: Role, now: Callable[[], datetime]) -> IamLogin:
     return IamLogin(Iam(CACHE, REGION, False, source), USER, Lookups(), uniform=random.uniform, now=now)
 
 
-async def test_credentials_are_fetched_again_ahead_of_their_expiry(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_credentials_are_fetched_again_before_they_expire(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iam, "LOOK", 0.05)
     now = Clock()
     login = login_of(role, now)
@@ -178,14 +178,14 @@ async def test_credentials_are_fetched_again_ahead_of_their_expiry(role: Role, m
         assert (role.asked, "ASIAROLE0" in login.current()[1]) == (1, True)
         now.ahead = role.valid_for - iam.AHEAD + timedelta(seconds=5)
         role.valid_for *= 2
-        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and none was missing
+        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and no token was missing
         assert role.asked == 2
     finally:
         running.cancel()
         await asyncio.wait([running])
 
 
-async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_valid(
+async def test_a_failed_fetch_closes_no_connection_while_the_previous_credentials_are_valid(
     cache: IamCache, files: Files, role: Role, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(iam, "LOOK", 0.1)
@@ -211,7 +211,7 @@ async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "error"),
     [
         (b"not found", 404, "the credentials endpoint answers with status 404"),
         (b"<html>", 200, "the credentials endpoint does not answer with credentials"),
@@ -225,18 +225,18 @@ async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_
         (b"x" * 2_000_000, 200, "the credentials endpoint does not answer with credentials"),
     ],
 )
-async def test_what_is_no_answer_with_credentials_is_a_failure_of_its_own_kind(
-    cache: IamCache, files: Files, role: Role, body: bytes, status: int, said: str
+async def test_an_invalid_answer_of_the_credentials_endpoint_is_a_login_failure(
+    cache: IamCache, files: Files, role: Role, body: bytes, status: int, error: str
 ) -> None:
     role.answers = web.Response(status=status, body=body)
     connect = connector(cache, files, **role.environment)
     async with kept_fresh(connect), storing(connect) as store:
         failure = await look(store)
     assert isinstance(failure, Failure)
-    assert (failure.kind, failure.text) == ("credentials", f"REDIS_IAM: no credentials of the task's role: {said}")
+    assert (failure.kind, failure.text) == ("credentials", f"REDIS_IAM: no credentials of the task's role: {error}")
 
 
-async def test_a_fetch_that_hangs_takes_no_call_s_time(
+async def test_a_hanging_fetch_does_not_delay_calls(
     cache: IamCache, files: Files, role: Role, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(iam, "FETCH_LIMIT", 0.2)
@@ -247,7 +247,7 @@ async def test_a_fetch_that_hangs_takes_no_call_s_time(
     monkeypatch.setattr(iam, "FETCH_LIMIT", 30.0)
     running = asyncio.create_task(connect.login.run())
     try:
-        await eventually(lambda: role.asked == 2)  # it hangs from here on
+        await eventually(lambda: role.asked == 2)  # the endpoint hangs from now on
         async with storing(connect) as store:
             failure = await look(store)
             assert isinstance(failure, Failure)
@@ -259,7 +259,7 @@ async def test_a_fetch_that_hangs_takes_no_call_s_time(
         await asyncio.wait([running])
 
 
-async def test_credentials_that_have_expired_are_not_used(role: Role) -> None:
+async def test_expired_credentials_are_not_used(role: Role) -> None:
     now = Clock()
     login = login_of(role, now)
     await login.prepare()
@@ -277,7 +277,7 @@ TIMINGS = Timings(ttl=30.0, heartbeat=0.5, grant_ttl=5.0, call_limit=5.0)
 
 
 class Counting(Telemetry):
-    """Keeps the failures that it is told."""
+    """Telemetry that keeps the failures."""
 
     def __init__(self) -> None:
         super().__init__("a", clock=elapsed)
@@ -296,7 +296,7 @@ class Counting(Telemetry):
 
 
 class Elected:
-    """A candidate with a watch that leads over an IAM login; `terms` are the tokens that it led under."""
+    """A candidate with a watch and an IAM login."""
 
     def __init__(self, connect: Connector) -> None:
         self.telemetry = Counting()
@@ -327,10 +327,10 @@ class Elected:
         return self.lease.view(elapsed()).token
 
 
-async def test_connections_are_replaced_before_the_cache_cuts_them(
+async def test_connections_are_replaced_before_the_cache_closes_them(
     redis_of_its_own: RedisServer, files: Files, role: Role
 ) -> None:
-    """Twelve hours in three seconds: no connection reaches them, no term ends, no call fails."""
+    """Three seconds stand for twelve hours: no connection gets that old, no term ends, no call fails."""
     async with IamCache(redis_of_its_own.port, files.tls, role, cut_after=3.0) as cache:
         connect = connector(cache, files, **role.environment)
         login = connect.login
@@ -341,13 +341,14 @@ async def test_connections_are_replaced_before_the_cache_cuts_them(
         async with elected.running():
             token = elected.token
             before = len(cache.logins)
-            await eventually(lambda: len(cache.logins) >= before + 8, within=60)  # the calls' and the watch's, 4 each
+            # 4 logins for the calls, 4 for the watch.
+            await eventually(lambda: len(cache.logins) >= before + 8, within=60)
             assert elected.token == token
             assert elected.lease.leads(elapsed())
         assert (cache.cut, elected.telemetry.failures, elected.telemetry.late) == (0, [], [])
 
 
-async def test_an_old_connection_stays_while_no_new_one_can_be_made(
+async def test_an_old_connection_stays_open_until_its_replacement_is_connected(
     redis_of_its_own: RedisServer, files: Files, role: Role
 ) -> None:
     async with IamCache(redis_of_its_own.port, files.tls, role) as cache:
@@ -359,7 +360,7 @@ async def test_an_old_connection_stays_while_no_new_one_can_be_made(
         elected = Elected(connect)
         async with elected.running():
             token, issued = elected.token, dict(role.issued)
-            role.issued.clear()  # no login succeeds any more
+            role.issued.clear()  # from now on no login succeeds
             await eventually(lambda: elected.telemetry.late, within=60)
             assert elected.telemetry.late[0].kind == "auth"
             answers = elected.telemetry.answers
@@ -370,10 +371,10 @@ async def test_an_old_connection_stays_while_no_new_one_can_be_made(
             assert (elected.token, elected.telemetry.failures) == (token, [])
 
 
-async def test_a_whole_sidecar_leads_with_the_credentials_of_its_role_and_shows_none_of_them(
+async def test_a_sidecar_leads_with_the_credentials_of_its_role_and_shows_no_secret(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
-    seldom = {"HEARTBEAT_INTERVAL": "10"}  # a renewal that is cut off after it was sent is an error
+    seldom = {"HEARTBEAT_INTERVAL": "10"}  # a renewal is an error if its connection ends after it was sent
     sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **STEADY | seldom)
     del sidecar.environment["REDIS_URL"]
     sidecar.environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}
@@ -398,7 +399,7 @@ async def test_a_whole_sidecar_leads_with_the_credentials_of_its_role_and_shows_
         assert secret not in shown
 
 
-async def test_a_whole_sidecar_without_credentials_reports_it_and_counts_it(
+async def test_a_sidecar_without_credentials_reports_and_counts_the_failure(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
     role.answers = web.Response(status=500)
@@ -427,7 +428,7 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "error"),
     [
         (
             {"REDIS_TLS": ""},
@@ -476,16 +477,16 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
         ),
     ],
 )  # fmt: skip
-def test_settings_of_iam_that_cannot_be_used_are_one_line(change: dict[str, str], said: str) -> None:
+def test_an_invalid_iam_setting_is_a_one_line_error(change: dict[str, str], error: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read(NEEDED | change)
     lines = str(refused.value).splitlines()
-    assert said in lines
+    assert error in lines
     assert len(lines) <= 2
     assert "hunter2" not in str(refused.value)
 
 
-def test_the_container_s_credentials_are_asked_at_the_address_of_ecs() -> None:
+def test_a_relative_credentials_uri_is_resolved_against_the_address_of_ecs() -> None:
     without = {name: value for name, value in NEEDED.items() if name not in STATIC}
     iam_settings = read(without | {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/6a1c"}).redis.iam
     assert iam_settings is not None

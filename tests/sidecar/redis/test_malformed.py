@@ -1,4 +1,4 @@
-"""A server that answers what no Redis would: never a success, never the end of a sidecar."""
+"""Replies that no Redis would send: they are never a success and never end a sidecar."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from tests.support.storing import TIMINGS, Storing, at_port, storing
 from tests.support.waiting import eventually
 
 TERM = b"%s %s boot-1 6000 1790000000000000 0 off - a"
-"""What a script answers, but for the outcome and the token."""
+"""The reply of a script, without the outcome and the token."""
 
 
 def bulk(content: bytes) -> bytes:
@@ -39,9 +39,9 @@ NONSENSE = {
     "no size": b"*abc\r\n",
     "a negative size": b"*-7\r\n",
     "too deep": b"*1\r\n" * 5000,
-    "bytes that are no text": bulk(b"\xff\xfe"),
+    "bytes that are not text": bulk(b"\xff\xfe"),
     "an error without words": b"-\r\n",
-    "an error that is no text": b"-\xff\xfe\r\n",
+    "an error that is not text": b"-\xff\xfe\r\n",
     "MOVED to nowhere": b"-MOVED x\r\n",
     "MOVED without words": b"-MOVED\r\n",
     "ASK": b"-ASK 1\r\n",
@@ -61,15 +61,15 @@ RUN_ID = bulk(b"run_id:0123\r\n")
 
 
 class Hostile:
-    """A server that answers with `nonsense`, or that `greets`: behaves until a lease is asked about or subscribed to.
+    """A server that answers with `nonsense`: every command, or if it `greets`, every call and subscription.
 
-    `heard` counts, by the connection's use, the commands that were answered with nonsense.
+    `answered` counts the nonsense replies by the use of the connection.
     """
 
     def __init__(self, nonsense: bytes = b"", *, greets: bool = False) -> None:
         self.nonsense = nonsense
         self.greets = greets
-        self.heard = {"calls": 0, "watch": 0}
+        self.answered = {"calls": 0, "watch": 0}
         self.port = 0
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -106,7 +106,7 @@ class Hostile:
         if self.greets and b"SUBSCRIBE\r\n" in command:
             greeting = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n"
             greeting *= command.count(b":changed") + command.count(b"__redis__:invalidate")
-        self.heard["calls" if b"TIME\r\n" in command or b"EVAL\r\n" in command else "watch"] += 1
+        self.answered["calls" if b"TIME\r\n" in command or b"EVAL\r\n" in command else "watch"] += 1
         return greeting + self.nonsense
 
 
@@ -116,16 +116,17 @@ at_each_stage = pytest.mark.parametrize("greets", [False, True], ids=["from the 
 
 @at_each_stage
 @every_nonsense
-async def test_nonsense_fails_the_call_and_nothing_else(nonsense: bytes, greets: bool) -> None:
+async def test_a_malformed_reply_fails_only_its_call(nonsense: bytes, greets: bool) -> None:
     async with Hostile(nonsense, greets=greets).listening() as server, storing(at_port(server.port)) as store:
         if greets:
             await eventually(lambda: _opens(store))
         else:
             assert await store.store.open() is not None
-        failure = await store.failure(Kind.ACQUIRE, limit=TIMINGS.call_limit)  # some wait for more, in vain
+        # Some replies are incomplete, so the call waits for the rest.
+        failure = await store.failure(Kind.ACQUIRE, limit=TIMINGS.call_limit)
         assert failure.text
         assert "\n" not in failure.text
-        assert greets or not failure.may_execute, "it was not even sent"
+        assert greets or not failure.may_execute, "the call was not sent"
         assert not store.store.connected
 
 
@@ -134,7 +135,7 @@ async def _opens(store: Storing) -> bool:
 
 
 @pytest.mark.parametrize("name", ["http", "no length", "no number", "no size", "MOVED to nowhere", "too deep"])
-async def test_nonsense_is_reported_as_malformed_and_may_hide_an_effect(name: str) -> None:
+async def test_a_call_with_a_malformed_reply_is_reported_and_may_have_executed(name: str) -> None:
     async with Hostile(NONSENSE[name], greets=True).listening() as server, storing(at_port(server.port)) as store:
         failure = await store.failure(Kind.ACQUIRE)
         assert (failure.kind, failure.may_execute) == ("malformed", True)
@@ -143,20 +144,20 @@ async def test_nonsense_is_reported_as_malformed_and_may_hide_an_effect(name: st
 @pytest.mark.parametrize(
     "words", [b"500 what is AUTH hunter2?\r\n", b"$hunter2\r\n", b"-ERR unknown command AUTH hunter2\r\n"]
 )
-async def test_words_that_may_repeat_the_password_are_not_passed_on(words: bytes) -> None:
+async def test_an_error_that_may_repeat_the_password_is_not_shown(words: bytes) -> None:
     async with Hostile(words).listening() as server, storing(at_port(server.port, password="hunter2")) as store:
         assert "hunter2" not in (await store.failure(Kind.ACQUIRE)).text
 
 
 @at_each_stage
 @every_nonsense
-async def test_a_watch_that_hears_nonsense_tries_again(nonsense: bytes, greets: bool) -> None:
+async def test_the_watch_reconnects_after_a_malformed_reply(nonsense: bytes, greets: bool) -> None:
     async with Hostile(nonsense, greets=greets).listening() as server, watching(at_port(server.port), limit=2.0):
-        await eventually(lambda: server.heard["watch"] >= 2)
+        await eventually(lambda: server.answered["watch"] >= 2)
 
 
 @pytest.mark.slow
-async def test_a_sidecar_lives_through_all_nonsense_healthy_and_leads_when_redis_is_back(
+async def test_a_sidecar_stays_healthy_through_malformed_replies_and_leads_when_redis_is_back(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     server = Hostile()
@@ -171,8 +172,8 @@ async def test_a_sidecar_lives_through_all_nonsense_healthy_and_leads_when_redis
                 asking = tasks.create_task(asker.campaign())
                 for server.greets in (False, True):
                     for server.nonsense in NONSENSE.values():
-                        server.heard = {"calls": 0, "watch": 0}
-                        await eventually(lambda: min(server.heard.values()) >= 1)
+                        server.answered = {"calls": 0, "watch": 0}
+                        await eventually(lambda: min(server.answered.values()) >= 1)
                         assert await asker.is_healthy()
                 assert asker.believes == []
                 proxy.target = redis_server.port

@@ -1,4 +1,4 @@
-"""Replicas confirm a renewal only if it wrote something: a lost replica would confirm an empty write."""
+"""Replicas confirm a renewal only if it wrote something: a disconnected replica would confirm an empty write."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from tests.support.storing import KEY, Storing, at_port
 from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=1.0, call_limit=0.5)
-"""A lease that is fresh for ten seconds: replicas acknowledge once a second."""
+"""Timings under which a key is fresh for ten seconds: replicas acknowledge once a second."""
 QUIET = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600")
-"""A primary's own pings are writes to its replicas too, and would hide that the renewal is none."""
+"""Arguments without pings of the primary: a ping is also a write, and would hide that the renewal writes nothing."""
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-async def test_a_renewal_of_a_fresh_lease_is_not_confirmed_by_a_replica_that_hears_nothing(
+async def test_a_disconnected_replica_does_not_confirm_the_renewal_of_a_fresh_lease(
     tmp_path: Path, binary: str
 ) -> None:
     path = BINARIES[binary]
@@ -36,7 +36,7 @@ async def test_a_renewal_of_a_fresh_lease_is_not_confirmed_by_a_replica_that_hea
             caller = Storing(store)
             await eventually(lambda: _wins(caller))  # a replica on a busy machine may answer too late
             await store.close()
-            operator.pexpire(KEY, int(SLOW.ttl * 1000))  # nothing to prolong: the renewal only verifies
+            operator.pexpire(KEY, int(SLOW.ttl * 1000))  # the key is fresh, so the renewal writes nothing
             await eventually(lambda: _acknowledged(operator))
             replica.pause()
             renewed = await caller.outcome(Kind.RENEW)
@@ -49,6 +49,6 @@ async def _wins(store: Storing) -> bool:
 
 
 def _acknowledged(primary: Redis) -> bool:
-    """Whether the replica has said that it has everything."""
+    """True if the replica has acknowledged every write."""
     info = primary.info("replication")
     return bool(info.get("slave0", {}).get("offset") == info["master_repl_offset"])

@@ -1,4 +1,4 @@
-"""A password that is rotated in a file, before real servers: read at each connect, and whatever is wrong is told."""
+"""A password that is rotated in a file: real servers; the file is read at each connect; its faults are reported."""
 
 import os
 from collections.abc import Iterator
@@ -33,14 +33,14 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(redis_of_its_own: RedisServer) -> Iterator[RedisServer]:
-    """One with the user `sidecar` and its first password, who may what docs/redis.md lists."""
+    """A server with the user `sidecar`, its first password, and the rights that docs/redis.md lists."""
     with client_of(redis_of_its_own) as redis:
         command(redis, "ACL", "SETUSER", "sidecar", "on", f">{OLD}", *LEAST)
         yield redis_of_its_own
 
 
 def set_passwords(server: RedisServer, *changes: str, cut: bool = False) -> None:
-    """Change the user's passwords; `cut` ends the connections of the user, as a server that is restarted does."""
+    """Change the user's passwords; `cut` closes the connections of the user, like a restart of the server."""
     with client_of(server) as redis:
         command(redis, "ACL", "SETUSER", "sidecar", *changes)
         if cut:
@@ -52,18 +52,18 @@ def settings(server: RedisServer, file: Path) -> dict[str, str]:
 
 
 def put(file: Path, content: str | bytes) -> None:
-    """Write a file as an operator does."""
+    """Write a file in place, like an operator."""
     file.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 async def look(store: Storing) -> Outcome | Failure:
-    """The outcome of a look over a new connection, or why there is none."""
+    """The outcome of a look over a new connection, or its failure."""
     await store.store.close()
     result = await store.call(Kind.LOOK, limit=10.0)
     return result if isinstance(result, Failure) else result.outcome
 
 
-async def test_the_file_is_read_at_each_connect(server: RedisServer, file: Path) -> None:
+async def test_the_password_file_is_read_at_each_connect(server: RedisServer, file: Path) -> None:
     async with storing(Connector(read(settings(server, file)).redis)) as store:
         assert await look(store) is Outcome.VACANT
         set_passwords(server, f"<{OLD}", f">{NEW}")
@@ -75,7 +75,7 @@ async def test_the_file_is_read_at_each_connect(server: RedisServer, file: Path)
         assert await look(store) is Outcome.VACANT
 
 
-async def test_the_default_user_needs_no_name(redis_of_its_own: RedisServer, file: Path) -> None:
+async def test_the_default_user_needs_no_username(redis_of_its_own: RedisServer, file: Path) -> None:
     with client_of(redis_of_its_own) as redis:
         redis.config_set("requirepass", OLD)
     environment = {"REDIS_PORT": str(redis_of_its_own.port), "REDIS_PASSWORD_FILE": str(file)}
@@ -84,7 +84,7 @@ async def test_the_default_user_needs_no_name(redis_of_its_own: RedisServer, fil
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "error"),
     [
         (b"", "the file is empty"),
         (b"\n", "the file is empty"),
@@ -93,26 +93,26 @@ async def test_the_default_user_needs_no_name(redis_of_its_own: RedisServer, fil
         (b"x" * (LARGEST + 1), f"the file is longer than {LARGEST} bytes"),
     ],
 )
-async def test_a_file_without_a_password_is_a_failure_of_its_own_kind(
-    server: RedisServer, file: Path, content: bytes, said: str
+async def test_a_file_without_a_valid_password_is_a_login_failure(
+    server: RedisServer, file: Path, content: bytes, error: str
 ) -> None:
     async with storing(Connector(read(settings(server, file)).redis)) as store:
         put(file, content)
         failure = await look(store)
         assert isinstance(failure, Failure)
-        assert (failure.kind, failure.text) == ("credentials", f"REDIS_PASSWORD_FILE: {said}")
+        assert (failure.kind, failure.text) == ("credentials", f"REDIS_PASSWORD_FILE: {error}")
         put(file, f"{OLD}\r\n")
         assert await look(store) is Outcome.VACANT
     put(file, content)
     with pytest.raises(SettingsError) as refused:
         Connector(read(settings(server, file)).redis)
-    assert str(refused.value) == f"REDIS_PASSWORD_FILE: {said}"
+    assert str(refused.value) == f"REDIS_PASSWORD_FILE: {error}"
 
 
-def test_a_file_that_is_none_is_refused_at_the_start_without_its_path(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_readable_file_is_refused_at_start_without_showing_the_path(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path, said in (
+    for path, error in (
         (tmp_path / OLD, "the file cannot be read: No such file or directory"),
         (tmp_path, "the file is not a regular file"),
         (pipe, "the file is not a regular file"),
@@ -120,11 +120,11 @@ def test_a_file_that_is_none_is_refused_at_the_start_without_its_path(tmp_path: 
     ):
         with pytest.raises(SettingsError) as refused:
             Connector(read({"REDIS_PASSWORD_FILE": str(path)}).redis)
-        assert str(refused.value) == f"REDIS_PASSWORD_FILE: {said}"
+        assert str(refused.value) == f"REDIS_PASSWORD_FILE: {error}"
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "error"),
     [
         (
             {"REDIS_PASSWORD": OLD, "REDIS_PASSWORD_FILE": "/p"},
@@ -149,21 +149,24 @@ def test_a_file_that_is_none_is_refused_at_the_start_without_its_path(tmp_path: 
         ),
     ],
 )
-def test_two_ways_to_log_in_are_refused_with_both_names(environment: dict[str, str], said: str) -> None:
+def test_two_login_methods_are_refused_with_both_setting_names(environment: dict[str, str], error: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read(environment)
-    assert str(refused.value) == said
+    assert str(refused.value) == error
 
 
 def task(folder: Path, server: RedisServer, name: str, **login: str) -> RealSidecar:
-    """A whole sidecar that logs in so. It renews seldom: a renewal that is cut off after it was sent is an error."""
+    """A sidecar with this login.
+
+    It renews rarely, because a renewal is an error if its connection ends after it was sent.
+    """
     sidecar = RealSidecar(folder, server, name, **STEADY | {"HEARTBEAT_INTERVAL": "10"})
     sidecar.environment |= {"REDIS_USERNAME": "sidecar", "LEASE_KEY": "portfolio:{name}:leader", **login}
     return sidecar
 
 
 def connections(server: RedisServer) -> int:
-    """How many connections the user has."""
+    """The number of the user's connections."""
     with client_of(server) as redis:
         return sum(each["user"] == "sidecar" for each in redis.client_list())
 
@@ -172,10 +175,13 @@ async def leads(asker: Asker) -> bool:
     return bool((await asker.ask())["is_leader"])
 
 
-async def test_a_password_that_is_rotated_in_the_file_costs_no_lead_and_no_error(
+async def test_rotating_the_password_in_the_file_ends_no_term_and_causes_no_error(
     server: RedisServer, file: Path, tmp_path: Path
 ) -> None:
-    """Both passwords valid, the file changed, the former one removed: connections that end find the new one."""
+    """Steps: add the new password, change the file, remove the old password.
+
+    New connections then use the new password.
+    """
     async with aiohttp.ClientSession() as session:
         pair = [task(tmp_path, server, name, REDIS_PASSWORD_FILE=str(file)) for name in ("task-a", "task-b")]
         leader, follower = (Asker(each, session) for each in pair)
@@ -184,7 +190,8 @@ async def test_a_password_that_is_rotated_in_the_file_costs_no_lead_and_no_error
                 each.start()
             await eventually(leader.status)
             await eventually(lambda: leads(leader))
-            await eventually(lambda: connections(server) == 4)  # each has one for the leases and a watch
+            # Each sidecar has one connection for its leases and one for its watch.
+            await eventually(lambda: connections(server) == 4)
             token = (await leader.ask())["token"]
             set_passwords(server, f">{NEW}")
             put(file, NEW)
@@ -200,10 +207,10 @@ async def test_a_password_that_is_rotated_in_the_file_costs_no_lead_and_no_error
             assert NEW not in each.output
 
 
-async def test_two_valid_passwords_and_a_deploy_rotate_a_password_of_the_environment(
+async def test_a_password_in_the_environment_is_rotated_by_a_deploy_while_both_passwords_are_valid(
     server: RedisServer, tmp_path: Path
 ) -> None:
-    """As on ECS: the new task has the new password, the old task drains, and only then the old password is removed."""
+    """As on ECS: the new task has the new password, the old task drains, and then the old password is removed."""
     async with aiohttp.ClientSession() as session:
         old = task(tmp_path, server, "task-old", REDIS_PASSWORD=OLD)
         new = task(tmp_path, server, "task-new", REDIS_PASSWORD=NEW)

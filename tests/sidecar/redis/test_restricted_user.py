@@ -1,4 +1,4 @@
-"""Whole sidecars and the operator's commands as a user of Redis with few rights: they do what they may."""
+"""Sidecars and the operator's commands as a Redis user with few rights: everything works that the rights allow."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ LOGIN = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
 
 
 def as_user(folder: Path, redis: RedisServer, name: str, **environment: str) -> RealSidecar:
-    """A sidecar that logs in as the user, and campaigns for the key that the user has a right to."""
+    """A sidecar that logs in as the user, and campaigns for a key that the user may access."""
     sidecar = RealSidecar(folder, redis, name, REQUIRE_CLIENT="false", **LOGIN, **environment)
     sidecar.environment["LEASE_KEY"] = "portfolio:{name}:leader"
     return sidecar
@@ -41,7 +41,7 @@ async def state(sidecar: RealSidecar) -> str:
 
 
 @pytest.mark.slow
-async def test_with_the_least_rights_a_sidecar_leads_and_has_nothing_to_complain_of(
+async def test_with_the_least_rights_a_sidecar_leads_without_warnings(
     restricted: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     sidecar = as_user(tmp_path, redis_server, "task-1", **STEADY)
@@ -55,7 +55,7 @@ async def test_with_the_least_rights_a_sidecar_leads_and_has_nothing_to_complain
     assert '"level": "ERROR"' not in sidecar.output
 
 
-async def test_without_any_channel_a_release_is_one_and_each_loss_is_said_once(
+async def test_without_channels_leases_are_still_released_and_each_missing_right_is_logged_once(
     restricted: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     give(restricted, without("&portfolio:*:changed", "&__redis__:invalidate"))
@@ -67,7 +67,7 @@ async def test_without_any_channel_a_release_is_one_and_each_loss_is_said_once(
         await eventually(lambda: _is(first, "leading"))
         second.start()
         await eventually(lambda: _is(second, "following"))
-        restricted.set(KEY, "DISABLED", px=300)  # it ends the term by itself: the sidecars lead again in turn
+        restricted.set(KEY, "DISABLED", px=300)  # the deletion ends the term: the sidecars lead in turn again
         await eventually(lambda: _is(first, "leading") if restricted.get(KEY) == "task-1" else _is(second, "leading"))
         leader = first if restricted.get(KEY) == "task-1" else second
         leader.stop(signal.SIGTERM)
@@ -78,10 +78,10 @@ async def test_without_any_channel_a_release_is_one_and_each_loss_is_said_once(
     assert "the channel __redis__:invalidate" in status["watch"]["refusal"]
     assert len(logged(leader, "Releases are not published")) == 1
     assert '"level": "ERROR"' not in leader.output
-    assert len(logged(other, "There is no watch")) == 1, "though it was tried again"
+    assert len(logged(other, "There is no watch")) == 1, "once, although the watch tried again"
 
 
-def test_the_commands_need_no_more_than_the_least_rights(restricted: Redis, run: Run) -> None:
+def test_the_least_rights_are_enough_for_the_commands(restricted: Redis, run: Run) -> None:
     assert run("leaders", **LOGIN)[0] == 0
     assert run("disable", LEASE, "600") == (0, f"{LEASE} is disabled for 600 s; it was held by nobody\n", "")
     restricted.hset(f"fence:{{{KEY}}}", "token", str(2**53 - 1))
@@ -91,14 +91,16 @@ def test_the_commands_need_no_more_than_the_least_rights(restricted: Redis, run:
 
 
 @pytest.mark.parametrize("right", ["+publish", "&portfolio:*:changed"])
-def test_what_was_asked_is_done_and_what_was_not_possible_is_named(restricted: Redis, run: Run, right: str) -> None:
+def test_without_the_right_to_publish_disable_and_enable_work_and_name_the_missing_notice(
+    restricted: Redis, run: Run, right: str
+) -> None:
     give(restricted, without(right))
     for words in (["disable", LEASE, "600"], ["enable", LEASE]):
-        status, said, complained = run(*words, **LOGIN)
-        assert (status, complained) == (0, "")
-        assert f"could not be notified on the channel {KEY}:changed" in said
-        assert "within its heartbeat, 10 s" in said
-        assert "user_script" not in said
+        status, output, errors = run(*words, **LOGIN)
+        assert (status, errors) == (0, "")
+        assert f"could not be notified on the channel {KEY}:changed" in output
+        assert "within its heartbeat, 10 s" in output
+        assert "user_script" not in output
     assert restricted.get(KEY) is None
 
 
@@ -114,18 +116,18 @@ def test_what_was_asked_is_done_and_what_was_not_possible_is_named(restricted: R
         ("~fence:{portfolio:*", ["leaders"], f"the key {KEY} or fence:{{{KEY}}}"),
     ],
 )
-def test_a_refusal_names_the_command_or_the_key_and_changes_nothing(
+def test_a_refused_command_of_the_operator_names_the_right_and_changes_nothing(
     restricted: Redis, run: Run, right: str, words: list[str], named: str
 ) -> None:
     restricted.set(KEY, "DISABLED", ex=600)
     give(restricted, without(right))
-    status, said, complained = run(*words, **LOGIN)
-    assert (status, said) == (1, "")
-    assert complained == f"sidecar: no permission for {named}; docs/redis.md lists the rights that the user needs\n"
+    status, output, errors = run(*words, **LOGIN)
+    assert (status, output) == (1, "")
+    assert errors == f"sidecar: no permission for {named}; docs/redis.md lists the rights that the user needs\n"
     assert restricted.get(KEY) == "DISABLED"
 
 
-def test_disable_works_though_nobody_may_see_the_holder(restricted: Redis, run: Run) -> None:
+def test_disable_works_without_the_right_to_read_the_holder(restricted: Redis, run: Run) -> None:
     restricted.lpush(KEY, "a key of another type")
     assert run("disable", LEASE, "600", **LOGIN)[0] == 0
     assert restricted.get(KEY) == "DISABLED"
@@ -133,7 +135,7 @@ def test_disable_works_though_nobody_may_see_the_holder(restricted: Redis, run: 
     assert run("disable", LEASE, "600", **LOGIN) == (0, f"{LEASE} is disabled for 600 s; it was held by nobody\n", "")
 
 
-async def test_a_disable_and_an_enable_are_heard_by_a_watch_of_notices_at_once(
+async def test_a_watch_of_notices_receives_disable_and_enable_at_once(
     restricted: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:
     give(restricted, without("&__redis__:invalidate"))

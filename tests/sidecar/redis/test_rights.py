@@ -1,4 +1,4 @@
-"""A user of Redis with the least rights, and with each of them taken away: what is lost is what docs/redis.md says."""
+"""A Redis user with the least rights, and without each of them: docs/redis.md describes the effect."""
 
 import asyncio
 import logging
@@ -32,34 +32,34 @@ def contents(redis: Redis) -> list[object]:
 
 
 class Trial:
-    """A term's life as a user, step by step; what is lost on the way, and whether a refusal left anything half done."""
+    """The calls of a term as a user: which one fails first, and that a refused call changes nothing."""
 
     def __init__(self, redis: Redis, store: Storing) -> None:
         self.redis = redis
         self.store = store
         self.refusals: list[str] = []
 
-    async def does(self, kind: Kind) -> Outcome | None:
-        """The outcome of a call; None where it is refused, and then nothing has been changed."""
+    async def outcome_of(self, kind: Kind) -> Outcome | None:
+        """The outcome of a call, or None if the call was refused and changed nothing."""
         before = contents(self.redis)
         result = await self.store.call(kind, limit=10.0)
         if isinstance(result, Reply):
             return result.outcome
         assert isinstance(result, Failure)
         assert result.kind == "noperm", result
-        assert contents(self.redis) == before, f"{kind} was refused, and is half done"
+        assert contents(self.redis) == before, f"{kind} was refused, but changed something"
         self.refusals.append(result.text)
         return None
 
-    async def loses(self) -> str:
-        """The first thing that is lost, in the document's words."""
-        if await self.does(Kind.ACQUIRE) is not Outcome.ACQUIRED:
+    async def first_loss(self) -> str:
+        """The first loss, in the words of the document."""
+        if await self.outcome_of(Kind.ACQUIRE) is not Outcome.ACQUIRED:
             return "nobody leads"
         self.redis.pexpire(KEY, 1000)
-        if await self.does(Kind.RENEW) is not Outcome.RENEWED:
+        if await self.outcome_of(Kind.RENEW) is not Outcome.RENEWED:
             return "no renewal"
-        assert await self.does(Kind.ACQUIRE) is Outcome.ADOPTED
-        if await self.does(Kind.RELEASE) is not Outcome.RELEASED:
+        assert await self.outcome_of(Kind.ACQUIRE) is Outcome.ADOPTED
+        if await self.outcome_of(Kind.RELEASE) is not Outcome.RELEASED:
             return "no release"
         if self.store.store.guard != "on":
             assert self.store.store.eviction_policy is None
@@ -69,45 +69,45 @@ class Trial:
         return {"sent": "nothing", "refused": "no notices sent"}[str(self.store.store.release_notice)]
 
 
-def vouch(redis: Redis) -> None:
-    """Let this server count as the one that last acted on the lease, after a change that is noted."""
+def record_server(redis: Redis) -> None:
+    """Record this server as the last one that acted on the lease, after a recorded change."""
     info = redis.info()
     redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"], "changed": "another"})
 
 
-async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[str, list[str]]:
-    """What a user with this connection loses, and what the refusals say."""
-    vouch(redis)
+async def loss_of(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[str, list[str]]:
+    """The loss of a user with this connection, and the texts of the refusals."""
+    record_server(redis)
     async with storing(connect, guard=True) as store:
         opened = await store.store.open()
         trial = Trial(redis, store)
-        what = await trial.loses()
-        said = trial.refusals + ([opened.text] if opened is not None else [])
+        what = await trial.first_loss()
+        refusals = trial.refusals + ([opened.text] if opened is not None else [])
     async with watching(connect) as watch:
         await eventually(lambda: watch.watch.mode is not WatchMode.OFF or watch.watch.refusal)
         if watch.watch.mode is WatchMode.OFF:
             what = "no watch" if what == "nothing" else what
         elif watch.watch.mode is WatchMode.NOTICES:
             what = "only notices received" if what == "nothing" else what
-        said += [watch.watch.refusal] if watch.watch.refusal else []
+        refusals += [watch.watch.refusal] if watch.watch.refusal else []
     if what == "nothing":
         try:
             assert await read_history(connect, KEY, 10.0)
         except HistoryUnavailable as error:
-            return "no history shown", [*said, str(error)]
-    return what, said
+            return "no history shown", [*refusals, str(error)]
+    return what, refusals
 
 
-async def test_the_least_rights_suffice_for_everything(any_redis: Redis) -> None:
+async def test_the_documented_least_rights_are_enough_for_every_call(any_redis: Redis) -> None:
     with user(any_redis, LEAST) as connect:
-        assert await lost(any_redis, connect) == ("nothing", [])
+        assert await loss_of(any_redis, connect) == ("nothing", [])
 
 
 @pytest.mark.parametrize("right", sorted(set(COSTS) - BEYOND))
-async def test_a_right_that_is_missing_costs_what_the_document_says_and_is_named(any_redis: Redis, right: str) -> None:
+async def test_a_missing_right_has_the_documented_effect_and_is_named(any_redis: Redis, right: str) -> None:
     with user(any_redis, without(right)) as connect:
-        what, said = await lost(any_redis, connect)
-    text = " ".join(said)
+        what, refusals = await loss_of(any_redis, connect)
+    text = " ".join(refusals)
     assert what == COSTS[right]
     if what not in ("nothing", "no notices sent", "no guard", "no history"):
         assert _named(right) in text, text
@@ -122,7 +122,7 @@ def _named(right: str) -> str:
     return kinds[right[0]].format(plain.get(right, right[1:].upper()))
 
 
-def test_every_right_has_its_line_in_the_document() -> None:
+def test_every_right_is_documented() -> None:
     assert set(COSTS) == {right for right in LEAST if right[0] in "+~&"} | BEYOND
 
 
@@ -144,7 +144,7 @@ async def test_a_database_number_needs_select_and_reports_it(any_redis: Redis) -
             assert await store.store.open() is None
 
 
-async def test_a_refused_channel_of_one_lease_costs_the_other_nothing(any_redis: Redis) -> None:
+async def test_a_refused_channel_of_one_lease_does_not_affect_the_other(any_redis: Redis) -> None:
     rights = [*without("&portfolio:*:changed", "&__redis__:invalidate"), f"&{KEY}:changed"]
     with user(any_redis, rights) as connect:
         async with watching(connect) as watch:
@@ -152,17 +152,17 @@ async def test_a_refused_channel_of_one_lease_costs_the_other_nothing(any_redis:
             assert "portfolio:daily_scheduler:leader:changed" in str(watch.watch.refusal)
             assert f"the channel {KEY}:changed" not in str(watch.watch.refusal)
             any_redis.publish(f"{KEY}:changed", "released")
-            await watch.hears("tracker")
+            await watch.reports("tracker")
 
 
-async def test_each_step_down_is_said_once_with_its_cost_and_the_way_back_too(
+async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_is_the_recovery(
     any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever is refused is tried again after a while, on few connections, and is used once it is allowed."""
+    """The watch tries a refused command again after a while, with few connections, and uses it once it is allowed."""
     caplog.set_level(logging.INFO, "sidecar.redis.watch")
     levels: list[tuple[str, str]] = []
 
-    def said() -> list[tuple[str, str]]:
+    def log_lines() -> list[tuple[str, str]]:
         return [(record.levelname, record.getMessage()) for record in caplog.records]
 
     with user(any_redis, without("&__redis__:invalidate", "&portfolio:*:changed")) as connect:
@@ -171,27 +171,27 @@ async def test_each_step_down_is_said_once_with_its_cost_and_the_way_back_too(
             before = any_redis.info("stats")["total_connections_received"]
             await eventually(lambda: any_redis.info("stats")["total_connections_received"] >= before + 3)
             assert watch.watch.mode is WatchMode.OFF
-            levels += said()
-            assert len(levels) == 1, "it was tried again, and said once"
+            levels += log_lines()
+            assert len(levels) == 1, "the watch tried again, but logged once"
             assert levels[0][0] == "WARNING"
             assert levels[0][1].startswith("There is no watch: ")
             assert "the channel __redis__:invalidate" in levels[0][1]
             assert "A hand-over takes up to" in levels[0][1]
             give(any_redis, without("&__redis__:invalidate"))
             await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
-            await eventually(lambda: len(said()) == 2)
-            assert said()[1][0] == "WARNING"
-            assert said()[1][1].startswith("The watch receives releases only: ")
+            await eventually(lambda: len(log_lines()) == 2)
+            assert log_lines()[1][0] == "WARNING"
+            assert log_lines()[1][1].startswith("The watch receives releases only: ")
             give(any_redis, LEAST)
             await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
             assert watch.watch.refusal is None
-            assert said()[2:] == [("INFO", "The watch receives every change again")]
-            watch.heard.clear()
+            assert log_lines()[2:] == [("INFO", "The watch receives every change again")]
+            watch.changes.clear()
             any_redis.set(KEY, "b")
-            await watch.hears("tracker")
+            await watch.reports("tracker")
 
 
-async def test_a_right_that_is_taken_away_while_the_watch_runs_costs_that_part(any_redis: Redis) -> None:
+async def test_a_right_revoked_while_the_watch_runs_disables_only_that_part(any_redis: Redis) -> None:
     with user(any_redis, LEAST) as connect:
         async with watching(connect) as watch:
             await watch.connected(WatchMode.TRACKING)
@@ -200,8 +200,8 @@ async def test_a_right_that_is_taken_away_while_the_watch_runs_costs_that_part(a
             await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
 
 
-async def test_a_refused_watch_does_not_connect_each_second(any_redis: Redis) -> None:
-    """After the first refusal it waits for `RETRY`, not for the pause after a lost connection."""
+async def test_a_refused_watch_does_not_reconnect_every_second(any_redis: Redis) -> None:
+    """After the first refusal the watch waits for `RETRY`, not for the pause after a lost connection."""
     with user(any_redis, without("&__redis__:invalidate", "&portfolio:*:changed")) as connect:
         async with watching(connect, retry=3600.0) as watch:
             await eventually(lambda: "no permission" in (watch.watch.refusal or ""))

@@ -1,4 +1,4 @@
-"""A user with the least rights in a cluster and behind sentinels, and what the lack of each further right costs."""
+"""A user with the least rights in a cluster and behind sentinels, and the effect of each missing right."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -36,7 +36,7 @@ async def group(tmp_path: Path) -> AsyncIterator[Group]:
         yield group
 
 
-async def test_the_least_rights_are_enough_in_a_cluster_for_a_slot_that_moves_and_migrates(
+async def test_in_a_cluster_the_least_rights_are_enough_for_a_moved_or_migrating_slot(
     cluster: RedisCluster,
 ) -> None:
     allow(cluster.nodes, *OF_A_CLUSTER)
@@ -47,21 +47,21 @@ async def test_the_least_rights_are_enough_in_a_cluster_for_a_slot_that_moves_an
     async with storing(connector, guard=True) as store, watching(connector.companion) as watch:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         await watch.connected(WatchMode.TRACKING)
-        order(source, "HSET", fence_of(KEY), "run_id", _run_id(source))  # as if it had served for long
+        order(source, "HSET", fence_of(KEY), "run_id", _run_id(source))  # as if the node had served for a long time
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         cluster.begin_migration(KEY, source, target)
         cluster.migrate(KEY, fence_of(KEY), source=source, target=target)
-        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "ASK and ASKING"
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "the call follows ASK"
         cluster.end_migration(KEY, target)
-        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "MOVED"
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "the call follows MOVED"
         await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
-        watch.heard.clear()
+        watch.changes.clear()
         assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
-        await eventually(lambda: "tracker" in watch.heard)
+        await eventually(lambda: "tracker" in watch.changes)
         assert (store.store.guard, store.store.release_notice, watch.watch.refusal) == ("on", "sent", None)
 
 
-async def test_without_cluster_slots_the_owner_is_found_by_its_refusals(cluster: RedisCluster) -> None:
+async def test_without_the_right_to_cluster_slots_the_owner_is_found_through_redirects(cluster: RedisCluster) -> None:
     allow(cluster.nodes, "+asking")
     source = cluster.owner(KEY)
     assert source is not None
@@ -69,7 +69,7 @@ async def test_without_cluster_slots_the_owner_is_found_by_its_refusals(cluster:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_without_asking_a_lease_that_migrates_has_trouble_until_its_slot_has_arrived(
+async def test_without_the_right_to_asking_a_lease_fails_until_its_slot_has_migrated(
     cluster: RedisCluster,
 ) -> None:
     allow(cluster.nodes, "+cluster|slots")
@@ -86,7 +86,7 @@ async def test_without_asking_a_lease_that_migrates_has_trouble_until_its_slot_h
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
 
 
-async def test_the_least_rights_are_enough_behind_sentinels_through_a_failover(group: Group) -> None:
+async def test_behind_sentinels_the_least_rights_are_enough_for_a_failover(group: Group) -> None:
     allow(group.servers, *OF_SENTINELS)
     for sentinel in group.sentinels:
         answer = order(sentinel, "ACL", "SETUSER", "asker", "reset", "on", ">asks", *SENTINELS_OWN)
@@ -102,7 +102,7 @@ async def test_the_least_rights_are_enough_behind_sentinels_through_a_failover(g
         assert order(heir, "GET", KEY) == "a"
 
 
-async def test_without_role_nobody_leads_behind_sentinels_and_it_is_said(group: Group) -> None:
+async def test_behind_sentinels_without_the_right_to_role_nobody_leads_and_the_reason_is_reported(group: Group) -> None:
     allow(group.servers)
     async with storing(as_user(1, group.kind)) as store:
         failure = await store.failure(Kind.ACQUIRE)

@@ -1,4 +1,4 @@
-"""The three scripts on real servers: what each outcome means, and who may touch the key."""
+"""The three scripts on real servers: the meaning of each outcome, and who may change the key."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.script_caller import FENCE, KEY, Caller
 
 
 def contents(redis: Redis) -> tuple[object, ...]:
-    """All that the scripts may have touched, but for the TTL's running down."""
+    """Everything that the scripts may change, except the decreasing TTL."""
     return redis.get(KEY), redis.hgetall(FENCE), redis.ttl(KEY) > 0, redis.dbsize()
 
 
@@ -32,7 +32,7 @@ def test_the_token_is_the_servers_time_as_an_integer(any_redis: Redis) -> None:
     assert int(answer.token) == answer.time
 
 
-def test_a_held_lease_is_left_alone_and_its_holder_named(any_redis: Redis) -> None:
+def test_an_acquire_does_not_change_a_held_lease_and_returns_its_holder(any_redis: Redis) -> None:
     Caller(any_redis, "b").acquire()
     before = contents(any_redis)
     answer = Caller(any_redis).acquire()
@@ -42,7 +42,7 @@ def test_a_held_lease_is_left_alone_and_its_holder_named(any_redis: Redis) -> No
 
 
 @pytest.mark.parametrize("word", ["DISABLED", "disabled", "Disabled"])
-def test_an_operators_word_disables_whatever_its_case(any_redis: Redis, word: str) -> None:
+def test_disabled_in_any_case_disables_the_lease(any_redis: Redis, word: str) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.set(KEY, word, ex=3600)
     outcomes = [
@@ -56,7 +56,7 @@ def test_an_operators_word_disables_whatever_its_case(any_redis: Redis, word: st
     assert any_redis.ttl(KEY) > 3500
 
 
-def test_acquire_by_the_holder_takes_the_same_term_up_again(any_redis: Redis) -> None:
+def test_an_acquire_by_the_holder_adopts_the_same_term(any_redis: Redis) -> None:
     first = Caller(any_redis).acquire()
     any_redis.pexpire(KEY, 5000)
     again = Caller(any_redis, tenure="boot-1").acquire()
@@ -64,7 +64,7 @@ def test_acquire_by_the_holder_takes_the_same_term_up_again(any_redis: Redis) ->
     assert 29_000 < again.left <= 30_000
 
 
-def test_a_tenure_that_was_taken_over_can_neither_renew_nor_release(any_redis: Redis) -> None:
+def test_a_superseded_tenure_can_neither_renew_nor_release(any_redis: Redis) -> None:
     old = Caller(any_redis, tenure="boot-0")
     token = old.acquire().token
     new = Caller(any_redis, tenure="boot-1")
@@ -84,7 +84,7 @@ def test_renew_and_release_compare_id_and_token(any_redis: Redis) -> None:
     assert contents(any_redis) == before
 
 
-def test_a_late_release_of_an_earlier_term_does_not_touch_the_new_one(any_redis: Redis) -> None:
+def test_a_late_release_of_an_earlier_term_does_not_change_the_new_term(any_redis: Redis) -> None:
     first = Caller(any_redis).acquire().token
     Caller(any_redis).release(first)
     second = Caller(any_redis).acquire().token
@@ -93,7 +93,7 @@ def test_a_late_release_of_an_earlier_term_does_not_touch_the_new_one(any_redis:
     assert Caller(any_redis).release(second).outcome == "released"
 
 
-def test_a_key_that_is_gone_is_neither_renewed_nor_released(any_redis: Redis) -> None:
+def test_a_missing_key_is_neither_renewed_nor_released(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.delete(KEY)
     assert (Caller(any_redis).renew(token).outcome, Caller(any_redis).release(token).outcome) == ("vacant", "vacant")
@@ -101,7 +101,7 @@ def test_a_key_that_is_gone_is_neither_renewed_nor_released(any_redis: Redis) ->
 
 
 @pytest.mark.parametrize("left", [None, 1000, 3_600_000])
-def test_a_renewal_restores_the_ttl_whatever_somebody_made_of_it(any_redis: Redis, left: int | None) -> None:
+def test_a_renewal_restores_the_ttl_of_its_key(any_redis: Redis, left: int | None) -> None:
     token = Caller(any_redis).acquire().token
     if left is None:
         any_redis.persist(KEY)
@@ -112,7 +112,7 @@ def test_a_renewal_restores_the_ttl_whatever_somebody_made_of_it(any_redis: Redi
     assert 29_000 < answer.left <= 30_000
 
 
-def test_a_renewal_of_a_fresh_key_only_verifies_it(any_redis: Redis) -> None:
+def test_a_renewal_of_a_fresh_key_does_not_extend_it(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.pexpire(KEY, 28_000)
     assert 20_000 < Caller(any_redis).renew(token).left <= 28_000
@@ -120,19 +120,19 @@ def test_a_renewal_of_a_fresh_key_only_verifies_it(any_redis: Redis) -> None:
 
 def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
-    with any_redis.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]  # redis-py's own gap
-        heard.subscribe(f"{KEY}:changed")
-        heard.get_message(timeout=20)
+    with any_redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]  # redis-py's own gap
+        subscription.subscribe(f"{KEY}:changed")
+        subscription.get_message(timeout=20)
         assert Caller(any_redis).release(token)[0] == "released"
-        message = heard.get_message(timeout=20)
+        message = subscription.get_message(timeout=20)
     assert message is not None
     assert message["data"] == "released"
     assert any_redis.exists(KEY) == 0
-    assert any_redis.hget(FENCE, "token") == token, "the last token outlives its term"
+    assert any_redis.hget(FENCE, "token") == token, "the last token remains after its term"
 
 
-def test_looking_changes_nothing(any_redis_of_its_own: RedisServer) -> None:
-    """Of a server of its own: one that was once promoted, as other tests do with theirs, is noted as another one."""
+def test_a_look_changes_nothing(any_redis_of_its_own: RedisServer) -> None:
+    """The test needs its own server: on a server that was once promoted, the script records a server change."""
     with client_of(any_redis_of_its_own) as redis:
         assert Caller(redis, guarding=True).look().outcome == "vacant"
         assert redis.dbsize() == 0
@@ -143,7 +143,7 @@ def test_looking_changes_nothing(any_redis_of_its_own: RedisServer) -> None:
         assert contents(redis) == before
 
 
-def test_after_its_deadline_a_script_does_nothing_but_tell_the_time(any_redis: Redis) -> None:
+def test_after_its_deadline_a_script_only_returns_the_time(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.pexpire(KEY, 5000)
     before = contents(any_redis)
@@ -162,19 +162,19 @@ def test_after_its_deadline_a_script_does_nothing_but_tell_the_time(any_redis: R
     assert any_redis.exists(KEY) == 0
 
 
-def test_tokens_rise_within_one_microsecond_and_after_the_clock_went_back(any_redis: Redis) -> None:
-    ahead = Caller(any_redis).look().time + 23 * 3600 * 10**6  # where this server's clock stood once
+def test_tokens_increase_within_one_microsecond_and_after_a_clock_step_back(any_redis: Redis) -> None:
+    ahead = Caller(any_redis).look().time + 23 * 3600 * 10**6  # an earlier time of this server
     any_redis.hset(FENCE, mapping={"token": str(ahead), "holder": "b"})
     assert int(Caller(any_redis).acquire().token) == ahead + 1
 
 
-def test_tokens_rise_though_the_fence_was_deleted(any_redis: Redis) -> None:
+def test_tokens_increase_after_the_fence_was_deleted(any_redis: Redis) -> None:
     first = Caller(any_redis).acquire().token
     any_redis.delete(KEY, FENCE)
     assert int(Caller(any_redis).acquire().token) > int(first)
 
 
-def test_without_its_fence_a_term_is_over_for_its_holder_too(any_redis: Redis) -> None:
+def test_deleting_the_fence_ends_the_term_of_the_holder(any_redis: Redis) -> None:
     first = Caller(any_redis).acquire().token
     any_redis.delete(FENCE)
     assert Caller(any_redis).renew(first).outcome == "superseded"
@@ -183,24 +183,24 @@ def test_without_its_fence_a_term_is_over_for_its_holder_too(any_redis: Redis) -
     assert int(again.token) > int(first)
 
 
-# Beside the candidate of the guide: SET key id NX EX 30, compare and EXPIRE, compare and DEL.
+# With the candidate of the guide: SET key id NX EX 30, compare and EXPIRE, compare and DEL.
 
 
-def test_the_guides_candidate_cannot_take_a_lease_that_we_hold(any_redis: Redis) -> None:
+def test_the_guides_candidate_cannot_acquire_a_lease_held_by_a_sidecar(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     assert any_redis.set(KEY, "older", nx=True, ex=30) is None
-    assert any_redis.get(KEY) == "a", "it compares, and neither renews nor deletes"
+    assert any_redis.get(KEY) == "a", "the guide's candidate compares, and neither renews nor deletes"
     Caller(any_redis).release(token)
     assert any_redis.set(KEY, "older", nx=True, ex=30) is True
 
 
-def test_we_cannot_take_a_lease_that_the_guides_candidate_holds(any_redis: Redis) -> None:
+def test_a_sidecar_cannot_acquire_a_lease_held_by_the_guides_candidate(any_redis: Redis) -> None:
     ours = Caller(any_redis).acquire().token
     Caller(any_redis).release(ours)
     any_redis.set(KEY, "older", nx=True, ex=30)
     for answer in (Caller(any_redis).acquire(), Caller(any_redis).renew(ours), Caller(any_redis).release(ours)):
         assert (answer.outcome, answer.holder) == ("held", "older")
-    any_redis.expire(KEY, 30)  # its heartbeat
+    any_redis.expire(KEY, 30)  # the heartbeat of the guide's candidate
     assert any_redis.get(KEY) == "older"
     any_redis.delete(KEY)
     taken = Caller(any_redis).acquire()
@@ -208,11 +208,11 @@ def test_we_cannot_take_a_lease_that_the_guides_candidate_holds(any_redis: Redis
     assert int(taken.token) > int(ours)
 
 
-def test_a_reply_to_a_follower_has_the_number_of_candidates_that_watch_the_lease(any_redis: Redis) -> None:
+def test_a_reply_to_a_follower_contains_the_number_of_candidates_that_watch_the_lease(any_redis: Redis) -> None:
     def counted() -> list[str]:
         return [answer.watchers for answer in (Caller(any_redis).acquire(), Caller(any_redis).look())]
 
-    assert Caller(any_redis, id="b").acquire().watchers == "-", "a leader needs no number"
+    assert Caller(any_redis, id="b").acquire().watchers == "-", "a reply to the leader contains no number"
     assert counted() == ["0", "0"]
     with any_redis.pubsub() as one, any_redis.pubsub() as two:  # type: ignore[no-untyped-call]  # redis-py's own gap
         for watch in (one, two):
@@ -222,7 +222,7 @@ def test_a_reply_to_a_follower_has_the_number_of_candidates_that_watch_the_lease
 
 
 @pytest.mark.parametrize("file", sorted(Path(scripts.__file__).parent.glob("*.lua")), ids=lambda file: file.stem)
-def test_a_script_is_sent_without_its_comments_and_nothing_else_is_left_out(file: Path) -> None:
+def test_only_comments_are_removed_from_a_script_before_it_is_sent(file: Path) -> None:
     assert "--" not in scripts.script(file.stem)
     for line in file.read_text().splitlines():
         code, _, _ = line.partition("--")

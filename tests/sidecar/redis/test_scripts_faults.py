@@ -1,4 +1,4 @@
-"""The three scripts where something is wrong with the lease or the server: told apart, and nothing half-done."""
+"""The three scripts with a faulty lease or server: each fault has its own outcome, and nothing is written in part."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def dumped(redis: Redis) -> list[object]:
     ],
     ids=["list", "hash", "set"],
 )
-def test_a_key_of_another_type_is_reported_and_left_alone(any_redis: Redis, make: Callable[[Redis], object]) -> None:
+def test_a_key_of_the_wrong_type_is_reported_and_not_changed(any_redis: Redis, make: Callable[[Redis], object]) -> None:
     make(any_redis)
     before = dumped(any_redis)
     assert every_call(any_redis, "1") == ["wrong_type"] * 4
@@ -55,7 +55,7 @@ def test_a_key_of_another_type_is_reported_and_left_alone(any_redis: Redis, make
     ],
     ids=["list", "string", "text", "negative", "exponent", "hexadecimal", "empty", "spaced", "unicode", "megabyte"],
 )
-def test_a_fence_that_is_garbage_is_reported_and_left_alone(any_redis: Redis, make: Callable[[Redis], object]) -> None:
+def test_an_invalid_fence_is_reported_and_not_changed(any_redis: Redis, make: Callable[[Redis], object]) -> None:
     make(any_redis)
     before = dumped(any_redis)
     assert every_call(any_redis, "1") == ["bad_fence"] * 4
@@ -77,7 +77,7 @@ DAY = 86_400 * 10**6
     ],
     ids=["just-over-a-day", "2^53 - 1", "2^53", "2^64", "infinite", "5000-digits"],
 )
-def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone(
+def test_every_script_refuses_a_token_more_than_a_day_ahead_and_does_not_change_it(
     any_redis: Redis, token: Callable[[int], object]
 ) -> None:
     any_redis.hset(FENCE, mapping={"token": str(token(Caller(any_redis).look().time)), "holder": "b"})
@@ -85,11 +85,11 @@ def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone
     assert every_call(any_redis, "1") == ["fence_ahead"] * 4
     assert dumped(any_redis) == before
     reply, *_ = parse(any_redis.eval(SCRIPTS["release"].decode(), 2, KEY, FENCE, "a", 30_000, 2**53, 0, "", "t"))
-    assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed answer, however long the token is"
+    assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed reply, whatever the length of the token"
 
 
 @pytest.mark.parametrize("token", ["seven", str(2**53 - 1), None])
-def test_a_disabled_lease_is_reported_as_disabled_though_its_fence_is_to_be_repaired(
+def test_a_disabled_lease_is_reported_as_disabled_even_if_its_fence_is_invalid(
     any_redis: Redis, token: str | None
 ) -> None:
     """The commands that repair Redis's fence or the database's fence depend on this outcome."""
@@ -103,7 +103,7 @@ def test_a_disabled_lease_is_reported_as_disabled_though_its_fence_is_to_be_repa
     assert dumped(any_redis) == before
 
 
-def test_a_token_within_a_day_is_counted_on_so_that_no_step_of_a_clock_ends_elections(any_redis: Redis) -> None:
+def test_a_token_less_than_a_day_ahead_is_increased_so_that_a_clock_step_stops_no_election(any_redis: Redis) -> None:
     ahead = Caller(any_redis).look().time + DAY - 10**7
     any_redis.hset(FENCE, mapping={"token": str(ahead), "holder": "b"})
     answer = Caller(any_redis).acquire()
@@ -112,20 +112,20 @@ def test_a_token_within_a_day_is_counted_on_so_that_no_step_of_a_clock_ends_elec
     assert Caller(any_redis).release(answer.token).outcome == "released"
 
 
-def test_a_token_that_is_written_far_ahead_ends_a_term_that_is_held(any_redis: Redis) -> None:
+def test_a_token_far_ahead_ends_the_current_term(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.hset(FENCE, "token", str(2**53 - 2))
     assert Caller(any_redis).renew(token).outcome == "fence_ahead"
-    assert any_redis.hget(FENCE, "token") == str(2**53 - 2), "it was given to no term"
+    assert any_redis.hget(FENCE, "token") == str(2**53 - 2), "no term received the token"
 
 
-def test_garbage_in_the_fence_ends_a_term_that_is_held(any_redis: Redis) -> None:
+def test_an_invalid_fence_ends_the_current_term(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.hset(FENCE, "token", "seven")
     assert Caller(any_redis).renew(token).outcome == "bad_fence"
 
 
-def test_garbage_beside_the_token_harms_nothing(any_redis: Redis) -> None:
+def test_invalid_fields_of_the_fence_other_than_the_token_do_no_harm(any_redis: Redis) -> None:
     any_redis.hset(
         FENCE,
         mapping={
@@ -142,7 +142,7 @@ def test_garbage_beside_the_token_harms_nothing(any_redis: Redis) -> None:
     assert Caller(any_redis).acquire().outcome == "acquired"
 
 
-def test_a_holder_of_any_length_and_with_any_character_is_no_more_than_a_holder(any_redis: Redis) -> None:
+def test_a_holder_may_have_any_length_and_any_character(any_redis: Redis) -> None:
     for value in ("", "two words\nand two lines", "x" * 5000):
         any_redis.set(KEY, value)
         answer = Caller(any_redis).acquire()
@@ -150,7 +150,7 @@ def test_a_holder_of_any_length_and_with_any_character_is_no_more_than_a_holder(
         assert any_redis.get(KEY) == value
 
 
-def test_without_memory_nothing_is_acquired_and_nothing_is_half_done(any_redis: Redis) -> None:
+def test_out_of_memory_fails_an_acquire_without_a_partial_write(any_redis: Redis) -> None:
     any_redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(ResponseError, match="not allowed when used memory"):
@@ -161,12 +161,12 @@ def test_without_memory_nothing_is_acquired_and_nothing_is_half_done(any_redis: 
 
 
 @pytest.mark.parametrize("guarding", [False, True])
-def test_without_memory_a_term_is_still_renewed_and_released(any_redis: Redis, guarding: bool) -> None:
+def test_out_of_memory_a_term_is_still_renewed_and_released(any_redis: Redis, guarding: bool) -> None:
     caller = Caller(any_redis, guarding=guarding, ttl=30_000)
     token = Caller(any_redis).acquire().token
     any_redis.config_set("maxmemory", "1")
     try:
-        assert caller.renew(token).outcome == "renewed", "though not even the server's name can be noted"
+        assert caller.renew(token).outcome == "renewed", "although the server's name cannot be recorded"
         any_redis.pexpire(KEY, 5000)
         assert caller.renew(token).outcome == "renewed"
         assert any_redis.pttl(KEY) > 5000
@@ -176,7 +176,7 @@ def test_without_memory_a_term_is_still_renewed_and_released(any_redis: Redis, g
         any_redis.config_set("maxmemory", "0")
 
 
-def test_without_memory_a_change_of_server_that_cannot_be_noted_starts_no_term(any_redis: Redis) -> None:
+def test_out_of_memory_a_server_change_that_cannot_be_recorded_starts_no_term(any_redis: Redis) -> None:
     any_redis.hset(FENCE, mapping={"run_id": "f" * 40, "replid": "e" * 40, "token": "1", "holder": "b"})
     any_redis.config_set("maxmemory", "1")
     try:
@@ -185,7 +185,7 @@ def test_without_memory_a_change_of_server_that_cannot_be_noted_starts_no_term(a
     finally:
         any_redis.config_set("maxmemory", "0")
     assert any_redis.exists(KEY) == 0
-    assert Caller(any_redis, guarding=True).acquire().wait == 30_000, "it counts from when it could be noted"
+    assert Caller(any_redis, guarding=True).acquire().wait == 30_000, "the guard counts from the time of the record"
 
 
 def test_a_read_only_replica_neither_grants_nor_renews_nor_deletes(any_redis_of_its_own: RedisServer) -> None:
@@ -208,7 +208,7 @@ def test_a_read_only_replica_neither_grants_nor_renews_nor_deletes(any_redis_of_
         assert Caller(redis).renew(token).outcome == "renewed"
 
 
-def test_a_token_that_somebody_wrote_with_leading_zeros_is_the_same_token(any_redis: Redis) -> None:
+def test_a_token_with_leading_zeros_in_the_fence_is_the_same_token(any_redis: Redis) -> None:
     caller = Caller(any_redis)
     token = caller.acquire().token
     any_redis.hset(FENCE, "token", "0" * 40 + str(token))

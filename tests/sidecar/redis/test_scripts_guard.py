@@ -1,4 +1,4 @@
-"""The failover guard: no new term on a server that may have lost the last one's end, and no longer than that."""
+"""The failover guard: no new term starts on a server that may have lost a write about the last term, for one ttl."""
 
 import re
 import time
@@ -11,13 +11,13 @@ from tests.sidecar.conftest import client_of, command
 from tests.support.script_caller import FENCE, KEY, Caller
 
 
-def elsewhere(redis: Redis) -> None:
-    """Make it look as if another server had acted on the lease last."""
+def changed_server(redis: Redis) -> None:
+    """Record another server as the last one that acted on the lease."""
     redis.hset(FENCE, mapping={"run_id": "f" * 40, "replid": "e" * 40})
 
 
-def vouched(redis: Redis, holder: str = "b", *, held: bool = True) -> str:
-    """A term under this very server, as if it had always been there; returns its token."""
+def known_server(redis: Redis, holder: str = "b", *, held: bool = True) -> str:
+    """Start a term with this server recorded as the last one that acted on the lease; return the term's token."""
     info = redis.info()
     redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"]})
     caller = Caller(redis, holder, guarding=True)
@@ -27,24 +27,24 @@ def vouched(redis: Redis, holder: str = "b", *, held: bool = True) -> str:
     return token
 
 
-def test_a_server_that_acted_last_is_not_guarded(any_redis: Redis) -> None:
-    vouched(any_redis, held=False)
+def test_the_server_that_acted_last_has_no_guard(any_redis: Redis) -> None:
+    known_server(any_redis, held=False)
     answer = Caller(any_redis, guarding=True).acquire()
     assert (answer.outcome, answer.guard, answer.wait) == ("acquired", "on", 0)
 
 
-def test_on_another_server_no_new_term_starts_for_one_ttl(any_redis: Redis) -> None:
-    vouched(any_redis, held=False)
-    elsewhere(any_redis)
+def test_after_a_server_change_no_new_term_starts_for_one_ttl(any_redis: Redis) -> None:
+    known_server(any_redis, held=False)
+    changed_server(any_redis)
     answer = Caller(any_redis, guarding=True).acquire()
     assert (answer.outcome, answer.wait) == ("guarded", 30_000)
     assert any_redis.exists(KEY) == 0
 
 
 @pytest.mark.parametrize("sees", ["acquire", "look", "renew"])
-def test_the_wait_counts_from_when_anybody_first_saw_the_change(any_redis: Redis, sees: str) -> None:
-    vouched(any_redis, held=True)
-    elsewhere(any_redis)
+def test_the_guard_starts_when_the_first_candidate_sees_the_change(any_redis: Redis, sees: str) -> None:
+    known_server(any_redis, held=True)
+    changed_server(any_redis)
     other = Caller(any_redis, "c", guarding=True)
     answer = other.acquire() if sees == "acquire" else other.look() if sees == "look" else other.renew("1")
     assert answer.outcome == "held"
@@ -58,8 +58,8 @@ def test_the_wait_counts_from_when_anybody_first_saw_the_change(any_redis: Redis
 
 
 def test_the_guard_ends_after_one_ttl(any_redis: Redis) -> None:
-    vouched(any_redis, held=False)
-    elsewhere(any_redis)
+    known_server(any_redis, held=False)
+    changed_server(any_redis)
     caller = Caller(any_redis, ttl=300, guarding=True)
     began = time.monotonic()
     while (answer := caller.acquire()).outcome == "guarded":
@@ -72,36 +72,36 @@ def test_the_guard_ends_after_one_ttl(any_redis: Redis) -> None:
     assert Caller(any_redis, "b", guarding=True).acquire().outcome == "acquired", "the server is known now"
 
 
-def test_a_change_that_lies_in_the_future_is_dated_again(any_redis: Redis) -> None:
-    """The old server's clock was ahead; a wait that never ends would be the price."""
-    vouched(any_redis, held=False)
-    elsewhere(any_redis)
+def test_a_server_change_recorded_in_the_future_is_dated_again(any_redis: Redis) -> None:
+    """The old server's clock was ahead; otherwise the wait would be far too long."""
+    known_server(any_redis, held=False)
+    changed_server(any_redis)
     caller = Caller(any_redis, guarding=True)
     caller.acquire()
     any_redis.hset(FENCE, "changed_at", str(caller.look().time + 10**12))
     assert caller.acquire().wait == 30_000
 
 
-def test_a_second_change_starts_the_wait_again(any_redis: Redis) -> None:
-    vouched(any_redis, held=False)
-    elsewhere(any_redis)
+def test_a_second_server_change_restarts_the_guard(any_redis: Redis) -> None:
+    known_server(any_redis, held=False)
+    changed_server(any_redis)
     any_redis.hset(FENCE, mapping={"changed": "d" * 80, "changed_at": "1"})
     assert Caller(any_redis, guarding=True).acquire().wait == 30_000
 
 
-def test_the_renewal_of_a_term_that_is_still_led_passes_at_once(any_redis: Redis) -> None:
-    token = vouched(any_redis, "a")
-    elsewhere(any_redis)
+def test_the_guard_does_not_delay_the_renewal_of_a_current_term(any_redis: Redis) -> None:
+    token = known_server(any_redis, "a")
+    changed_server(any_redis)
     caller = Caller(any_redis, guarding=True)
     assert caller.renew(token).outcome == "renewed"
     assert any_redis.hget(FENCE, "run_id") == any_redis.info()["run_id"]
-    assert caller.acquire().outcome == "adopted", "the holder vouched for this server"
+    assert caller.acquire().outcome == "adopted", "the holder's renewal recorded this server"
 
 
-def test_an_acquire_by_the_id_in_the_key_waits_like_everybody(any_redis: Redis) -> None:
-    """Its release may be the very write that was lost, and somebody else's term with it."""
-    vouched(any_redis, "a")
-    elsewhere(any_redis)
+def test_the_guard_also_delays_an_acquire_by_the_holder_of_the_key(any_redis: Redis) -> None:
+    """The lost write may be the release of that term and the acquire of another candidate."""
+    known_server(any_redis, "a")
+    changed_server(any_redis)
     answer = Caller(any_redis, guarding=True).acquire()
     assert (answer.outcome, answer.holder) == ("guarded", "a")
 
@@ -118,15 +118,15 @@ def test_an_empty_young_server_is_guarded_until_it_is_one_ttl_old(any_redis_of_i
         assert redis.info("server")["uptime_in_seconds"] >= 2, "uptime is rounded"
 
 
-def test_without_the_guard_nothing_is_asked_and_nothing_waits(any_redis: Redis) -> None:
-    elsewhere(any_redis)
+def test_with_the_guard_off_an_acquire_needs_no_server_facts_and_no_wait(any_redis: Redis) -> None:
+    changed_server(any_redis)
     answer = Caller(any_redis, guarding=False).acquire()
     assert (answer.outcome, answer.guard) == ("acquired", "off")
 
 
-def test_a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old(any_redis: Redis) -> None:
-    """Same process, another stint as a primary: what it missed in between it never had."""
-    vouched(any_redis, held=False)
+def test_a_promoted_replica_counts_as_a_server_change_even_if_its_process_is_old(any_redis: Redis) -> None:
+    """The process is the same, but it was a replica in between and may lack writes from that time."""
+    known_server(any_redis, held=False)
     assert Caller(any_redis, guarding=True).acquire().outcome == "acquired"
     any_redis.delete(KEY)
     command(any_redis, "REPLICAOF", "127.0.0.1", "1")
@@ -134,28 +134,28 @@ def test_a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old(
     assert Caller(any_redis, guarding=True).acquire().outcome == "guarded"
 
 
-def test_where_an_old_primary_may_serve_on_the_guard_waits_for_so_much_longer(any_redis: Redis) -> None:
-    vouched(any_redis, held=False)
-    elsewhere(any_redis)
+def test_the_guard_is_longer_if_an_old_primary_may_still_serve(any_redis: Redis) -> None:
+    known_server(any_redis, held=False)
+    changed_server(any_redis)
     assert Caller(any_redis, guarding=True, late=20_000).acquire().wait == 50_000
 
 
-def test_servers_that_take_turns_behind_one_address_do_not_put_the_guards_end_off(any_redis: Redis) -> None:
-    """Each of them was seen before; a note of the last one must not end the notes of the others."""
-    vouched(any_redis, held=False)
-    elsewhere(any_redis)
+def test_servers_that_alternate_behind_one_address_do_not_postpone_the_end_of_the_guard(any_redis: Redis) -> None:
+    """All of these servers are recorded; the record of the last one must not remove the others."""
+    known_server(any_redis, held=False)
+    changed_server(any_redis)
     caller = Caller(any_redis, guarding=True)
     assert caller.acquire().wait == 30_000
     seen_at = int(any_redis.hget(FENCE, "changed_at") or 0) - 10_000_000
     any_redis.hset(FENCE, "changed_at", str(seen_at))
     for turn in range(5):
-        meets_another(any_redis, turn, seen_at)
+        record_another_server(any_redis, turn, seen_at)
         assert 10_000 < caller.acquire().wait <= 20_000, turn
 
 
-def test_the_notes_of_servers_that_take_turns_are_bounded_and_whole(any_redis: Redis) -> None:
-    vouched(any_redis, held=False)
-    elsewhere(any_redis)
+def test_the_record_of_alternating_servers_is_bounded_and_complete(any_redis: Redis) -> None:
+    known_server(any_redis, held=False)
+    changed_server(any_redis)
     for turn in range(30):
         any_redis.hset(FENCE, mapping={"changed": f"{turn:080}", "changed_at": "17"})
         Caller(any_redis, guarding=True).acquire()
@@ -164,8 +164,8 @@ def test_the_notes_of_servers_that_take_turns_are_bounded_and_whole(any_redis: R
     assert all(re.fullmatch(r"[0-9]{80}=17", note) for note in notes.split(" ")), notes
 
 
-def meets_another(redis: Redis, number: int, seen_at: int) -> None:
-    """As the script notes it at another server behind the same address."""
+def record_another_server(redis: Redis, number: int, seen_at: int) -> None:
+    """Write the record that the script writes at another server behind the same address."""
     changed, at, others = redis.hmget(FENCE, "changed", "changed_at", "others")
     notes = " ".join(str(each) for each in (f"{changed!s}={at!s}" if changed else None, others) if each)
     if notes:

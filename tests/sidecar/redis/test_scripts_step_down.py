@@ -1,4 +1,4 @@
-"""A step-down in the scripts, on real servers: it names one term by its token, and no other."""
+"""A step-down in the scripts on real servers: it names one term by its token and affects no other term."""
 
 import pytest
 from redis import Redis
@@ -18,11 +18,11 @@ def test_a_renewal_reports_the_holder(any_redis: Redis) -> None:
     any_redis.pexpire(KEY, 5000)
     answer = Caller(any_redis).renew(token)
     assert (answer.outcome, answer.token, answer.holder) == ("stepping_down", token, "a")
-    assert 29_000 < any_redis.pttl(KEY) <= 30_000, "the key outlives what the holder believes, as at any renewal"
+    assert 29_000 < any_redis.pttl(KEY) <= 30_000, "the key expires after the term, as after every renewal"
     assert Caller(any_redis).release(token).outcome == "released"
 
 
-def test_an_earlier_terms_step_down_does_not_end_a_later_term(any_redis: Redis) -> None:
+def test_a_step_down_of_an_earlier_term_does_not_end_a_later_term(any_redis: Redis) -> None:
     first = Caller(any_redis).acquire().token
     Caller(any_redis).release(first)
     second = Caller(any_redis).acquire().token
@@ -41,7 +41,7 @@ def test_a_new_term_removes_the_step_down_of_the_last_one(any_redis: Redis) -> N
     assert Caller(any_redis, "b").renew(again.token).outcome == "renewed"
 
 
-async def test_without_the_right_to_hdel_the_next_term_is_led_anyway(any_redis: Redis) -> None:
+async def test_without_the_right_to_hdel_the_next_term_still_leads(any_redis: Redis) -> None:
     with user(any_redis, without("+hdel")) as connect:
         async with storing(connect) as store:
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -53,7 +53,7 @@ async def test_without_the_right_to_hdel_the_next_term_is_led_anyway(any_redis: 
     assert any_redis.hexists(FENCE, "step_down")
 
 
-def test_a_term_that_is_found_again_is_adopted_only_to_be_released(any_redis: Redis) -> None:
+def test_an_adopted_term_that_was_asked_to_step_down_is_released(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     step_down(any_redis, KEY)
     any_redis.pexpire(KEY, 5000)
@@ -66,8 +66,8 @@ def test_a_term_that_is_found_again_is_adopted_only_to_be_released(any_redis: Re
 
 
 @pytest.mark.parametrize("left", [None, 3_600_000])
-def test_a_term_that_is_found_again_gets_a_ttl_whatever_somebody_made_of_it(any_redis: Redis, left: int | None) -> None:
-    """A candidate that reads no ttl takes the key for expired, and would not release it."""
+def test_adopting_a_term_restores_the_ttl_of_its_key(any_redis: Redis, left: int | None) -> None:
+    """A candidate that reads no ttl assumes that the key has expired, and would not release it."""
     token = Caller(any_redis).acquire().token
     step_down(any_redis, KEY)
     any_redis.persist(KEY) if left is None else any_redis.pexpire(KEY, left)
@@ -77,7 +77,7 @@ def test_a_term_that_is_found_again_gets_a_ttl_whatever_somebody_made_of_it(any_
     assert 29_000 < any_redis.pttl(KEY) <= 30_000
 
 
-def test_nobody_else_is_concerned(any_redis: Redis) -> None:
+def test_a_step_down_is_not_reported_to_other_candidates(any_redis: Redis) -> None:
     Caller(any_redis).acquire()
     step_down(any_redis, KEY)
     other = Caller(any_redis, "b")
@@ -85,19 +85,19 @@ def test_nobody_else_is_concerned(any_redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1e15", "0"])
-def test_what_is_no_token_of_the_term_ends_nothing(any_redis: Redis, text: str) -> None:
+def test_a_step_down_with_an_invalid_or_different_token_ends_no_term(any_redis: Redis, text: str) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.hset(FENCE, "step_down", text)
     assert Caller(any_redis).renew(token).outcome == "renewed"
 
 
-def test_a_token_with_the_zeros_that_a_person_typed_is_the_same_token(any_redis: Redis) -> None:
+def test_a_step_down_token_with_leading_zeros_is_the_same_token(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.hset(FENCE, "step_down", f"00{token}")
     assert Caller(any_redis).renew(token).outcome == "stepping_down"
 
 
-def test_after_a_late_step_down_nothing_happens(any_redis: Redis) -> None:
+def test_a_step_down_after_its_deadline_changes_nothing(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     Caller(any_redis).release(token)
     step_down(any_redis, KEY, token=token)
@@ -105,8 +105,8 @@ def test_after_a_late_step_down_nothing_happens(any_redis: Redis) -> None:
     assert Caller(any_redis).acquire().outcome == "acquired"
 
 
-def test_a_leader_that_steps_down_after_a_failover_leaves_no_guard_behind(any_redis_of_its_own: RedisServer) -> None:
-    """The leader's renewal shows that no write was lost, as any renewal does."""
+def test_a_step_down_after_a_failover_leaves_no_failover_guard(any_redis_of_its_own: RedisServer) -> None:
+    """The leader's renewal shows that no write was lost, like every renewal."""
     with client_of(any_redis_of_its_own) as redis:
         leader, other = Caller(redis, guarding=True, ttl=300), Caller(redis, "b", guarding=True, ttl=300)
         token = Caller(redis, ttl=300).acquire().token

@@ -1,4 +1,4 @@
-"""The primary that real sentinels name: found, followed, and not believed on the word of one of them."""
+"""The primary that real sentinels name: found, followed, and never taken from a single sentinel."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,13 +35,13 @@ def by_all(group: Group) -> Connector:
     return named_by(*group.kind.nodes)
 
 
-async def test_the_primary_is_found(group: Group) -> None:
+async def test_sentinels_lead_to_the_primary(group: Group) -> None:
     async with storing(by_all(group)) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         assert order(group.servers[0], "EXISTS", "portfolio:background_services:leader") == 1
 
 
-async def test_after_a_failover_the_new_primary_is_used_though_the_old_one_serves_on(
+async def test_after_a_failover_the_new_primary_is_used_even_if_the_old_primary_still_serves(
     group: Group,
 ) -> None:
     connector = by_all(group)
@@ -53,15 +53,17 @@ async def test_after_a_failover_the_new_primary_is_used_though_the_old_one_serve
         group.fail_over()
         heir = group.servers[1]
         await eventually(lambda: not store.store.connected)
-        assert group.role(group.servers[0]) == "master", "it continues to serve: only the sentinels report the change"
+        assert group.role(group.servers[0]) == "master", (
+            "the old primary continues to serve: only the sentinels report the change"
+        )
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
         order(heir, "DEL", "portfolio:background_services:leader")
-        await watched.hears("tracker")
+        await watched.reports("tracker")
         follows.cancel()
 
 
-async def test_an_old_primary_that_is_started_again_gets_no_call(group: Group) -> None:
+async def test_a_restarted_old_primary_receives_no_call(group: Group) -> None:
     connector = by_all(group)
     old = group.servers[0]
     async with storing(connector) as store:
@@ -82,7 +84,7 @@ async def test_an_old_primary_that_is_started_again_gets_no_call(group: Group) -
         assert "cmdstat_eval" not in str(order(old, "INFO", "commandstats"))
 
 
-async def test_without_a_majority_of_the_sentinels_nothing_is_believed(group: Group) -> None:
+async def test_without_a_majority_of_sentinels_no_primary_is_used(group: Group) -> None:
     for sentinel in group.sentinels[1:]:
         sentinel.kill()
     async with storing(by_all(group)) as store:
@@ -94,7 +96,7 @@ async def test_without_a_majority_of_the_sentinels_nothing_is_believed(group: Gr
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_a_connection_is_kept_while_the_sentinels_are_down(group: Group) -> None:
+async def test_the_connection_stays_open_while_the_sentinels_are_down(group: Group) -> None:
     connector = by_all(group)
     async with storing(connector) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -104,8 +106,8 @@ async def test_a_connection_is_kept_while_the_sentinels_are_down(group: Group) -
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
 
 
-async def test_a_sentinel_that_was_left_behind_is_outvoted_by_a_newer_epoch(group: Group) -> None:
-    """The last sentinel stands still during the failover: it names the old primary, of an older epoch."""
+async def test_a_sentinel_with_an_older_epoch_is_outvoted(group: Group) -> None:
+    """The last sentinel is frozen during the failover, so it names the old primary with an older epoch."""
     left_behind = group.sentinels[2]
     assert left_behind.process is not None
     left_behind.process.send_signal(SIGSTOP)
@@ -120,8 +122,8 @@ async def test_a_sentinel_that_was_left_behind_is_outvoted_by_a_newer_epoch(grou
     assert await finding == ("127.0.0.1", group.servers[1].port)
 
 
-async def test_a_sentinel_that_is_silent_delays_nobody(group: Group) -> None:
-    """The host of one sentinel is down: the connection waits, and the two others are a majority."""
+async def test_a_silent_sentinel_delays_no_connection(group: Group) -> None:
+    """The host of one sentinel is down: the connection to it hangs, and the two others are a majority."""
     silent = group.sentinels[1]
     assert silent.process is not None
     silent.process.send_signal(SIGSTOP)
@@ -137,7 +139,7 @@ async def test_a_sentinel_that_is_silent_delays_nobody(group: Group) -> None:
         ("nothing", "connecting to 127.0.0.1"),
     ],
 )
-async def test_what_is_wrong_with_the_sentinels_is_reported_in_words(
+async def test_the_failure_of_the_sentinels_is_reported_with_its_cause(
     group: Group, redis_of_its_own: RedisServer, what: str, says: str
 ) -> None:
     nodes = {"not a sentinel": ("127.0.0.1", redis_of_its_own.port), "nothing": ("127.0.0.1", free_port())}
@@ -148,8 +150,8 @@ async def test_what_is_wrong_with_the_sentinels_is_reported_in_words(
         assert says in failure.text, failure.text
 
 
-async def test_a_server_that_says_that_it_is_no_primary_gets_no_call(group: Group) -> None:
-    """An operator made the primary a replica behind the sentinels' back."""
+async def test_a_server_that_reports_another_role_than_primary_receives_no_call(group: Group) -> None:
+    """An operator made the primary a replica without the sentinels."""
     order(group.servers[0], "REPLICAOF", "127.0.0.1", str(group.servers[1].port))
     async with storing(by_all(group)) as store:
         failure = await store.failure(Kind.ACQUIRE)
@@ -157,7 +159,7 @@ async def test_a_server_that_says_that_it_is_no_primary_gets_no_call(group: Grou
         assert "not a primary" in failure.text
 
 
-async def test_the_password_of_the_sentinels_is_theirs_alone(group: Group) -> None:
+async def test_the_password_of_the_sentinels_is_sent_only_to_sentinels(group: Group) -> None:
     for sentinel in group.sentinels:
         order(sentinel, "CONFIG", "SET", "requirepass", "correct-horse")
         order(sentinel, "ACL", "SETUSER", "default", ">correct-horse", "on")
@@ -171,8 +173,8 @@ async def test_the_password_of_the_sentinels_is_theirs_alone(group: Group) -> No
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_no_lease_is_taken_at_an_old_primary_over_a_connection_that_lives_on(group: Group) -> None:
-    """The holder has moved to the new primary: its key at the old one says nothing."""
+async def test_no_lease_is_acquired_at_an_old_primary_over_an_open_connection(group: Group) -> None:
+    """The holder has moved to the new primary, so its key at the old primary is meaningless."""
     old, heir = group.servers
     async with storing(by_all(group)) as store:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT

@@ -1,4 +1,4 @@
-"""What a sidecar that makes no calls says of its server follows the server."""
+"""A sidecar that makes no calls reports the current facts of its server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ CHANNEL = f"{KEY}:changed"
 async def shown(
     port: int, username: str | None = None, limit: float = 5.0
 ) -> AsyncIterator[tuple[RedisStore, list[None]]]:
-    """A store that is connected and makes no calls, and how often its facts were learned."""
+    """A connected store that makes no calls, and a list with one entry for each reading of the facts."""
     connector = Connector(RedisAddress("", None, "127.0.0.1", port, username, "x" if username else None))
     store = RedisStore(connector, "a", TIMINGS, clock=elapsed, failover_guard=True, min_replicas=0)
     learned: list[None] = []
@@ -42,11 +42,11 @@ async def shown(
         await store.close()
 
 
-def test_a_fact_is_at_most_half_a_minute_old() -> None:
+def test_a_server_fact_is_at_most_30_seconds_old() -> None:
     assert OLD + LOOK + min(TIMINGS.call_limit, LOOK) <= 30
 
 
-async def test_without_calls_what_is_shown_follows_the_server_both_ways(
+async def test_without_calls_the_status_follows_changes_of_the_server(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all")
@@ -67,17 +67,19 @@ async def test_without_calls_what_is_shown_follows_the_server_both_ways(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_a_server_that_answers_nothing_leaves_the_election_alone(redis_of_its_own: RedisServer) -> None:
+async def test_a_server_that_refuses_to_report_facts_does_not_affect_the_election(
+    redis_of_its_own: RedisServer,
+) -> None:
     async with shown(redis_of_its_own.port) as (store, learned):
         await eventually(lambda: learned)
         redis_of_its_own.kill()
         await eventually(lambda: not store.connected)
 
 
-async def test_a_refused_notice_is_published_again_until_it_is_not_refused(
+async def test_a_refused_notice_is_published_again_until_it_is_accepted(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    """No release may come for days that would show that the right was given."""
+    """The next release, which would show that the right was granted, may be days away."""
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", "-publish")
     try:
         async with shown(any_server.port, "sidecar") as (store, learned):
@@ -90,12 +92,12 @@ async def test_a_refused_notice_is_published_again_until_it_is_not_refused(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_a_server_that_stands_still_is_not_shown_as_up(redis_server: RedisServer) -> None:
-    """Nothing else looks at the connection while no call is made."""
+async def test_a_frozen_server_is_not_shown_as_up(redis_server: RedisServer) -> None:
+    """Nothing else checks the connection while no call is made."""
     async with Proxy(redis_server.port) as way, shown(way.port, limit=0.5) as (store, learned):
         await eventually(lambda: learned)
         ended: list[None] = []
         store.when_ended = lambda: ended.append(None)
         way.black_hole()
         await eventually(lambda: not store.connected)
-        assert ended  # the election is told, and connects again
+        assert ended  # the election receives the event and reconnects

@@ -1,4 +1,4 @@
-"""One endpoint with TLS in front of several servers that form one store, as ElastiCache Serverless is."""
+"""One endpoint with TLS for several servers that form one store, like ElastiCache Serverless."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -26,7 +26,7 @@ PATIENT = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=5.0, call_limit=5.0)
 
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[list[RedisServer]]:
-    """The server that has the keys, and its replica."""
+    """The server of the keys, and its replica."""
     with ExitStack() as open_:
         owner = open_.enter_context(replicating(tmp_path / "owner"))
         replica = open_.enter_context(replicating(tmp_path / "replica", of=owner.port))
@@ -60,10 +60,10 @@ def connecting(endpoint: Serverless, files: Certificates, **environment: str) ->
     return Connector(asked.redis, asked.kind, limit=PATIENT.call_limit)
 
 
-async def test_the_guard_asks_the_server_that_has_the_keys_and_not_the_one_of_the_connection(
+async def test_the_guard_compares_the_server_of_the_keys_and_not_of_the_connection(
     connector: Connector, endpoint: Serverless, servers: list[RedisServer]
 ) -> None:
-    """A term that is handed over through another server's connection begins at once."""
+    """After a hand-over through another server's connection the next term begins at once."""
     with client_of(servers[0]) as redis:
         await eventually(lambda: redis.info("server")["uptime_in_seconds"] > 1)
     young = Timings(ttl=0.5, heartbeat=0.1, grant_ttl=0.1, call_limit=0.1)
@@ -74,30 +74,31 @@ async def test_the_guard_asks_the_server_that_has_the_keys_and_not_the_one_of_th
             await store.store.close()
             assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
         assert store.store.guard == "on"
-    assert set(endpoint.given) == set(endpoint.servers), "its connections were at both servers"
+    assert set(endpoint.given) == set(endpoint.servers), "the connections go to both servers"
 
 
-async def test_the_watch_hears_notices_whichever_server_it_has_and_reports_it_once(
+async def test_the_watch_receives_notices_through_any_server_and_logs_its_mode_once(
     connector: Connector, endpoint: Serverless, warnings: pytest.LogCaptureFixture
 ) -> None:
     async with storing(connector, timings=PATIENT) as store, watching(connector.companion) as watch:
         for _ in range(4):
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-            await eventually(lambda: watch.watch.mode is WatchMode.NOTICES and set(KEYS) <= set(watch.heard))
+            await eventually(lambda: watch.watch.mode is WatchMode.NOTICES and set(KEYS) <= set(watch.changes))
             assert "unknown command" in str(watch.watch.refusal)
-            watch.heard.clear()
+            watch.changes.clear()
             assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
-            await eventually(lambda: "tracker" in watch.heard)
-            watch.heard.clear()
+            await eventually(lambda: "tracker" in watch.changes)
+            watch.changes.clear()
             await endpoint.cut()
-            await eventually(lambda: set(KEYS) <= set(watch.heard))  # it is connected again
-            watch.heard.clear()
-            await eventually(lambda: set(KEYS) <= set(watch.heard))  # it was set up again, since it could be more
-    said = [record.getMessage() for record in warnings.records if record.levelno >= logging.WARNING]
-    assert len(said) == 1, said
+            await eventually(lambda: set(KEYS) <= set(watch.changes))  # the watch has reconnected
+            watch.changes.clear()
+            # The watch was set up again to try the stronger mode.
+            await eventually(lambda: set(KEYS) <= set(watch.changes))
+    messages = [record.getMessage() for record in warnings.records if record.levelno >= logging.WARNING]
+    assert len(messages) == 1, messages
 
 
-async def test_without_the_setting_for_a_cluster_a_watch_at_another_server_counts_as_none(
+async def test_without_redis_cluster_a_watch_at_another_server_is_off(
     endpoint: Serverless, files: Certificates
 ) -> None:
     connector = connecting(endpoint, files, REDIS_CLUSTER="false")
@@ -110,7 +111,7 @@ async def test_without_the_setting_for_a_cluster_a_watch_at_another_server_count
             assert "REDIS_CLUSTER=true" in str(watch.watch.refusal)
 
 
-async def test_a_clock_of_the_endpoint_that_is_behind_costs_one_more_call(
+async def test_a_clock_of_the_endpoint_that_is_behind_costs_one_retry(
     connector: Connector, endpoint: Serverless
 ) -> None:
     endpoint.clock_ahead = -60
@@ -119,7 +120,7 @@ async def test_a_clock_of_the_endpoint_that_is_behind_costs_one_more_call(
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_min_replicas_is_refused_in_words(connector: Connector) -> None:
+async def test_min_replicas_is_refused_with_the_reason(connector: Connector) -> None:
     async with storing(connector, min_replicas=1, timings=PATIENT) as store:
         failure = await store.failure(Kind.ACQUIRE)
     assert failure.kind == "response"

@@ -1,4 +1,4 @@
-"""The store over a network that delays, loses, cuts and leads elsewhere."""
+"""The store over a network that delays, loses, closes and redirects."""
 
 import asyncio
 import select
@@ -20,7 +20,7 @@ from tests.support.storing import KEY, TIMINGS, Storing, at_port, storing
 from tests.support.waiting import ROUNDS, eventually
 
 TIMINGS_OF_A_LONG_LEASE = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
-"""Its key does not expire, however long the machine stands still."""
+"""Timings under which no key expires during a pause of the machine."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def store(proxy: Proxy) -> AsyncIterator[Storing]:
         yield store
 
 
-async def test_the_calls_of_a_round_trip_are_answered_in_order(store: Storing, any_redis: Redis) -> None:
+async def test_replies_of_a_round_trip_are_in_the_order_of_its_calls(store: Storing, any_redis: Redis) -> None:
     any_redis.set("held", "b", ex=30)
     any_redis.lpush("broken", "x")
     now = elapsed()
@@ -44,19 +44,19 @@ async def test_the_calls_of_a_round_trip_are_answered_in_order(store: Storing, a
     assert [result.outcome for result in results if isinstance(result, Reply)] == ["held", "acquired", "wrong_type"]
 
 
-async def test_a_call_is_given_up_at_its_own_limit_where_nothing_answers(store: Storing, proxy: Proxy) -> None:
-    """The quickest of three counts: a machine that is busy only makes them slower."""
+async def test_an_unanswered_call_ends_at_its_own_limit(store: Storing, proxy: Proxy) -> None:
+    """The fastest of three attempts counts, because a busy machine only makes them slower."""
     proxy.black_hole()
     took = []
     for _ in range(3):
         began = elapsed()
         failure = await store.timeout(Kind.ACQUIRE)
         took.append(elapsed() - began)
-        assert not failure.may_execute, "it was not even sent"
+        assert not failure.may_execute, "the call was not sent"
     assert TIMINGS.call_limit * 0.9 <= min(took) < TIMINGS.call_limit + 0.4
 
 
-async def test_a_round_trip_is_given_up_at_the_earliest_of_its_limits(store: Storing, proxy: Proxy) -> None:
+async def test_a_round_trip_ends_at_the_earliest_limit_of_its_calls(store: Storing, proxy: Proxy) -> None:
     assert await store.outcome(Kind.LOOK) is Outcome.VACANT
     proxy.replies.hold()
     began = elapsed()
@@ -66,7 +66,7 @@ async def test_a_round_trip_is_given_up_at_the_earliest_of_its_limits(store: Sto
     assert all(isinstance(result, Failure) and result.may_execute for result in results)
 
 
-async def test_an_acquire_whose_reply_was_lost_finds_its_own_term(
+async def test_an_acquire_after_a_lost_reply_adopts_its_own_term(
     store: Storing, proxy: Proxy, any_redis: Redis
 ) -> None:
     assert await store.outcome(Kind.LOOK) is Outcome.VACANT
@@ -80,7 +80,7 @@ async def test_an_acquire_whose_reply_was_lost_finds_its_own_term(
 
 
 @pytest.mark.parametrize("kind", [Kind.ACQUIRE, Kind.RENEW, Kind.RELEASE])
-async def test_what_was_given_up_and_arrives_late_has_no_effect(proxy: Proxy, any_redis: Redis, kind: Kind) -> None:
+async def test_a_call_that_arrives_after_its_deadline_has_no_effect(proxy: Proxy, any_redis: Redis, kind: Kind) -> None:
     async with storing(at_port(proxy.port), timings=TIMINGS_OF_A_LONG_LEASE) as store:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         if kind is not Kind.ACQUIRE:
@@ -96,7 +96,7 @@ async def test_what_was_given_up_and_arrives_late_has_no_effect(proxy: Proxy, an
         assert any_redis.pttl(KEY) <= 40_000
 
 
-async def test_a_server_that_was_frozen_past_the_limit_executes_nothing_late(any_redis_of_its_own: RedisServer) -> None:
+async def test_a_server_frozen_past_the_limit_executes_no_call_late(any_redis_of_its_own: RedisServer) -> None:
     with client_of(any_redis_of_its_own) as redis:
         async with storing(at_port(any_redis_of_its_own.port)) as store:
             assert await store.outcome(Kind.LOOK) is Outcome.VACANT
@@ -109,8 +109,8 @@ async def test_a_server_that_was_frozen_past_the_limit_executes_nothing_late(any
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_a_slow_answer_does_not_spoil_the_next_calls_deadline_forever(proxy: Proxy) -> None:
-    """The estimate of the server's clock lags by what the last reply was late; a call that is told so learns."""
+async def test_the_clock_estimate_recovers_after_a_slow_reply(proxy: Proxy) -> None:
+    """A late reply makes the estimate of the server's clock lag; the outcome LATE corrects the estimate."""
     limit = 3.0
     for _ in range(ROUNDS):
         async with storing(at_port(proxy.port), timings=Timings(call_limit=limit)) as store:
@@ -124,14 +124,14 @@ async def test_a_slow_answer_does_not_spoil_the_next_calls_deadline_forever(prox
             proxy.flow()
         results = (slow, late, renewed)
         if not any(isinstance(result, Failure) and result.kind == "timeout" for result in results):
-            break  # else one of them was slower still, where the machine stood still for a second
+            break  # otherwise a pause of the machine made one of the calls slower
     assert isinstance(slow, Reply)
     assert isinstance(late, Reply)
     assert isinstance(renewed, Reply)
     assert (late.outcome, renewed.outcome) == (Outcome.LATE, Outcome.RENEWED)
 
 
-async def test_a_half_open_connection_is_given_up_and_another_one_made(store: Storing, proxy: Proxy) -> None:
+async def test_a_half_open_connection_is_replaced(store: Storing, proxy: Proxy) -> None:
     assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
     proxy.requests.lose()
     await store.timeout(Kind.RENEW)
@@ -140,23 +140,23 @@ async def test_a_half_open_connection_is_given_up_and_another_one_made(store: St
     assert proxy.accepted == 2
 
 
-async def test_the_end_of_an_idle_connection_is_noticed_and_costs_the_next_call_nothing(
+async def test_the_end_of_an_idle_connection_is_noticed_and_does_not_fail_the_next_call(
     store: Storing, proxy: Proxy
 ) -> None:
     assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-    told: list[bool] = []
-    store.store.when_ended = lambda: told.append(store.store.connected)
+    reported: list[bool] = []
+    store.store.when_ended = lambda: reported.append(store.store.connected)
     await proxy.cut()
-    await eventually(lambda: told)
-    assert told == [False], "it was told before the store knew, or twice"
+    await eventually(lambda: reported)
+    assert reported == [False], "the end was reported before the store knew, or twice"
     assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
     assert proxy.accepted == 2
 
 
-async def test_an_idle_connection_that_the_server_kills_is_noticed(
+async def test_the_kill_of_an_idle_connection_is_noticed(
     any_redis: Redis, any_server: RedisServer, store: Storing
 ) -> None:
-    """Nothing else reads the socket, so the next call gets its own reply."""
+    """Only the store reads the socket, so the next call gets its own reply."""
     for _ in range(5):
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         command(any_redis, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -165,10 +165,10 @@ async def test_an_idle_connection_that_the_server_kills_is_noticed(
     assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED
 
 
-async def test_an_end_that_the_event_loop_has_not_reported_yet_is_noticed_before_a_call_is_written(
+async def test_a_closed_connection_is_noticed_before_a_call_is_written(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    """The event loop handles other events first, or stands still while the server closes the connection."""
+    """The event loop is busy or paused while the server closes the connection."""
     async with storing(at_port(any_server.port)) as direct:
         for _ in range(5):
             assert await direct.outcome(Kind.LOOK) is Outcome.VACANT
@@ -181,18 +181,18 @@ async def test_an_end_that_the_event_loop_has_not_reported_yet_is_noticed_before
             assert direct.store.connected, "the event loop ran"
 
 
-async def test_a_close_of_our_own_is_no_end_to_be_noticed(store: Storing) -> None:
+async def test_closing_the_store_does_not_report_an_ended_connection(store: Storing) -> None:
     assert await store.outcome(Kind.LOOK) is Outcome.VACANT
     connection = store.store._connection
     assert connection is not None
-    told: list[None] = []
-    store.store.when_ended = lambda: told.append(None)
+    reported: list[None] = []
+    store.store.when_ended = lambda: reported.append(None)
     await store.store.close()
     await eventually(lambda: connection.ended)
-    assert told == []
+    assert reported == []
 
 
-async def test_a_call_is_made_again_at_once_where_the_connection_could_not_be_made(
+async def test_a_call_is_retried_at_once_if_the_connection_could_not_be_made(
     store: Storing, proxy: Proxy, any_redis: Redis
 ) -> None:
     proxy.turn_away = 1
@@ -202,10 +202,10 @@ async def test_a_call_is_made_again_at_once_where_the_connection_could_not_be_ma
     proxy.turn_away = 2
     failure = await store.failure(Kind.RENEW)
     assert (failure.kind, failure.may_execute) == ("connection", False)
-    assert proxy.accepted == 4, "it was not made again once"
+    assert proxy.accepted == 4, "the call was not retried exactly once"
 
 
-async def test_a_call_whose_connection_ends_after_it_was_sent_is_not_made_again(
+async def test_a_call_that_was_sent_is_not_retried_after_its_connection_ends(
     store: Storing, proxy: Proxy, any_redis: Redis
 ) -> None:
     assert await store.outcome(Kind.LOOK) is Outcome.VACANT
@@ -220,7 +220,7 @@ async def test_a_call_whose_connection_ends_after_it_was_sent_is_not_made_again(
     assert (_scripts_run(any_redis), proxy.accepted) == (before + 1, 1)
 
 
-async def test_a_call_that_no_answer_came_to_is_not_made_again(store: Storing, proxy: Proxy, any_redis: Redis) -> None:
+async def test_a_call_without_a_reply_is_not_retried(store: Storing, proxy: Proxy, any_redis: Redis) -> None:
     assert await store.outcome(Kind.LOOK) is Outcome.VACANT
     before = _scripts_run(any_redis)
     proxy.replies.lose()
@@ -245,11 +245,11 @@ REFUSALS = {
     "NOAUTH Authentication required.": 1,
     "BUSY Redis is busy running a script.": 1,
 }
-"""What a server answers an EVAL, and how often it is asked then."""
+"""Replies to an EVAL, and the number of attempts with each."""
 
 
 class Refusing:
-    """A server that answers a greeting, and every EVAL with one error; it knows the deadlines that it was told."""
+    """A server that answers a greeting, and every EVAL with one error; `evals` are the received commands."""
 
     def __init__(self, error: str) -> None:
         self.error = error
@@ -270,7 +270,7 @@ class Refusing:
                     self.evals.append(words)
                     writer.write(f"-{self.error}\r\n".encode())
                 elif words[0] == b"TIME":
-                    self.time += 1000  # each connection meets another clock
+                    self.time += 1000  # each connection finds another clock
                     writer.write(f"*2\r\n:{self.time}\r\n:0\r\n".encode())
                 else:
                     writer.write(b"+\r\n")
@@ -279,7 +279,7 @@ class Refusing:
 
 
 @pytest.mark.parametrize("error", REFUSALS)
-async def test_a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself(error: str) -> None:
+async def test_a_call_is_retried_only_if_the_reply_refuses_the_eval_itself(error: str) -> None:
     refusing = Refusing(error)
     server = await asyncio.start_server(refusing.answer, "127.0.0.1", 0)
     async with storing(at_port(server.sockets[0].getsockname()[1])) as store:
@@ -293,13 +293,13 @@ async def test_a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself
     assert len(refusing.evals) == 2 * times
     for number, key in enumerate((b"one", b"two")):
         made = refusing.evals[number::2]
-        assert {(words[3], words[10]) for words in made} == {(key, b"boot-" + key)}, "another tenure"
+        assert {(words[3], words[10]) for words in made} == {(key, b"boot-" + key)}, "the retry has another tenure"
         if times == 2:
             first, second = (int(words[7]) for words in made)
             assert 999_000_000 < second - first < 1_001_000_000, "the deadline is not in the new server's time"
 
 
-async def test_after_a_failover_a_refused_call_is_made_at_the_new_server_at_once(
+async def test_after_a_failover_a_refused_call_is_retried_at_the_new_server_at_once(
     tmp_path: Path, redis_of_its_own: RedisServer
 ) -> None:
     with RedisServer(tmp_path / "old") as old, client_of(old) as redis:
@@ -311,7 +311,7 @@ async def test_after_a_failover_a_refused_call_is_made_at_the_new_server_at_once
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_a_connection_that_is_refused_leaves_nothing_unresolved(store: Storing, proxy: Proxy) -> None:
+async def test_a_refused_connection_leaves_no_call_that_may_still_execute(store: Storing, proxy: Proxy) -> None:
     await proxy.refuse()
     failure = await store.failure(Kind.ACQUIRE)
     assert (failure.kind, failure.may_execute) == ("connection", False)
@@ -319,7 +319,7 @@ async def test_a_connection_that_is_refused_leaves_nothing_unresolved(store: Sto
     assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_where_the_name_leads_elsewhere_after_a_failover_the_new_server_is_asked(
+async def test_after_a_dns_failover_calls_go_to_the_new_server(
     store: Storing, proxy: Proxy, redis_of_its_own: RedisServer
 ) -> None:
     assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -329,7 +329,7 @@ async def test_where_the_name_leads_elsewhere_after_a_failover_the_new_server_is
     assert await store.outcome(Kind.RENEW) is Outcome.VACANT
 
 
-async def test_a_server_that_may_evict_the_lease_is_known_by_its_policy(any_redis: Redis, store: Storing) -> None:
+async def test_an_unsafe_eviction_policy_is_detected(any_redis: Redis, store: Storing) -> None:
     await store.outcome(Kind.LOOK)
     assert store.store.eviction_policy == "noeviction"
     any_redis.config_set("maxmemory-policy", "volatile-lru")
@@ -341,14 +341,14 @@ async def test_a_server_that_may_evict_the_lease_is_known_by_its_policy(any_redi
         any_redis.config_set("maxmemory-policy", "noeviction")
 
 
-async def test_calls_ask_for_the_eviction_policy_along_once_it_is_old(any_redis: Redis, store: Storing) -> None:
+async def test_calls_also_read_the_eviction_policy_once_the_last_value_is_old(any_redis: Redis, store: Storing) -> None:
     await store.outcome(Kind.LOOK)
     asked = any_redis.info("commandstats")["cmdstat_info"]["calls"]
     any_redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
         await store.outcome(Kind.LOOK)
-        assert store.store.eviction_policy == "noeviction", "each call asks"
-        assert any_redis.info("commandstats")["cmdstat_info"]["calls"] == asked + 1, "but for ours"
+        assert store.store.eviction_policy == "noeviction", "each call reads the policy"
+        assert any_redis.info("commandstats")["cmdstat_info"]["calls"] == asked + 1, "other reads than the test's own"
         store.store._policy_at -= 10
         await store.outcome(Kind.LOOK)
         assert store.store.eviction_policy == "allkeys-lru"
@@ -359,9 +359,9 @@ async def test_calls_ask_for_the_eviction_policy_along_once_it_is_old(any_redis:
     assert store.store.eviction_policy == "noeviction"
 
 
-async def test_a_port_that_nobody_listens_on_fails_at_once() -> None:
+async def test_a_call_to_a_port_without_a_listener_fails_at_once() -> None:
     async with storing(at_port(free_port())) as store:
-        assert (await store.failure(Kind.ACQUIRE)).kind == "connection", "it did not wait until its limit"
+        assert (await store.failure(Kind.ACQUIRE)).kind == "connection", "the call must not wait until its limit"
 
 
 def _scripts_run(redis: Redis) -> int:

@@ -1,4 +1,4 @@
-"""What a Redis in trouble answers: never a success, told by its kind, and over once the trouble is."""
+"""The answers of a faulty Redis: never a success, reported with their kind, and gone once the fault ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -35,7 +35,7 @@ async def test_a_wrong_password_is_reported_without_the_password(any_redis: Redi
 
 
 @pytest.mark.parametrize("rights", [["-eval"], ["resetkeys", "~elsewhere"], ["-set"], ["-time"]])
-async def test_a_user_without_the_right_is_refused_as_such(
+async def test_a_missing_right_is_reported_as_no_permission(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", f">{SECRET}", "~*", "&*", "+@all", *rights)
@@ -51,7 +51,9 @@ async def test_a_user_without_the_right_is_refused_as_such(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_a_server_that_runs_a_long_script_is_busy(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_a_server_with_a_long_running_script_is_reported_as_busy(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
     any_redis.config_set("lua-time-limit", "50")
     async with storing(at_port(any_server.port)) as store:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
@@ -68,7 +70,7 @@ async def test_a_server_that_runs_a_long_script_is_busy(any_redis: Redis, any_se
 
 
 def _run_for_ever(redis: Redis) -> None:
-    with suppress(ResponseError):  # it is killed
+    with suppress(ResponseError):  # the script is killed
         redis.eval("while true do end", 0)
 
 
@@ -83,9 +85,9 @@ def _is_busy(redis: Redis) -> bool:
 async def trouble(
     server: RedisServer, kind: str, begin: Callable[[Redis], object], end: Callable[[Redis], object]
 ) -> None:
-    """A leader meets the trouble, and leads on once it is over; on a connection that was made anew."""
+    """A leader meets the fault, and continues to lead after it over a new connection."""
     with client_of(server) as redis:
-        async with storing(at_port(server.port), timings=Timings()) as store:  # of 30 s: it has to live on
+        async with storing(at_port(server.port), timings=Timings()) as store:  # a ttl of 30 s outlasts the fault
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
             connected = redis.info("stats")["total_connections_received"]
             begin(redis)
@@ -98,7 +100,7 @@ async def trouble(
             assert redis.info("stats")["total_connections_received"] > connected
 
 
-async def test_a_primary_that_was_made_a_replica_is_read_only(any_redis_of_its_own: RedisServer) -> None:
+async def test_a_primary_that_became_a_replica_is_reported_as_read_only(any_redis_of_its_own: RedisServer) -> None:
     await trouble(
         any_redis_of_its_own,
         "readonly",
@@ -107,7 +109,7 @@ async def test_a_primary_that_was_made_a_replica_is_read_only(any_redis_of_its_o
     )
 
 
-async def test_a_replica_that_lost_its_primary_and_serves_nothing_stale_reports_it(
+async def test_a_replica_without_its_primary_that_serves_no_stale_data_is_reported(
     any_redis_of_its_own: RedisServer,
 ) -> None:
     def begin(redis: Redis) -> None:
@@ -118,7 +120,7 @@ async def test_a_replica_that_lost_its_primary_and_serves_nothing_stale_reports_
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-async def test_a_server_that_cannot_save_refuses_to_write(tmp_path: Path, binary: str) -> None:
+async def test_a_server_that_cannot_save_to_disk_refuses_writes(tmp_path: Path, binary: str) -> None:
     def begin(redis: Redis) -> None:
         (tmp_path / "taken").mkdir()
         redis.config_set("save", "3600 1")
@@ -130,7 +132,7 @@ async def test_a_server_that_cannot_save_refuses_to_write(tmp_path: Path, binary
         await trouble(server, "misconf", begin, lambda redis: redis.config_set("save", ""))
 
 
-async def test_a_server_without_memory_refuses_a_new_term_and_keeps_an_old_one(
+async def test_a_server_out_of_memory_refuses_a_new_term_and_keeps_the_current_term(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
     async with storing(at_port(any_server.port)) as store:
@@ -146,7 +148,7 @@ async def test_a_server_without_memory_refuses_a_new_term_and_keeps_an_old_one(
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-async def test_a_server_that_is_still_loading_is_reported_as_such(tmp_path: Path, binary: str) -> None:
+async def test_a_server_that_is_still_loading_is_reported_as_loading(tmp_path: Path, binary: str) -> None:
     with RedisServer(tmp_path, binary=BINARIES[binary]) as server, client_of(server) as redis:
         redis.config_set("rdbcompression", "no")
         redis.mset({f"key-{number}": "x" * 20_000 for number in range(1000)})
@@ -165,7 +167,9 @@ async def _answered(store: Storing) -> bool:
     return isinstance(await store.call(Kind.ACQUIRE), Reply)
 
 
-async def test_a_key_of_the_wrong_type_is_an_answer(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_a_key_of_the_wrong_type_is_an_outcome_and_not_a_failure(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
     any_redis.lpush(KEY, "x")
     async with storing(at_port(any_server.port)) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.WRONG_TYPE
@@ -173,13 +177,13 @@ async def test_a_key_of_the_wrong_type_is_an_answer(any_redis: Redis, any_server
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_without_enough_replicas_a_term_does_not_count(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_a_term_is_not_confirmed_without_enough_replicas(any_redis: Redis, any_server: RedisServer) -> None:
     async with storing(at_port(any_server.port), min_replicas=1) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.UNCONFIRMED
-        assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED, "to look needs no replica"
+        assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED, "a look needs no replica"
 
 
-async def test_a_term_of_which_the_replicas_were_not_heard_in_time_does_not_count(
+async def test_a_term_is_not_confirmed_if_the_replicas_reply_too_late(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
     patient = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=20.0)  # WAIT alone takes half of that
@@ -190,7 +194,7 @@ async def test_a_term_of_which_the_replicas_were_not_heard_in_time_does_not_coun
         assert failed.may_execute
 
 
-async def test_with_enough_replicas_a_term_counts_until_they_are_gone(
+async def test_a_term_is_confirmed_while_enough_replicas_are_connected(
     any_redis_of_its_own: RedisServer, tmp_path: Path
 ) -> None:
     with client_of(any_redis_of_its_own) as redis:
@@ -201,7 +205,8 @@ async def test_with_enough_replicas_a_term_counts_until_they_are_gone(
     )  # fmt: skip
     with replica, client_of(any_redis_of_its_own) as redis:
         await eventually(lambda: redis.info("replication").get("slave0", {}).get("state") == "online")
-        long = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)  # the key does not expire meanwhile
+        # The key must not expire during the test.
+        long = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
         async with storing(at_port(any_redis_of_its_own.port), min_replicas=1, timings=long) as store:
             await eventually(lambda: _counts(store, Kind.ACQUIRE))  # a replica on a busy machine may answer too late
             await eventually(lambda: _counts(store, Kind.RENEW))
@@ -216,8 +221,8 @@ async def _counts(store: Storing, kind: Kind) -> bool:
     return await store.outcome(kind) in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
 
 
-async def test_where_wait_is_refused_a_term_does_not_count(any_redis: Redis, any_server: RedisServer) -> None:
-    """As a managed Redis without WAIT does."""
+async def test_a_term_is_not_confirmed_if_wait_is_refused(any_redis: Redis, any_server: RedisServer) -> None:
+    """Like a managed Redis without WAIT."""
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", "-wait")
     try:
         async with storing(at_port(any_server.port, username="sidecar", password="x"), min_replicas=1) as store:
@@ -227,10 +232,10 @@ async def test_where_wait_is_refused_a_term_does_not_count(any_redis: Redis, any
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_the_trouble_of_one_lease_costs_the_other_lease_no_connection(
+async def test_a_failure_of_one_lease_keeps_the_connection_of_the_other_lease(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    """A connection of its own is no use to a lease whose key is refused; without another lease it is made again."""
+    """A new connection does not help a lease whose key is refused. Without another lease the connection is replaced."""
     rights = ("resetkeys", f"~{KEY}", f"~{fence_of(KEY)}", "&*", "+@all")
     command(any_redis, "ACL", "SETUSER", "sidecar", "reset", "on", f">{SECRET}", *rights)
     try:

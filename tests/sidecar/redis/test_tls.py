@@ -1,4 +1,4 @@
-"""A Redis that is reached by TLS, as ElastiCache with encryption in transit: whole sidecars, real certificates."""
+"""Redis over TLS, like ElastiCache with encryption in transit: sidecar processes and real certificates."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ PASSWORD = "correct-horse"
 
 
 def certificate(folder: Path, *names: x509.GeneralName) -> Path:
-    """One for a server of these names that vouches for itself, followed by its key."""
+    """Write a self-signed certificate for a server of these names, followed by its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
     now = datetime.now(UTC)
@@ -50,7 +50,7 @@ def pem(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def front(redis_of_its_own: RedisServer, pem: Path) -> AsyncIterator[Proxy]:
-    """What speaks TLS on behalf of a Redis that wants a password."""
+    """A proxy that speaks TLS for a Redis with a password."""
     with client_of(redis_of_its_own) as redis:
         redis.config_set("requirepass", PASSWORD)
     tls = create_default_context(Purpose.CLIENT_AUTH)
@@ -68,13 +68,13 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 def sidecar(
     folder: Path, name: str, server: RedisServer, front: Proxy, options: str, timings: dict[str, str] = STEADY
 ) -> RealSidecar:
-    """One that reaches the server by TLS; a busy machine may take seconds for a handshake."""
+    """A sidecar that reaches the server over TLS; a busy machine may take seconds for a handshake."""
     sidecar = RealSidecar(folder, server, name, **timings)
     sidecar.environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
     return sidecar
 
 
-async def test_leaders_follow_each_other_by_tls(
+async def test_sidecars_hand_the_lease_over_with_tls(
     redis_of_its_own: RedisServer, front: Proxy, pem: Path, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     pair = [sidecar(tmp_path, name, redis_of_its_own, front, f"?ssl_ca_certs={pem}") for name in ("task-a", "task-b")]
@@ -92,7 +92,7 @@ async def test_leaders_follow_each_other_by_tls(
 
 
 @pytest.mark.parametrize("options", ["", "?ssl_ca_certs={other}"], ids=["no authority", "another authority"])
-async def test_a_server_that_nobody_vouches_for_is_not_trusted(
+async def test_a_server_certificate_of_an_unknown_ca_is_not_trusted(
     redis_of_its_own: RedisServer, front: Proxy, tmp_path: Path, session: aiohttp.ClientSession, options: str
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -104,7 +104,7 @@ async def test_a_server_that_nobody_vouches_for_is_not_trusted(
     )
 
 
-async def test_a_server_of_another_name_is_not_trusted(
+async def test_a_server_certificate_for_another_name_is_not_trusted(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     pem = certificate(tmp_path, x509.DNSName("elsewhere.example"))
@@ -116,15 +116,15 @@ async def test_a_server_of_another_name_is_not_trusted(
         )
 
 
-async def test_tls_to_a_server_that_speaks_none_is_reported(
+async def test_tls_to_a_server_without_tls_is_reported(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     async with Proxy(redis_of_its_own.port) as plain:
         refused = sidecar(tmp_path, "task-a", redis_of_its_own, plain, "", SMALL)
-        await _is_refused(refused, session, "speak TLS: redis:// in REDIS_URL")  # it waits, or it refuses
+        await _is_refused(refused, session, "speak TLS: redis:// in REDIS_URL")  # the server waits or refuses
 
 
-async def test_trust_can_be_waived(
+async def test_certificate_verification_can_be_turned_off(
     redis_of_its_own: RedisServer, front: Proxy, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     trusting = sidecar(tmp_path, "task-a", redis_of_its_own, front, "?ssl_cert_reqs=none&ssl_check_hostname=false")
@@ -139,22 +139,22 @@ async def _leads(asker: Asker) -> bool:
     return bool((await asker.ask())["is_leader"])
 
 
-async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, said: str) -> None:
-    """It stays healthy, does not lead, and says why; the password is told nobody."""
+async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, trouble: str) -> None:
+    """Check that the sidecar stays healthy, does not lead, reports the reason, and never shows the password."""
     with ended(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
         await eventually(asker.status)
-        await eventually(lambda: _tells(asker, said))
+        await eventually(lambda: _reports(asker, trouble))
         assert await asker.is_healthy()
         status = await asker.status()
-    assert any(said in line["message"] for line in logged(sidecar, "Redis failed"))
+    assert any(trouble in line["message"] for line in logged(sidecar, "Redis failed"))
     assert PASSWORD not in sidecar.output + str(status)
 
 
-async def _tells(asker: Asker, said: str) -> bool:
+async def _reports(asker: Asker, trouble: str) -> bool:
     assert (await asker.ask())["state"] != "leading"
-    return said in ((await asker.status())["trouble"] or "")
+    return trouble in ((await asker.status())["trouble"] or "")
 
 
 async def _watches(asker: Asker) -> bool:

@@ -1,4 +1,4 @@
-"""Settings of TLS that cannot be used are one line at the start that names the setting and the file."""
+"""Invalid TLS settings are one line at the start that names the setting and the file."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ SECRET = "hunter2"
 
 
 def refused(environment: dict[str, str]) -> str:
-    """The line with which these settings are refused."""
+    """The error line for these settings."""
     with pytest.raises(SettingsError) as raised:
         Connector(read(environment).redis)
     line = str(raised.value)
@@ -34,7 +34,7 @@ def settings(files: Certificates) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["REDIS_TLS_CA_FILE", "REDIS_TLS_CERT_FILE", "REDIS_TLS_KEY_FILE"])
-def test_a_file_that_cannot_be_used_is_one_line_with_its_setting(
+def test_an_unusable_tls_file_is_a_one_line_error_that_names_the_setting(
     files: Certificates, settings: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     empty, pipe = tmp_path / "empty", tmp_path / "pipe"
@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_used_is_one_line_with_its_setting(
     assert refused(settings | {name: pem}) == f"{name}: contains a certificate or a key; set the path of a file"
 
 
-def test_a_key_of_another_certificate_is_reported_with_both_files(
+def test_a_key_that_does_not_match_the_certificate_is_reported_with_both_files(
     files: Certificates, settings: dict[str, str]
 ) -> None:
     _, other = files.authority.issue("client", files.folder / "another")
@@ -63,7 +63,7 @@ def test_a_key_of_another_certificate_is_reported_with_both_files(
     )
 
 
-def test_a_certificate_without_its_key_is_reported_with_the_setting_that_is_missing(
+def test_a_certificate_without_a_key_is_reported_with_the_missing_setting(
     files: Certificates, settings: dict[str, str]
 ) -> None:
     del settings["REDIS_TLS_KEY_FILE"]
@@ -73,7 +73,7 @@ def test_a_certificate_without_its_key_is_reported_with_the_setting_that_is_miss
     )
 
 
-def test_the_password_of_a_key_is_never_asked_from_the_terminal(
+def test_an_encrypted_key_never_prompts_for_its_password(
     files: Certificates, settings: dict[str, str], tmp_path: Path
 ) -> None:
     certificate, key = files.authority.issue("client", tmp_path / "locked", password=SECRET)
@@ -90,7 +90,7 @@ def test_the_password_of_a_key_is_never_asked_from_the_terminal(
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "error"),
     [
         ("ssl_cert_reqs=perhaps", "the option 'ssl_cert_reqs' is not one of required, optional, none"),
         ("ssl_check_hostname=maybe", "the option 'ssl_check_hostname' is not one of true, 1, yes, false, 0, no"),
@@ -101,12 +101,12 @@ def test_the_password_of_a_key_is_never_asked_from_the_terminal(
         ("ssl_keyfile=/k", "the option 'ssl_keyfile' needs 'ssl_certfile'"),
     ],
 )
-def test_an_option_whose_value_cannot_be_used_is_named(option: str, said: str) -> None:
-    assert refused({"REDIS_URL": f"rediss://:{SECRET}@h?{option}"}) == f"REDIS_URL: {said}"
+def test_an_invalid_tls_option_is_named_in_the_error(option: str, error: str) -> None:
+    assert refused({"REDIS_URL": f"rediss://:{SECRET}@h?{option}"}) == f"REDIS_URL: {error}"
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "error"),
     [
         ({"REDIS_URL": "rediss://h", "REDIS_TLS": "false"}, "REDIS_TLS: false contradicts rediss:// in REDIS_URL"),
         (
@@ -138,22 +138,20 @@ def test_an_option_whose_value_cannot_be_used_is_named(option: str, said: str) -
         ({"REDIS_TLS": "maybe"}, "REDIS_TLS: 'maybe' is not true or false"),
     ],
 )  # fmt: skip
-def test_settings_of_tls_that_contradict_each_other_are_refused_with_both_names(
-    environment: dict[str, str], said: str
-) -> None:
-    assert refused(environment) == said
+def test_contradicting_tls_settings_are_refused_with_both_names(environment: dict[str, str], error: str) -> None:
+    assert refused(environment) == error
 
 
-def test_the_place_shows_tls() -> None:
+def test_the_displayed_address_shows_tls() -> None:
     assert read({"REDIS_TLS": "true", "REDIS_HOST": "h"}).redis.place == "rediss://h:6379"
     assert read({"REDIS_TLS": "false", "REDIS_HOST": "h"}).redis.place == "redis://h:6379"
 
 
-def test_a_ca_that_is_named_is_the_only_one(files: Certificates) -> None:
+def test_only_the_configured_ca_is_trusted(files: Certificates) -> None:
     context = Connector(read({"REDIS_TLS": "true", "REDIS_TLS_CA_FILE": str(files.ca)}).redis)()._connection_arguments()
     assert [each["subject"] for each in context["ssl"].get_ca_certs()] == [((("commonName", "ours"),),)]
 
 
-def test_one_context_serves_all_connections_while_the_files_stay(files: Certificates) -> None:
+def test_one_tls_context_is_reused_until_the_files_change(files: Certificates) -> None:
     connect = Connector(read({"REDIS_TLS": "true", "REDIS_TLS_CA_FILE": str(files.ca)}).redis)
     assert connect()._connection_arguments()["ssl"] is connect.companion()._connection_arguments()["ssl"]

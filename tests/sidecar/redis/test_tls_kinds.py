@@ -1,4 +1,4 @@
-"""TLS and a password file are for every kind of Redis: the nodes of a cluster, sentinels and the primary they name."""
+"""TLS and a password file work with every kind of Redis: the nodes of a cluster, sentinels and their primary."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -36,15 +36,13 @@ def connector(environment: dict[str, str]) -> Connector:
 
 
 def set_password(server: RedisServer, folder: Path, password: str) -> None:
-    """Let the user have this password, and write it into the file."""
+    """Give the user this password, and write it into the file."""
     with client_of(server) as redis:
         command(redis, "ACL", "SETUSER", "sidecar", "on", "resetpass", f">{password}", "~*", "&*", "+@all")
     (folder / "password").write_text(password)
 
 
-async def test_the_nodes_of_a_cluster_are_followed_by_tls_and_with_the_new_password(
-    files: Certificates, tmp_path: Path
-) -> None:
+async def test_cluster_nodes_are_followed_over_tls_with_the_new_password(files: Certificates, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         fronts, nodes = [], []
         for number in range(2):
@@ -78,7 +76,7 @@ def primary(redis_of_its_own: RedisServer, tmp_path: Path) -> RedisServer:
     return redis_of_its_own
 
 
-async def test_sentinels_and_their_primary_are_reached_by_tls(
+async def test_sentinels_and_their_primary_are_reached_over_tls(
     primary: RedisServer, files: Certificates, tmp_path: Path
 ) -> None:
     async with Proxy(primary.port, files.accepts()) as way:

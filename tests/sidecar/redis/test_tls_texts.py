@@ -1,4 +1,4 @@
-"""What is wrong with TLS is one line that names the setting and the file: at the start, or at a handshake."""
+"""A TLS fault is one line that names the setting and the file: at the start, or at a handshake."""
 
 import asyncio
 import logging
@@ -26,11 +26,11 @@ from tests.support.tls_front import TlsFront
 HOST = "127.0.0.1"
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 PATIENT = Timings(call_limit=4.0)
-"""A busy machine may take seconds for a handshake."""
+"""Limit of a handshake in seconds: a busy machine may take several."""
 
 
 class Certificates:
-    """Files of an authority: its own, a server's, and those of a client."""
+    """Certificate files: of an authority, a server and a client."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +40,7 @@ class Certificates:
         self.certificate, self.key = self.authority.issue("client", folder / "client")
 
     def accepts(self, server: tuple[Path, Path] | None = None, *, clients: Path | None = None) -> SSLContext:
-        """How a server shows a certificate, and asks for clients' certificates of a CA where one is given."""
+        """The TLS context of a server; `clients` is the CA of the client certificates that it requires."""
         context = create_default_context(Purpose.CLIENT_AUTH)
         context.load_cert_chain(*(server or self.server))
         if clients is not None:
@@ -55,7 +55,7 @@ def files(tmp_path: Path) -> Certificates:
 
 
 def failure_with(run: Run, port: int, **environment: str) -> Failure:
-    """Why a connection to a port with these settings fails, with an event loop of this kind."""
+    """The failure of a connection to a port with these settings, in an event loop of this kind."""
 
     async def connect() -> Failure | None:
         async with storing(Connector(read(settings).redis), timings=PATIENT) as store:
@@ -72,12 +72,12 @@ def failure_with(run: Run, port: int, **environment: str) -> Failure:
 
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Each loop reports the end of TLS in its own way. The sidecar runs on uvloop, its commands on asyncio's."""
+    """Each loop reports the end of TLS in its own way. The sidecar runs on uvloop, its commands on asyncio's loop."""
     loop: Run = request.param
     return loop
 
 
-def test_a_server_of_another_ca_is_reported_with_the_file_of_the_ca(
+def test_a_server_certificate_of_another_ca_is_reported_with_the_configured_ca_file(
     run: Run, files: Certificates, tmp_path: Path
 ) -> None:
     other = Authority("other").write(tmp_path / "other.crt")
@@ -89,20 +89,20 @@ def test_a_server_of_another_ca_is_reported_with_the_file_of_the_ca(
     assert f"is not in the option ssl_ca_certs of REDIS_URL ({other}) (" in by_url.text
 
 
-def test_a_server_of_a_ca_that_nobody_named_is_reported_with_the_setting(run: Run, files: Certificates) -> None:
+def test_a_server_certificate_of_an_unknown_ca_is_reported_with_the_ca_setting(run: Run, files: Certificates) -> None:
     with TlsFront(files.accepts()) as front:
         failure = failure_with(run, front.port)
     assert (failure.kind, "name it in REDIS_TLS_CA_FILE" in failure.text) == ("tls", True)
 
 
-def test_a_certificate_that_has_expired_is_reported(run: Run, files: Certificates) -> None:
+def test_an_expired_server_certificate_is_reported(run: Run, files: Certificates) -> None:
     expired = files.authority.issue(HOST, files.folder / "expired", valid_for=-DAY)
     with TlsFront(files.accepts(expired)) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
     assert (failure.kind, failure.text.partition(" (")[0]) == ("tls", "the server's certificate has expired")
 
 
-def test_a_ca_that_has_expired_is_reported_with_its_file(run: Run, tmp_path: Path) -> None:
+def test_an_expired_ca_is_reported_with_its_file(run: Run, tmp_path: Path) -> None:
     authority = Authority("old", valid_for=-DAY)
     ca, server = authority.write(tmp_path / "old.crt"), authority.issue(HOST, tmp_path / "server")
     context = create_default_context(Purpose.CLIENT_AUTH)
@@ -112,15 +112,15 @@ def test_a_ca_that_has_expired_is_reported_with_its_file(run: Run, tmp_path: Pat
     assert failure.text.startswith(f"the certificate of the CA in REDIS_TLS_CA_FILE ({ca}) has expired (")
 
 
-def test_a_certificate_of_another_name_is_reported_with_the_name(run: Run, files: Certificates) -> None:
+def test_a_server_certificate_for_another_name_is_reported_with_that_name(run: Run, files: Certificates) -> None:
     other = files.authority.issue("redis.example", files.folder / "other")
     with TlsFront(files.accepts(other)) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
-    said = "the server's certificate is not valid for '127.0.0.1', the host that is connected to ("
-    assert (failure.kind, failure.text.startswith(said)) == ("tls", True)
+    expected = "the server's certificate is not valid for '127.0.0.1', the host that is connected to ("
+    assert (failure.kind, failure.text.startswith(expected)) == ("tls", True)
 
 
-def test_a_server_without_a_common_version_is_reported_with_the_version(run: Run, files: Certificates) -> None:
+def test_a_server_without_a_common_tls_version_is_reported_with_the_version(run: Run, files: Certificates) -> None:
     old = files.accepts()
     old.maximum_version = TLSVersion.TLSv1_2
     with TlsFront(old) as front:
@@ -130,7 +130,7 @@ def test_a_server_without_a_common_version_is_reported_with_the_version(run: Run
 
 
 @pytest.mark.parametrize("version", [TLSVersion.TLSv1_2, TLSVersion.TLSv1_3])
-def test_a_server_that_asks_for_a_certificate_is_reported_with_the_setting(
+def test_a_server_that_requires_a_client_certificate_is_reported_with_the_setting(
     run: Run, files: Certificates, version: TLSVersion
 ) -> None:
     asking = files.accepts(clients=files.ca)
@@ -142,7 +142,7 @@ def test_a_server_that_asks_for_a_certificate_is_reported_with_the_setting(
 
 
 @pytest.mark.parametrize("version", [TLSVersion.TLSv1_2, TLSVersion.TLSv1_3])
-def test_a_certificate_of_ours_that_the_server_refuses_is_reported_with_its_file(
+def test_a_refused_client_certificate_is_reported_with_its_file(
     run: Run, files: Certificates, tmp_path: Path, version: TLSVersion
 ) -> None:
     expired = files.authority.issue("client", tmp_path / "expired", valid_for=-DAY)
@@ -153,21 +153,23 @@ def test_a_certificate_of_ours_that_the_server_refuses_is_reported_with_its_file
         settings = {"REDIS_TLS_CERT_FILE": str(certificate), "REDIS_TLS_KEY_FILE": str(key)}
         with TlsFront(asking) as front:
             failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca), **settings)
-        said = f"the server refuses the certificate in REDIS_TLS_CERT_FILE ({certificate}): {why} ("
-        assert (failure.kind, failure.text[: len(said)]) == ("tls", said)
+        expected = f"the server refuses the certificate in REDIS_TLS_CERT_FILE ({certificate}): {why} ("
+        assert (failure.kind, failure.text[: len(expected)]) == ("tls", expected)
 
 
-def test_a_server_that_closes_after_the_handshake_without_a_word_may_want_a_certificate(
+def test_a_close_after_the_tls_handshake_is_reported_as_a_possibly_missing_client_certificate(
     run: Run, files: Certificates
 ) -> None:
     with TlsFront(files.accepts()) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
-    said = "the server has closed the connection after the TLS handshake; it may ask for a client's certificate"
-    assert (failure.kind, failure.text[: len(said)]) == ("tls", said)
+    expected = "the server has closed the connection after the TLS handshake; it may ask for a client's certificate"
+    assert (failure.kind, failure.text[: len(expected)]) == ("tls", expected)
     assert "REDIS_TLS=true" not in failure.text
 
 
-def test_a_server_that_closes_in_the_handshake_may_not_speak_tls(run: Run, files: Certificates) -> None:
+def test_a_close_during_the_tls_handshake_is_reported_as_a_server_that_may_not_speak_tls(
+    run: Run, files: Certificates
+) -> None:
     with socket.create_server((HOST, 0)) as server:
 
         def turn_away() -> None:
@@ -181,14 +183,14 @@ def test_a_server_that_closes_in_the_handshake_may_not_speak_tls(run: Run, files
     assert (failure.kind, "may not speak TLS: REDIS_TLS=false" in failure.text) == ("tls", True)
 
 
-def test_tls_to_a_server_without_it_is_reported_with_the_setting_that_turns_it_off(
+def test_tls_to_a_server_without_tls_is_reported_with_the_setting_that_turns_tls_off(
     run: Run, redis_server: RedisServer, files: Certificates
 ) -> None:
     failure = failure_with(run, redis_server.port, REDIS_TLS_CA_FILE=str(files.ca))
     assert "not speak TLS: REDIS_TLS=false" in failure.text
 
 
-async def test_a_client_with_the_right_certificate_and_ca_leads(redis_server: RedisServer, files: Certificates) -> None:
+async def test_a_sidecar_with_a_valid_certificate_and_ca_leads(redis_server: RedisServer, files: Certificates) -> None:
     async with Proxy(redis_server.port, files.accepts(clients=files.ca)) as proxy:
         environment = {
             "REDIS_TLS": "true", "REDIS_HOST": HOST, "REDIS_PORT": str(proxy.port),
@@ -199,7 +201,7 @@ async def test_a_client_with_the_right_certificate_and_ca_leads(redis_server: Re
             assert await store.outcome(Kind.LOOK) is Outcome.VACANT
 
 
-async def test_files_that_are_replaced_are_used_by_the_next_connection_and_invalid_ones_are_not(
+async def test_the_next_connection_uses_replaced_tls_files_unless_they_are_invalid(
     redis_server: RedisServer, files: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     renewed = Authority("renewed")
@@ -211,7 +213,7 @@ async def test_files_that_are_replaced_are_used_by_the_next_connection_and_inval
             assert await store.store.open() is None
             files.ca.write_text("half of a certificate")
             await store.store.close()
-            assert await store.store.open() is None  # with the former CA
+            assert await store.store.open() is None  # with the previous CA
             warned = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
             assert [
                 f"REDIS_TLS_CA_FILE: the file {files.ca} contains no certificate in PEM" in each for each in warned

@@ -1,4 +1,4 @@
-"""The watch on real servers: what it hears in each mode, and that it comes back whatever happens to it."""
+"""The watch on real servers: what it reports in each mode, and that it recovers from every failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -22,25 +22,25 @@ from tests.support.waiting import eventually
 KEYS = {"tracker": "portfolio:background_services:leader", "scheduler": "portfolio:daily_scheduler:leader"}
 KEY = KEYS["tracker"]
 REFUSED = [["-client", "+client|id"], ["-client"]]
-"""Rights of a server that refuses CLIENT TRACKING, or CLIENT altogether, as some managed ones do."""
+"""Rights of a server that refuses CLIENT TRACKING, or every CLIENT command, like some managed servers."""
 
 
 LIMIT = 5.0
-"""A shorter pause of the machine ends no connection. Every change is reported after the pause."""
+"""Limit of a connection in seconds: a shorter pause of the machine ends no connection."""
 RETRY = 0.5
-"""Until what was refused is tried again."""
+"""Seconds until a refused command is tried again."""
 
 
 class Watching:
-    """A watch and what it has heard."""
+    """A watch and the changes that it has reported."""
 
     def __init__(self, connect: Callable[[], RedisConnection], limit: float, retry: float) -> None:
-        self.heard: list[str] = []
+        self.changes: list[str] = []
         self.step_downs: list[str] = []
         self.watch = RedisWatch(
             connect,
             KEYS,
-            self.heard.append,
+            self.changes.append,
             self.step_downs.append,
             limit=limit,
             interval=0.3,
@@ -48,15 +48,15 @@ class Watching:
             retry=retry,
         )
 
-    async def hears(self, *names: str) -> None:
-        """Wait until it has heard these, and nothing else."""
-        await eventually(lambda: set(self.heard) >= set(names))
-        assert set(self.heard) == set(names)
-        self.heard.clear()
+    async def reports(self, *names: str) -> None:
+        """Wait until the watch has reported these leases, and no other."""
+        await eventually(lambda: set(self.changes) >= set(names))
+        assert set(self.changes) == set(names)
+        self.changes.clear()
 
     async def connected(self, mode: WatchMode) -> None:
         await eventually(lambda: self.watch.mode is mode)
-        await self.hears(*KEYS)
+        await self.reports(*KEYS)
 
 
 @asynccontextmanager
@@ -68,44 +68,44 @@ async def watching(
     try:
         yield it
     finally:
-        assert not running.done(), "it gave up"
+        assert not running.done(), "the watch ended"
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
         assert it.watch.mode is WatchMode.OFF
 
 
-async def test_with_tracking_every_change_to_a_key_is_heard(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_with_tracking_the_watch_reports_every_change_of_a_key(any_redis: Redis, any_server: RedisServer) -> None:
     async with watching(at_port(any_server.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         assert watch.watch.refusal is None
         any_redis.set(KEY, "b", ex=30)
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         any_redis.set(KEY, "DISABLED", ex=20)
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         any_redis.delete(KEY)
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         any_redis.set(KEYS["scheduler"], "b", px=200)
-        await eventually(lambda: watch.heard == ["scheduler", "scheduler"])  # the second is its expiry
-        watch.heard.clear()
+        await eventually(lambda: watch.changes == ["scheduler", "scheduler"])  # the second change is the expiry
+        watch.changes.clear()
         any_redis.lpush(KEY, "of another type")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         any_redis.flushall()
-        await watch.hears(*KEYS)
+        await watch.reports(*KEYS)
 
 
-async def test_what_is_not_a_lease_is_not_heard(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_the_watch_reports_no_key_that_is_not_a_lease(any_redis: Redis, any_server: RedisServer) -> None:
     async with watching(at_port(any_server.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         any_redis.set(f"{KEY}:else", "x")
         any_redis.hset(fence_of(KEY), "token", "1")
         any_redis.set("unrelated", "x")
         any_redis.set(KEYS["scheduler"], "b")
-        await watch.hears("scheduler")
+        await watch.reports("scheduler")
 
 
 @pytest.mark.parametrize("rights", REFUSED)
-async def test_where_tracking_is_refused_releases_are_heard(
+async def test_without_tracking_the_watch_reports_releases(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
@@ -116,12 +116,12 @@ async def test_where_tracking_is_refused_releases_are_heard(
             any_redis.set(KEYS["scheduler"], "b")
             any_redis.delete(KEYS["scheduler"])
             Caller(any_redis).release(Caller(any_redis).acquire().token)
-            await watch.hears("tracker")
+            await watch.reports("tracker")
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_after_its_connection_was_killed_it_reports_everything_and_watches_on(
+async def test_after_its_connection_was_killed_the_watch_reports_every_lease_and_continues(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
     async with watching(at_port(any_server.port)) as watch:
@@ -129,19 +129,23 @@ async def test_after_its_connection_was_killed_it_reports_everything_and_watches
         command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
         await watch.connected(WatchMode.TRACKING)
         any_redis.set(KEY, "b")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
 
 
-async def test_a_lost_connection_is_replaced_long_before_the_limit(any_redis: Redis, any_server: RedisServer) -> None:
-    """A pause that goes by the limit would be half a minute here."""
+async def test_a_lost_connection_of_the_watch_is_replaced_long_before_the_limit(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    """A pause derived from the limit would be half a minute here."""
     async with watching(at_port(any_server.port), limit=60.0) as watch:
         await watch.connected(WatchMode.TRACKING)
         command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
-        await watch.hears(*KEYS)
+        await watch.reports(*KEYS)
         assert watch.watch.mode is WatchMode.TRACKING
 
 
-async def test_it_is_off_while_the_server_is_gone_and_back_when_that_is(redis_of_its_own: RedisServer) -> None:
+async def test_the_watch_is_off_while_the_server_is_down_and_recovers_with_the_server(
+    redis_of_its_own: RedisServer,
+) -> None:
     async with watching(at_port(redis_of_its_own.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         redis_of_its_own.kill()
@@ -150,10 +154,10 @@ async def test_it_is_off_while_the_server_is_gone_and_back_when_that_is(redis_of
         await watch.connected(WatchMode.TRACKING)
         with client_of(redis_of_its_own) as redis:
             redis.set(KEY, "b")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
 
 
-async def test_a_connection_without_a_sign_of_life_is_given_up(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_the_watch_closes_a_connection_that_answers_no_ping(any_redis: Redis, any_server: RedisServer) -> None:
     async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         proxy.black_hole()
@@ -162,17 +166,17 @@ async def test_a_connection_without_a_sign_of_life_is_given_up(any_redis: Redis,
         await watch.connected(WatchMode.TRACKING)
         any_redis.delete(KEY)
         any_redis.set(KEY, "b")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
 
 
-async def test_a_connection_that_is_idle_is_kept(any_redis: Redis, any_server: RedisServer) -> None:
-    """Some signs of life later it is still the same one."""
+async def test_the_watch_keeps_an_idle_connection(any_redis: Redis, any_server: RedisServer) -> None:
+    """After several pings the connection is still the same."""
     async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         before = _subscribes(any_redis)
         await eventually(lambda: _subscribes(any_redis) >= before + 3)
         any_redis.set(KEY, "b")
-        await watch.hears("tracker")
+        await watch.reports("tracker")
         assert proxy.accepted == 1
 
 
@@ -181,10 +185,10 @@ def _subscribes(redis: Redis) -> int:
 
 
 @pytest.mark.parametrize("moves", ["the watch", "the election"])
-async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_reported_as_weaker(
+async def test_a_watch_behind_an_address_of_several_servers_is_reported_as_weaker(
     redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer, moves: str
 ) -> None:
-    """A balancer leads either connection to another server; both lead to one again in the end."""
+    """A load balancer leads the two connections to different servers; later both lead to the same server again."""
     async with Proxy(redis_server.port) as balancer:
         connector = at_port(balancer.port)
         async with storing(connector) as store:
@@ -205,7 +209,7 @@ async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_repor
 
 
 @pytest.mark.parametrize("rights", [["+client"], *REFUSED])
-async def test_a_step_down_is_reported_as_one_and_as_no_change(
+async def test_a_step_down_is_not_reported_as_a_change_of_the_key(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
     """A follower has no reason to wake: the key has not changed."""
@@ -216,7 +220,7 @@ async def test_a_step_down_is_reported_as_one_and_as_no_change(
             step_down(any_redis, KEY, token="1")
             await eventually(lambda: watch.step_downs == ["tracker"])
             any_redis.publish(f"{KEYS['scheduler']}:changed", "released")
-            await watch.hears("scheduler")
+            await watch.reports("scheduler")
             assert watch.step_downs == ["tracker"]
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")

@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 async def sidecars(
     redis_server: RedisServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[RealSidecar, RealSidecar]]:
-    """Two sidecars of one lease; the parameter, if there is one, is their grant in seconds."""
+    """Two sidecars of one lease; the parameter, if given, is their grant in seconds."""
     times = {"GRANT_TTL": getattr(request, "param", "10"), "REDIS_TIMEOUT": "5"}
     one, other = (RealSidecar(tmp_path, redis_server, name, **times) for name in ("task-a", "task-b"))
     with ended(one, other):

@@ -13,11 +13,11 @@ from tests.support.waiting import eventually
 NAME = "background_services"
 
 POLITE = """\
-trap 'echo "told $LEASE_HOLDER" >>"$DIARY"; sleep 0.3; echo "end $LEASE_HOLDER $LEASE_TOKEN" >>"$DIARY"; exit 7' TERM
+trap 'echo "stop $LEASE_HOLDER" >>"$DIARY"; sleep 0.3; echo "end $LEASE_HOLDER $LEASE_TOKEN" >>"$DIARY"; exit 7' TERM
 echo "begin $LEASE_HOLDER $LEASE_TOKEN $LEASE_NAME" >>"$DIARY"
 while :; do sleep 0.05; done
 """
-"""A shell script that ends when it is told to, a moment later."""
+"""A shell script that ends a moment after SIGTERM."""
 
 STUBBORN = """\
 trap '' TERM INT HUP
@@ -28,14 +28,14 @@ done
 echo $$ >>"$PIDS"
 while :; do sleep 0.05; done
 """
-"""A shell script that ignores SIGTERM, and so do the processes that it forks."""
+"""A shell script that ignores SIGTERM and forks processes that ignore it too."""
 
 LEAVES_A_CHILD = """\
 (trap '' TERM; echo "$(exec sh -c 'echo $PPID')" >>"$PIDS"; while :; do sleep 0.05; done) &
 while ! [ -s "$PIDS" ]; do sleep 0.01; done
 echo "end $LEASE_HOLDER" >>"$DIARY"
 """
-"""A shell script that ends by itself and leaves a process behind that ignores SIGTERM."""
+"""A shell script that ends and leaves a process behind that ignores SIGTERM."""
 
 
 ALIVE = """\
@@ -43,11 +43,11 @@ for pid in $(cat '{pids}'); do
     grep -q '^State:.*[RSDT] ' /proc/$pid/status && echo beside >>"$DIARY"
 done
 """
-"""What another task's program writes down if processes of the one before it run."""
+"""Shell lines that write to the diary if processes of the previous program still run."""
 
 
 class Wrapper(Process):
-    """`python -m sidecar exec LEASE OPTIONS -- COMMAND` beside the sidecar at `url`."""
+    """`python -m sidecar exec LEASE OPTIONS -- COMMAND` with the sidecar at `url`."""
 
     def __init__(self, folder: Path, name: str, url: str, options: str, *command: str, **environment: str) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Wrapper(Process):
 
     @property
     def diary(self) -> list[str]:
-        """What the programs of all wrappers of this folder wrote, in order."""
+        """The lines that the programs of all wrappers of this folder wrote, in order."""
         return self.diary_file.read_text().splitlines() if self.diary_file.exists() else []
 
     @property
@@ -75,12 +75,12 @@ class Wrapper(Process):
 
     @property
     def pids(self) -> list[int]:
-        """The processes that the program wrote down."""
+        """The process ids that the program wrote."""
         return [int(line) for line in self.pids_file.read_text().split()] if self.pids_file.exists() else []
 
     @property
     def commands(self) -> list[int]:
-        """The process ids of COMMAND, as the log has them."""
+        """The process ids of COMMAND in the log."""
         return [int(pid) for pid in re.findall(r"runs as process (\d+)", self.output)]
 
     @property
@@ -92,7 +92,7 @@ class Wrapper(Process):
 
     @property
     def watchdog(self) -> int:
-        """The process id of the watchdog, 0 where none runs."""
+        """The process id of the watchdog, 0 if no watchdog runs."""
         for pid in self.children:
             if b"watchdog.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return pid
@@ -100,7 +100,7 @@ class Wrapper(Process):
 
 
 def state(pid: int) -> str:
-    """The letter of a process's state, '' where there is none."""
+    """The letter of a process's state, '' if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -108,12 +108,12 @@ def state(pid: int) -> str:
 
 
 def run(pids: list[int]) -> list[int]:
-    """Those of the processes that run."""
+    """The processes that still run."""
     return [pid for pid in pids if state(pid) not in ("", "Z", "X")]
 
 
 def script(folder: Path, text: str, *, name: str = "program", first: str = "#!/bin/sh\n") -> str:
-    """Write a program; returns its path."""
+    """Write a program; return its path."""
     path = folder / name
     path.write_text(first + text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -121,25 +121,25 @@ def script(folder: Path, text: str, *, name: str = "program", first: str = "#!/b
 
 
 def kill_all(pids: list[int]) -> None:
-    """Leave none of them behind, whatever the test did."""
+    """Kill all of these processes after the test."""
     for pid in run(pids):
         os.kill(pid, signal.SIGKILL)
 
 
 def blocked_signals(pid: int) -> set[signal.Signals]:
-    """The signals that a process does not hear."""
+    """The signals that a process ignores or blocks."""
     blocked = int(re.findall(r"SigBlk:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16)
     return {number for number in signal.Signals if blocked >> (number - 1) & 1}
 
 
 async def follows(sidecar: RealSidecar) -> bool:
-    """Whether a sidecar knows of another holder."""
+    """True if a sidecar reports another holder."""
     status = await shows(f"{sidecar.url}/status")
     return bool(status and status["leases"][NAME]["state"] == "following" and status["leases"][NAME]["holder"])
 
 
 async def hand_over(sidecars: tuple[RealSidecar, RealSidecar], folder: Path, program: tuple[str, ...]) -> None:
-    """Run a program that writes its diary as `POLITE` does in two tasks, and let the first one be told to stop."""
+    """Run a program that writes a diary like `POLITE` in two tasks, and stop the first task."""
     one = Wrapper(folder, "one", sidecars[0].url, "", *program)
     other = Wrapper(folder, "other", sidecars[1].url, "", *program)
     with ended(one, other):
@@ -152,7 +152,7 @@ async def hand_over(sidecars: tuple[RealSidecar, RealSidecar], folder: Path, pro
         one.send(signal.SIGTERM)
         await eventually(lambda: len(one.began) == 2)
         assert await asyncio.to_thread(one.wait) == 0
-        lines = [line for line in one.diary if not line.startswith("told")]
+        lines = [line for line in one.diary if not line.startswith("stop")]
         assert [line.split()[:2] for line in lines] == [["begin", "task-a"], ["end", "task-a"], ["begin", "task-b"]]
         assert int(lines[2].split()[2]) > token
         assert "campaigns again" not in one.output

@@ -17,7 +17,7 @@ from sidecar.wrapper.arguments import SIDECAR_URL, Arguments, UsageError, Variab
         ),
     ],
 )
-def test_options_stand_before_the_dashes_and_the_command_behind_them(words: str, meant: Arguments) -> None:
+def test_options_come_before_the_dashes_and_the_command_after_them(words: str, meant: Arguments) -> None:
     assert parse(words.split()) == meant
 
 
@@ -37,7 +37,7 @@ def test_options_stand_before_the_dashes_and_the_command_behind_them(words: str,
         (["x", "\x1b[2J", "--", "run"], r"'\\x1b[2J'"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_word(words: list[str], named: str) -> None:
+def test_an_invalid_argument_is_named_in_one_line(words: list[str], named: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(words)
     assert named in str(caught.value)

@@ -1,4 +1,4 @@
-"""`python -m sidecar exec` with real programs, beside real sidecars and a real Redis."""
+"""`python -m sidecar exec` with real programs, real sidecars and a real Redis."""
 
 import asyncio
 import os
@@ -31,9 +31,9 @@ from tests.support.waiting import eventually, undisturbed
 Pair = tuple[RealSidecar, RealSidecar]
 
 LIBC_SIGNALS = 1 << 31 | 1 << 32
-"""The signals 32 and 33 are glibc's own: its posix_spawn ignores them."""
+"""Signals that glibc uses itself (32 and 33): its posix_spawn ignores them."""
 RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT)
-"""The signals that Python ignores and those that the wrapper handles: the program gets them with their defaults."""
+"""The signals that Python ignores or the wrapper handles: the program has their default handlers."""
 
 PYTHON = """\
 import os, signal, sys, time
@@ -52,13 +52,15 @@ while True:
 @pytest.mark.parametrize(
     "program", [("sh", "-c", POLITE), (sys.executable, "-c", PYTHON)], ids=["shell script", "Python program"]
 )
-async def test_one_task_runs_the_program_and_the_next_begins_when_it_has_ended(
+async def test_one_task_runs_the_program_and_the_next_task_starts_it_after_it_has_ended(
     sidecars: Pair, tmp_path: Path, program: tuple[str, ...]
 ) -> None:
     await hand_over(sidecars, tmp_path, program)
 
 
-async def test_a_stubborn_program_that_forks_is_killed_after_the_grace(sidecars: Pair, tmp_path: Path) -> None:
+async def test_a_program_that_forks_and_ignores_sigterm_is_killed_after_the_grace_period(
+    sidecars: Pair, tmp_path: Path
+) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 0.5", "sh", "-c", STUBBORN)
     with ended(wrapper):
         wrapper.start()
@@ -66,7 +68,7 @@ async def test_a_stubborn_program_that_forks_is_killed_after_the_grace(sidecars:
         assert len(run(wrapper.pids)) == 4
         told_at = elapsed()
         wrapper.send(signal.SIGTERM)
-        wrapper.send(signal.SIGTERM)  # a second one ends nothing sooner
+        wrapper.send(signal.SIGTERM)  # a second signal does not end the program sooner
         assert await asyncio.to_thread(wrapper.wait) == 0
         assert elapsed() - told_at >= 0.5
         assert run(wrapper.pids) == []
@@ -76,10 +78,10 @@ async def test_a_stubborn_program_that_forks_is_killed_after_the_grace(sidecars:
 
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
-async def test_a_longer_grace_is_warned_of_and_sigkill_comes_before_the_deadline(
+async def test_a_grace_period_longer_than_the_grant_is_warned_about_and_sigkill_comes_before_the_deadline(
     sidecars: Pair, tmp_path: Path
 ) -> None:
-    """The sidecar is frozen: no grant is prolonged."""
+    """The sidecar is frozen, so no grant is extended."""
 
     async def check() -> None:
         wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 60", "sh", "-c", STUBBORN)
@@ -95,7 +97,7 @@ async def test_a_longer_grace_is_warned_of_and_sigkill_comes_before_the_deadline
                 await eventually(lambda: run(wrapper.pids) == [])
                 assert elapsed() < frozen_at + 5
                 await eventually(lambda: "the work has ended" in wrapper.output)
-                assert "did not end on SIGTERM: SIGKILL" in wrapper.output  # by the wrapper, before the watchdog
+                assert "did not end on SIGTERM: SIGKILL" in wrapper.output  # by the wrapper, before the watchdog does
                 assert "past its deadline" not in wrapper.output
             finally:
                 sidecars[0].send(signal.SIGCONT)
@@ -103,7 +105,7 @@ async def test_a_longer_grace_is_warned_of_and_sigkill_comes_before_the_deadline
     await undisturbed(check, bears=0.2)
 
 
-async def test_what_a_program_leaves_behind_has_ended_before_the_lease_moves(sidecars: Pair, tmp_path: Path) -> None:
+async def test_processes_left_behind_have_ended_before_the_lease_moves(sidecars: Pair, tmp_path: Path) -> None:
     one = Wrapper(tmp_path, "one", sidecars[0].url, "--once --grace 1", "sh", "-c", LEAVES_A_CHILD)
     other = Wrapper(tmp_path, "other", sidecars[1].url, "", "sh", "-c", ALIVE.format(pids=one.pids_file) + POLITE)
     with ended(one, other):
@@ -114,8 +116,10 @@ async def test_what_a_program_leaves_behind_has_ended_before_the_lease_moves(sid
         assert [line.split()[:2] for line in one.diary] == [["end", "task-a"], ["begin", "task-b"]]
 
 
-async def test_a_program_that_ends_by_itself_keeps_its_id_while_its_group_lives(sidecars: Pair, tmp_path: Path) -> None:
-    """Else another process could get the id that its group's signals go to."""
+async def test_the_process_id_of_an_ended_program_is_not_reused_while_its_group_lives(
+    sidecars: Pair, tmp_path: Path
+) -> None:
+    """Otherwise another process could get this id, and would receive the signals for the group."""
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once --grace 3", "sh", "-c", LEAVES_A_CHILD)
     with ended(wrapper):
         wrapper.start()
@@ -131,7 +135,7 @@ async def test_a_program_that_ends_by_itself_keeps_its_id_while_its_group_lives(
         assert set(states[:-1]) == {"Z"}
 
 
-async def test_what_a_program_leaves_behind_may_end_within_the_grace(sidecars: Pair, tmp_path: Path) -> None:
+async def test_processes_left_behind_may_end_within_the_grace_period(sidecars: Pair, tmp_path: Path) -> None:
     program = """\
         (trap 'sleep 0.3; echo end >>"$DIARY"; exit' TERM; echo >>"$PIDS"; while :; do sleep 0.05; done) &
         while ! [ -s "$PIDS" ]; do sleep 0.01; done
@@ -144,9 +148,7 @@ async def test_what_a_program_leaves_behind_may_end_within_the_grace(sidecars: P
         assert wrapper.diary == ["end"]
 
 
-async def test_a_program_that_ends_at_once_is_started_again_after_growing_pauses(
-    sidecars: Pair, tmp_path: Path
-) -> None:
+async def test_a_program_that_ends_at_once_is_restarted_after_growing_pauses(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "sh", "-c", 'echo begin >>"$DIARY"; exit 3')
     with ended(wrapper):
         wrapper.start()
@@ -157,12 +159,14 @@ async def test_a_program_that_ends_at_once_is_started_again_after_growing_pauses
         assert times[1] - times[0] >= 0.9
         assert times[2] - times[1] >= 1.9
         assert wrapper.output.count("COMMAND ended with status 3") >= 2
-        told = [line.partition("campaigns again in ")[2] for line in wrapper.output.splitlines() if "again in" in line]
-        assert told[:2] == ["1 s", "2 s"]
+        pauses = [
+            line.partition("campaigns again in ")[2] for line in wrapper.output.splitlines() if "again in" in line
+        ]
+        assert pauses[:2] == ["1 s", "2 s"]
         assert wrapper.stop(signal.SIGTERM) == 0
 
 
-async def test_with_once_the_status_is_the_programs(sidecars: Pair, tmp_path: Path) -> None:
+async def test_with_once_the_wrapper_exits_with_the_status_of_the_program(sidecars: Pair, tmp_path: Path) -> None:
     for command, status in (("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)):
         wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", command)
         with ended(wrapper):
@@ -171,7 +175,7 @@ async def test_with_once_the_status_is_the_programs(sidecars: Pair, tmp_path: Pa
     assert "campaigns again" not in wrapper.output
 
 
-async def test_with_once_a_term_that_ends_first_is_said_and_the_status_is_the_programs(
+async def test_with_once_a_term_that_ends_first_is_reported_and_the_exit_status_is_that_of_the_program(
     sidecars: Pair, tmp_path: Path, redis_server: RedisServer
 ) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", POLITE)
@@ -184,7 +188,7 @@ async def test_with_once_a_term_that_ends_first_is_said_and_the_status_is_the_pr
 
 
 @pytest.mark.parametrize(("options", "status"), [("", 0), ("--once", 143)])
-async def test_a_wrapper_that_never_led_reports_it_with_once(
+async def test_with_once_a_wrapper_that_never_led_reports_it(
     sidecars: Pair, tmp_path: Path, options: str, status: int, redis_server: RedisServer
 ) -> None:
     with redis.Redis.from_url(redis_server.url) as operator:
@@ -202,7 +206,7 @@ async def _disabled(sidecar: RealSidecar) -> bool:
     return bool(status and status["leases"][NAME]["state"] == "disabled")
 
 
-async def test_a_command_that_is_not_there_is_127_and_takes_no_lease(
+async def test_a_missing_command_exits_with_127_and_acquires_no_lease(
     sidecars: Pair, tmp_path: Path, redis_server: RedisServer
 ) -> None:
     plain = tmp_path / "plain"
@@ -217,7 +221,9 @@ async def test_a_command_that_is_not_there_is_127_and_takes_no_lease(
         assert operator.exists(f"fence:{{{tmp_path.name}:{NAME}}}") == 0, "nobody has led"
 
 
-async def test_a_command_that_the_system_refuses_is_an_end_and_no_loop(sidecars: Pair, tmp_path: Path) -> None:
+async def test_a_command_that_the_system_refuses_ends_the_wrapper_without_a_retry(
+    sidecars: Pair, tmp_path: Path
+) -> None:
     for first, status in (("#!/no/such/interpreter\n", 127), ("\x7fELF", 126)):
         wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", script(tmp_path, "exit 0\n", first=first))
         with ended(wrapper):
@@ -226,10 +232,10 @@ async def test_a_command_that_the_system_refuses_is_an_end_and_no_loop(sidecars:
     assert sidecars[0].output.count('"reason": "resigned"') == 2
 
 
-async def test_arguments_that_fit_the_wrapper_and_not_the_program_are_an_end_and_no_loop(
+async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retry(
     sidecars: Pair, tmp_path: Path
 ) -> None:
-    """COMMAND gets three variables more: with them no process can be made."""
+    """COMMAND gets three more variables, and with them the process cannot be created."""
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "true", *["x" * 100_000] * 20)
     words, environment = [sys.executable, *wrapper._arguments], clean_environment(**wrapper.environment)
 
@@ -244,7 +250,7 @@ async def test_arguments_that_fit_the_wrapper_and_not_the_program_are_an_end_and
     while too_long - fitting > 1:
         middle = (fitting + too_long) // 2
         fitting, too_long = (middle, too_long) if fits(middle) else (fitting, middle)
-    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `true` and a zero byte were too many
+    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `true` and a zero byte were too long
     with ended(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 126
@@ -253,13 +259,13 @@ async def test_arguments_that_fit_the_wrapper_and_not_the_program_are_an_end_and
 
 
 def ignored_here() -> int:
-    """The signals that this process ignores, such as SIGHUP under nohup: what it starts inherits them."""
+    """The signals that this process ignores, such as SIGHUP under nohup; a child inherits them."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("SigIgn:")), 16)
 
 
-async def test_a_process_in_another_group_of_the_programs_session_ends_with_it(sidecars: Pair, tmp_path: Path) -> None:
-    """As of `timeout`, and of a shell with job control."""
+async def test_a_process_in_another_group_of_the_session_ends_with_the_program(sidecars: Pair, tmp_path: Path) -> None:
+    """Like `timeout`, or a shell with job control."""
     program = (
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -279,18 +285,18 @@ async def test_a_process_in_another_group_of_the_programs_session_ends_with_it(s
             kill_all(wrapper.pids)
 
 
-async def test_a_stopped_program_ends_too(sidecars: Pair, tmp_path: Path) -> None:
+async def test_a_program_stopped_by_sigstop_is_ended(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", POLITE)
     with ended(wrapper):
         wrapper.start()
         await eventually(lambda: wrapper.began and wrapper.commands)
         os.killpg(wrapper.commands[0], signal.SIGSTOP)
-        # T, or D: the shell waits for a child that was stopped between fork and exec.
+        # T, or D if the shell waits for a child that was stopped between fork and exec.
         await eventually(lambda: state(wrapper.commands[0]) in ("T", "D"))
-        assert wrapper.stop(signal.SIGTERM) == 7, "it heard SIGTERM"
+        assert wrapper.stop(signal.SIGTERM) == 7, "the program handled SIGTERM"
 
 
-async def test_the_program_gets_the_environment_and_the_signals_as_the_wrapper_got_them(
+async def test_the_program_inherits_the_environment_and_the_signals_of_the_wrapper(
     sidecars: Pair, tmp_path: Path
 ) -> None:
     program = (
@@ -313,7 +319,7 @@ async def test_the_program_gets_the_environment_and_the_signals_as_the_wrapper_g
     restored = sum(1 << number - 1 for number in RESTORED)
     assert int(ignored.split()[1], 16) & ~LIBC_SIGNALS == ignored_here() & ~LIBC_SIGNALS & ~restored
     assert stdin == "/dev/null"
-    assert files == ["0", "1", "2", "3"], "none but those, and the folder that ls has open"
+    assert files == ["0", "1", "2", "3"], "only those, and the folder that ls has open"
 
 
 @pytest.mark.parametrize(
@@ -325,7 +331,7 @@ async def test_the_program_gets_the_environment_and_the_signals_as_the_wrapper_g
         (("no_such_lease", "--", "true"), {}, "no lease 'no_such_lease': its LEASES are background_services"),
     ],
 )
-async def test_a_users_mistake_is_one_line_and_status_2(
+async def test_a_user_error_is_one_line_and_status_2(
     sidecars: Pair, words: tuple[str, ...], variables: dict[str, str], named: str
 ) -> None:
     environment = {"PATH": os.environ["PATH"], "SIDECAR_URL": sidecars[0].url} | variables
@@ -339,7 +345,7 @@ async def test_a_users_mistake_is_one_line_and_status_2(
     assert done.stderr.count("\n") == 1
 
 
-async def test_arguments_are_in_no_log(sidecars: Pair, tmp_path: Path) -> None:
+async def test_arguments_of_the_program_are_not_logged(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", "exit 0", "--password=secret")
     with ended(wrapper):
         wrapper.start()

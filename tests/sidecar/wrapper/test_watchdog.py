@@ -1,4 +1,4 @@
-"""What becomes of the program of a wrapper that was killed or frozen, and of a wrapper whose watchdog has ended."""
+"""The program of a killed or frozen wrapper ends; a wrapper whose watchdog has ended restarts its program."""
 
 import os
 import signal
@@ -17,12 +17,12 @@ Pair = tuple[RealSidecar, RealSidecar]
 @pytest.mark.parametrize(
     ("program", "pids", "lines"),
     [
-        (POLITE, 0, [["begin", "task-a"], ["told", "task-a"], ["end", "task-a"], ["begin", "task-b"]]),
+        (POLITE, 0, [["begin", "task-a"], ["stop", "task-a"], ["end", "task-a"], ["begin", "task-b"]]),
         (STUBBORN, 4, [["begin", "task-a"], ["begin", "task-b"]]),
     ],
     ids=["by SIGTERM", "by SIGKILL"],
 )
-async def test_the_watchdog_ends_the_program_of_a_wrapper_that_was_killed(
+async def test_the_watchdog_ends_the_program_of_a_killed_wrapper(
     sidecars: Pair, tmp_path: Path, program: str, pids: int, lines: list[list[str]]
 ) -> None:
     one = Wrapper(tmp_path, "one", sidecars[0].url, "", "sh", "-c", program)
@@ -41,7 +41,7 @@ async def test_the_watchdog_ends_the_program_of_a_wrapper_that_was_killed(
 
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
-async def test_the_program_of_a_frozen_wrapper_has_ended_before_its_grant(sidecars: Pair, tmp_path: Path) -> None:
+async def test_the_program_of_a_frozen_wrapper_ends_before_its_grant(sidecars: Pair, tmp_path: Path) -> None:
     one = Wrapper(tmp_path, "one", sidecars[0].url, "", "sh", "-c", STUBBORN)
     alive = ALIVE.format(pids=one.pids_file)
     other = Wrapper(tmp_path, "other", sidecars[1].url, "", "sh", "-c", alive + POLITE)
@@ -58,7 +58,7 @@ async def test_the_program_of_a_frozen_wrapper_has_ended_before_its_grant(sideca
         await eventually(lambda: "the work has ended" in one.output)
 
 
-async def test_the_watchdog_hears_no_signal_but_sigkill(sidecars: Pair, tmp_path: Path) -> None:
+async def test_the_watchdog_ignores_every_signal_except_sigkill(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "sh", "-c", POLITE)
     with ended(wrapper):
         wrapper.start()
@@ -71,7 +71,7 @@ async def test_the_watchdog_hears_no_signal_but_sigkill(sidecars: Pair, tmp_path
         assert "the watchdog ended" not in wrapper.output
 
 
-async def test_a_program_without_its_watchdog_is_stopped_and_started_again(sidecars: Pair, tmp_path: Path) -> None:
+async def test_a_program_whose_watchdog_ended_is_restarted(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "sh", "-c", POLITE)
     with ended(wrapper):
         wrapper.start()
@@ -79,7 +79,7 @@ async def test_a_program_without_its_watchdog_is_stopped_and_started_again(sidec
         first = wrapper.watchdog
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: len(wrapper.began) == 2)
-        assert [line.split()[0] for line in wrapper.diary] == ["begin", "told", "end", "begin"]
+        assert [line.split()[0] for line in wrapper.diary] == ["begin", "stop", "end", "begin"]
         assert "the watchdog ended" in wrapper.output
         assert await eventually(lambda: wrapper.watchdog) != first
         wrapper.stop(signal.SIGTERM)
