@@ -1,4 +1,4 @@
-"""Seeded bugs for the simulation: each breaks one rule of the protocol, and the simulation must find every one.
+"""Seeded bugs for the simulation: each breaks one rule of the protocol, and the simulation must find every bug.
 
 A bug replaces one function of the production code, of the model of its scripts, or of the simulated driver. A bug that
 survives fails the run: an oracle or a fault is missing, or the rule is not needed.
@@ -129,9 +129,6 @@ def _(clock: ServerClock, moment: float, now: float) -> int:
 @mutant("the clock stands still while the machine is suspended", Faults, "_slept", mix="processes")
 def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
     sidecar.clock -= seconds * sidecar.rate
-
-
-# A call that is made again.
 
 
 # Grants.
@@ -547,7 +544,7 @@ def _(store: Store, tenure: Any) -> bool:
 
 
 def find(number: int, seed: str, most: float = MOST_HOURS) -> Finding:
-    """Run worlds with one bug, alternately of its own mix and of all mixes, until one world breaks a promise."""
+    """Run worlds with one bug, alternately from its mix and from all mixes, until one world breaks a promise."""
     bug, hours, worlds, began = MUTANTS[number], 0.0, 0, time.monotonic()
     choices = [Choice(seed, mix, TTL, bug.pace) for mix in dict.fromkeys((bug.mix, None))]
     with bug.applied():

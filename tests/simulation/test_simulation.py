@@ -79,10 +79,10 @@ def test_a_violation_is_reported_with_the_events_before_it() -> None:
     ("seed", "world"), [("drivers", 266), ("77", 5942), ("1001", 11361), ("2001", 5781), ("8102", 4783)]
 )
 def test_a_world_in_which_a_promise_was_broken_keeps_it(seed: str, world: int) -> None:
-    """Two bugs of the product, and one of the oracle.
+    """The worlds showed two bugs of the product and one bug of the oracle.
 
-    A client did not see the end of a short grant. A question was held although it could be answered. The oracle took a
-    late delivery of an earlier acquire for an acquire after a step-down.
+    A client did not notice the end of a short grant. A question was held although the sidecar could answer. The oracle
+    mistook a late delivery of an earlier acquire for an acquire after a step-down.
     """
     assert run_world(Choice(seed), world).text == ""
 
@@ -97,10 +97,10 @@ KEPT = [
     ("the clients of a task are not distinguished", "late calls", 2),
     ("a restarted sidecar ignores the grants of its predecessor", "processes", 16),
 ]
-"""Bugs that the product once had: the seeded bug that restores each, and a world that shows it."""
+"""Bugs that the product once had: the seeded bug that restores each bug, its mix, and a world that shows the bug."""
 
 MOST_WORLDS = 200
-"""The number of worlds that are searched when a change of the protocol or of the draws has moved a kept world."""
+"""The number of worlds to search if a change of the protocol or of the draws has moved a bug to another world."""
 
 
 @pytest.mark.slow
@@ -113,5 +113,5 @@ def test_a_bug_that_the_product_once_had_breaks_a_promise_where_it_is_brought_ba
     [bug] = [bug for bug in MUTANTS if bug.name == name]
     with bug.applied():
         shows = next((each for each in (world, *range(MOST_WORLDS)) if run_world(choice, each).law), None)
-    assert shows is not None, "no world shows it any more"
+    assert shows is not None, "no world shows the bug any more"
     assert run_world(choice, shows).law is None
