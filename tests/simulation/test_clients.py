@@ -126,7 +126,7 @@ def both(moments: list[tuple[int, str]], share: float, grant_ttl: float) -> tupl
 @example(  # a short grant that is no longer extended
     moments=[(1153, "cut")], share=0.3, grant_ttl=12.0
 )
-def test_the_simulated_client_and_the_real_one_do_the_same(
+def test_the_simulated_client_behaves_like_the_real_client(
     moments: list[tuple[int, str]], share: float, grant_ttl: float
 ) -> None:
     simulated, real = both(moments, share, grant_ttl)

@@ -304,7 +304,7 @@ class Both:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_model_answers_and_acts_as_the_scripts_do(server: RedisServer, seed: int) -> None:
+def test_the_model_has_the_replies_and_effects_of_the_real_scripts(server: RedisServer, seed: int) -> None:
     both = Both(server, Random(seed))
     for _ in range(STEPS):
         if both.random.random() < 0.2:
@@ -316,7 +316,7 @@ def test_the_model_answers_and_acts_as_the_scripts_do(server: RedisServer, seed:
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_path: Path, binary: str) -> None:
+def test_the_model_guards_a_freshly_started_server_like_the_real_scripts(tmp_path: Path, binary: str) -> None:
     with RedisServer(tmp_path, binary=BINARIES[binary]) as server:
         both = Both(server, Random(binary))
         while both.now() // 1_000_000 - both.model.started < TTL // 1000 + 2:
@@ -329,7 +329,7 @@ def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_p
     assert both.seen[Outcome.ACQUIRED] > 0
 
 
-def test_every_outcome_of_the_scripts_is_in_the_model() -> None:
+def test_every_outcome_of_the_protocol_occurs_in_the_scripts() -> None:
     outcomes = set(re.findall(r"'([a-z_]+)'", b"".join(SCRIPTS.values()).decode()))
 
     assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= outcomes
