@@ -18,4 +18,4 @@ async def test_a_cluster_that_does_not_serve_our_slot_is_reported_and_recovered_
             with client_of(server) as redis:
                 command(redis, "CLUSTER", "ADDSLOTS", *map(str, range(2**14)))
                 await eventually(lambda: "cluster_state:ok" in str(command(redis, "CLUSTER", "INFO")))
-            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED, "lease and fence are in one slot"
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED, "key and fence must share a slot"

@@ -45,8 +45,8 @@ async def test_a_renewal_restores_a_ttl_that_was_removed_and_a_strangers_key_wit
     await eventually(lambda: leader.leads)
     assert leader.token == token
 
-    redis.set(leader.key, "a stranger")
-    await eventually(lambda: _in_trouble(leader, "the key has no TTL: a stranger holds it"))
+    redis.set(leader.key, "another program")
+    await eventually(lambda: _in_trouble(leader, "the key has no TTL: another program holds it"))
     assert "the key has no TTL" in leader.sidecar.output
     await eventually(lambda: not leader.leads)
     redis.delete(leader.key)

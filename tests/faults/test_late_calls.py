@@ -1,4 +1,4 @@
-"""Faults of a network and a frozen server in single calls, seen from outside of whole sidecars."""
+"""Single calls that a network fault or a frozen server delays or loses, observed from outside whole sidecars."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -49,7 +49,7 @@ async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as
         async with one.campaigning():
             await eventually(lambda: redis.get(one.key) == one.name)
             token = int(redis.hget(fence_of(one.key), "token") or 0)
-            assert not one.leads, "no client was granted it"
+            assert not one.leads, "no client was granted the term"
             one.way.flow()
             await eventually(lambda: one.leads)
             assert one.token == token
@@ -65,7 +65,7 @@ async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
         async with one.campaigning():
             await eventually(lambda: _says(one, "timeout"))
         await eventually(lambda: _says(one, "waiting", "state"))
-        unwanted_since = elapsed()  # no acquire is sent from here on, and the last one has a deadline
+        unwanted_since = elapsed()  # the sidecar sends no acquire from now on, and the last acquire has a deadline
         await eventually(lambda: elapsed() > unwanted_since + 2 * CALL_LIMIT)
         redis_of_its_own.resume()
         await eventually(lambda: scripts_run(redis) > before)
@@ -95,7 +95,7 @@ async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
             await eventually(lambda: scripts_run(redis) > before)
             arrived_at = elapsed()
             await eventually(lambda: other.beliefs[-1].end > arrived_at + TTL / 2)
-            assert len(terms(other) - earlier) == 1, "its term went on"
+            assert len(terms(other) - earlier) == 1, "the term of the other task must continue"
             assert redis.get(one.key) == other.name
             assert two_believers(tasks) == []
 
