@@ -1,4 +1,4 @@
-"""The documents name what is there: links lead somewhere, tables of settings are complete, the README is short."""
+"""The documents match the code: links have targets, tables of settings are complete, and the README is short."""
 
 import re
 import subprocess
@@ -38,14 +38,15 @@ def test_the_settings_of_the_sidecar_are_all_in_the_table() -> None:
         re.findall(r'"((?:REDIS|LEASE|AWS|METRICS|CONTROL|LOG|INSTANCE)_[A-Z_]+|LEASES|CAMPAIGN)"', "".join(sources))
     )
     assert len(read) > 15
-    of_the_platform = {name for name in read if name.startswith("AWS_")} - {"AWS_REGION"}  # ECS sets them
-    assert read - of_the_platform <= table("Sidecar")
+    set_by_ecs = {name for name in read if name.startswith("AWS_")} - {"AWS_REGION"}
+    assert read - set_by_ecs <= table("Sidecar")
 
 
 def test_the_settings_of_the_service_are_all_in_the_tables() -> None:
-    elsewhere = SETTING.findall((ROOT / "docs/price-sources.md").read_text())
-    named = table("Portfolio service") | set(SETTING.findall((ROOT / "docs/settings.md").read_text())) | set(elsewhere)
-    assert {name.upper() for name in Settings.model_fields} - {"ECS_AGENT_URI"} <= named  # ECS sets that one
+    texts = [(ROOT / "docs" / name).read_text() for name in ("settings.md", "price-sources.md")]
+    documented = table("Portfolio service").union(*map(SETTING.findall, texts))
+    set_by_ecs = {"ECS_AGENT_URI"}
+    assert {name.upper() for name in Settings.model_fields} - set_by_ecs <= documented
 
 
 def test_the_readme_is_a_person_s_first_ten_minutes() -> None:
