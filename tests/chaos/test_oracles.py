@@ -1,9 +1,9 @@
-"""Each oracle of the chaos run finds its violation and nothing else."""
+"""Each oracle of the chaos run finds its violations, and reports nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos.database import TAKE_UP, Accepted
+from tests.chaos.database import CLAIM, Accepted
 from tests.chaos.observers import Belief, Checked, Observations, Refusal
 from tests.chaos.oracles import (
     Deletion,
@@ -21,7 +21,7 @@ BOOT = 1_000_000.0
 
 
 def token(at: float) -> int:
-    """Return the token of a term that was acquired at that time."""
+    """Return the token of a term that was acquired at this time."""
     return int((BOOT + at) * 1e6)
 
 
@@ -73,9 +73,9 @@ def test_a_write_of_an_older_term_after_a_newer_ones_is_found() -> None:
 
 
 def test_a_write_of_an_older_term_after_a_newer_ones_take_up_is_found() -> None:
-    taken_up = replace(write(2, 7), via=TAKE_UP)
-    assert stale_writes([write(1, 5), taken_up], BOOT) == []
-    assert len(stale_writes([taken_up, write(3, 5)], BOOT)) == 1
+    claimed = replace(write(2, 7), via=CLAIM)
+    assert stale_writes([write(1, 5), claimed], BOOT) == []
+    assert len(stale_writes([claimed, write(3, 5)], BOOT)) == 1
 
 
 def test_a_write_with_a_token_that_nobody_was_granted_is_found() -> None:
@@ -97,9 +97,9 @@ def test_a_token_of_two_holders_is_found() -> None:
 
 
 def test_a_sidecar_may_be_unhealthy_only_while_it_is_frozen() -> None:
-    told = [(20.0, "task1/sidecar", "is UNHEALTHY"), (20.0, "task1/api", "is UNHEALTHY")]
-    assert sidecars_unhealthy(told, [("task1", 10.0, 19.0)], 5.0) == []
-    assert len(sidecars_unhealthy(told, [("task2", 10.0, 19.0), ("task1", 1.0, 2.0)], 5.0)) == 1
+    reports = [(20.0, "task1/sidecar", "is UNHEALTHY"), (20.0, "task1/api", "is UNHEALTHY")]
+    assert sidecars_unhealthy(reports, [("task1", 10.0, 19.0)], 5.0) == []
+    assert len(sidecars_unhealthy(reports, [("task2", 10.0, 19.0), ("task1", 1.0, 2.0)], 5.0)) == 1
 
 
 def test_a_diary_is_read_while_it_grows(tmp_path: Path) -> None:
@@ -135,12 +135,12 @@ def test_a_writer_is_between_check_and_write_from_its_word_to_its_next(tmp_path:
 
 
 def test_a_traceback_in_a_log_is_found_and_reported_by_its_last_line() -> None:
-    fallen = [
-        "it begins",
+    log = [
+        "first line",
         "Traceback (most recent call last):",
         '  File "x.py", line 1, in run',
         "TypeError: no",
-        "goes on",
+        "last line",
     ]
-    [violation] = tracebacks({"task1-api": fallen + fallen, "task2-api": ["all is well"]})
+    [violation] = tracebacks({"task1-api": log + log, "task2-api": ["ready"]})
     assert violation.text == "task1-api: TypeError: no (2 times)"

@@ -1,11 +1,11 @@
-"""The verdict of a run as text."""
+"""The text of a run's verdict."""
 
 from dataclasses import replace
 
 from tests.chaos.faults import Happening
 from tests.chaos.observers import Refusal
 from tests.chaos.oracles import Violation
-from tests.chaos.redis_faults import LEFT_OUT
+from tests.chaos.redis_faults import SKIPPED
 from tests.chaos.report import verdict
 from tests.chaos.run import Record
 from tests.chaos.schedule import LEASES, Kind
@@ -21,7 +21,7 @@ def test_a_run_that_tried_no_stale_write_reports_it() -> None:
 
 def test_a_fault_that_was_left_out_is_reported_and_not_counted() -> None:
     happenings = [
-        Happening(Kind.STEP_CLOCK, "redis", 1.0, note=f"{LEFT_OUT}there is no C compiler"),
+        Happening(Kind.STEP_CLOCK, "redis", 1.0, note=f"{SKIPPED}there is no C compiler"),
         Happening(Kind.CUT, "task1", 2.0),
     ]
     said = verdict(replace(NOTHING, happenings=happenings)).splitlines()

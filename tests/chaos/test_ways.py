@@ -1,4 +1,4 @@
-"""The way of a task to several servers: which port a reply names, and when a proxy listens."""
+"""The way of a task to several servers: the ports in the replies, and the times when a proxy listens."""
 
 import asyncio
 
