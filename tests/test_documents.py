@@ -27,12 +27,12 @@ def table(heading: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+def test_every_link_to_a_file_has_a_target(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
-def test_the_settings_of_the_sidecar_are_all_in_the_table() -> None:
+def test_every_setting_of_the_sidecar_is_documented() -> None:
     sources = [path.read_text() for path in Path(sidecar_settings.__file__).parent.glob("*.py")]
     read = set(
         re.findall(r'"((?:REDIS|LEASE|AWS|METRICS|CONTROL|LOG|INSTANCE)_[A-Z_]+|LEASES|CAMPAIGN)"', "".join(sources))
@@ -42,12 +42,12 @@ def test_the_settings_of_the_sidecar_are_all_in_the_table() -> None:
     assert read - set_by_ecs <= table("Sidecar")
 
 
-def test_the_settings_of_the_service_are_all_in_the_tables() -> None:
+def test_every_setting_of_the_service_is_documented() -> None:
     texts = [(ROOT / "docs" / name).read_text() for name in ("settings.md", "price-sources.md")]
     documented = table("Portfolio service").union(*map(SETTING.findall, texts))
     set_by_ecs = {"ECS_AGENT_URI"}
     assert {name.upper() for name in Settings.model_fields} - set_by_ecs <= documented
 
 
-def test_the_readme_is_a_person_s_first_ten_minutes() -> None:
+def test_the_readme_has_at_most_120_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120

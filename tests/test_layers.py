@@ -77,12 +77,12 @@ def test_every_unit_has_a_layer_and_imports_lower_layers_only(package: str) -> N
     assert [pair for pair in sorted(pairs(package)) if level[pair[1]] >= level[pair[0]]] == []
 
 
-def test_the_service_has_few_imports_between_its_units() -> None:
+def test_the_service_stays_within_its_limits_of_imports_and_modules() -> None:
     assert len(pairs("service")) <= MOST_PAIRS
     assert len(list((ROOT / "service").glob("*.py"))) <= MOST_TOP_LEVEL
 
 
-def test_the_client_library_needs_aiohttp_alone() -> None:
+def test_the_client_library_depends_only_on_aiohttp() -> None:
     refused = [
         f"{path.relative_to(ROOT)}: {name}"
         for path, _ in modules("sidecar/client")
@@ -100,7 +100,7 @@ def test_the_client_library_needs_aiohttp_alone() -> None:
         ("service", ("service.", "runtime.", "sidecar.client.")),
     ],
 )
-def test_a_package_imports_only_what_it_may_of_the_others(package: str, allowed: tuple[str, ...]) -> None:
+def test_a_package_imports_only_the_allowed_packages_of_this_project(package: str, allowed: tuple[str, ...]) -> None:
     ours = ("runtime", "sidecar", "service", "ops", "tests", "bench")
     refused = [
         f"{path.relative_to(ROOT)}: {name}"

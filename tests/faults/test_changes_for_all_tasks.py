@@ -121,7 +121,7 @@ CHANGES = ["address", "database", "key", "cluster", "sentinels"]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_while_the_new_place_is_disabled_only_old_tasks_lead_and_afterwards_only_new_ones(
+async def test_only_old_tasks_lead_until_the_new_place_is_enabled_and_only_new_tasks_afterwards(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
     async with deploy(change, tmp_path, session) as rolling:
@@ -142,7 +142,7 @@ async def test_while_the_new_place_is_disabled_only_old_tasks_lead_and_afterward
 
 
 @pytest.mark.parametrize("change", ["cluster, the same server", "sentinels, the same server"])
-async def test_another_way_to_the_same_server_needs_no_procedure(
+async def test_a_change_of_the_connection_to_the_same_server_needs_no_procedure(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
     async with deploy(change, tmp_path, session) as rolling:
@@ -165,7 +165,7 @@ async def test_a_rolling_deploy_without_the_procedure_has_two_leaders(
         await eventually(lambda: two_believers(rolling.tasks))
 
 
-async def test_new_tasks_that_only_follow_at_first_are_the_same_without_an_operator(
+async def test_a_first_deploy_with_campaign_false_moves_the_leases_without_an_operator(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     """The first deploy brings the new settings with CAMPAIGN=false; the second deploy lets the tasks campaign."""
@@ -182,7 +182,7 @@ async def test_new_tasks_that_only_follow_at_first_are_the_same_without_an_opera
         assert two_believers(rolling.tasks) == []
 
 
-async def test_the_first_token_at_a_new_place_whose_clock_is_behind_can_be_set_above_the_old_ones(
+async def test_fence_above_raises_the_first_token_at_the_new_place_above_the_old_tokens(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     """The tokens at the old place are an hour in the future, as from a clock that is ahead."""
@@ -203,7 +203,9 @@ async def test_the_first_token_at_a_new_place_whose_clock_is_behind_can_be_set_a
         assert tokens_in_order(rolling.tasks) == sorted(tokens_in_order(rolling.tasks))
 
 
-async def test_the_ttl_is_changed_while_nobody_leads(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+async def test_a_change_of_the_ttl_while_the_lease_is_disabled_causes_no_two_leaders(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
     async with deploy("ttl", tmp_path, session) as rolling:
         await rolling.operator(rolling.new[0], "disable", LEASE, "3600")
         await eventually(lambda: not any(task.leads for task in rolling.old))
@@ -216,7 +218,7 @@ async def test_the_ttl_is_changed_while_nobody_leads(tmp_path: Path, session: ai
         assert two_believers(rolling.tasks) == []
 
 
-async def test_old_tasks_that_cannot_be_stopped_are_ended_by_disabling_the_old_place(
+async def test_disabling_the_old_place_ends_the_terms_of_old_tasks_that_still_run(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     async with deploy("address", tmp_path, session) as rolling:
@@ -232,7 +234,7 @@ async def test_old_tasks_that_cannot_be_stopped_are_ended_by_disabling_the_old_p
         assert two_believers(rolling.tasks) == []
 
 
-async def test_a_task_whose_ttl_is_shorter_than_the_holders_reports_it_once(
+async def test_a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl_once(
     tmp_path: Path, session: aiohttp.ClientSession, redis_of_its_own: RedisServer
 ) -> None:
     async with AsyncExitStack() as open_:

@@ -36,7 +36,7 @@ def server(tmp_path: Path, shim: Path) -> Iterator[SteppedRedis]:
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, shim: Path, binary: str) -> None:
+def test_the_shim_shifts_the_clock_of_redis_and_the_expiry_of_its_keys(tmp_path: Path, shim: Path, binary: str) -> None:
     with SteppedRedis(tmp_path, shim, BINARIES[binary]) as server, client_of(server) as redis:
         redis.set("key", "x", ex=100)
         for step, off in ((50.0, 50.0), (-80.0, -30.0)):
@@ -49,7 +49,7 @@ def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, sh
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [MARGIN - 0.1, 0.1 - MARGIN], ids=["forward", "back"])
-async def test_a_step_within_the_margin_breaks_nothing(
+async def test_a_clock_step_within_the_margin_ends_no_term_and_causes_no_two_leaders(
     server: SteppedRedis, tmp_path: Path, session: aiohttp.ClientSession, step: float
 ) -> None:
     async def breaks_nothing() -> None:
@@ -72,7 +72,7 @@ async def test_a_step_within_the_margin_breaks_nothing(
     await undisturbed(breaks_nothing, bears=1.5)  # the step and the standstill together use up the margin
 
 
-async def test_a_step_beyond_the_margin_is_held_by_the_fence(
+async def test_after_a_clock_step_beyond_the_margin_the_fence_refuses_the_old_term_and_tokens_rise(
     server: SteppedRedis, tmp_path: Path, session: aiohttp.ClientSession, database_url: str
 ) -> None:
     await migrate(database_url)

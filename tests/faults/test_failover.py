@@ -28,7 +28,7 @@ PATIENT = {"LEASE_TTL": "30"}
         pytest.param(True, {}, {"LEASE_TTL": "12"}, id="the next holder has a longer ttl"),
     ],
 )
-async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without_a_guard_of_their_longest_ttl(
+async def test_after_a_failover_to_a_stale_replica_two_clients_lead_only_if_the_guard_is_off_or_too_short(
     tmp_path: Path,
     session: aiohttp.ClientSession,
     safe: bool,

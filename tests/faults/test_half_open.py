@@ -25,7 +25,7 @@ def connections(task: Task) -> set[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["socket filter"] if iptables_lacks() else ["socket filter", "iptables"])
-async def test_a_half_open_connection_is_given_up_at_the_calls_limit_and_replaced(
+async def test_a_half_open_connection_is_closed_at_the_limit_of_the_call_and_replaced(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, by: str
 ) -> None:
     async with FilteredProxy(redis_of_its_own.port) as way:

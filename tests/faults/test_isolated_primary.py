@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 @pytest.mark.slow
 @pytest.mark.parametrize("min_replicas", [1, 0])
-async def test_two_clients_lead_at_an_isolated_primary_and_its_heir_only_without_min_replicas(
+async def test_two_clients_lead_at_an_isolated_primary_and_its_promoted_replica_only_without_min_replicas(
     tmp_path: Path, session: aiohttp.ClientSession, min_replicas: int
 ) -> None:
     """The failover guard is off here, so only the replicas' confirmation prevents two leaders."""

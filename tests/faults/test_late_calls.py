@@ -41,7 +41,7 @@ def scripts_run(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 
-async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as_our_own_term(
+async def test_an_executed_acquire_whose_reply_was_lost_becomes_the_sidecars_term(
     redis_of_its_own: RedisServer, one: Task
 ) -> None:
     with client_of(redis_of_its_own) as redis:
@@ -56,7 +56,7 @@ async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as
 
 
 @pytest.mark.slow
-async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
+async def test_an_acquire_that_arrives_after_its_client_has_left_acquires_no_lease(
     redis_of_its_own: RedisServer, one: Task
 ) -> None:
     with client_of(redis_of_its_own) as redis:
@@ -74,7 +74,7 @@ async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
 
 
 @pytest.mark.slow
-async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
+async def test_a_late_release_and_late_renewals_do_not_change_the_next_term(
     redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
 ) -> None:
     one, other = tasks
@@ -103,7 +103,7 @@ async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
 
 
 @pytest.mark.slow
-async def test_a_renewal_whose_reply_arrives_after_the_deadline_revives_nothing(
+async def test_a_renewal_whose_reply_arrives_after_the_deadline_does_not_revive_the_term(
     redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
 ) -> None:
     one, other = tasks

@@ -66,7 +66,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield Store([owner, replica], link, endpoints, files)
 
 
-async def test_a_lease_is_handed_over_by_notice_and_each_weakness_is_said_once(
+async def test_a_release_notice_hands_the_lease_over_and_the_weaker_watch_is_logged_once(
     store: Store, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     slow = {"LEASE_TTL": "120", "HEARTBEAT_INTERVAL": "60"}  # no timer ends within the test
@@ -93,7 +93,7 @@ async def test_a_lease_is_handed_over_by_notice_and_each_weakness_is_said_once(
 
 
 @pytest.mark.parametrize("guard", [True, False])
-async def test_after_a_failover_behind_the_endpoint_two_lead_only_without_the_guard(
+async def test_after_a_failover_behind_the_endpoint_two_clients_lead_only_without_the_guard(
     store: Store, tmp_path: Path, session: aiohttp.ClientSession, guard: bool
 ) -> None:
     """The replica lacks the term of the first task, which is then cut off. The second task's connections stay open."""
