@@ -57,7 +57,7 @@ class Happening:
 
 
 class Injector:
-    """Causes faults in a fleet, and calls `report` at the start of each. The results are `happenings`, `deletions`."""
+    """Causes faults in a fleet, and reports the start of each. `happenings` and `deletions` are the results."""
 
     def __init__(self, fleet: Fleet, report: Callable[[Happening], None]) -> None:
         self.happenings: list[Happening] = []

@@ -119,7 +119,7 @@ def draw(record: Record, path: Path) -> None:
 
 
 def _strips(record: Record) -> Iterator[tuple[str, float, float]]:
-    """Yield title, begin and end of each strip: the start, and each round; the last one includes the end of the run."""
+    """Yield title, begin and end of each strip: the start, and each round; the last strip includes the run's end."""
     numbers = sorted({stretch.round for stretch in record.stretches if stretch.round}) or [0]
     for number in numbers:
         mine = [one for one in record.stretches if one.round == number or (number == numbers[0] and not one.round)]
@@ -174,7 +174,7 @@ def _stretch(axis: Axes, stretch: Stretch, zero: float) -> None:
 
 
 def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end: float, labels: _Labels) -> None:
-    """Draw a thin line below each task's bars while its sidecar runs, and one above them while its API runs."""
+    """Draw a thin line below each task's bars while its sidecar runs, and a line above while its API runs."""
     for life in record.lives:
         since, until = max(life.began, began), min(life.ended, end)
         if since < until:

@@ -22,7 +22,7 @@ class Redis(StrEnum):
 
 
 class Kind(StrEnum):
-    """A kind of fault. A lasting fault has `seconds`; any other is over at once."""
+    """A kind of fault. A lasting fault has `seconds`; any other fault is over at once."""
 
     FREEZE_SIDECAR = "freeze sidecar"
     FREEZE_API = "freeze api"
@@ -142,8 +142,8 @@ CALM_TAKES = 2.0
 class Fault:
     """One fault: `at` seconds after the start of its round, for `seconds` (a maximum if an event ends the fault).
 
-    `target` is a task (`task2`) or a lease. A lease stands for the task that leads it then, or for its key if the
-    operator acts. `detail` is a share from 0 to 1 for other choices, such as a replica's lag or the stop of Postgres.
+    `target` is a task (`task2`) or a lease. A lease stands for the task that leads it at the time, or for its key if
+    the operator acts. `detail` is a share from 0 to 1 for other choices, such as a replica's lag or Postgres's stop.
     """
 
     at: float

@@ -269,7 +269,7 @@ class Faults:
             sidecar.client.start()
 
     def _deploy(self) -> None:
-        """For each task in turn: the client stops, then the sidecar, then a new task replaces this task."""
+        """For each task in turn, the client stops, then the sidecar, and then a new task takes the place."""
         if not self._deploying:
             self._deploying = list(self.world.sidecars)
             self._deploy_next(None)

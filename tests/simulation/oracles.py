@@ -1,8 +1,8 @@
 """The laws that hold in every world, and the measurements. The first violation ends the world.
 
-The exceptions are the exceptions of the contract: an operator deletes or overwrites the key by hand; the server's clock
-steps further than the margin; an isolated old primary still serves, without MIN_REPLICAS. In an exception only the
-first promise holds: no write of an older term after a write of a newer term.
+The contract has exceptions: an operator deletes or overwrites the key by hand; the server's clock steps further than
+the margin; an isolated old primary still serves, without MIN_REPLICAS. In an exception only the first promise holds:
+no write of an older term after a write of a newer term.
 """
 
 from typing import TYPE_CHECKING
@@ -65,7 +65,7 @@ class Oracle:
         self.refused = 0
 
     def exempt(self, seconds: float) -> None:
-        """Begin an exception of the contract: for that many seconds, only stale writes must still fail."""
+        """Begin an exception of the contract: for this number of seconds, only the first promise holds."""
         self.exempt_until = max(self.exempt_until, self.world.now + seconds)
         self.world.at(self.exempt_until, self._alone)
 
@@ -201,7 +201,7 @@ class Oracle:
             self.world.at(now + heard, self._stepped_down, (token, self._pendings))
 
     def fence_changed(self) -> None:
-        """A person changed the fence: its token looks like that of a term, which ends a rest."""
+        """A person changed the fence: the new token looks like the token of a new term, and ends a rest."""
         self._rests.clear()
 
     def _stepped_down(self, arg: tuple[int, int]) -> None:

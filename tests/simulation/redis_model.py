@@ -56,7 +56,7 @@ class RedisModel:
 
     `now` is the server's wall clock in µs. The caller sets it before each call, as `TIME` would report it. `touched`
     and `published` count what a watch sees: writes to the key, and messages on its channel. `appended` counts the
-    entries of the history, which no script reads. `offset` counts all writes, as replication does.
+    entries of the history, which do not affect the election. `offset` counts all writes, as replication does.
     """
 
     __slots__ = (
@@ -153,7 +153,7 @@ class RedisModel:
         return not self.fence_is_hash or isinstance(token, str) or far_ahead(token, self.now)
 
     def repair_fence(self) -> bool:
-        """`fence.lua`: while the lease is DISABLED, set a fence that refuses every term to the server's time."""
+        """`fence.lua`: while the lease is DISABLED, set the token of an unusable fence to the server's time."""
         self.expire()
         if not self.fence_needs_repairing or not self._is_disabled():
             return False

@@ -64,7 +64,7 @@ def cuts(driven: Driven) -> None:
 
 
 def errs(driven: Driven) -> None:
-    """Redis begins to answer every script with an error, or ends this."""
+    """Redis starts or stops answering every script with an error."""
     server = driven.world.primary
     server.error = None if server.error else "READONLY"
 

@@ -41,7 +41,7 @@ def steps_down(driven: Driven) -> None:
 
 
 def fails(error: str) -> Happening:
-    """Redis begins to answer every script with an error, or ends this."""
+    """Redis starts or stops answering every script with an error."""
 
     def happens(driven: Driven) -> None:
         driven.server.error = None if driven.server.error else error
