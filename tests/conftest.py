@@ -1,4 +1,4 @@
-"""Real servers for the tests: one Redis and one Postgres a session, a clean Redis and a database of its own a test."""
+"""Real servers for the tests: a Redis and a Postgres for the session, a separate Redis and a database for each test."""
 
 import os
 import signal
@@ -17,7 +17,8 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 NO_SPIN = missing()
-collect_ignore = ["model"] if NO_SPIN and not os.environ.get("CI") else []  # in CI they fail, and say why
+# In CI the tests of the model fail instead, and name the missing programs.
+collect_ignore = ["model"] if NO_SPIN and not os.environ.get("CI") else []
 
 
 def pytest_configure() -> None:
@@ -31,26 +32,26 @@ def pytest_configure() -> None:
 
 
 def pytest_report_header() -> str:
-    return f"model: left out, not on the path: {', '.join(NO_SPIN)}" if NO_SPIN else "model: checked with Spin"
+    return f"model: skipped, not on the PATH: {', '.join(NO_SPIN)}" if NO_SPIN else "model: checked with Spin"
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """The wheel's Redis (6.2), shared by the tests that do not harm it."""
+    """The wheel's Redis (6.2), shared by the tests that do not stop or misconfigure it."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def redis_of_its_own(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that the test may stop, freeze and misuse."""
+    """A separate Redis that the test may stop, freeze and misconfigure."""
     with RedisServer(tmp_path / "redis") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """The wheel's Postgres, one a session."""
+    """The wheel's Postgres, one for the session."""
     with PostgresServer(tmp_path_factory.mktemp("postgres"), settings=("fsync=off", "max_connections=200")) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""The documents name what is there: links lead somewhere, tables of settings are complete, the README is short."""
+"""The documents match the code: links have targets, tables of settings are complete, and the README is short."""
 
 import re
 import subprocess
@@ -27,26 +27,27 @@ def table(heading: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+def test_every_link_to_a_file_has_a_target(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
-def test_the_settings_of_the_sidecar_are_all_in_the_table() -> None:
+def test_every_setting_of_the_sidecar_is_documented() -> None:
     sources = [path.read_text() for path in Path(sidecar_settings.__file__).parent.glob("*.py")]
     read = set(
         re.findall(r'"((?:REDIS|LEASE|AWS|METRICS|CONTROL|LOG|INSTANCE)_[A-Z_]+|LEASES|CAMPAIGN)"', "".join(sources))
     )
     assert len(read) > 15
-    of_the_platform = {name for name in read if name.startswith("AWS_")} - {"AWS_REGION"}  # ECS sets them
-    assert read - of_the_platform <= table("Sidecar")
+    set_by_ecs = {name for name in read if name.startswith("AWS_")} - {"AWS_REGION"}
+    assert read - set_by_ecs <= table("Sidecar")
 
 
-def test_the_settings_of_the_service_are_all_in_the_tables() -> None:
-    elsewhere = SETTING.findall((ROOT / "docs/price-sources.md").read_text())
-    named = table("Portfolio service") | set(SETTING.findall((ROOT / "docs/settings.md").read_text())) | set(elsewhere)
-    assert {name.upper() for name in Settings.model_fields} - {"ECS_AGENT_URI"} <= named  # ECS sets that one
+def test_every_setting_of_the_service_is_documented() -> None:
+    texts = [(ROOT / "docs" / name).read_text() for name in ("settings.md", "price-sources.md")]
+    documented = table("Portfolio service").union(*map(SETTING.findall, texts))
+    set_by_ecs = {"ECS_AGENT_URI"}
+    assert {name.upper() for name in Settings.model_fields} - set_by_ecs <= documented
 
 
-def test_the_readme_is_a_person_s_first_ten_minutes() -> None:
+def test_the_readme_has_at_most_120_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120

@@ -1,4 +1,4 @@
-"""Which package may import which: the layers of the code, lowest first. `docs/architecture.md` draws them."""
+"""The layers of the code, which determine the allowed imports. `docs/architecture.md` shows the layers."""
 
 import ast
 import sys
@@ -33,19 +33,19 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
 }
-"""Packages and top-level modules of each program; each may import those of lower layers only."""
+"""Packages and top-level modules of each program by layer, lowest first; each may import only from lower layers."""
 CLIENT_IMPORTS = ("aiohttp.", "runtime.clock.", "runtime.host_names.", "sidecar.client.")
-"""What the client library may import beside the standard library: to install it takes aiohttp alone."""
+"""Modules that the client library may import besides the standard library: its only dependency is aiohttp."""
 MOST_PAIRS = 75
-"""Imports between packages and top-level modules, each pair counted once."""
+"""Maximum number of imports between packages and top-level modules of `service/`, each pair counted once."""
 MOST_TOP_LEVEL = 14
-"""Modules directly in `service/`."""
+"""Maximum number of modules directly in `service/`."""
 
 Pair = tuple[str, str]
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules that a file imports, and the names that it imports from them, as dotted names."""
+    """Yield the dotted names of the modules that a file imports, and of the names that it imports from modules."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -55,13 +55,13 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def modules(package: str) -> Iterator[tuple[Path, str]]:
-    """Each file of a top-level package, and the package or module directly below that it belongs to."""
+    """Yield each file of a top-level package with its unit, the package or module directly below."""
     for path in sorted((ROOT / package).rglob("*.py")):
         yield path, path.relative_to(ROOT / package).parts[0].removesuffix(".py")
 
 
 def pairs(package: str) -> set[Pair]:
-    """Which unit imports which within a package."""
+    """Return the pairs of units within a package in which the first unit imports the second."""
     return {
         (unit, name.split(".")[1])
         for path, unit in modules(package)
@@ -77,12 +77,12 @@ def test_every_unit_has_a_layer_and_imports_lower_layers_only(package: str) -> N
     assert [pair for pair in sorted(pairs(package)) if level[pair[1]] >= level[pair[0]]] == []
 
 
-def test_the_service_has_few_imports_between_its_units() -> None:
+def test_the_service_stays_within_its_limits_of_imports_and_modules() -> None:
     assert len(pairs("service")) <= MOST_PAIRS
     assert len(list((ROOT / "service").glob("*.py"))) <= MOST_TOP_LEVEL
 
 
-def test_the_client_library_needs_aiohttp_alone() -> None:
+def test_the_client_library_depends_only_on_aiohttp() -> None:
     refused = [
         f"{path.relative_to(ROOT)}: {name}"
         for path, _ in modules("sidecar/client")
@@ -100,7 +100,7 @@ def test_the_client_library_needs_aiohttp_alone() -> None:
         ("service", ("service.", "runtime.", "sidecar.client.")),
     ],
 )
-def test_a_package_imports_only_what_it_may_of_the_others(package: str, allowed: tuple[str, ...]) -> None:
+def test_a_package_imports_only_the_allowed_packages_of_this_project(package: str, allowed: tuple[str, ...]) -> None:
     ours = ("runtime", "sidecar", "service", "ops", "tests", "bench")
     refused = [
         f"{path.relative_to(ROOT)}: {name}"

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     if not _make_empty(folder):
-        print(f"chaos: {folder}: is not empty, and is not the folder of an earlier run", file=sys.stderr)
+        print(f"chaos: {folder} is not empty, and is not the folder of an earlier run", file=sys.stderr)
         return 2
     print(
         f"Chaos: {options.tasks} tasks ({services} with the product's API, {options.tasks - services} with a client"
@@ -76,12 +76,12 @@ def main(arguments: list[str]) -> int:
         min_replicas=min_replicas,
         other_version=options.other_version,
         redis=redis,
-        tell=lambda text: print(text, flush=True),
+        print_line=lambda text: print(text, flush=True),
     )
     try:
         record = asyncio.run(_until_signalled(run))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print("\nchaos: interrupted; nothing is left running", file=sys.stderr)
+        print("\nchaos: interrupted; no process is left running", file=sys.stderr)
         return INTERRUPTED
     except ServerError as error:
         print(f"chaos: {error}", file=sys.stderr)
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def _until_signalled(run: Coroutine[None, None, "Record"]) -> "Record":
-    """Await the run; SIGTERM ends it in order, as Ctrl-C does."""
+    """Await the run; SIGTERM ends the run in order, as Ctrl-C does."""
     task = asyncio.ensure_future(run)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
@@ -127,14 +127,14 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", action="append", choices=[str(kind) for kind in Kind], default=[], metavar="FAULT",
-        help="no other faults than this one; may be given several times (--plan prints their names)",
+        help="cause this fault only; the option may be repeated (--plan prints the names of faults)",
     )  # fmt: skip
-    parser.add_argument("--without-fence", action="store_true", help="let stale leaders write; the run must find it")
+    parser.add_argument("--without-fence", action="store_true", help="let stale leaders write; the run must find this")
     parser.add_argument(
         "--other-version", type=_checkout, metavar="FOLDER", help="another checkout; every second task runs it"
     )
     parser.add_argument("--picture", type=Path, help="file of the picture, .svg, .png or .pdf (FOLDER/run.svg)")
-    parser.add_argument("--folder", help="folder for data, logs and diaries; emptied first (.run/chaos/SEED)")
+    parser.add_argument("--folder", help="folder for data, logs and diaries, emptied at the start (.run/chaos/SEED)")
     parser.add_argument("--plan", action="store_true", help="only print the schedule")
     options = parser.parse_args(arguments)
     if options.services is not None and not 0 <= options.services <= options.tasks:
@@ -143,7 +143,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         parser.error("argument --isolating: needs --redis server")
     possible = TASK.keys() | REDIS_OF[Redis(options.redis)].keys() | POSTGRES.keys() | OPERATOR.keys()
     if elsewhere := [kind for kind in options.only if kind not in possible]:
-        parser.error(f"argument --only: there is no {elsewhere[0]} with --redis {options.redis}")
+        parser.error(f"argument --only: --redis {options.redis} has no fault {elsewhere[0]!r}")
     if options.picture and options.picture.suffix not in PICTURES:
         parser.error(f"argument --picture: {options.picture} does not end in one of {', '.join(PICTURES)}")
     if options.picture and not os.access(options.picture.absolute().parent, os.W_OK):

@@ -1,7 +1,8 @@
 """The api container of a chaos run: `python -m tests.chaos.api service|writer [--without-fence]`.
 
 `service` is the product's own API. `writer` is a client that only does fenced writes under both leases, half of them in
-slow transactions. Both keep a diary (`tests.chaos.diary`). `--without-fence` lets every term write; a run must find it.
+slow transactions. Both keep a diary (`tests.chaos.diary`). With `--without-fence` every term may write; the run must
+report this.
 """
 
 import asyncio
@@ -30,8 +31,8 @@ from tests.chaos.schedule import LEASES
 
 LONGEST = 0.15
 """Maximum seconds of a transaction, and maximum seconds between a check and its write."""
-DEAF = 0.5
-"""Share of the steps that cannot be cancelled."""
+UNCANCELLABLE = 0.5
+"""Share of the steps that a cancellation does not interrupt."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ async def write(store: Store, term: Term, diary: Diary) -> None:
     while True:
         term.check()
         try:
-            if random.random() < DEAF:
+            if random.random() < UNCANCELLABLE:
                 await _to_its_end(_checked_long_ago(store, term, diary))
             else:
                 await asyncio.sleep(random.uniform(0, LONGEST))
@@ -63,7 +64,7 @@ async def _write_once(store: Store, term: Term) -> None:
 
 
 async def _checked_long_ago(store: Store, term: Term, diary: Diary) -> None:
-    """Check, wait, then write; the diary records the wait, since a freeze does most harm there."""
+    """Check, wait, then write; the diary records the wait, because a freeze during the wait does most harm."""
     diary.write("checked", lease=term.name, token=term.token, pid=os.getpid())
     await asyncio.sleep(random.uniform(LONGEST / 3, LONGEST))
     diary.write("writes", lease=term.name, token=term.token, pid=os.getpid())
@@ -71,9 +72,9 @@ async def _checked_long_ago(store: Store, term: Term, diary: Diary) -> None:
 
 
 async def _to_its_end(step: Coroutine[None, None, None]) -> None:
-    """Run a step to its end even if the work is cancelled, as a step in a thread; a cancellation waits for its end.
+    """Run a step to its end even if the work is cancelled, like a step in a thread; a cancellation waits for the end.
 
-    A thawed client would cancel any other step before the step has sent a byte, and the fence would never be tried.
+    A thawed client would cancel any other step before the step has sent a byte, and nothing would test the fence.
     """
     running = asyncio.ensure_future(step)
     try:

@@ -22,7 +22,7 @@ NODE_TIMEOUT = 1_000
 
 
 class _Own(NamedTuple):
-    """What a node says of itself: larger epochs are newer."""
+    """A node's own line of CLUSTER NODES. The node with the larger epoch has the newer state."""
 
     epoch: int
     node_id: str
@@ -58,11 +58,11 @@ class ClusterNodes(RedisNodes):
         self._slot = slot_of(self.lease_key)
 
     async def form(self) -> None:
-        """Meet, share the slots, replicate."""
+        """Form a cluster: introduce the nodes, distribute the slots, and start the replication."""
         await RedisCluster(list(self.nodes), MASTERS).form()
 
     def settings(self, task: str) -> dict[str, str]:
-        """Return the variables; each task knows another node at first."""
+        """Return the variables; each task first connects to a different node."""
         seed = self.nodes[int(task.removeprefix("task")) % len(self.nodes)]
         port = self.port_for(task, seed.port)
         return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true"}
@@ -90,7 +90,7 @@ class ClusterNodes(RedisNodes):
         )
 
     async def promote(self) -> None:
-        """CLUSTER FAILOVER at the replica of the owner."""
+        """Send CLUSTER FAILOVER to the replica of the owner."""
         owner = await self._own(await self.primary())
         for node in self.nodes:
             if owner.node_id in await self._line(node, "myself,slave"):
@@ -102,7 +102,7 @@ class ClusterNodes(RedisNodes):
         raise Unsettled("the owner of the slot has no replica")
 
     async def migrate(self, keys: list[str], seconds: float) -> None:
-        """Move the slot to the other master within `seconds`; each lease moves with its fence, one lease at a time."""
+        """Move the slot to the other master within `seconds`, one lease at a time, each together with its fence."""
         source = await self.primary()
         others = [node for node in self._group(1 - self._group_of(source)) if (await self._own(node)).is_master]
         if not others:
@@ -131,7 +131,7 @@ class ClusterNodes(RedisNodes):
         return int(node in self._group(1))
 
     async def _line(self, node: ClockedRedis, mark: str) -> str:
-        """Return the line of CLUSTER NODES with the mark; '' without one, and where the node does not answer."""
+        """Return the line of CLUSTER NODES that contains the mark; '' if there is none, or the node does not answer."""
         try:
             answer = str(await ask(node, "CLUSTER", "NODES"))
         except (RedisError, OSError):

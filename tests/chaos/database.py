@@ -1,4 +1,4 @@
-"""The writes that the database accepted, in commit order. Triggers record them, so no client can omit one."""
+"""The writes that the database accepted, in commit order. Triggers record them, so no client can omit a write."""
 
 from dataclasses import dataclass
 
@@ -33,12 +33,12 @@ begin
     return null;
 end $$;
 
-create function chaos_take_up() returns trigger language plpgsql as $$
+create function chaos_claim() returns trigger language plpgsql as $$
 begin
-    insert into chaos_write (lease, token, via) values (new.lease, new.token, 'take-up');
+    insert into chaos_write (lease, token, via) values (new.lease, new.token, 'claim');
     return null;
 end $$;
-create trigger chaos_take_up after insert or update on lease_fence for each row execute function chaos_take_up();
+create trigger chaos_claim after insert or update on lease_fence for each row execute function chaos_claim();
 """
 
 NOTE = """
@@ -46,7 +46,7 @@ create trigger chaos_{what} after {what} on {table} referencing new table as wri
     for each statement execute function chaos_note('{lease}')
 """
 
-TAKE_UP = "take-up"
+CLAIM = "claim"
 """Value of `Accepted.via` when a term claims the fence."""
 
 WRITTEN_UNDER = {"portfolio_live": "background_services", "job_run": "daily_scheduler"}
@@ -55,7 +55,7 @@ WRITTEN_UNDER = {"portfolio_live": "background_services", "job_run": "daily_sche
 
 @dataclass(frozen=True)
 class Accepted:
-    """A committed write, or a claim of the fence. After it, no older term may write.
+    """A committed write, or a claim of the fence. Afterwards no older term may write.
 
     `at` is in seconds since the epoch; `via` is the table.
     """

@@ -45,10 +45,10 @@ class Diary:
 
 
 def observe(diary: Diary) -> None:
-    """From now on, record the beliefs of this process's clients, and the writes that the database refuses."""
+    """Record the beliefs of this process's clients and the writes that the database refuses, from now on."""
 
     class ObservedGrant(Grant):
-        """Records each deadline until which the client believes; each grant belongs to one term."""
+        """Records each deadline until which the client believes. A grant belongs to one term."""
 
         def __init__(self, clock: Callable[[], float], stop_before: float) -> None:
             super().__init__(clock, stop_before)
@@ -76,7 +76,7 @@ def observe(diary: Diary) -> None:
         at = elapsed()
         term = Term(name, token, holder, remaining, *more, **named)
         grant = getattr(remaining, "__self__", None)
-        assert isinstance(grant, ObservedGrant), "the client creates its grants elsewhere now"
+        assert isinstance(grant, ObservedGrant), "the client no longer creates its grants with `Grant`"
         grant.begins(term, at)
         return term
 

@@ -18,7 +18,7 @@ from tests.chaos.database import newest_token
 from tests.chaos.fleet import Fleet
 from tests.chaos.observers import Checked
 from tests.chaos.oracles import Deletion
-from tests.chaos.redis_faults import LEFT_OUT, RedisFaults
+from tests.chaos.redis_faults import SKIPPED, RedisFaults
 from tests.chaos.schedule import LEASES, LONGEST_FREEZE, OPERATOR, POSTGRES, REDIS, Fault, Kind
 
 FROZEN = {
@@ -27,7 +27,7 @@ FROZEN = {
     Kind.FREEZE_TASK: ("sidecar", "api"),
 }
 SETTLED_WITHIN = 60.0
-"""Seconds within which the Redis servers must have their places again after a storm."""
+"""Seconds within which the Redis servers must have settled after a storm."""
 NETWORK = {Kind.SLOW, Kind.BLACK_HOLE, Kind.LATE_REQUESTS, Kind.LOST_REPLIES, Kind.CUT, Kind.REFUSE}
 
 
@@ -35,7 +35,8 @@ NETWORK = {Kind.SLOW, Kind.BLACK_HOLE, Kind.LATE_REQUESTS, Kind.LOST_REPLIES, Ki
 class Happening:
     """A fault that happened, with its place and its time in seconds of CLOCK_BOOTTIME.
 
-    `where` is a task, `redis`, `postgres`, or the lease of an operator's command; `leads` are the task's leases then.
+    `where` is a task, `redis`, `postgres`, or the lease of an operator's command. `leads` are the leases that the task
+    led at the start of the fault.
     """
 
     kind: Kind
@@ -46,9 +47,9 @@ class Happening:
     note: str = ""
 
     @property
-    def left_out(self) -> bool:
+    def skipped(self) -> bool:
         """True if the fault was skipped; `note` gives the reason."""
-        return self.note.startswith(LEFT_OUT)
+        return self.note.startswith(SKIPPED)
 
     def __str__(self) -> str:
         whose = f", which leads {' and '.join(self.leads)}" if self.leads else ""
@@ -56,18 +57,18 @@ class Happening:
 
 
 class Injector:
-    """Causes faults in a fleet. `happenings` and `deletions` are the results; `told` is called at the begin of each."""
+    """Causes faults in a fleet, and reports the start of each. `happenings` and `deletions` are the results."""
 
-    def __init__(self, fleet: Fleet, told: Callable[[Happening], None]) -> None:
+    def __init__(self, fleet: Fleet, report: Callable[[Happening], None]) -> None:
         self.happenings: list[Happening] = []
         self.deletions: list[Deletion] = []
         self._fleet = fleet
-        self._told = told
+        self._report = report
         self._busy: set[tuple[str, str]] = set()
-        self._redis_faults = RedisFaults(fleet, told)
+        self._redis_faults = RedisFaults(fleet, report)
 
     async def inflict(self, fault: Fault) -> Happening:
-        """Cause the fault, and return once it is over."""
+        """Cause the fault, and return at its end."""
         where = self._where(fault)
         now = elapsed()
         happening = Happening(fault.kind, where, now, now + fault.seconds, self._led_by(where, now))
@@ -75,16 +76,14 @@ class Injector:
         await self._act(fault, happening)
         if fault.kind is Kind.DISABLE:
             happening.ended = max(elapsed(), happening.ended)
-        elif (
-            fault.kind is not Kind.FREEZE_WRITER
-        ):  # _freeze_writer sets the end itself, since it waits longer for the result
+        elif fault.kind is not Kind.FREEZE_WRITER:  # _freeze_writer sets the end, then waits for the result
             happening.ended = elapsed()
         return happening
 
     async def make_stale(self, lease: str) -> None:
-        """Without other faults, freeze a writer that leads the lease between check and write, until it is stale.
+        """Freeze a writer that leads the lease between its check and its write, until the writer's term is stale.
 
-        If the product's API leads, freeze all such APIs first, until a writer leads.
+        No other fault may be active. If the product's API leads, freeze all these APIs first, until a writer leads.
         """
         fleet, ttl = self._fleet, self._fleet.ttl
         if not fleet.writers:
@@ -92,12 +91,12 @@ class Injector:
         services = [pid for task in fleet.labels if task not in fleet.writers if (pid := self._api(task)) is not None]
         if not self._writer_leads(lease):
             async with _stopped(services):
-                await self._comes(lambda: self._writer_leads(lease), 2 * ttl)
+                await self._wait_for(lambda: self._writer_leads(lease), 2 * ttl)
         await self.inflict(Fault(0.0, Kind.FREEZE_WRITER, lease, LONGEST_FREEZE * ttl, 0.0))
 
     async def heal(self) -> None:
-        """Delete each key without TTL whose holder has ended, as an operator would; no fault ends that by itself."""
-        if not await self._comes(self._fleet.redis.answers, SETTLED_WITHIN):
+        """Delete each key without TTL whose holder has ended, as an operator would: such a key never expires."""
+        if not await self._wait_for(self._fleet.redis.answers, SETTLED_WITHIN):
             return  # the next check of the run reports it
         for lease in LEASES:
             if await self._without_ttl(lease):
@@ -139,20 +138,20 @@ class Injector:
             case Kind.FREEZE_WRITER:
                 await self._freeze_writer(happening, seconds)
             case Kind.KILL_SIDECAR | Kind.KILL_API:
-                self._told(happening)
+                self._report(happening)
                 fleet.slots[where].task.containers[fault.kind.removeprefix("kill ")].kill()
             case Kind.KILL_TASK:
-                self._told(happening)
+                self._report(happening)
                 fleet.slots[where].task.kill()
             case Kind.DEPLOY:
-                self._told(happening)
+                self._report(happening)
                 fleet.slots[where].task.stop("a deploy")
             case kind if kind in REDIS:
                 await self._redis_faults.inflict(fault, happening)
             case Kind.RESTART_POSTGRES:
                 await self._restart_postgres(happening, seconds, immediate=fault.detail < 0.5)
             case Kind.FREEZE_POSTGRES:
-                self._told(happening)
+                self._report(happening)
                 await self._freeze_postgres(seconds)
             case Kind.DELETE:
                 await self._delete(happening)
@@ -165,16 +164,16 @@ class Injector:
 
     @asynccontextmanager
     async def _alone(self, happening: Happening, what: str) -> AsyncIterator[bool]:
-        """Yield False if the same fault is under way at the same place."""
+        """Yield false if the same fault is already active at the same place."""
         place = happening.where, what
         if place in self._busy:
-            happening.note = f"{LEFT_OUT}it is under way already"
-            self._told(happening)
+            happening.note = f"{SKIPPED}the same fault is active"
+            self._report(happening)
             yield False
             return
         self._busy.add(place)
         try:
-            self._told(happening)
+            self._report(happening)
             yield True
         finally:
             self._busy.remove(place)
@@ -199,15 +198,15 @@ class Injector:
             found.extend(await self._catch(lease))
             return bool(found)
 
-        if not await self._comes(caught, fleet.ttl, every=0.01):
-            happening.note = f"{LEFT_OUT}no writer was between check and write"
-            self._told(happening)
+        if not await self._wait_for(caught, fleet.ttl, every=0.01):
+            happening.note = f"{SKIPPED}no writer was between check and write"
+            self._report(happening)
             return
         (checked, process), *_ = found
         try:
             happening.where, happening.began = checked.task, elapsed()
             happening.leads = self._led_by(checked.task, happening.began)
-            self._told(happening)
+            self._report(happening)
             self._busy.add((checked.task, "freeze"))
 
             async def followed() -> bool:
@@ -216,7 +215,7 @@ class Injector:
                 except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                     return False
 
-            stale = await self._comes(followed, seconds)
+            stale = await self._wait_for(followed, seconds)
         finally:
             self._busy.discard((checked.task, "freeze"))
             with suppress(psutil.NoSuchProcess):
@@ -232,13 +231,13 @@ class Injector:
 
         if not stale:
             happening.note = "thawed before a newer term"
-        elif await self._comes(refused, fleet.call_limit + 2):
+        elif await self._wait_for(refused, fleet.call_limit + 2):
             happening.note = "refused"
         else:
             happening.note = "no refusal seen"
 
     async def _catch(self, lease: str) -> list[tuple[Checked, psutil.Process]]:
-        """Stop the writer that leads the lease between check and write; empty if it has left that place by then."""
+        """Stop the writer that leads the lease between check and write; empty if the writer is not there any more."""
         seen = self._fleet.seen
         seen.read()
         leader = seen.leader(lease, elapsed())
@@ -266,10 +265,10 @@ class Injector:
                 return [(checked, process)]
         return []
 
-    async def _comes(
+    async def _wait_for(
         self, condition: Callable[[], bool | Awaitable[bool]], within: float, *, every: float = 0.05
     ) -> bool:
-        """Wait for the condition; returns False if it is not true within `within` seconds."""
+        """Wait for the condition; returns false if the condition is not true within this number of seconds."""
         deadline = elapsed() + within
         while True:
             came = condition()
@@ -303,14 +302,14 @@ class Injector:
             finally:
                 way.flow()
                 if fault.kind is Kind.LOST_REPLIES:
-                    await way.cut()  # a stream that lost bytes is unusable
+                    await way.cut()  # a stream with lost bytes is unusable
                 if fault.kind is Kind.REFUSE:
                     await way.accept()
 
     async def _restart_postgres(self, happening: Happening, seconds: float, *, immediate: bool) -> None:
         server = self._fleet.postgres
         happening.note = "like a crash" if immediate else "in order"
-        self._told(happening)
+        self._report(happening)
         if server.process is not None:
             server.process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
             while server.exit_code is None:  # noqa: ASYNC110 - the server cannot set an event here
@@ -340,8 +339,8 @@ class Injector:
         self.deletions.append(Deletion(happening.where, since, elapsed() if heard else since + 5 * self._fleet.ttl))
 
     async def _operator(self, happening: Happening, command: Callable[[str, Redis], Awaitable[object]]) -> bool:
-        """Send the command to the primary, as from redis-cli; returns true if it was answered."""
-        self._told(happening)
+        """Send the command to the primary, as from redis-cli; returns true if the primary answered."""
+        self._report(happening)
         try:
             async with self._fleet.redis.client() as redis:
                 await command(self._fleet.keys()[happening.where], redis)

@@ -1,7 +1,7 @@
 """The fleet: servers, and tasks from `task-definition.json` that ECS's service scheduler keeps running.
 
-Two things differ from the cloud. The api container runs `tests.chaos.api`: the product's API or a client that only
-writes, both observed. And each sidecar reaches Redis through a proxy.
+The fleet differs from the cloud in two ways. The api container runs `tests.chaos.api`: the product's API, or a client
+that only writes, both with a diary. Each sidecar reaches Redis through a proxy.
 """
 
 import asyncio
@@ -80,12 +80,12 @@ class Fleet:
     Args:
         folder: for data, logs and diaries.
         tasks: the number of tasks.
-        ttl: of the leases, in seconds; the other timings follow from it.
+        ttl: LEASE_TTL in seconds; the other timings are derived from this ttl.
         services: the number of tasks that run the product's API; the others run the writer.
         fence: true if the database refuses stale writes.
         min_replicas: the number of replicas that must confirm a sidecar's write.
-        other_version: another checkout of the project. Each new task runs the version that the previous task in its
-            place did not run, and the first tasks alternate. This is a constant rolling deploy, forward and back.
+        other_version: another checkout of the project. The first tasks alternate between the two versions, and each
+            replacement runs the version that its predecessor did not run: a constant rolling deploy in both directions.
         redis: the kind of Redis.
     """
 
@@ -134,7 +134,7 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run everything during the block; at its end, stop all tasks in ECS's order, then the servers."""
+        """Run servers and tasks during the block; at the end, stop all tasks in ECS's order, then the servers."""
         try:
             async with self.redis, self._postgres_running(), self._metadata:
                 await self._prepare()
@@ -165,7 +165,7 @@ class Fleet:
         )
 
     async def campaigning(self) -> bool:
-        """Return true if each task leads or follows each lease, so no client is silent and no candidate is cut off."""
+        """Return true if each task leads or follows each lease: no client is silent, and no candidate is cut off."""
         states: list[str] = []
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
             for label in self.labels:

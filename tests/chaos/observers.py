@@ -26,7 +26,7 @@ class Belief:
 
     @property
     def end(self) -> float:
-        """The end of the belief: its deadline, or an earlier end by the client."""
+        """The end of the belief: the deadline, or the time at which the client ended the belief before."""
         return min(self.until, self.ended)
 
 
@@ -71,7 +71,7 @@ class Observations:
     refusals: list[Refusal] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     checked: dict[tuple[str, str], Checked] = field(default_factory=dict)
-    """The writers between check and write, or killed there, by task and lease."""
+    """The writers that are (or were killed) between check and write, by task and lease."""
     _grants: dict[str, Belief] = field(default_factory=dict)
     _read_to: dict[Path, int] = field(default_factory=dict)
 
@@ -94,7 +94,7 @@ class Observations:
         return begun
 
     def leader(self, lease: str, now: float) -> Belief | None:
-        """Return the current belief; the belief of the newest term if there are two."""
+        """Return the current belief; if there are two, the belief of the newest term."""
         current = [belief for belief in self.beliefs if belief.lease == lease and belief.began <= now < belief.end]
         return max(current, key=lambda belief: belief.token, default=None)
 

@@ -14,7 +14,7 @@ from tests.chaos.observers import Belief, Refusal
 
 @dataclass(frozen=True)
 class Violation:
-    """A broken promise: the law, the story in one line, and the time of CLOCK_BOOTTIME if it is known."""
+    """A broken promise: the law, a description in one line, and the time (CLOCK_BOOTTIME) if it is known."""
 
     law: str
     text: str
@@ -23,7 +23,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Deletion:
-    """An operator's DEL of a lease's key, executed at some time between `since` and `until`."""
+    """An operator's DEL of a lease's key, executed between `since` and `until`."""
 
     lease: str
     since: float
@@ -99,7 +99,7 @@ def forged_writes(writes: Iterable[Accepted], beliefs: Iterable[Belief]) -> list
     """Every accepted write carries the token of a term that some client believed in."""
     known = {(belief.lease, belief.token) for belief in beliefs}
     return [
-        Violation("unknown token", f"{write.lease}: a write of token {write.token}, which no client ever had")
+        Violation("unknown token", f"{write.lease}: a write of token {write.token}, which no client was granted")
         for write in writes
         if (write.lease, write.token) not in known
     ]
@@ -140,7 +140,7 @@ def sidecars_unhealthy(
 
     Args:
         unhealthy: the time, the container (`task1/sidecar`) and the message of each report.
-        frozen: the task, and the begin and end of each freeze of its sidecar; it may be unhealthy then.
+        frozen: the task, the start and the end of each freeze of a sidecar, which may be unhealthy during the freeze.
         patience: seconds after a freeze in which the platform may still react to it.
     """
     spans = list(frozen)
@@ -155,7 +155,7 @@ def sidecars_unhealthy(
 def tracebacks(logs: Mapping[str, Iterable[str]]) -> list[Violation]:
     """No fault causes an unexpected error in a program.
 
-    This also finds work that always fails at once. Such work writes nothing, so it breaks no other promise.
+    This oracle also finds work that always fails at once: such work writes nothing, and breaks no other promise.
 
     Args:
         logs: the lines of each container's log, by its name.

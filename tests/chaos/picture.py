@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from tests.chaos.database import TAKE_UP
+from tests.chaos.database import CLAIM
 from tests.chaos.faults import NETWORK, Happening
 from tests.chaos.observers import Belief
 from tests.chaos.run import Record, Stretch
@@ -29,7 +29,7 @@ LANE = dict(zip(LEASES, (0.26, -0.26), strict=True))
 """Position of a lease's bar in its task's row, which is one unit high; faults of the network are in the middle."""
 BAR = 0.26
 LETTER = 0.66
-"""Width of a letter, in sizes of the text."""
+"""Width of a letter, relative to the font size."""
 SHORT = 1.0
 """Seconds below which a hand-over is printed in ms."""
 
@@ -47,7 +47,8 @@ _REDIS_TEXTS = {
 class _Labels:
     """Places text on an axis without overlaps: a text that would cover something moves aside or is omitted.
 
-    Boxes are in the axis's units. The size of a text is estimated from its letters, since it is only known once drawn.
+    Boxes are in the axis's units. The size of a text is estimated from its letters: the true size is known only after
+    drawing.
     """
 
     def __init__(self, axis: Axes, seconds_an_inch: float) -> None:
@@ -105,11 +106,11 @@ def draw(record: Record, path: Path) -> None:
         axis.set_title(title, loc="left", fontsize=9, fontweight="bold")
     axes[-1].set_xlabel("seconds since the run began")
     found = len(record.violations)
-    done = sum(not happening.left_out for happening in record.happenings)
-    told = f"{found} VIOLATIONS" if found else "every promise was kept"
+    done = sum(not happening.skipped for happening in record.happenings)
+    result = f"{found} VIOLATIONS" if found else "every promise was kept"
     figure.suptitle(
         f"Chaos run, seed {record.seed}: {len(record.tasks)} tasks, lease of {record.ttl:g} s,"
-        f" {done} faults, {len({(b.lease, b.token) for b in record.beliefs})} terms: {told}",
+        f" {done} faults, {len({(b.lease, b.token) for b in record.beliefs})} terms: {result}",
         fontsize=12,
         color=BAD if found else "black",
     )
@@ -118,7 +119,7 @@ def draw(record: Record, path: Path) -> None:
 
 
 def _strips(record: Record) -> Iterator[tuple[str, float, float]]:
-    """Yield title, begin and end of each strip: the start, and each round; the last one includes the end of the run."""
+    """Yield title, begin and end of each strip: the start, and each round; the last strip includes the run's end."""
     numbers = sorted({stretch.round for stretch in record.stretches if stretch.round}) or [0]
     for number in numbers:
         mine = [one for one in record.stretches if one.round == number or (number == numbers[0] and not one.round)]
@@ -127,7 +128,7 @@ def _strips(record: Record) -> Iterator[tuple[str, float, float]]:
         calm = "".join(
             f"; in the calm {m.lease} led again {m.seconds * 1000:.0f} ms after a {m.kind}" for m in measured
         )
-        yield (f"Round {number}{calm}" if number else "It never got going"), min(one.began for one in mine), end
+        yield (f"Round {number}{calm}" if number else "The run did not start"), min(one.began for one in mine), end
 
 
 def _strip(axis: Axes, record: Record, began: float, end: float, longest: float, labels: _Labels) -> None:
@@ -156,8 +157,8 @@ def _strip(axis: Axes, record: Record, began: float, end: float, longest: float,
     for violation in record.violations:
         if violation.at is not None and began <= violation.at <= end:
             axis.axvline(violation.at - zero, color=BAD, linewidth=1.5, zorder=9)
-            told = labels.beside(violation.at - zero, violation.law, size=8)
-            labels.put(violation.law, [(left, 0.75) for left in told], BAD, size=8)
+            edges = labels.beside(violation.at - zero, violation.law, size=8)
+            labels.put(violation.law, [(left, 0.75) for left in edges], BAD, size=8)
 
 
 def _within(stretches: Iterable[Stretch], began: float, end: float) -> Iterator[Stretch]:
@@ -173,7 +174,7 @@ def _stretch(axis: Axes, stretch: Stretch, zero: float) -> None:
 
 
 def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end: float, labels: _Labels) -> None:
-    """Draw a thin line below each task's bars while its sidecar runs, and one above them while its API runs."""
+    """Draw a thin line below each task's bars while its sidecar runs, and a line above while its API runs."""
     for life in record.lives:
         since, until = max(life.began, began), min(life.ended, end)
         if since < until:
@@ -184,7 +185,7 @@ def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end
 
 def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, end: float, labels: _Labels) -> None:
     zero = record.began
-    told: list[tuple[str, float, float, float, str]] = []
+    gaps: list[tuple[str, float, float, float, str]] = []
     for lease in LEASES:
         mine = sorted((one for one in record.beliefs if one.lease == lease), key=lambda one: one.began)
         ordinals = {token: n for n, token in enumerate(sorted({one.token for one in mine}), 1)}
@@ -201,8 +202,8 @@ def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, e
                 if 0 <= gap < SHORT:
                     labels.take_line(*line)
                     if before.token != after.token:
-                        told.append((f"{gap * 1000:.0f} ms", after.began - zero, low, high, COLOURS[lease]))
-    for text, at, low, high, colour in told:  # after all lines, since no text may cross one
+                        gaps.append((f"{gap * 1000:.0f} ms", after.began - zero, low, high, COLOURS[lease]))
+    for text, at, low, high, colour in gaps:  # after all lines, because no text may cross a line
         along = [high - part / 16 * (high - low) for part in (8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)]
         labels.put(text, [(left, level) for left in labels.beside(at, text) for level in along], colour)
 
@@ -224,7 +225,7 @@ def _belief(axis: Axes, belief: Belief, level: float, record: Record, end: float
 def _happening(axis: Axes, happening: Happening, places: dict[str, int], zero: float, labels: _Labels) -> None:
     kind, at = happening.kind, happening.began - zero
     lasts = (happening.ended if happening.ended < inf else happening.began) - happening.began
-    if happening.left_out:
+    if happening.skipped:
         return
     if kind in OPERATOR:
         row, lane = places["operator"], LANE[happening.where]
@@ -275,7 +276,7 @@ def _span(axis: Axes, at: float, lasts: float, level: float, high: float, colour
 def _writes(axis: Axes, record: Record, row: float, began: float, end: float) -> None:
     """Draw a tick for each accepted write, and a cross for each refused one."""
     for lease in LEASES:
-        times = [write.at - record.boot for write in record.writes if write.lease == lease and write.via != TAKE_UP]
+        times = [write.at - record.boot for write in record.writes if write.lease == lease and write.via != CLAIM]
         shown = [at - record.began for at in times if began <= at <= end]
         axis.vlines(shown, row + LANE[lease] - 0.16, row + LANE[lease] + 0.16, color=COLOURS[lease], linewidth=0.4)
         crosses = [refusal.at for refusal in record.refusals if refusal.lease == lease and began <= refusal.at <= end]

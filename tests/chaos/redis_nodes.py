@@ -1,8 +1,8 @@
-"""Redis servers among which the primary moves without an operator: what a cluster and sentinels have in common.
+"""Redis servers with automatic failover: the common part of a cluster and of a group with sentinels.
 
-Each task reaches each server through its own proxies (`tests.chaos.ways`). The replication has no proxy, since the
-servers find each other by themselves. To let the replicas lag, the primary refuses their user. The servers keep no data
-on disk, so a server restarts empty.
+Each task reaches each server through its own proxies (`tests.chaos.ways`). The replication has no proxy, because the
+servers find each other by themselves. To make the replicas lag, the primary refuses their user. The servers keep no
+data on disk, so a server restarts empty.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tests.chaos.ways import Way
 T = TypeVar("T")
 
 REPLICA = "replica"
-"""User of the replicas."""
+"""User name of the replicas."""
 NODE_ARGUMENTS = (*ARGUMENTS, "--user", REPLICA, "on", "nopass", "~*", "&*", "+@all",
                   "--masteruser", REPLICA, "--masterauth", REPLICA)  # fmt: skip
 ANSWERS_WITHIN = 4.0
@@ -41,7 +41,7 @@ MOVES_WITHIN = 180.0
 
 
 class Unsettled(Exception):
-    """The servers do not allow a fault at this time; the text says why."""
+    """The servers do not allow a fault at this time; the text gives the reason."""
 
 
 class RedisNodes:
@@ -49,17 +49,17 @@ class RedisNodes:
 
     Args:
         folder: for the servers' files.
-        tasks: the labels of those that have proxies; every other task connects to the servers directly.
+        tasks: the labels of the tasks that have proxies; every other task connects to the servers directly.
         ports: the ports of the data servers, one for each.
         arguments: more arguments of each data server.
-        watching: the ports of other servers that the tasks need.
+        watching: the ports of the sentinels, which the tasks also need.
         stepping: whether the clock of the servers can step.
     """
 
     lease_key = "portfolio:{name}:leader"
     """LEASE_KEY of the sidecars."""
     serves_on = 0.0
-    """Seconds after a promotion for which the old primary may serve; the guard waits for so much longer."""
+    """Seconds after a promotion for which the old primary may serve; the guard waits this much longer."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class RedisNodes:
         await self._open.aclose()
 
     async def patiently(self, action: Callable[[], Awaitable[T]], within: float = STARTS_WITHIN) -> T:
-        """Repeat an action until it is not False, and return its result; a server that does not answer is no error."""
+        """Repeat an action until its result is not False, and return the result; ignore servers that do not answer."""
         async with asyncio.timeout(within):
             while True:
                 with suppress(RedisError, OSError):
@@ -106,15 +106,15 @@ class RedisNodes:
     async def _served_for_long(self) -> None:
         """Record the primary as the server that acted last; otherwise the guard would delay the run's first term."""
         primary = await self.patiently(self.primary)
-        told = [await self.patiently(partial(ask, primary, "INFO", part)) for part in ("server", "replication")]
-        known = dict(line.split(":", 1) for line in "".join(told).splitlines() if ":" in line)
+        infos = [await self.patiently(partial(ask, primary, "INFO", part)) for part in ("server", "replication")]
+        known = dict(line.split(":", 1) for line in "".join(infos).splitlines() if ":" in line)
         for name in LEASES:
             fence = fence_of(self.lease_key.replace("{name}", name))
             fields = "run_id", known["run_id"], "replid", known["master_replid"]
             await self.patiently(partial(ask, primary, "HSET", fence, *fields))
 
     async def run(self, *servers: RedisServer) -> None:
-        """Start servers, which are stopped at the end."""
+        """Start servers; the end of the context stops them."""
         for server in servers:
             self._open.callback(server.stop)
             await server.start_beside()
@@ -126,30 +126,30 @@ class RedisNodes:
     # What differs between a cluster and sentinels
 
     async def form(self) -> None:
-        """Make the servers, which run, a cluster or a group."""
+        """Join the running servers into a cluster or a group."""
         raise NotImplementedError
 
     def settings(self, task: str) -> dict[str, str]:
-        """Return the sidecar's variables that lead a task to these servers."""
+        """Return the sidecar's settings for these servers."""
         raise NotImplementedError
 
     async def primary(self) -> ClockedRedis:
         """Return the server that has the leases.
 
         Raises:
-            redis.exceptions.ConnectionError: no server has them at this time.
+            redis.exceptions.ConnectionError: no server has the leases at this time.
         """
         raise NotImplementedError
 
     async def settled(self) -> bool:
-        """Return true if every server has its place: one primary, and replicas that are connected to it."""
+        """Return true if there is one primary, and every replica is connected to it."""
         raise NotImplementedError
 
     async def promote(self) -> None:
         """Make another server the primary, as an operator does.
 
         Raises:
-            Unsettled: they refuse.
+            Unsettled: the servers refuse.
         """
         raise NotImplementedError
 
@@ -176,7 +176,7 @@ class RedisNodes:
         """Wait until the servers have settled.
 
         Raises:
-            Unsettled: they have not within the time.
+            Unsettled: the servers have not settled within `within` seconds.
         """
         try:
             async with asyncio.timeout(within):
@@ -195,19 +195,19 @@ class RedisNodes:
             server.resume()
 
     async def restart_empty(self, seconds: float) -> None:
-        """Kill the primary, and start it `seconds` later without data, before or after another one is promoted."""
+        """Kill the primary, and start it without data `seconds` later, before or after a replica is promoted."""
         server = await self.primary()
         server.kill()
         await asyncio.sleep(seconds)
         await server.start_beside()
 
     async def fail_over(self, lag: float, seconds: float, killed: Callable[[], None] = lambda: None) -> None:
-        """Stop the replication, kill the primary, and start it again without data once another one is promoted.
+        """Stop the replication, kill the primary, and start it again without data after a replica is promoted.
 
         Args:
             lag: seconds without replication before the kill.
             seconds: seconds from the promotion to the start of the old primary.
-            killed: called when the primary has been killed.
+            killed: called after the primary is killed.
         """
         old = await self.primary()
         if lag:
@@ -216,7 +216,7 @@ class RedisNodes:
             await asyncio.sleep(lag)
         old.kill()
         killed()
-        with suppress(TimeoutError):  # the check of the servers reports it
+        with suppress(TimeoutError):  # the later check of the servers reports this
             await self.moved(old)
         await asyncio.sleep(seconds)
         await old.start_beside()
@@ -234,7 +234,7 @@ class RedisNodes:
         """Wait until another server is the primary.
 
         Raises:
-            TimeoutError: none is within `MOVES_WITHIN` seconds.
+            TimeoutError: no other server is the primary within `MOVES_WITHIN` seconds.
         """
         async with asyncio.timeout(MOVES_WITHIN):
             while True:
@@ -248,7 +248,7 @@ async def ask(server: RedisServer, *words: str) -> Any:
     """Return a server's answer to a command.
 
     Raises:
-        RedisError, OSError: it refuses the command, or does not answer.
+        RedisError, OSError: the server refuses the command, or does not answer.
     """
     connection = Connection(
         port=server.port,

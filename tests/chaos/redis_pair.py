@@ -1,8 +1,8 @@
 """A Redis primary and its replica, the proxies between them and the tasks, and the faults of both.
 
-Each task reaches Redis through its own proxy, and the replica reaches the primary through another one, so each of these
-connections can be slow, lossy, silent or cut. A third server becomes the new replica when the primary is isolated. The
-servers keep nothing on disk, so a server restarts empty.
+Each task reaches Redis through its own proxy, and the replica reaches the primary through another proxy, so each of
+these connections can be slow, lossy, silent or cut. A third server becomes the new replica when the primary is
+isolated. The servers keep no data on disk, so a server restarts empty.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class RedisPair:
         await self._open.aclose()
 
     def settings(self, task: str) -> dict[str, str]:
-        """Return the sidecar's variables that lead a task to these servers."""
+        """Return the sidecar's settings for these servers."""
         return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self.ways[task].port)}
 
     def client(self) -> Redis:
@@ -102,7 +102,7 @@ class RedisPair:
         for proxy in (*self.ways.values(), self._link):
             proxy.target = self.primary.port
         for way in self.ways.values():
-            await way.cut()  # a connection to the old primary has ended
+            await way.cut()  # the connections to the old primary have ended
         self._link.flow()
         await self.replica.start_beside()
         await self._follow(self.replica)
@@ -121,9 +121,7 @@ class RedisPair:
             async with client_of(self.replica) as replica:
                 await replica.slaveof("127.0.0.1", self.primary.port)
             for task, way in self.ways.items():
-                way.target = (
-                    self.primary.port
-                )  # the name resolves to the new primary; staying tasks keep their connections
+                way.target = self.primary.port  # of new connections; the staying tasks keep their old connections
                 if task not in staying:
                     await way.cut()
             await asyncio.sleep(seconds)

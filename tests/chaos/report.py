@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from tests.chaos.database import TAKE_UP
+from tests.chaos.database import CLAIM
 from tests.chaos.oracles import excused, overlaps
-from tests.chaos.redis_faults import LEFT_OUT
+from tests.chaos.redis_faults import SKIPPED
 from tests.chaos.run import Record
 from tests.chaos.schedule import LEASES, Kind
 
@@ -25,29 +25,29 @@ WORST = 20
 
 def verdict(record: Record) -> str:
     """Return a table of faults and observations, then the verdict on the promises."""
-    faults = Counter(happening.kind for happening in record.happenings if not happening.left_out)
-    left_out = Counter(
-        f"{happening.kind} ({happening.note.removeprefix(LEFT_OUT)})"
+    faults = Counter(happening.kind for happening in record.happenings if not happening.skipped)
+    skipped = Counter(
+        f"{happening.kind} ({happening.note.removeprefix(SKIPPED)})"
         for happening in record.happenings
-        if happening.left_out
+        if happening.skipped
     )
     both = overlaps(record.beliefs)
     lines = [
         "",
         f"Faults      {sum(faults.values())}: {', '.join(f'{count} {kind}' for kind, count in faults.most_common())}",
     ]
-    if left_out:
-        lines.append(f"Skipped     {', '.join(f'{count} {what}' for what, count in left_out.most_common())}")
+    if skipped:
+        lines.append(f"Skipped     {', '.join(f'{count} {what}' for what, count in skipped.most_common())}")
     for lease in LEASES:
         terms = {belief.token for belief in record.beliefs if belief.lease == lease}
-        writes = sum(write.lease == lease and write.via != TAKE_UP for write in record.writes)
+        writes = sum(write.lease == lease and write.via != CLAIM for write in record.writes)
         refused = sum(refusal.lease == lease for refusal in record.refusals)
         led = sum(stretch for _, stretch in _led(record, lease))
         lines.append(
             f"{lease}: {len(terms)} terms, led {100 * led / max(record.ended - record.began, 1e-9):.0f} % of the time,"
             f" {writes} writes accepted, {refused} stale ones refused"
         )
-    late = Counter(one.note for one in record.happenings if one.kind is Kind.FREEZE_WRITER and not one.left_out)
+    late = Counter(one.note for one in record.happenings if one.kind is Kind.FREEZE_WRITER and not one.skipped)
     if late:
         lines.append(
             f"Late writes {sum(late.values())} by writers frozen between check and write:"
@@ -67,19 +67,19 @@ def verdict(record: Record) -> str:
         return "\n".join([*lines, "", f"VERDICT: every promise was kept.{untried}"])
     broken = sorted({PROMISES[violation.law] for violation in record.violations if violation.law in PROMISES})
     which = f" ({', '.join(broken)})" if broken else ""
-    told = [
+    listed = [
         f"  {violation.law}: {violation.text}"
         + (f", at {violation.at - record.began:.2f}" if violation.at is not None else "")
         for violation in record.violations[:WORST]
     ]
     more = [f"  ... and {len(record.violations) - WORST} more"] if len(record.violations) > WORST else []
     return "\n".join(
-        [*lines, "", f"VERDICT: {len(record.violations)} VIOLATIONS{which}, SEED={record.seed}", *told, *more]
+        [*lines, "", f"VERDICT: {len(record.violations)} VIOLATIONS{which}, SEED={record.seed}", *listed, *more]
     )
 
 
 def _led(record: Record, lease: str) -> list[tuple[float, float]]:
-    """Return the times with a believer as (began, seconds); overlaps count once."""
+    """Return the times in which a client believed as (began, seconds); overlaps count once."""
     found: list[tuple[float, float]] = []
     reached = 0.0
     for belief in sorted(record.beliefs, key=lambda belief: belief.began):

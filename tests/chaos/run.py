@@ -25,7 +25,7 @@ HEALTHY_WITHIN = 90.0
 PROBED_WITHIN = 10.0
 """Seconds after a freeze in which a health check that began during it may still fail."""
 
-Tell = Callable[[str], None]
+Print = Callable[[str], None]
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Stretch:
 
 @dataclass
 class Measure:
-    """The seconds without a leader after a fault in a calm; `bound` is the limit in the contract."""
+    """The seconds without a leader after a fault in a calm; `bound` is the limit that the contract promises."""
 
     round: int
     kind: Kind
@@ -80,19 +80,19 @@ async def chaos(
     services: int,
     fence: bool,
     min_replicas: int,
-    tell: Tell,
+    print_line: Print,
     other_version: Path | None = None,
     redis: Redis = Redis.SERVER,
 ) -> Record:
-    """Run the rounds on a new fleet under `folder`; returns the judged observations."""
+    """Run the rounds on a new fleet under `folder`; returns the observations and the violations."""
     fleet = Fleet(
         folder, tasks, ttl, services, fence=fence, min_replicas=min_replicas, other_version=other_version, redis=redis
     )
     record = Record(seed, fleet.labels, ttl, time.time() - elapsed(), elapsed())
-    conductor = _Conductor(fleet, record, tell)
+    conductor = _Conductor(fleet, record, print_line)
     async with fleet.running():
         await conductor.play(rounds)
-        tell("stopping every task, as ECS does")
+        print_line("stopping every task, as ECS does")
         await _stop(fleet)
         record.writes = await fleet.writes()
     fleet.seen.read()
@@ -103,7 +103,7 @@ async def chaos(
 
 
 async def _stop(fleet: Fleet) -> None:
-    """Stop the tasks while the servers still run, since their last writes count too."""
+    """Stop the tasks while the servers still run, because the last writes count too."""
     fleet.stopping.set()
     for slot in fleet.slots.values():
         for container in slot.task.containers.values():
@@ -129,15 +129,15 @@ def _judge(record: Record, fleet: Fleet, injector: Injector) -> None:
 
 
 class _Conductor:
-    def __init__(self, fleet: Fleet, record: Record, tell: Tell) -> None:
+    def __init__(self, fleet: Fleet, record: Record, print_line: Print) -> None:
         self.injector = Injector(fleet, lambda happening: self._say(str(happening)))
         self._fleet = fleet
         self._record = record
-        self._tell = tell
-        self._told = 0
+        self._print = print_line
+        self._reported = 0
 
     async def play(self, rounds: tuple[Round, ...]) -> None:
-        """Play all rounds, and report each new leader."""
+        """Run all rounds, and report each new leader."""
         async with asyncio.TaskGroup() as group:
             news = group.create_task(self._news())
             async with self._stretch("start", 0):
@@ -159,7 +159,7 @@ class _Conductor:
                     await self.injector.make_stale(lease)
                 if await self._led(f"after stale writes of round {each.number}"):
                     await self._measure(each)
-                await asyncio.sleep(self._fleet.ttl / 3)  # long enough for the picture
+                await asyncio.sleep(self._fleet.ttl / 3)  # long enough to be visible in the picture
         seen = self._fleet.seen
         found = oracles.two_believers(seen.beliefs, self.injector.deletions, self._record.boot)
         found += oracles.stale_writes(await self._fleet.writes(), self._record.boot)
@@ -215,7 +215,7 @@ class _Conductor:
         return all(self._fleet.seen.leader(lease, elapsed()) for lease in LEASES)
 
     async def _until(self, condition: Callable[[], Awaitable[bool]], bound: float, law: str, text: str) -> bool:
-        """Wait for the condition; record a violation if it is not true within `bound` seconds."""
+        """Wait for the condition; record a violation if the condition is not true within `bound` seconds."""
         deadline = elapsed() + bound
         while not await condition():
             if elapsed() > deadline:
@@ -231,17 +231,17 @@ class _Conductor:
     async def _news(self) -> None:
         """Report each new leader."""
         while True:
-            for belief in self._fleet.seen.beliefs[self._told :]:
+            for belief in self._fleet.seen.beliefs[self._reported :]:
                 self._say(f"{belief.lease}: {belief.task} leads (token {belief.token})")
-                self._told += 1
+                self._reported += 1
             await asyncio.sleep(0.05)
 
     def _say(self, text: str) -> None:
-        self._tell(f"{elapsed() - self._record.began:7.2f}  {text}")
+        self._print(f"{elapsed() - self._record.began:7.2f}  {text}")
 
 
 class _Timed:
-    """Records a stretch of the run."""
+    """Records the start and the end of a stretch of the run."""
 
     def __init__(self, stretches: list[Stretch], name: str, number: int) -> None:
         self._stretch = Stretch(name, number, 0.0, 0.0)

@@ -22,7 +22,7 @@ class Redis(StrEnum):
 
 
 class Kind(StrEnum):
-    """A kind of fault. A lasting fault has `seconds`; any other is over at once."""
+    """A kind of fault. A lasting fault has `seconds`; any other fault is over at once."""
 
     FREEZE_SIDECAR = "freeze sidecar"
     FREEZE_API = "freeze api"
@@ -89,7 +89,7 @@ _Group = tuple[dict[Kind, int], int, float]
 def groups_of(redis: Redis, only: Collection[Kind]) -> tuple[_Group, ...]:
     """Return the groups of faults: faults, weight, and minimum distance between two faults in ttls.
 
-    Faults of TASK may overlap. With `only`, the groups have no other faults.
+    Faults of TASK may overlap. With `only`, the groups contain these faults alone.
     """
     of_redis = (REDIS_OF[redis], 4, 2.0) if redis is Redis.SERVER else (REDIS_OF[redis], 8, 0.7)
     groups = (TASK, 13, 0.0), of_redis, (POSTGRES, 1, 1.0), (OPERATOR, 3, 0.7)
@@ -142,8 +142,8 @@ CALM_TAKES = 2.0
 class Fault:
     """One fault: `at` seconds after the start of its round, for `seconds` (a maximum if an event ends the fault).
 
-    `target` is a task (`task2`) or a lease. A lease stands for the task that leads it then, or for its key if the
-    operator acts. `detail` is a share from 0 to 1 for other choices, such as a replica's lag or the stop of Postgres.
+    `target` is a task (`task2`) or a lease. A lease stands for the task that leads it at the time, or for its key if
+    the operator acts. `detail` is a share from 0 to 1 for other choices, such as a replica's lag or Postgres's stop.
     """
 
     at: float
@@ -179,7 +179,7 @@ def plan(
 ) -> tuple[Round, ...]:
     """Return the rounds that fit into `minutes`, at least one. The same arguments give the same rounds.
 
-    Without `isolating`, a primary fails over instead of being cut off. With `only`, the storms have these faults alone.
+    Without `isolating`, a failover replaces each isolated primary. With `only`, the storms have these faults alone.
     """
     chance = random.Random(f"chaos {seed} {tasks}")
     storm = min(STORM * ttl, max(minutes * 60 - CALM_TAKES * ttl, ttl))

@@ -1,7 +1,7 @@
 """A primary, two replicas and three sentinels for the chaos run.
 
-The servers have no configuration file. So an old primary that is started again comes back as a primary without data,
-and the sentinels make it a replica, as with a file that names no primary.
+The servers have no configuration file. An old primary that is started again is therefore a primary without data, and
+the sentinels make it a replica, as with a file that names no primary.
 """
 
 import asyncio
@@ -93,8 +93,8 @@ class SentinelNodes(RedisNodes):
         """Return true if all sentinels know each other and the replicas, which replicate the primary."""
         primary = await self.primary()
         replicas = [node for node in self.nodes if node is not primary]
-        told = await asyncio.gather(*(ask(each, "SENTINEL", "MASTER", MASTER) for each in self.sentinels))
-        known = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in told]
+        answers = await asyncio.gather(*(ask(each, "SENTINEL", "MASTER", MASTER) for each in self.sentinels))
+        known = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in answers]
         return (
             (await ask(primary, "ROLE"))[0] == "master"
             and await self._all_replicate(replicas, primary)
@@ -104,7 +104,7 @@ class SentinelNodes(RedisNodes):
         )
 
     async def promote(self) -> None:
-        """SENTINEL FAILOVER: the old primary lives, and is demoted late."""
+        """Send SENTINEL FAILOVER: the old primary still runs, and is demoted late."""
         try:
             await ask(self.sentinels[0], "SENTINEL", "FAILOVER", MASTER)
         except RedisError as error:
@@ -112,7 +112,7 @@ class SentinelNodes(RedisNodes):
 
     @asynccontextmanager
     async def hidden_from(self, tasks: list[str]) -> AsyncIterator[None]:
-        """During the block the tasks reach every server, but no sentinel."""
+        """Let the tasks reach every server but no sentinel during the block."""
         for task in tasks:
             await self.ways[task].refuse(self._watching)
         try:
@@ -123,5 +123,5 @@ class SentinelNodes(RedisNodes):
 
     @staticmethod
     async def _all_replicate(replicas: list[ClockedRedis], primary: ClockedRedis) -> bool:
-        told = await asyncio.gather(*(ask(replica, "INFO", "replication") for replica in replicas))
-        return all("master_link_status:up" in info and f"master_port:{primary.port}" in info for info in told)
+        infos = await asyncio.gather(*(ask(replica, "INFO", "replication") for replica in replicas))
+        return all("master_link_status:up" in info and f"master_port:{primary.port}" in info for info in infos)

@@ -1,4 +1,4 @@
-"""The wall clock of the Redis servers. All servers share it, so a failover is no step. A preloaded shim sets it."""
+"""The wall clock of the Redis servers, set by a preloaded shim. All servers share it: a failover does not step it."""
 
 import shutil
 import struct
@@ -30,7 +30,7 @@ class ServerClock:
 
 
 class ClockedRedis(RedisServer):
-    """A redis-server that uses the clock; without one, it uses the machine's clock."""
+    """A redis-server on this clock; on the machine's clock if `clock` is None."""
 
     def __init__(self, folder: Path, *, port: int, arguments: tuple[str, ...], clock: ServerClock | None) -> None:
         super().__init__(folder, port=port, arguments=arguments)

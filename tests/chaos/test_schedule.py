@@ -5,13 +5,13 @@ import pytest
 from tests.chaos.schedule import LEASES, OPERATOR, POSTGRES, REDIS, REDIS_OF, Kind, Redis, plan
 
 
-def test_the_same_seed_gives_the_same_schedule_and_another_one_another() -> None:
+def test_two_schedules_are_equal_only_with_the_same_seed() -> None:
     assert plan(1, 10, 4, 6.0) == plan(1, 10, 4, 6.0)
     assert plan(1, 10, 4, 6.0) != plan(2, 10, 4, 6.0)
 
 
 @pytest.mark.parametrize("redis", Redis)
-def test_ten_minutes_hold_every_kind_of_fault(redis: Redis) -> None:
+def test_ten_minutes_contain_every_kind_of_fault_that_the_redis_allows(redis: Redis) -> None:
     possible = set(Kind) - REDIS | set(REDIS_OF[redis])
     done = {fault.kind for each in plan(3, 10, 4, 6.0, isolating=True, redis=redis) for fault in each.faults}
     assert done == possible
@@ -19,7 +19,7 @@ def test_ten_minutes_hold_every_kind_of_fault(redis: Redis) -> None:
     assert done == possible - {Kind.ISOLATE}
 
 
-def test_a_storm_of_one_fault_has_no_other() -> None:
+def test_with_only_a_storm_contains_no_other_fault() -> None:
     rounds = plan(2, 10, 4, 6.0, redis=Redis.SENTINELS, only=[Kind.UNSEEN])
     assert {fault.kind for each in rounds for fault in each.faults} == {Kind.UNSEEN}
 
@@ -43,13 +43,13 @@ def test_every_fault_has_a_target_and_faults_of_one_server_do_not_overlap(seed: 
                 assert fault.target in (set(LEASES) if fault.kind in OPERATOR else tasks | set(LEASES))
 
 
-def test_nobody_is_disabled_for_less_than_a_lease() -> None:
+def test_a_lease_is_disabled_for_at_least_its_ttl() -> None:
     for each in plan(1, 60, 4, 6.0):
         assert all(fault.seconds >= 6.0 for fault in each.faults if fault.kind is Kind.DISABLE)
 
 
 @pytest.mark.parametrize("minutes", [0.1, 0.5, 1, 3, 10])
-def test_a_run_takes_about_the_time_that_was_asked_for(minutes: float) -> None:
+def test_the_storms_fit_into_the_requested_duration(minutes: float) -> None:
     rounds = plan(1, minutes, 3, 3.0)
     assert rounds
     assert sum(each.seconds for each in rounds) <= max(60 * minutes, 3.0)

@@ -1,4 +1,4 @@
-"""The way of a task to several servers: which port a reply names, and when a proxy listens."""
+"""The way of a task to several servers: the ports in the replies, and the times when a proxy listens."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ async def _asked(port: int) -> bytes:
         writer.close()
 
 
-async def test_a_reply_that_names_a_server_leads_to_the_tasks_own_proxy() -> None:
+async def test_a_server_port_in_a_reply_is_replaced_with_the_port_of_the_tasks_proxy() -> None:
     async with await asyncio.start_server(_answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with Way([port]) as way:
@@ -35,7 +35,7 @@ async def test_a_reply_that_names_a_server_leads_to_the_tasks_own_proxy() -> Non
             assert said == f"-MOVED 1 127.0.0.1:{proxy}\r\n$5\r\n{proxy}\r\n:1{port}\r\n".encode()
 
 
-async def test_a_server_that_two_faults_hide_is_reached_after_both() -> None:
+async def test_a_server_that_two_faults_hide_is_reachable_only_after_both_end() -> None:
     async with await asyncio.start_server(_answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with Way([port]) as way:

@@ -1,7 +1,7 @@
 """The way of one task to the servers of a cluster or of a group with sentinels: a proxy for each server.
 
-The servers name each other in their replies (CLUSTER SLOTS, MOVED, SENTINEL MASTER). The way puts the port of the proxy
-in place of the port of the server, so the task reaches every server through its own proxies.
+The servers name each other in their replies (CLUSTER SLOTS, MOVED, SENTINEL MASTER). The way replaces the port of each
+server with the port of the proxy, so the task reaches every server through its own proxies.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from tests.support.proxy import Direction, Proxy
 
 
 class Way:
-    """The proxies of one task, an async context manager; the faults of a direction concern all of them.
+    """The proxies of one task, an async context manager; a fault of a direction affects all proxies.
 
     Args:
-        ports: the ports of the servers, each with five digits: a reply keeps its length.
+        ports: the ports of the servers, each with five digits, so that a reply keeps its length.
     """
 
     def __init__(self, ports: Iterable[int]) -> None:
         self.proxies = {port: Proxy(port) for port in ports}
         self.requests, self.replies = Direction(), Direction()
-        self._refusals = Counter(iter(self.proxies))  # faults that close the proxy of a server; at first all are closed
+        self._refusals = Counter(iter(self.proxies))  # the number of faults that close each proxy; 1 before the start
         for proxy in self.proxies.values():
             proxy.port = quiet_port()
             proxy.requests, proxy.replies = self.requests, self.replies
@@ -44,12 +44,12 @@ class Way:
         return self.proxies[server].port
 
     def black_hole(self) -> None:
-        """Accept connections and pass nothing on until `flow` is called."""
+        """Accept connections and forward nothing until `flow` is called."""
         self.requests.hold()
         self.replies.hold()
 
     def flow(self) -> None:
-        """Pass everything on from now on, including what was held."""
+        """Forward everything from now on, including the held bytes."""
         self.requests.flow()
         self.replies.flow()
 
@@ -64,7 +64,7 @@ class Way:
         await asyncio.gather(*(self.proxies[port].refuse() for port in chosen))
 
     async def accept(self, servers: Iterable[int] | None = None) -> None:
-        """Take one refusal back; a proxy without a refusal listens, on the same port as before."""
+        """End one refusal of each server; a proxy without a refusal listens again, on the same port."""
         chosen = list(servers or self.proxies)
         self._refusals.subtract(chosen)
         await asyncio.gather(*(self.proxies[port].accept() for port in chosen if not self._refusals[port]))

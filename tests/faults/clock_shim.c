@@ -1,7 +1,7 @@
-/* The wall clock of one process, set off by what a file says, from one reading to the next.
+/* Shifts the wall clock of one process by an offset in a file.
  *
- * CLOCK_OFFSET names a file of eight bytes: an int64 of this machine, microseconds to add. It is mapped, so that who
- * writes it steps the clock at once. Only wall clocks are set off; CLOCK_MONOTONIC and its like stay as they are.
+ * CLOCK_OFFSET names a file of eight bytes: an int64 in native byte order, the microseconds to add. The file is mapped,
+ * so a write to the file steps the clock at once. Only wall clocks are shifted; CLOCK_MONOTONIC and other clocks are not.
  *
  *     cc -shared -fPIC -o clock_shim.so clock_shim.c && LD_PRELOAD=./clock_shim.so CLOCK_OFFSET=FILE redis-server
  */

@@ -1,4 +1,4 @@
-"""The fault tests use whole sidecars. The shim of the server's clock needs a C compiler, which a bare machine lacks."""
+"""The fault tests use whole sidecars. The shim for the server's clock needs a C compiler, which some machines lack."""
 
 import os
 import shutil

@@ -18,10 +18,10 @@ RETURN_0 = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 
 class FilteredProxy(Proxy):
-    """A proxy that can make its end of each connection deaf: the kernel then drops every segment that arrives.
+    """A proxy that can let the kernel drop every segment that arrives at the proxy's end of a connection.
 
-    The effect is that of `iptables ... -j DROP` on its port, but needs no privilege and leaves no rule behind: the
-    filter is a property of the sockets and ends with them.
+    The effect is the same as with `iptables ... -j DROP` on the port of the proxy. But a filter needs no privilege, and
+    leaves no rule behind: it belongs to the sockets and ends with them.
     """
 
     def __init__(self, target: int) -> None:
@@ -53,7 +53,7 @@ class FilteredProxy(Proxy):
 
 
 def iptables_lacks() -> str | None:
-    """The reason why rules of iptables do not work here; None if they work."""
+    """Return what is missing for rules of iptables; None if they work."""
     if os.geteuid() != 0:
         return "root"
     if (iptables := shutil.which("iptables")) is None:
@@ -64,7 +64,7 @@ def iptables_lacks() -> str | None:
 
 @contextmanager
 def iptables_drop(port: int) -> Iterator[None]:
-    """Drop what is sent to that port of the loopback, by one named rule that is removed at the end."""
+    """Drop the packets to this port of the loopback during the block, with one rule that is removed at the end."""
     rule = ["INPUT", "-i", "lo", "-p", "tcp", "--dport", str(port), "-j", "DROP"]
     try:
         subprocess.run(["iptables", "-w", "-I", *rule], check=True)

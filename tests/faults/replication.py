@@ -1,4 +1,4 @@
-"""Redis servers that replicate each other, and an operator's acts on them."""
+"""Redis servers that replicate each other, and the promotion of a replica by an operator."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "
 
 
 def replicating(folder: Path, *, of: int | None = None) -> RedisServer:
-    """A server without a delay before the first synchronization; a replica of the server at port `of`, if given."""
+    """Return a server that synchronizes without a delay; with `of`, a replica of the server at this port."""
     return RedisServer(folder, arguments=ARGUMENTS if of is None else (*ARGUMENTS, "--replicaof", "127.0.0.1", str(of)))
 
 

@@ -1,4 +1,4 @@
-"""A redis-server whose wall clock a test sets, through a shim that is compiled for it."""
+"""A redis-server whose wall clock a test sets through a preloaded shim, which is compiled for the test."""
 
 import struct
 import subprocess
@@ -10,7 +10,7 @@ SOURCE = Path(__file__).with_name("clock_shim.c")
 
 
 def compiled(folder: Path) -> Path:
-    """The compiled shim, a library to preload."""
+    """Compile the shim, and return the library to preload."""
     library = folder / "clock_shim.so"
     subprocess.run(
         ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(SOURCE)], check=True
@@ -19,7 +19,7 @@ def compiled(folder: Path) -> Path:
 
 
 class SteppedRedis(RedisServer):
-    """A redis-server whose wall clock is `offset` seconds off."""
+    """A redis-server whose wall clock a test can step."""
 
     def __init__(self, folder: Path, shim: Path, binary: Path) -> None:
         super().__init__(folder, binary=binary)
@@ -35,7 +35,7 @@ class SteppedRedis(RedisServer):
         return ["/usr/bin/env", f"LD_PRELOAD={self._shim}", f"CLOCK_OFFSET={self._file}", *super().command()]
 
     def step(self, seconds: float) -> None:
-        """Step the clock by that many seconds, while the server runs."""
+        """Step the clock of the running server by this number of seconds."""
         self._offset += seconds
-        with self._file.open("r+b") as file:  # in place: the server has mapped this very file
+        with self._file.open("r+b") as file:  # in place: the server has mapped this file
             file.write(struct.pack("=q", round(self._offset * 1e6)))

@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 LEASE = "background_services"
 TTL = 8.0
-"""Timings under which no lease moves when Redis hangs for four seconds, or a task for two."""
+"""LEASE_TTL in seconds: with these timings no lease moves if Redis hangs for four seconds, or a task for two."""
 MARGIN = TTL / 6
 CALL_LIMIT = 1.0
 TIMINGS = {
@@ -29,7 +29,7 @@ TIMINGS = {
     "LOG_FORMAT": "json",
 }
 STEADY = {"LEASE_TTL": "30", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
-"""Timings under which nothing ends when the machine hangs for seconds."""
+"""Timings under which no lease, grant or call ends if the machine hangs for seconds."""
 
 
 @dataclass
@@ -43,13 +43,13 @@ class Belief:
 
 
 class Task:
-    """A sidecar that reaches Redis through `way`, and its client; `beliefs` holds every grant of the client."""
+    """A sidecar that reaches Redis through `way`, and its client; `beliefs` has every belief of the client."""
 
     def __init__(self, folder: Path, name: str, way: Proxy, session: aiohttp.ClientSession, **environment: str) -> None:
         self.name = name
         self.way = way
         self.beliefs: list[Belief] = []
-        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # the address only
+        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # gives the address
         self.sidecar.environment |= environment
         self.key = self.sidecar.environment["LEASE_KEY"].replace("{name}", LEASE)
         self._session = session
@@ -65,7 +65,7 @@ class Task:
         return self.beliefs[-1].token if self.beliefs else 0
 
     async def ask(self) -> None:
-        """Ask once; the answer is valid from its arrival, and counts from before the question was sent."""
+        """Ask once. The belief begins when the answer arrives; its deadline counts from the sending of the question."""
         sent_at = elapsed()
         async with self._session.get(f"{self.sidecar.url}/is-leader/{LEASE}") as response:
             answer = await response.json()
@@ -83,7 +83,7 @@ class Task:
 
     @asynccontextmanager
     async def campaigning(self) -> AsyncIterator[None]:
-        """Ask repeatedly; then the client is silent, like a frozen one."""
+        """Ask repeatedly during the block; afterwards the client is silent, like a frozen client."""
         asking = asyncio.create_task(self._campaign())
         try:
             yield
@@ -121,7 +121,7 @@ class Task:
 
 @asynccontextmanager
 async def running(*tasks: Task) -> AsyncIterator[None]:
-    """Wait until the sidecars run and are connected to Redis."""
+    """Start the sidecars, and wait until they are connected to Redis; the end of the block ends them."""
     with ended(*(task.sidecar for task in tasks)):
         for task in tasks:
             task.sidecar.start()
@@ -147,6 +147,6 @@ def two_believers(tasks: Iterable[Task]) -> list[tuple[Belief, Belief]]:
 
 
 def tokens_in_order(tasks: Iterable[Task]) -> list[int]:
-    """The token of each belief, in the order in which they began."""
+    """The token of each belief, in the order of the beliefs' starts."""
     beliefs = sorted((belief for task in tasks for belief in task.beliefs), key=lambda belief: belief.began)
     return [belief.token for belief in beliefs]

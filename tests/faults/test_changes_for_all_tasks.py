@@ -1,4 +1,4 @@
-"""A change of what all tasks share, in a rolling deploy: nobody leads at the new place until the old tasks are gone.
+"""A rolling deploy that moves the leases to a new place: no task leads there until all old tasks have stopped.
 
 Old and new tasks are whole sidecars, and the operator's commands are real processes. docs/redis.md has the procedure.
 """
@@ -21,17 +21,17 @@ from tests.support.redis_sentinels import redis_sentinels
 from tests.support.waiting import eventually
 
 UNGUARDED = {"FAILOVER_GUARD": "false"}
-"""A new server is young, and the guard delays its first term. Here only the procedure keeps two leaders apart."""
+"""Settings without the failover guard, which would delay the first term: only the procedure prevents two leaders."""
 
 SLOWER = {"REDIS_URL": "", "LEASE_TTL": "24", "REDIS_TIMEOUT": "2"}
-"""With sentinels a call has a twelfth of the ttl, which is little on a busy machine."""
+"""Settings for sentinels: a call may take a twelfth of the ttl, so the ttl is long enough for a busy machine."""
 
 HOUR = 3600 * 1_000_000
-"""An hour in the units of a token."""
+"""An hour in the unit of a token (µs)."""
 
 
 class Deploy:
-    """Two old tasks, and the two new ones that replace them, each with its client."""
+    """Two old tasks, and the two new tasks that replace them, each with its client."""
 
     def __init__(self, old: list[Task], new: list[Task], open_: AsyncExitStack) -> None:
         self.old = old
@@ -57,7 +57,7 @@ class Deploy:
         assert await task.sidecar.end() == 0
 
     async def operator(self, task: Task, *words: str) -> str:
-        """Run `python -m sidecar WORDS` with the settings of a task; returns what it prints."""
+        """Run `python -m sidecar WORDS` with the settings of a task; returns its output."""
         log = f"{task.sidecar._log}.{words[0]}"
         async with command_of("sidecar", Path(log), *words, **task.sidecar.environment) as command:
             assert await command.end() == 0, command.output
@@ -74,7 +74,7 @@ class Deploy:
 
 @asynccontextmanager
 async def places(kind: str, folder: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
-    """The port of the old place, and the settings of the new one."""
+    """Yield the port of the old place and the settings of the new place."""
     async with AsyncExitStack() as open_:
         old = open_.enter_context(RedisServer(folder / "old"))
         if kind == "address":
@@ -104,7 +104,7 @@ async def places(kind: str, folder: Path) -> AsyncIterator[tuple[int, dict[str, 
 
 @asynccontextmanager
 async def deploy(kind: str, folder: Path, session: aiohttp.ClientSession) -> AsyncIterator[Deploy]:
-    """The old tasks run, and one of them leads; the new ones are not started yet."""
+    """Yield a deploy in which the old tasks run and one of them leads; the new tasks are not started yet."""
     async with AsyncExitStack() as open_:
         port, settings = await open_.enter_async_context(places(kind, folder))
         way = await open_.enter_async_context(Proxy(port))
@@ -121,7 +121,7 @@ CHANGES = ["address", "database", "key", "cluster", "sentinels"]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_while_the_new_place_is_disabled_only_old_tasks_lead_and_afterwards_only_new_ones(
+async def test_only_old_tasks_lead_until_the_new_place_is_enabled_and_only_new_tasks_afterwards(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
     async with deploy(change, tmp_path, session) as rolling:
@@ -142,7 +142,7 @@ async def test_while_the_new_place_is_disabled_only_old_tasks_lead_and_afterward
 
 
 @pytest.mark.parametrize("change", ["cluster, the same server", "sentinels, the same server"])
-async def test_another_way_to_the_same_server_needs_no_procedure(
+async def test_a_change_of_the_connection_to_the_same_server_needs_no_procedure(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
     async with deploy(change, tmp_path, session) as rolling:
@@ -159,16 +159,16 @@ async def test_another_way_to_the_same_server_needs_no_procedure(
 async def test_a_rolling_deploy_without_the_procedure_has_two_leaders(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
-    """Otherwise the other tests could not fail."""
+    """The other tests can fail: without the procedure, two clients believe."""
     async with deploy(change, tmp_path, session) as rolling:
         await rolling.start(rolling.new[0])
         await eventually(lambda: two_believers(rolling.tasks))
 
 
-async def test_new_tasks_that_only_follow_at_first_are_the_same_without_an_operator(
+async def test_a_first_deploy_with_campaign_false_moves_the_leases_without_an_operator(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    """The first deploy brings the new settings with CAMPAIGN=false, the second one lets the tasks campaign."""
+    """The first deploy brings the new settings with CAMPAIGN=false; the second deploy lets the tasks campaign."""
     async with deploy("address", tmp_path, session) as rolling:
         follower, leader = rolling.new
         follower.sidecar.environment["CAMPAIGN"] = "false"
@@ -182,10 +182,10 @@ async def test_new_tasks_that_only_follow_at_first_are_the_same_without_an_opera
         assert two_believers(rolling.tasks) == []
 
 
-async def test_the_first_token_at_a_new_place_whose_clock_is_behind_can_be_set_above_the_old_ones(
+async def test_fence_above_raises_the_first_token_at_the_new_place_above_the_old_tokens(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    """The terms at the old place have tokens of an hour from now, as by a clock that is ahead."""
+    """The tokens at the old place are an hour in the future, as from a clock that is ahead."""
     async with deploy("address", tmp_path, session) as rolling:
         new, ahead = rolling.new[0], max(task.token for task in rolling.old) + HOUR
         with Redis(port=new.way.target) as redis:
@@ -203,7 +203,9 @@ async def test_the_first_token_at_a_new_place_whose_clock_is_behind_can_be_set_a
         assert tokens_in_order(rolling.tasks) == sorted(tokens_in_order(rolling.tasks))
 
 
-async def test_the_ttl_is_changed_while_nobody_leads(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+async def test_a_change_of_the_ttl_while_the_lease_is_disabled_causes_no_two_leaders(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
     async with deploy("ttl", tmp_path, session) as rolling:
         await rolling.operator(rolling.new[0], "disable", LEASE, "3600")
         await eventually(lambda: not any(task.leads for task in rolling.old))
@@ -216,7 +218,7 @@ async def test_the_ttl_is_changed_while_nobody_leads(tmp_path: Path, session: ai
         assert two_believers(rolling.tasks) == []
 
 
-async def test_old_tasks_that_cannot_be_stopped_are_ended_by_disabling_the_old_place(
+async def test_disabling_the_old_place_ends_the_terms_of_old_tasks_that_still_run(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     async with deploy("address", tmp_path, session) as rolling:
@@ -232,7 +234,7 @@ async def test_old_tasks_that_cannot_be_stopped_are_ended_by_disabling_the_old_p
         assert two_believers(rolling.tasks) == []
 
 
-async def test_a_task_whose_ttl_is_shorter_than_the_holders_reports_it_once(
+async def test_a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl_once(
     tmp_path: Path, session: aiohttp.ClientSession, redis_of_its_own: RedisServer
 ) -> None:
     async with AsyncExitStack() as open_:

@@ -1,4 +1,4 @@
-"""The Redis server's wall clock steps: a redis-server with a preloaded shim.
+"""Steps of the Redis server's wall clock: a redis-server with a preloaded shim.
 
 Without a C compiler this file is not collected (conftest.py).
 """
@@ -36,7 +36,7 @@ def server(tmp_path: Path, shim: Path) -> Iterator[SteppedRedis]:
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, shim: Path, binary: str) -> None:
+def test_the_shim_shifts_the_clock_of_redis_and_the_expiry_of_its_keys(tmp_path: Path, shim: Path, binary: str) -> None:
     with SteppedRedis(tmp_path, shim, BINARIES[binary]) as server, client_of(server) as redis:
         redis.set("key", "x", ex=100)
         for step, off in ((50.0, 50.0), (-80.0, -30.0)):
@@ -49,7 +49,7 @@ def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, sh
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [MARGIN - 0.1, 0.1 - MARGIN], ids=["forward", "back"])
-async def test_a_step_within_the_margin_breaks_nothing(
+async def test_a_clock_step_within_the_margin_ends_no_term_and_causes_no_two_leaders(
     server: SteppedRedis, tmp_path: Path, session: aiohttp.ClientSession, step: float
 ) -> None:
     async def breaks_nothing() -> None:
@@ -60,9 +60,9 @@ async def test_a_step_within_the_margin_breaks_nothing(
             server.step(step)
             stepped_at = elapsed()
             await eventually(lambda: one.beliefs[-1].end > stepped_at + TTL * 2 / 3)  # by a renewal after the step
-            assert (terms(one), other.beliefs) == ({token}, []), "the leader leads on, the same term"
+            assert (terms(one), other.beliefs) == ({token}, []), "the leader keeps its term"
 
-            if step > 0:  # the worse case: while cut off, it cannot learn that the key expires earlier than it thinks
+            if step > 0:  # the worse case: a leader that is cut off cannot learn that the key expires earlier
                 one.way.black_hole()
                 server.step(step)
                 await eventually(lambda: other.leads)
@@ -72,7 +72,7 @@ async def test_a_step_within_the_margin_breaks_nothing(
     await undisturbed(breaks_nothing, bears=1.5)  # the step and the standstill together use up the margin
 
 
-async def test_a_step_beyond_the_margin_is_held_by_the_fence(
+async def test_after_a_clock_step_beyond_the_margin_the_fence_refuses_the_old_term_and_tokens_rise(
     server: SteppedRedis, tmp_path: Path, session: aiohttp.ClientSession, database_url: str
 ) -> None:
     await migrate(database_url)
@@ -82,7 +82,7 @@ async def test_a_step_beyond_the_margin_is_held_by_the_fence(
         old = one.token
         await store.claim_fence(FakeTerm(old, one.name))
         one.way.black_hole()
-        server.step(+600)  # the lease has ended in Redis, but not for its holder
+        server.step(+600)  # the lease has ended in Redis, but the holder does not know this
         await eventually(lambda: other.leads)
         await store.claim_fence(FakeTerm(other.token, other.name))
         with pytest.raises(StaleTerm):
@@ -93,7 +93,7 @@ async def test_a_step_beyond_the_margin_is_held_by_the_fence(
 
         one.way.flow()
         await one.way.cut()
-        server.step(-1200)  # before every token that was ever given
+        server.step(-1200)  # to a time before all granted tokens
         newest = other.token
         await eventually(lambda: not one.leads)
         await other.resign()
@@ -105,7 +105,7 @@ async def test_a_step_beyond_the_margin_is_held_by_the_fence(
 async def two_tasks(
     open_: AsyncExitStack, server: SteppedRedis, folder: Path, session: aiohttp.ClientSession
 ) -> tuple[Task, Task]:
-    """Two tasks whose clients ask; the first leads and the second knows that."""
+    """Start two tasks whose clients ask; the first task leads, and the second task follows it."""
     ways = [await open_.enter_async_context(Proxy(server.port)) for _ in range(2)]
     one, other = (Task(folder, f"task-{name}", way, session) for name, way in zip("ab", ways, strict=True))
     await open_.enter_async_context(running(one, other))

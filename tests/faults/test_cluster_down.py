@@ -10,7 +10,7 @@ from tests.support.storing import at_port, storing
 from tests.support.waiting import eventually
 
 
-async def test_a_cluster_that_does_not_serve_our_slot_is_reported_and_recovered_from(tmp_path: Path) -> None:
+async def test_a_cluster_that_does_not_serve_the_slot_is_reported_and_used_once_it_does(tmp_path: Path) -> None:
     with RedisServer(tmp_path, port=cluster_port(), arguments=("--cluster-enabled", "yes")) as server:
         async with storing(at_port(server.port)) as store:
             failure = await store.failure(Kind.ACQUIRE)
@@ -18,4 +18,4 @@ async def test_a_cluster_that_does_not_serve_our_slot_is_reported_and_recovered_
             with client_of(server) as redis:
                 command(redis, "CLUSTER", "ADDSLOTS", *map(str, range(2**14)))
                 await eventually(lambda: "cluster_state:ok" in str(command(redis, "CLUSTER", "INFO")))
-            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED, "lease and fence are in one slot"
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED, "key and fence must share a slot"

@@ -1,4 +1,4 @@
-"""A failover to a replica that missed the last writes, with whole sidecars."""
+"""A failover to a replica that lacks the last writes, with whole sidecars."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 OFF = {"FAILOVER_GUARD": "false"}
 PATIENT = {"LEASE_TTL": "30"}
-"""A ttl with which two believe at the same time, however slow the rest is."""
+"""A ttl long enough that two clients believe at the same time, even on a slow machine."""
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ PATIENT = {"LEASE_TTL": "30"}
         pytest.param(True, {}, {"LEASE_TTL": "12"}, id="the next holder has a longer ttl"),
     ],
 )
-async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without_a_guard_of_their_longest_ttl(
+async def test_after_a_failover_to_a_stale_replica_two_clients_lead_only_if_the_guard_is_off_or_too_short(
     tmp_path: Path,
     session: aiohttp.ClientSession,
     safe: bool,
@@ -46,7 +46,7 @@ async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without
             Task(tmp_path, f"task-{name}", way, session, **chosen)
             for name, way, chosen in zip("ab", ways, settings, strict=True)
         ]
-        with client_of(old) as redis:  # as if it had served for long: otherwise the guard delays the first term too
+        with client_of(old) as redis:  # as on a server that has served for long: else the guard delays the first term
             server, replication = redis.info("server"), redis.info("replication")
             known = {"run_id": server["run_id"], "replid": replication["master_replid"]}
             redis.hset(fence_of(one.key), mapping=known)

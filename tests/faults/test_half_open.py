@@ -1,4 +1,4 @@
-"""A connection whose other end vanished silently: the kernel drops packets, and nothing is reset."""
+"""A connection whose other end disappeared silently: the kernel drops packets, and nothing resets the connection."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from tests.faults.tasks import Task, running
 from tests.support.waiting import eventually
 
 LEASE = 12.0
-"""A grant in seconds, much longer than the time until the trouble is reported."""
+"""LEASE_TTL in seconds, much longer than the time until the failed call is reported."""
 
 
 def connections(task: Task) -> set[int]:
-    """The sidecar's own ports of its open connections to Redis."""
+    """Return the local ports of the sidecar's open connections to Redis."""
     assert task.sidecar.process is not None
     found = psutil.Process(task.sidecar.process.pid).net_connections(kind="tcp")
     return {one.laddr.port for one in found if one.raddr[1:] == (task.way.port,)}
@@ -25,7 +25,7 @@ def connections(task: Task) -> set[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["socket filter"] if iptables_lacks() else ["socket filter", "iptables"])
-async def test_a_half_open_connection_is_given_up_at_the_calls_limit_and_replaced(
+async def test_a_half_open_connection_is_closed_at_the_limit_of_the_call_and_replaced(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, by: str
 ) -> None:
     async with FilteredProxy(redis_of_its_own.port) as way:
@@ -36,8 +36,8 @@ async def test_a_half_open_connection_is_given_up_at_the_calls_limit_and_replace
             assert old
             with way.dropping() if by == "socket filter" else iptables_drop(way.port):
                 dropped_at = elapsed()
-                await eventually(lambda: _times_out(task), within=8)  # a heartbeat, the limit, and a standstill
-                await eventually(lambda: task.leads)  # it was reported long before the deadline
+                await eventually(lambda: _times_out(task), within=8)  # heartbeat, call limit and standstill
+                await eventually(lambda: task.leads)  # the report came long before the deadline
                 await eventually(lambda: not task.leads)
                 assert task.beliefs[-1].end <= dropped_at + LEASE * 5 / 6
                 await eventually(lambda: not connections(task) & old)

@@ -10,7 +10,7 @@ TABLE = "\n".join(
 NAMED = re.findall(r"`(\w[\w/]*/\w+\.py)(?:::([^`]+))?`", TABLE)
 
 
-def test_each_test_that_the_table_names_is_there() -> None:
+def test_every_test_that_the_hazards_table_names_exists() -> None:
     assert len(NAMED) > 30
     for file, name in NAMED:
         text = (TESTS / file).read_text()
@@ -20,6 +20,6 @@ def test_each_test_that_the_table_names_is_there() -> None:
             assert f'"{case}"' in text, f"{file}::{name}"
 
 
-def test_every_file_of_real_faults_is_in_the_table() -> None:
+def test_every_test_file_of_this_folder_is_in_the_hazards_table() -> None:
     files = {f"faults/{path.name}" for path in Path(__file__).parent.glob("test_*.py")} - {"faults/test_hazards.py"}
     assert files <= {file for file, _ in NAMED}

@@ -15,10 +15,10 @@ from tests.support.waiting import eventually
 
 @pytest.mark.slow
 @pytest.mark.parametrize("min_replicas", [1, 0])
-async def test_two_clients_lead_at_an_isolated_primary_and_its_heir_only_without_min_replicas(
+async def test_two_clients_lead_at_an_isolated_primary_and_its_promoted_replica_only_without_min_replicas(
     tmp_path: Path, session: aiohttp.ClientSession, min_replicas: int
 ) -> None:
-    """The failover guard is off here, so that only the confirmation of replicas keeps the two apart."""
+    """The failover guard is off here, so only the replicas' confirmation prevents two leaders."""
     async with AsyncExitStack() as open_:
         old = open_.enter_context(replicating(tmp_path / "old"))
         link = await open_.enter_async_context(Proxy(old.port))
@@ -40,7 +40,7 @@ async def test_two_clients_lead_at_an_isolated_primary_and_its_heir_only_without
         link.black_hole()
         isolated_at = elapsed()
         promote(heir)
-        ways[1].target = heir.port  # the name now leads there; the first task's connection stays open
+        ways[1].target = heir.port  # the name now resolves to the replica; the first task's connection stays open
         await ways[1].cut()
         await eventually(lambda: other.leads)
         leads_at = other.beliefs[0].began
@@ -48,6 +48,6 @@ async def test_two_clients_lead_at_an_isolated_primary_and_its_heir_only_without
             assert two_believers([one, other]) == []
             assert one.beliefs[-1].end < leads_at < isolated_at + 2 * TTL
             assert not one.leads
-            assert old.process is not None, "it serves to the end, to whom it can reach"
+            assert old.process is not None, "the old primary must run until the end of the test"
         else:
             await eventually(lambda: two_believers([one, other]))  # otherwise this test could not fail

@@ -36,7 +36,7 @@ async def _in_trouble(task: Task, word: str) -> bool:
     return word in str((await task.status())["trouble"])
 
 
-async def test_a_renewal_restores_a_ttl_that_was_removed_and_a_strangers_key_without_one_is_reported(
+async def test_a_renewal_restores_a_removed_ttl_and_a_foreign_key_without_a_ttl_is_reported(
     leader: Task, redis: Redis
 ) -> None:
     token = leader.token
@@ -45,15 +45,15 @@ async def test_a_renewal_restores_a_ttl_that_was_removed_and_a_strangers_key_wit
     await eventually(lambda: leader.leads)
     assert leader.token == token
 
-    redis.set(leader.key, "a stranger")
-    await eventually(lambda: _in_trouble(leader, "the key has no TTL: a stranger holds it"))
+    redis.set(leader.key, "another program")
+    await eventually(lambda: _in_trouble(leader, "the key has no TTL: another program holds it"))
     assert "the key has no TTL" in leader.sidecar.output
     await eventually(lambda: not leader.leads)
     redis.delete(leader.key)
     await eventually(lambda: leader.leads and leader.token > token)
 
 
-async def test_a_server_that_may_evict_is_warned_of_at_the_start_and_an_eviction_is_noticed(
+async def test_an_eviction_policy_causes_a_warning_at_the_start_and_an_eviction_ends_the_term(
     leader: Task, redis: Redis
 ) -> None:
     assert "volatile-lru" in leader.sidecar.output
@@ -65,7 +65,9 @@ async def test_a_server_that_may_evict_is_warned_of_at_the_start_and_an_eviction
     await eventually(lambda: leader.leads and leader.token > token)
 
 
-async def test_garbage_in_the_fence_ends_the_term_loudly_and_is_left_as_it_is(leader: Task, redis: Redis) -> None:
+async def test_an_invalid_token_in_the_fence_ends_the_term_is_reported_and_is_not_overwritten(
+    leader: Task, redis: Redis
+) -> None:
     redis.hset(fence_of(leader.key), "token", "garbage")
     await eventually(lambda: not leader.leads)
     await eventually(lambda: _in_trouble(leader, "fence"))

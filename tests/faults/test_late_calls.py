@@ -1,4 +1,4 @@
-"""Faults of a network and a frozen server in single calls, seen from outside of whole sidecars."""
+"""Single calls that a network fault or a frozen server delays or loses, observed from outside whole sidecars."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -41,7 +41,7 @@ def scripts_run(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 
-async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as_our_own_term(
+async def test_an_executed_acquire_whose_reply_was_lost_becomes_the_sidecars_term(
     redis_of_its_own: RedisServer, one: Task
 ) -> None:
     with client_of(redis_of_its_own) as redis:
@@ -49,14 +49,14 @@ async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as
         async with one.campaigning():
             await eventually(lambda: redis.get(one.key) == one.name)
             token = int(redis.hget(fence_of(one.key), "token") or 0)
-            assert not one.leads, "no client was granted it"
+            assert not one.leads, "no client was granted the term"
             one.way.flow()
             await eventually(lambda: one.leads)
             assert one.token == token
 
 
 @pytest.mark.slow
-async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
+async def test_an_acquire_that_arrives_after_its_client_has_left_acquires_no_lease(
     redis_of_its_own: RedisServer, one: Task
 ) -> None:
     with client_of(redis_of_its_own) as redis:
@@ -65,7 +65,7 @@ async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
         async with one.campaigning():
             await eventually(lambda: _says(one, "timeout"))
         await eventually(lambda: _says(one, "waiting", "state"))
-        unwanted_since = elapsed()  # no acquire is sent from here on, and the last one has a deadline
+        unwanted_since = elapsed()  # the sidecar sends no acquire from now on, and the last acquire has a deadline
         await eventually(lambda: elapsed() > unwanted_since + 2 * CALL_LIMIT)
         redis_of_its_own.resume()
         await eventually(lambda: scripts_run(redis) > before)
@@ -74,7 +74,7 @@ async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
 
 
 @pytest.mark.slow
-async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
+async def test_a_late_release_and_late_renewals_do_not_change_the_next_term(
     redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
 ) -> None:
     one, other = tasks
@@ -95,7 +95,7 @@ async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
             await eventually(lambda: scripts_run(redis) > before)
             arrived_at = elapsed()
             await eventually(lambda: other.beliefs[-1].end > arrived_at + TTL / 2)
-            assert len(terms(other) - earlier) == 1, "its term went on"
+            assert len(terms(other) - earlier) == 1, "the term of the other task must continue"
             assert redis.get(one.key) == other.name
             assert two_believers(tasks) == []
 
@@ -103,7 +103,7 @@ async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
 
 
 @pytest.mark.slow
-async def test_a_renewal_whose_reply_arrives_after_the_deadline_revives_nothing(
+async def test_a_renewal_whose_reply_arrives_after_the_deadline_does_not_revive_the_term(
     redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
 ) -> None:
     one, other = tasks

@@ -1,4 +1,4 @@
-"""Whole sidecars behind one endpoint with TLS in front of several servers, as ElastiCache Serverless is."""
+"""Whole sidecars that reach several servers through one endpoint with TLS, as with ElastiCache Serverless."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -29,7 +29,7 @@ class Store:
     files: Certificates
 
     def task(self, folder: Path, number: int, session: aiohttp.ClientSession, **environment: str) -> Task:
-        """A task at an endpoint of its own."""
+        """Return a task with its own endpoint."""
         settings = {
             "REDIS_URL": "", "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self.endpoints[number].port),
             "REDIS_CLUSTER": "true", "REDIS_TLS": "true", "REDIS_TLS_CA_FILE": str(self.files.ca),
@@ -39,7 +39,7 @@ class Store:
         return Task(folder, f"task-{number}", no_way, session, **(settings | environment))
 
     def served_for_long(self, key: str) -> None:
-        """Let the owner count as the server that last acted on the lease."""
+        """Record the owner as the server that last acted on the lease."""
         with client_of(self.servers[0]) as redis:
             known = {"run_id": redis.info("server")["run_id"], "replid": redis.info("replication")["master_replid"]}
             redis.hset(fence_of(key), mapping=known)
@@ -66,10 +66,10 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield Store([owner, replica], link, endpoints, files)
 
 
-async def test_a_lease_is_handed_over_by_notice_and_each_weakness_is_said_once(
+async def test_a_release_notice_hands_the_lease_over_and_the_weaker_watch_is_logged_once(
     store: Store, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    slow = {"LEASE_TTL": "120", "HEARTBEAT_INTERVAL": "60"}  # nothing is noticed by a timer within the test
+    slow = {"LEASE_TTL": "120", "HEARTBEAT_INTERVAL": "60"}  # no timer ends within the test
     one, other = tasks = [store.task(tmp_path, number, session, **STEADY | slow) for number in range(2)]
     store.served_for_long(one.key)
     async with AsyncExitStack() as open_:
@@ -78,7 +78,7 @@ async def test_a_lease_is_handed_over_by_notice_and_each_weakness_is_said_once(
         await client.enter_async_context(one.campaigning())
         await eventually(lambda: one.leads)
         await open_.enter_async_context(other.campaigning())
-        await eventually(lambda: _is_heard(other))
+        await eventually(lambda: _follows_and_watches(other))
         await eventually(lambda: _receives_releases(one))
         await client.aclose()
         await one.resign()
@@ -93,11 +93,11 @@ async def test_a_lease_is_handed_over_by_notice_and_each_weakness_is_said_once(
 
 
 @pytest.mark.parametrize("guard", [True, False])
-async def test_after_a_failover_behind_the_endpoint_two_lead_only_without_the_guard(
+async def test_after_a_failover_behind_the_endpoint_two_clients_lead_only_without_the_guard(
     store: Store, tmp_path: Path, session: aiohttp.ClientSession, guard: bool
 ) -> None:
-    """The replica misses the term of the first task, which is then cut off. No connection of the other one ends."""
-    patient = {} if guard else {"LEASE_TTL": "30"}  # the two believe at the same time, however slow the rest is
+    """The replica lacks the term of the first task, which is then cut off. The second task's connections stay open."""
+    patient = {} if guard else {"LEASE_TTL": "30"}  # two clients believe at once, even on a slow machine
     one, other = tasks = [
         store.task(tmp_path, number, session, FAILOVER_GUARD=str(guard).lower(), **patient) for number in range(2)
     ]
@@ -124,8 +124,8 @@ async def _follows(task: Task) -> bool:
     return bool((await task.status())["state"] == "following")
 
 
-async def _is_heard(task: Task) -> bool:
-    """Whether a task follows, and its watch is connected."""
+async def _follows_and_watches(task: Task) -> bool:
+    """Whether a task follows and its watch is connected."""
     return await _follows(task) and await _receives_releases(task)
 
 

@@ -168,14 +168,14 @@ SHARED = [
         "sidecar/election/agreement.py",
         right="(reply.ttl or 0.0) > self._limit:",
         wrong="(reply.ttl or 0.0) > 9 * self._limit:",
-        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_reports_it_once",
+        test=_SHARED + "a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl_once",
     ),
     Bug(
         "a disagreement about the ttl is logged at each reply",
         "sidecar/telemetry.py",
         right="if disagreement not in (None, self._disagreements.get(lease)):",
         wrong="if disagreement is not None:",
-        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_reports_it_once",
+        test=_SHARED + "a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl_once",
     ),
     Bug(
         "a short look at a key forgets that its holder's ttl is longer",

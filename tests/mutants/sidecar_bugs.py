@@ -220,14 +220,14 @@ ELECTION = [
         "sidecar/election/candidate.py",
         right="lease.drain(self._clock())\n        self._publish()",
         wrong="lease.drain(self._clock())",
-        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+        test="tests/simulation/test_drivers.py::test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences",
     ),
     Bug(
         "a failed connection is retried at every waking",
         "sidecar/election/candidate.py",
         right="self._open_at = self._clock() + self._reconnects.pause()",
         wrong="self._open_at = self._clock()",
-        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+        test="tests/simulation/test_drivers.py::test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences",
     ),
     Bug(
         "a connection is replaced while a call over it is under way",
@@ -241,7 +241,7 @@ ELECTION = [
         "sidecar/election/candidate.py",
         right="return not self._store.connected and not self._draining",
         wrong="return False",
-        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+        test="tests/simulation/test_drivers.py::test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences",
     ),
 ]
 

@@ -1,16 +1,16 @@
-"""A sidecar in the world: drives the production `Lease` as `sidecar.election.candidate` and `sidecar.redis.store` do.
+"""A simulated sidecar: drives the production `Lease` as `sidecar.election.candidate` and `sidecar.redis.store` do.
 
-For one lease, this module repeats the loop of `Candidate` (`run`, `_act`, `_open`, `_sleep`, `_wake_for`), the part of
-a result that the lease sees (`_settle`), and the notice of a change (`_publish`); `hold` is in the client. The rules
-are those of the production lease. `test_drivers.py` compares this module with the real code.
+For one lease, this module copies the loop of `Candidate` (`run`, `_act`, `_open`, `_sleep`, `_wake_for`), the part of a
+result that the lease sees (`_settle`), and the publication of a change (`_publish`). The copy of `hold` is in the
+client. All rules are in the production lease. `test_drivers.py` compares this module with the real code.
 
 A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, at a fifth of the
-simulator's speed. Most of this module, the connection and its limits, would still be a copy.
+simulator's speed. Most of this module (the connection and its time limits) would still be a copy.
 
-The loop is blocked during a call and while it connects. A call ends at its own limit, and a failed call costs the
-connection. The next call connects again, or, if none is due, the loop after a pause that doubles. A call that surely
-was not executed (no connection could be made, or the server refuses every script) is repeated at once, once, with the
-same limit. A process that is frozen (SIGSTOP) finds everything that came meanwhile when it thaws.
+The loop is blocked during a call and while it connects. A call ends at its own time limit. A failed call closes the
+connection, and the next call connects again. If no call is due, the loop connects after a pause that doubles each time.
+A call that was certainly not executed (no connection could be made, or the server refuses every script) is repeated
+once, immediately, with the same limit. A frozen process (SIGSTOP) handles the events of the freeze when it thaws.
 """
 
 from collections.abc import Callable
@@ -31,18 +31,18 @@ WON = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
 COUNTING = (Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED, Outcome.GUARDED)
 """Outcomes of scripts that count the candidates."""
 HANDLING = 2e-4
-"""The time that a message over loopback takes, in seconds."""
+"""Seconds that a message over loopback takes."""
 TIMER = 1e-6
 """The delay of a timer, in seconds: a timer is never early."""
 
 Request = tuple[int, Call, Server, str, int]
 """A request on its way: the attempt's number, the call, the server and its run id, the deadline in server time (µs)."""
 Greeting = tuple[int, Call | None, Server, str, int]
-"""A new connection: as `Request`, but without a deadline yet, and perhaps without a call."""
+"""A new connection: like `Request`, but without a deadline yet, and possibly without a call."""
 
 
 class Sidecar:
-    """The sidecar of one task. Local times are on the task's clock: `rate` seconds of it are a true second."""
+    """The sidecar of one task. Local times are on the task's clock, which advances `rate` seconds in a true second."""
 
     __slots__ = (
         "_again",
@@ -97,13 +97,13 @@ class Sidecar:
         self.cut = False
         """Whether no packet passes between the sidecar and Redis."""
         self.deaf = False
-        """Whether no notice reaches the watch."""
+        """Whether the watch misses every notice."""
         self.ambush: Callable[[Sidecar], None] | None = None
         """A fault that strikes right after the next request is sent."""
         self.snare: Callable[[Sidecar, Request], bool] | None = None
-        """A handler of the next requests; it returns true for a request that it takes out of the usual way."""
+        """A handler of the next requests; it returns true for a request that it delivers, delays or drops itself."""
         self.started = 0.0
-        """The time since which the sidecar has run without a break."""
+        """The start of the time in which the sidecar has run without interruption."""
         self.trouble: float | None = None
         """The share of messages to and from Redis that are lost, delayed or doubled; None if the network is good."""
         self.server: Server | None = None  # the server of the connection
@@ -129,7 +129,7 @@ class Sidecar:
 
     @property
     def calling(self) -> bool:
-        """Whether a call is under way; it may be executed whatever happens to the sidecar."""
+        """Whether a call is in progress; Redis may execute the call even if the sidecar ends."""
         return self._call is not None
 
     def now(self) -> float:
@@ -143,7 +143,7 @@ class Sidecar:
     # The life of the process.
 
     def start(self, instance: str) -> None:
-        """Start the process, which knows nothing of an earlier one."""
+        """Start the process, without any state of an earlier process."""
         scenario = self.world.scenario
         self.instance = instance
         self.boot += 1
@@ -167,7 +167,7 @@ class Sidecar:
         self._open()
 
     def kill(self) -> None:
-        """End the process at once; its requests stay under way."""
+        """End the process at once; the requests that it has sent are still delivered."""
         if self.alive:
             self.client.sync()
             self.alive = self.frozen = False
@@ -255,7 +255,7 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # The time of a held question does not matter, unless the loop would connect when it wakes.
+        # The end of the demand of a held question wakes the loop only if the loop would then connect.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))
@@ -277,7 +277,7 @@ class Sidecar:
                 self._answer_held(self.boot)
 
     def _answer_held(self, boot: int) -> None:
-        """Answer the held question, whose version has changed."""
+        """Answer the held question: the version has changed."""
         if self.frozen:
             self._inbox.append((self._answer_held, boot))
         elif self.alive and boot == self.boot and self.client.held:
@@ -307,7 +307,7 @@ class Sidecar:
     # The requests of clients.
 
     def asked(self, version: tuple[int, int] | None) -> bool:
-        """Take a question in; returns true if it is held, because the version is still `version`."""
+        """Record a question; returns true if the sidecar may hold it, because the version is still `version`."""
         now = self.now()
         self.lease.asked(now)
         self._wake_for(now)
@@ -315,7 +315,7 @@ class Sidecar:
         return self.alive and version == (self.boot, self._version)
 
     def grant(self, arrived: float) -> tuple[int | None, float | None, tuple[int, int]]:
-        """Answer the question that arrived then: token, expires_in, version."""
+        """Return the answer to the question that arrived at `arrived`: token, expires_in, version."""
         now = self.now()
         grant = self.lease.grant(arrived, now, self.client.name, self.client.token)
         self._wake_for(now)
@@ -325,7 +325,7 @@ class Sidecar:
     def resigned(self, arg: tuple[int | None, str, int | None]) -> None:
         """Handle `POST /resign` of a client, for one term (a token) or for the lease.
 
-        The ticket is of a held question whose end the sidecar sees afterwards.
+        The ticket belongs to a held question whose end the sidecar sees after the resign.
         """
         if self.frozen:
             self._inbox.append((self.resigned, arg))
@@ -369,7 +369,7 @@ class Sidecar:
         self._connect(call, call.give_up_at)
 
     def _make_again(self, call: Call) -> None:
-        """Repeat the call on a new connection: it was not executed."""
+        """Repeat the call, which was not executed, on a new connection."""
         self._attempt += 1
         self._again, self._sent = True, False
         self._disconnect()
@@ -385,7 +385,7 @@ class Sidecar:
         self._connect(None, now + timings.call_limit)
 
     def _connect(self, call: Call | None, until: float) -> None:
-        """Connect within that time, and send the call that waits for the connection, if there is one."""
+        """Connect before `until` (local time), then send the call that waits for the connection, if there is one."""
         world = self.world
         server = world.resolve(self.task)
         if self._unreachable(server) or server.thaw_at > world.now or self._loses():
@@ -398,7 +398,7 @@ class Sidecar:
             world.at(world.now + delay, self._greeted, (self._attempt, call, server, server.model.run_id, 0))
 
     def _greeted(self, request: Greeting) -> None:
-        """The connection is made, and the server's TIME has come."""
+        """The connection is established, and the server has answered TIME."""
         attempt, call, server, run_id, _ = request
         if attempt != self._attempt:
             return
@@ -448,12 +448,12 @@ class Sidecar:
             world.at(world.now + world.delay() + self._lag() + delay, self.arrive, request)
 
     def assured(self, call: Call, server: Server) -> bool:
-        """Whether the server is the one that the sentinels name at this moment, where a lease is to be taken."""
+        """Return false if the call takes a lease and the sentinels name another server at this moment."""
         world = self.world
         return not world.scenario.late_demotion or call.kind is not Kind.ACQUIRE or server is world.primary
 
     def arrive(self, request: Request) -> None:
-        """Execute the request at the server, whether the sender still waits or not."""
+        """Execute the request at the server, even if the sender no longer waits."""
         attempt, call, server, run_id, deadline = request
         world = self.world
         current = attempt == self._attempt
@@ -564,13 +564,13 @@ class Sidecar:
         self.step()  # `step` publishes
 
     def _limit(self, until: float) -> None:
-        """End the call or the attempt to connect then, unless something comes before."""
+        """Schedule the timeout of the call or of the attempt to connect at `until` (local time)."""
         if 0 < (left := self.lease.remaining(self.now())) < until - self.now():
             self.world.at(self.true(self.now() + left) + TIMER, self._term_ends, self.boot)
         self.world.at(max(self.true(until), self.world.now) + TIMER, self._time_out, self._attempt)
 
     def _term_ends(self, boot: int) -> None:
-        """Answer the held question at the end of the term, although the loop is blocked, as `Candidate.hold` does."""
+        """Answer the held question at the end of the term, even if the loop is blocked, as `Candidate.hold` does."""
         if self.frozen:
             self._inbox.append((self._term_ends, boot))
         elif self.alive and boot == self.boot and self.client.held and not self.lease.leads(self.now()):
@@ -592,7 +592,7 @@ class Sidecar:
             self._failed(self._reset, attempt, may_execute=True)
 
     def _erred(self, attempt: int) -> None:
-        """The server refuses the call as a whole."""
+        """The server refused to run the script."""
         if attempt == self._attempt:
             self._not_executed(self._erred, attempt)
 
@@ -633,7 +633,7 @@ class Sidecar:
 
     def _disconnect(self) -> None:
         self.server = None
-        self._connection = ServerClock(self.world.scenario.timings.server_time_valid_for)  # the next server has another
+        self._connection = ServerClock(self.world.scenario.timings.server_time_valid_for)  # of the next server
 
     def _replace_connection(self) -> None:
         self._open_at = self.now() + self._reconnects.pause()
@@ -646,12 +646,12 @@ class Sidecar:
         self.hung_up()
 
     def hung_up(self) -> None:
-        """The server closes the connection, if no call uses it."""
+        """The server closes the connection, unless a call uses the connection."""
         if self._call is None and self.server is not None and not self._unreachable(self.server):
             self.world.at(self.world.now + self.world.delay(), self.ended, self._connections)
 
     def ended(self, connection: int) -> None:
-        """The end of the connection arrives: the loop replaces it, or the call that uses it fails."""
+        """The sidecar notices the end of the connection: the loop connects again, or the call in progress fails."""
         if not self.alive or self.server is None or connection != self._connections:
             return
         if self.frozen:
@@ -670,7 +670,7 @@ class Sidecar:
         return self.trouble is not None and self.world.random.random() < self.trouble
 
     def _lag(self) -> float:
-        """The extra delay of a message, in seconds: mostly small, now and then longer than the limit of a call."""
+        """The extra delay of a message, in seconds: usually short, sometimes longer than the limit of a call."""
         if self.trouble is None or self.world.random.random() > 3 * self.trouble:
             return 0.0
         return self.world.scenario.timings.call_limit * self.world.random.random() ** 3 * 12
@@ -693,7 +693,7 @@ class Sidecar:
         world.at(world.now + 3 * world.delay(), self.noticed, server)
 
     def unwatch(self) -> None:
-        """Break the connection of the watch; it connects again later."""
+        """Break the connection of the watch; the watch connects again later."""
         if self.watched is not None:
             self.watched.watchers.remove(self)
             self.watched = None

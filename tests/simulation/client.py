@@ -1,8 +1,8 @@
-"""A client in the world: asks as `sidecar.client` does, and believes what the production `Grant` allows.
+"""A simulated client: asks as `sidecar.client` does, and believes for as long as the production `Grant` allows.
 
-A held question is not an event. While nothing happens, it is answered and asked again many times, and only the last
-time matters, because each answer replaces the one before. `sync` catches up with the time that has passed. So the
-simulator skips about 1,400 questions in an hour, and can run several hundred hours in a second.
+A held question is not an event. While nothing changes, the client asks many times, and only the last answer matters,
+because each answer replaces the previous answer. `sync` catches up with the skipped questions. The simulator skips
+about 1,400 questions an hour in this way, and can run several hundred hours in a second.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 STOP_BEFORE = 0.5
 ROUND = TIMER + HANDLING
-"""The time that a question takes beyond being held, in seconds."""
+"""Seconds that a question takes in addition to the time for which it is held."""
 NO_HURRY = 1e9
-"""The time to work, in seconds, of a client without work."""
+"""Seconds of working time of a client without a grant, in effect unlimited."""
 
 Version = tuple[int, int]
 HeardAnswer = tuple[int, float, float, int | None, float | None, Version, str]
@@ -30,9 +30,9 @@ HeardAnswer = tuple[int, float, float, int | None, float | None, Version, str]
 
 
 class Client:
-    """The client of one task; it shares the sidecar's clock.
+    """The client of one task, on the same clock as the sidecar.
 
-    `running` while it campaigns or works, `held` while the sidecar holds its question.
+    `running` is true while the client campaigns or works, `held` while the sidecar holds its question.
     """
 
     __slots__ = (
@@ -82,9 +82,9 @@ class Client:
         self.sidecar = sidecar
         self.running = self.frozen = self.held = False
         self.working = False
-        """Whether work goes on, even if it is being stopped."""
+        """Whether the work runs; true also while the work is being stopped."""
         self.believes = False
-        """Whether it has a grant, ended or not; `until` says until when."""
+        """Whether the client has a grant, even an ended one; `until` returns the end of the belief."""
         self.grant: Grant | None = None
         self.tenure: Tenure | None = None
         self.deadline = 0.0
@@ -103,15 +103,15 @@ class Client:
         self._steady = False
         """Whether the next question will be held for the same time."""
         self._looked_at = self._froze_at = 0.0
-        """The time of the last look at the clock, every `TICK` from then on, and of the last freeze, in local time."""
+        """The local times of the last look at the clock (there is one every `TICK`) and of the last freeze."""
         self._check_at = inf
-        """The true time of the next look whether the work must stop."""
+        """The true time of the next check whether the work must stop."""
         self._gives_up_at = 0.0
-        """The end of the wait for the answer, in local time."""
+        """The local time at which the client stops waiting for the answer."""
         self._limit_at = 0.0
-        """The time at which the sidecar answers without a change, in local time."""
+        """The local time at which the sidecar answers even without a change."""
         self._open = False
-        """Whether the question is not answered yet."""
+        """Whether the client waits for an answer."""
         self._ticket = 0
         self._explicit = False
         """Whether the end of the held question is an event, because the rest of the grant is short."""
@@ -120,7 +120,7 @@ class Client:
         self._stopping = False
         self._resigned_term: int | None = None
         self._resigning = False
-        """Whether the resign is not answered yet."""
+        """Whether the client has sent a resign that is not answered yet."""
         self._awaits = -1
         """The number of the question that waits for the answer to the resign."""
         self._asks = False
@@ -129,9 +129,9 @@ class Client:
         """Whether the last question got no answer."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
         self.name = ""
-        """The name that the process gives itself."""
+        """The name that the process sends with its questions."""
         self.token: int | None = None
-        """The token of the last term that it was granted."""
+        """The token of the last term that the client was granted."""
         self._knocks = -1
 
     # The life of the process.
@@ -165,7 +165,7 @@ class Client:
             self._inbox = []
 
     def leave(self) -> None:
-        """Stop the work, resign, and campaign no more."""
+        """Stop the work, resign, and do not campaign again."""
         if self.running and not self.frozen:
             self.leaves = True
             self.ready_since = None
@@ -319,7 +319,7 @@ class Client:
     # The questions.
 
     def ask(self, number: int) -> None:
-        """Ask."""
+        """Ask the sidecar, but only after it has answered the last resign."""
         if number != self._ask or not self.running or self._stopping:
             return
         if self.frozen:
@@ -356,7 +356,7 @@ class Client:
             return
         self._arrived = arrived = sidecar.now()
         asked = sidecar.asked(self._version)
-        if not sidecar.lease.heard_from_redis():  # the sidecar has just started: Redis will soon have replied
+        if not sidecar.lease.heard_from_redis():  # the sidecar has just started: Redis will reply soon
             self._ticket = sidecar.lease.hold()
             self.held = self._explicit = True
             limit = arrived + self.world.scenario.timings.call_limit
@@ -368,7 +368,7 @@ class Client:
             self.held = True
             self._limit_at = arrived + self._wait
             self._explicit = arrived > self._asked_at
-            if self.grant is None and stands < inf:  # another client may act: this one is answered when it may
+            if self.grant is None and stands < inf:  # another client may still act: answer when this client may
                 self._explicit = True
                 self._limit_at = arrived + min(self._wait, stands)
             if self.grant is not None and self._wait < 0.8 * self.world.poll:  # a short grant: ask again earlier
@@ -381,7 +381,7 @@ class Client:
             self._answer(arrived)
 
     def _hurry(self, left: float) -> None:
-        """Compute how long the sidecar may hold the question, and when the client gives it up, as `Poll.next` does."""
+        """Compute how long the sidecar may hold the question, and when the client gives up, as `Poll.next` does."""
         wait, limit = wait_and_limit(left, holds=self._version is not None)
         self._wait = round(wait, 3)
         self._gives_up_at = self._asked_at + limit
@@ -446,7 +446,7 @@ class Client:
         self._version = None
         self._ask += 1  # later results of the old question are ignored
         if self.grant is None and not self.sidecar.alive:
-            self._knocks = self._ask  # the client asks in vain, which is no event before a sidecar is there
+            self._knocks = self._ask  # questions without a sidecar are not events
             return
         pause = pause_before_retry(self._left(), self.world.random.uniform)
         self.world.at(self.world.now + pause, self.ask, self._ask)
@@ -467,7 +467,7 @@ class Client:
             if self.held:
                 self.sync()
             if self.sidecar.now() < self._gives_up_at:
-                return  # that was the limit of an earlier question
+                return  # this was the limit of an earlier question
             self._drop_question()
             if self._left() <= 0 and self._next_look() < self._gives_up_at:
                 self.stop()  # the client was frozen, and first sees that its work must stop
@@ -475,13 +475,13 @@ class Client:
                 self._retry()
 
     def _next_look(self) -> float:
-        """The time of the next look at the clock without the freeze, in local time."""
+        """The local time at which the client would look at the clock next if it were not frozen."""
         looks = ceil((self._froze_at - self._looked_at) / TICK)
         stop_at = self.grant._stop_at if self.grant is not None else inf
         return min(self._looked_at + looks * TICK, stop_at)
 
     def _drop_question(self) -> None:
-        """Close the connection; the sidecar sees it."""
+        """Close the connection; the sidecar notices this."""
         self._open = False
         if self.held:
             self.held = False
@@ -505,7 +505,7 @@ class Client:
                 sidecar.wake()
 
     def _left(self) -> float:
-        """Seconds of work that the grant allows; many without a grant."""
+        """Seconds of work that the grant still allows; `NO_HURRY` without a grant."""
         if self.grant is None:
             return NO_HURRY
         self._clock = self.sidecar.now()
@@ -527,7 +527,7 @@ class Client:
             left = NO_HURRY
             if grant is None:  # only an answer that stays the same may be skipped
                 changed = self._version != (self.sidecar.boot, lease._version)
-                assert changed or not lease.leads(answered), f"{self.sidecar.instance} holds an answer back"
+                assert changed or not lease.leads(answered), f"{self.sidecar.instance} leads and does not answer"
             else:
                 expires_in = lease.grant(arrived, answered, self.name, self.token)
                 self._clock = first
@@ -561,7 +561,7 @@ class Client:
             self.world.at(when, self._check, arg)
 
     def _check(self, arg: tuple[int, Grant]) -> None:
-        """The time has come at which the work had to stop, when it was scheduled."""
+        """Stop the work, unless its grant was extended after this check was scheduled."""
         life, grant = arg
         if life != self.life or grant is not self.grant:
             return
@@ -581,7 +581,7 @@ class Client:
             self._check_in(left, arg)
 
     def lost_sidecar(self) -> None:
-        """The sidecar has gone: the connections are reset."""
+        """The sidecar has ended: its connections are reset."""
         again = self._resigning and self.frozen
         self._resigning = self.held = False
         if again:
@@ -608,6 +608,6 @@ class Client:
                 self._retry()
 
     def sidecar_thawed(self) -> None:
-        """The sidecar continues, and answers the held question unless the client has given it up."""
+        """The sidecar continues, and answers the held question if its time is over and the client still waits."""
         if self.held and not self.frozen and self.sidecar.now() >= self._limit_at:
             self.release(answered=True)

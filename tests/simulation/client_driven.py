@@ -1,4 +1,4 @@
-"""The common part of the simulated and the real client in the differential test: a world of one task, and notes."""
+"""The part that both clients of the differential test share: a world of one task, and notes."""
 
 from collections.abc import Callable
 from heapq import heappop
@@ -17,7 +17,7 @@ TTL = 30.0
 
 
 class Notes:
-    """Notes of what a client did, in order, and when. Tokens, versions and names are counted from 1."""
+    """The actions of a client in order, and their times. Tokens, versions and names are numbered from 1."""
 
     def __init__(self) -> None:
         self.what: list[tuple[object, ...]] = []
@@ -38,7 +38,7 @@ class Notes:
 
 
 class Fixed(Random):
-    """Random numbers that do not depend on earlier ones: each is this `share` of its range."""
+    """A generator whose numbers do not depend on earlier numbers: each is this `share` of its range."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Bare(World):
 
 
 class Witness:
-    """An oracle that keeps tenures, and judges nothing."""
+    """An oracle that creates tenures and checks nothing."""
 
     def began(self, client: object, holder: str, token: int) -> Tenure:
         return Tenure(holder, token, 0, doubtful=False)
@@ -96,7 +96,7 @@ class Witness:
 
 
 class Driven(Protocol):
-    """A driven client. A method that does not apply now does nothing."""
+    """A driven client. A method that does not apply in the current state does nothing."""
 
     world: Bare
     notes: Notes
@@ -112,7 +112,7 @@ class Driven(Protocol):
 
 Happening = Callable[[Driven], None]
 Schedule = list[tuple[float, Happening]]
-"""Events and their times, in seconds from the beginning."""
+"""Events and their times, in seconds from the start."""
 
 
 def begin(driven: Driven, schedule: Schedule) -> None:

@@ -1,4 +1,4 @@
-"""The command line of the simulating commands: one line for a wrong argument, and one at Ctrl-C."""
+"""The command line of the simulations: a wrong argument and Ctrl-C each print one line."""
 
 import argparse
 import signal
@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports an error without the usage."""
+    """A parser that reports an error without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
@@ -25,14 +25,14 @@ def exit_with(name: str, main: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.stderr.write(f"\n{name}: interrupted; nothing is left running\n")
+        sys.stderr.write(f"\n{name}: interrupted; no process is left running\n")
         sys.exit(INTERRUPTED)
 
 
 @contextmanager
 def workers(processes: int, prepare: Callable[..., object] | None = None, *arguments: object) -> Iterator[Pool]:
-    """A pool of processes that ignore Ctrl-C, ended with the block. Only for the main thread."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes inherit it from their start
+    """Yield a pool of processes that ignore Ctrl-C; the pool ends with the block. Call this in the main thread only."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the new processes inherit this
     try:
         pool = get_context("spawn").Pool(processes, prepare, arguments)
     finally:

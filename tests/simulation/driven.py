@@ -1,4 +1,4 @@
-"""The common part of the simulated and the real sidecar in the differential test: one protocol, and notes."""
+"""The part that both sidecars of the differential test share: one protocol, and notes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -9,11 +9,11 @@ from tests.simulation.server import Server
 
 TIMINGS = Timings()
 PATIENT = replace(TIMINGS, call_limit=2.0013)
-"""The listener's timings: with the candidate's limit, the first call and a question that waits for it end together."""
+"""Timings of the listener. With equal limits, the first call and a question that waits for it would end together."""
 START = 1000.0
-"""The task's clock at the beginning."""
+"""The task's clock at the start."""
 DELAY = 0.00037
-"""The time of a message to or from Redis, in seconds: no two events then coincide."""
+"""Seconds that a message to or from Redis takes: with this value no two events coincide."""
 WATCHERS = 20
 """The number of candidates that the scripts report: a large fleet, whose calls are spread."""
 NAME, ME = "lease", "a"
@@ -21,7 +21,7 @@ NAME, ME = "lease", "a"
 
 @dataclass
 class SidecarNotes:
-    """The calls and answers of a sidecar. Tokens are counted from 1: they are times, and so not quite equal."""
+    """The calls and answers of a sidecar. Tokens are numbered from 1, because their values are times and may differ."""
 
     calls: list[tuple[Kind, int | None, str]] = field(default_factory=list)
     transitions: list[tuple[bool, int | None, str]] = field(default_factory=list)
@@ -70,4 +70,4 @@ class Driven(Protocol):
 
 Happening = Callable[[Driven], None]
 Schedule = list[tuple[float, Happening]]
-"""Events and their times, in seconds from the beginning."""
+"""Events and their times, in seconds from the start."""

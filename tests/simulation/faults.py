@@ -1,4 +1,4 @@
-"""The faults of a world: one after the other at random times, some together, each ending some time later."""
+"""The faults of a world. They begin at random times, some at the same time, and each ends some time later."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ CALM_END = 6
 
 
 class Faults:
-    """The faults of one world. `world.disturbances` counts those under way that disturb other tasks too."""
+    """The faults of one world. `world.disturbances` counts the current faults that also disturb other tasks."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -26,7 +26,7 @@ class Faults:
         self._kinds = list(world.scenario.faults)
         self._weights = list(world.scenario.faults.values())
         self._held_up: tuple[Sidecar, Request, float, bool] | None = None
-        """The delayed call, when it may execute at the earliest, and whether it may then have an effect."""
+        """The delayed call, the earliest time of its execution, and whether the call may then have an effect."""
         self._server_busy = False
         self._stepped_at = -10 * self.ttl
         self._spare: tuple[str, int] | None = None  # run id and start of a former primary that is now the replica
@@ -92,18 +92,18 @@ class Faults:
         world.at(world.now + again, self._strike)
 
     def _traces(self) -> list[object]:
-        """The state that differs after a fault, unless the fault struck a process that was dead or frozen already."""
+        """State that a fault changes, unless the fault struck a process that was already dead or frozen."""
         world, server = self.world, self.world.primary
         traps = [trap for sidecar in world.sidecars for trap in (sidecar.ambush, sidecar.snare)]
         return [world.events, world.disturbances, server.offset, server.model.offset, *traps]
 
     def _duration(self) -> float:
-        """The duration of a fault in seconds: around each of the times that the protocol knows."""
+        """The duration of a fault in seconds, drawn from ranges around the times of the protocol."""
         low, high = self.random.choice(((0.0, 0.2), (0.0, 0.2), (0.1, 1.0), (0.7, 1.5), (1.0, 2.5)))
         return self.ttl * self.random.uniform(low, high)
 
     def _disturb(self, seconds: float, end: Callable[[Any], None], argument: object = None) -> None:
-        """Count a disturbance of all tasks until `end(argument)`, that many seconds from now."""
+        """Count a disturbance of all tasks; call `end(argument)` after this number of seconds, and stop counting it."""
         self.world.disturbances += 1
         self.world.at(self.world.now + seconds, self._recover, (end, argument))
 
@@ -117,7 +117,7 @@ class Faults:
         self.world.oracle.calm_since = self.world.now
 
     def _task(self) -> int:
-        """A task, preferably the one that leads."""
+        """A random task; usually the leader."""
         if self.random.random() < 0.6:
             for task, client in enumerate(self.world.clients):
                 if client.believes:
@@ -160,7 +160,7 @@ class Faults:
         self._starts_over(self.world.clients[self._task()])
 
     def _starts_over(self, client: "Client") -> None:
-        """The work returns: the client resigns, and asks again."""
+        """The work returns: the client resigns and asks again."""
         if client.running and not client.frozen and client.believes:
             client.stop(over=False)
 
@@ -196,7 +196,7 @@ class Faults:
         self._befall(self.world.sidecars[self._task()], self._freeze_sidecar)
 
     def _befall(self, sidecar: "Sidecar", action: "Callable[[Sidecar], None]") -> None:
-        """Strike now, or exactly when a call of the sidecar is under way."""
+        """Apply the fault now, or right after the sidecar's next call is sent."""
         if self.random.random() < 0.4:
             sidecar.ambush = action
             if self.random.random() < 0.3:  # the next call will be a release
@@ -226,7 +226,7 @@ class Faults:
             self._disturb(last, lambda life: self._thaw_client(client, life), client.life)
 
     def _slept(self, sidecar: "Sidecar", seconds: float) -> None:
-        """A suspended machine wakes. Its CLOCK_BOOTTIME has counted the time."""
+        """A suspended machine wakes. CLOCK_BOOTTIME has advanced during the suspension."""
 
     def _crash_sidecar(self) -> None:
         self._befall(self.world.sidecars[self._task()], self._kill_sidecar)
@@ -269,7 +269,7 @@ class Faults:
             sidecar.client.start()
 
     def _deploy(self) -> None:
-        """Task after task: its client stops, then its sidecar, then a new task replaces it."""
+        """For each task in turn, the client stops, then the sidecar, and then a new task takes the place."""
         if not self._deploying:
             self._deploying = list(self.world.sidecars)
             self._deploy_next(None)
@@ -293,7 +293,7 @@ class Faults:
             self.replace(sidecar)
 
     def replace(self, sidecar: "Sidecar") -> None:
-        """A sidecar has exited: a deploy replaces its task, otherwise it is started again."""
+        """A sidecar has exited: a deploy replaces its task, otherwise the sidecar is started again."""
         world = self.world
         world.oracle.forget()
         if self._deploying and self._deploying[0] is sidecar:
@@ -307,7 +307,7 @@ class Faults:
     # Single calls.
 
     def _late_release(self) -> None:
-        """A leader's work ends, and its release comes late, or twice, or is the last act of its sidecar."""
+        """A leader's work ends, and the release arrives late, or twice, or is the last call of its sidecar."""
         client = self.world.clients[self._task()]
         client.sidecar.snare = self._delays_release
         self._starts_over(client)
@@ -326,7 +326,7 @@ class Faults:
         return True
 
     def _late_acquire(self) -> None:
-        """An acquire is delayed until another candidate releases the lease; its sender has often gone by then."""
+        """An acquire is delayed until another candidate releases the lease; its client has often left by then."""
         sidecar = self.random.choice(self.world.sidecars)
         sidecar.snare = self._holds_up
 
@@ -344,7 +344,7 @@ class Faults:
         if self._held_up is not None and self.world.now > self._held_up[2]:
             sidecar, request, _, counts = self._held_up
             self._held_up = None
-            if counts:  # its candidate notices that when it looks: after a yield or a heartbeat at the latest
+            if counts:  # its candidate notices the effect at its next call: after a yield or a heartbeat at the latest
                 self.world.oracle.forget()
             self.world.at(self.world.now + 1e-5, sidecar.arrive, request)
 
@@ -369,7 +369,7 @@ class Faults:
         self._starts_over(self.world.clients[self._task()])
 
     def _cuts_short(self, sidecar: "Sidecar", request: "Request") -> bool:
-        """The next attempt may win before the delayed one executes; then its client leaves or its sidecar drains."""
+        """The next attempt may win before the delayed call executes; then the client leaves or the sidecar drains."""
         world = self.world
         if request[1].kind is not Kind.ACQUIRE or world.primary.model.value is not None:
             return False
@@ -390,7 +390,7 @@ class Faults:
         return True
 
     def _overtakes(self, sidecar: "Sidecar", request: "Request", later: "Request") -> bool:
-        """The acquire that was cut off executes just before the release of the term that the next one won."""
+        """The delayed acquire executes just before the release of the term that the next acquire won."""
         if later[1].kind is Kind.RELEASE:
             sidecar.snare = None
             self.world.at(self.world.now, sidecar.arrive, request)
@@ -418,7 +418,7 @@ class Faults:
         sidecar = self.world.sidecars[self._task()]
         if not sidecar.cut:
             sidecar.cut = True
-            if self.random.random() < 0.3:  # frozen as well, when its lease has nearly ended
+            if self.random.random() < 0.3:  # also frozen, when its lease has nearly ended
                 later = self.ttl * self.random.uniform(0.3, 0.9)
                 self.world.at(self.world.now + later, lambda _: self._freeze_sidecar(sidecar))
             self._disturb(self._duration(), self._joined, sidecar)
@@ -445,7 +445,7 @@ class Faults:
     def _pause_redis(self) -> None:
         server, last = self.world.primary, self._duration()
         server.thaw_at = max(server.thaw_at, self.world.now + last)
-        steps = self.random.random() < 0.3  # as the clock of a suspended machine
+        steps = self.random.random() < 0.3  # like the clock of a suspended machine
         self._disturb(last, (lambda _: self._step_clock()) if steps else self._nothing)
 
     def _nothing(self, _: None) -> None:
@@ -480,7 +480,7 @@ class Faults:
         server.up = False
         for sidecar in list(server.watchers):
             sidecar.unwatch()
-        if self.random.random() < 0.7:  # otherwise the machine has gone too, and closes nothing
+        if self.random.random() < 0.7:  # otherwise the machine also fails, and closes no connection
             for sidecar in self.world.sidecars:
                 if sidecar.server is server:
                     sidecar.hung_up()
@@ -525,7 +525,7 @@ class Faults:
         world.at(world.now + latest, self._primary_dies, server)
 
     def sprung(self, server: Server) -> None:
-        """The write that ends a dying primary has come."""
+        """The write after which the primary dies has been executed."""
         self.world.at(self.world.now + self.random.choice((0.0, 0.001, 0.1, 1.0)), self._primary_dies, server)
 
     def _primary_dies(self, server: Server) -> None:
@@ -538,14 +538,14 @@ class Faults:
         return self.random.choice((0.05, 0.5, 2.0, self.ttl / 3))
 
     def _promoted(self, arg: tuple[Server, float | None]) -> None:
-        """The replica serves under the primary's name; an isolated old primary also serves, for `arg[1]` seconds."""
+        """The replica now serves under the primary's name; an isolated old primary also serves for `arg[1]` seconds."""
         old, isolated_for = arg
         world = self.world
         born = world.now - self.random.choice((0.5, self.ttl, 100 * self.ttl))
         new = world.server(born=born)
         new.offset = old.offset + self._shift()
         new.model.started = int(born * new.rate + new.offset)
-        if self._spare is not None and self.random.random() < 0.6:  # back to the process that was the primary before
+        if self._spare is not None and self.random.random() < 0.6:  # back to the previous primary's process
             new.model.run_id, new.model.started = self._spare
         new.model.promoted = True
         self._spare = (old.model.run_id, old.model.started) if self.random.random() < 0.7 else None
@@ -582,13 +582,13 @@ class Faults:
         self._part(promotion, last)
 
     def _demote_late(self) -> None:
-        """The replica is promoted, and some tasks go on with the old primary, for as long as the guard allows for."""
+        """The replica is promoted; some tasks still use the old primary, for less time than the guard waits."""
         if not self._server_busy:
             last = self.world.scenario.late_demotion * self.random.choice((0.1, 0.5, 0.95))
             self._part(self._promotion_time(), last)
 
     def _part(self, promotion: float, last: float) -> None:
-        """The replica hears no more and is promoted; some tasks have the old primary for `last` seconds after that."""
+        """The replication stops and the replica is promoted; some tasks use the old primary for `last` more seconds."""
         self._server_busy = True
         world, old = self.world, self.world.primary
         world.disturbances += 1
@@ -617,7 +617,7 @@ class Faults:
         self._over()
 
     def _shift(self) -> float:
-        """The step of a server's clock, in seconds, once a ttl: the margin less the differences of clock rates."""
+        """The step of a server's clock, in seconds: at most the margin minus the drift, and one step per 1.3 ttls."""
         if self.world.now - self._stepped_at < 1.3 * self.ttl:
             return 0.0
         self._stepped_at = self.world.now
@@ -695,7 +695,7 @@ class Faults:
         self._disturb(last, lambda _: self._delete())
 
     def _spoil_fence(self) -> None:
-        """Such a fence gives no term; the operator repairs it while the lease is disabled."""
+        """A spoiled fence allows no new term; the operator repairs the fence while the lease is disabled."""
         token = self.random.choice(("abc", self.world.primary.set_clock(self.world.now) + 2 * DAY))
         self._type(lambda model: model.spoil_fence(token))
         self.world.oracle.fence_changed()
@@ -713,4 +713,4 @@ class Faults:
             self.world.oracle.fence_changed()
             self._type(RedisModel.delete)
         elif model.fence_needs_repairing:
-            self._disable_to_repair(None)  # another operator has enabled it meanwhile
+            self._disable_to_repair(None)  # another operator has enabled the lease in the meantime

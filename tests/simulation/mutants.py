@@ -1,4 +1,4 @@
-"""Seeded bugs for the simulation: each breaks one rule of the protocol, and the simulation must find every one.
+"""Seeded bugs for the simulation: each breaks one rule of the protocol, and the simulation must find every bug.
 
 A bug replaces one function of the production code, of the model of its scripts, or of the simulated driver. A bug that
 survives fails the run: an oracle or a fault is missing, or the rule is not needed.
@@ -131,9 +131,6 @@ def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
     sidecar.clock -= seconds * sidecar.rate
 
 
-# A call that is made again.
-
-
 # Grants.
 
 
@@ -166,7 +163,7 @@ def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
         _LEASE_FAILED(lease, call, now, may_execute=may_execute)
 
 
-@mutant("a leader ignores what another party has put into its key", Lease, "_renew_replied", mix="operator")
+@mutant("a leader ignores another party's value in its key", Lease, "_renew_replied", mix="operator")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
     if reply.outcome is Outcome.RENEWED:
         _LEASE_RENEWED(lease, call, reply, now)
@@ -292,12 +289,12 @@ def _(lease: Lease, reply: Reply) -> float:
 # An operator's step-down.
 
 
-@mutant("a leader that is asked to step down leads on", Lease, "leads", mix="operator")
+@mutant("a leader that is asked to step down continues to lead", Lease, "leads", mix="operator")
 def _(lease: Lease, now: float) -> bool:
     return lease._term is not None and lease._drain_until is None and now < lease._term.lead_until
 
 
-@mutant("no script tells the holder of a step-down", RedisModel, "_stepping_down", mix="operator")
+@mutant("no script reports a step-down to the holder", RedisModel, "_stepping_down", mix="operator")
 def _(model: RedisModel) -> bool:
     return False
 
@@ -343,7 +340,7 @@ MUTANTS.append(
 # The client.
 
 
-@mutant("the client counts from the answer", Client, "_hear", mix="processes")
+@mutant("the client counts a grant from the answer", Client, "_hear", mix="processes")
 def _(client: Client, heard: HeardAnswer) -> None:
     _CLIENT_HEAR(client, (heard[0], client.sidecar.now(), *heard[2:]))
 
@@ -394,7 +391,7 @@ MUTANTS.append(
 # The scripts.
 
 
-@mutant("blind renew", RedisModel, "renew")
+@mutant("a renewal does not compare the holder", RedisModel, "renew")
 def _(
     model: RedisModel,
     instance: str,
@@ -425,7 +422,7 @@ def _(model: RedisModel, instance: str, token: int | None, tenure: str) -> bool:
     return model._ours(instance) and model.fence.token == token
 
 
-@mutant("acquire takes what another holds", RedisModel, "acquire")
+@mutant("acquire takes a lease that another candidate holds", RedisModel, "acquire")
 def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, *term: Any) -> Answer:
     if model.value is not None and model.value != instance and model._left() < ttl / 2:
         model.value = None
@@ -447,7 +444,7 @@ def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool,
     return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, *term)
 
 
-@mutant("tokens by INCR", RedisModel, "_next_token", mix="redis")
+@mutant("tokens are counted by INCR", RedisModel, "_next_token", mix="redis")
 def _(model: RedisModel) -> int:
     last = model.fence.token
     return last + 1 if isinstance(last, int) else 1
@@ -461,7 +458,7 @@ def _(model: RedisModel, token: int | None) -> bool:
 # The failover guard and MIN_REPLICAS.
 
 
-@mutant("no guard", RedisModel, "_guard_wait", mix="redis")
+@mutant("there is no failover guard", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return 0
 
@@ -547,7 +544,7 @@ def _(store: Store, tenure: Any) -> bool:
 
 
 def find(number: int, seed: str, most: float = MOST_HOURS) -> Finding:
-    """Run worlds with one bug, alternately of its own mix and of all mixes, until one world breaks a promise."""
+    """Run worlds with one bug, alternately from its mix and from all mixes, until one world breaks a promise."""
     bug, hours, worlds, began = MUTANTS[number], 0.0, 0, time.monotonic()
     choices = [Choice(seed, mix, TTL, bug.pace) for mix in dict.fromkeys((bug.mix, None))]
     with bug.applied():

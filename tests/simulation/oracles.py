@@ -1,8 +1,8 @@
 """The laws that hold in every world, and the measurements. The first violation ends the world.
 
-The exceptions are those of the contract: an operator deletes or overwrites the key by hand; the server's clock steps
-further than the margin; an old primary that is cut off serves on without MIN_REPLICAS. Then only the first promise
-holds: no write of an older term after a write of a newer one.
+The contract has exceptions: an operator deletes or overwrites the key by hand; the server's clock steps further than
+the margin; an isolated old primary still serves, without MIN_REPLICAS. In an exception only the first promise holds:
+no write of an older term after a write of a newer term.
 """
 
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ class Violation(Exception):
 
 
 class Oracle:
-    """The observer of one world. All times are true seconds."""
+    """The observer of one world. All times are in true seconds."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -36,7 +36,7 @@ class Oracle:
         self.calm_since = 0.0
         self.disabled_since = 0.0
         self.ghost_until = 0.0
-        """The time until which a sidecar whose client was killed may lead without a client: demand lasts that long."""
+        """The time until which a sidecar may lead after its client was killed, because the demand lasts until then."""
         self._tenures: dict[tuple[str, int], Tenure] = {}
         self._won = 0
         self._newest: Tenure | None = None
@@ -50,7 +50,7 @@ class Oracle:
         """The terms that an operator asked to step down, and when."""
         self._rests: dict[int, tuple[int, float]] = {}
         """By task: the boot that has stepped down and released the lease, and when (local time)."""
-        drift = 0.045 * timings.heartbeat  # a follower counts the rest of the key's life by its own clock
+        drift = 0.045 * timings.heartbeat  # a follower waits for the key's expiry by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
         if (world.scenario.watchers or 0) > herd.SMALL_FLEET:
             self.bound += herd.SPREAD
@@ -65,7 +65,7 @@ class Oracle:
         self.refused = 0
 
     def exempt(self, seconds: float) -> None:
-        """Begin an exception of the contract: for that many seconds, only stale writes must still fail."""
+        """Begin an exception of the contract: for this number of seconds, only the first promise holds."""
         self.exempt_until = max(self.exempt_until, self.world.now + seconds)
         self.world.at(self.exempt_until, self._alone)
 
@@ -77,7 +77,7 @@ class Oracle:
     # Beliefs.
 
     def won(self, sidecar: "Sidecar", token: object, sent_at: float) -> None:
-        """A term began in Redis, by a call that was sent then (local time)."""
+        """A term began in Redis, by a call that was sent at `sent_at` (local time)."""
         if not self.world.scenario.campaigns(sidecar.task):
             raise Violation("follower leads", f"{sidecar.instance} has CAMPAIGN=false, and began a term")
         task, boot, resigned_at = self._resigned
@@ -106,7 +106,7 @@ class Oracle:
         return tenure
 
     def began(self, client: "Client", holder: str, token: int) -> Tenure:
-        """A client begins to believe."""
+        """A client begins to believe that it leads."""
         world, now = self.world, self.world.now
         client.tenure = tenure = self._tenure(holder, token)
         self.terms += 1
@@ -121,7 +121,7 @@ class Oracle:
         return tenure
 
     def resumed(self, client: "Client") -> None:
-        """A client believes again, or for the first time: no other client may."""
+        """A client believes for the first time or again: no other client may believe."""
         now = self.world.now
         if not client.until() > now:
             return
@@ -133,11 +133,11 @@ class Oracle:
                     self.world.count("overlap in an exception" if self.exempted else "overlap")
                     if not self.exempted:
                         names = [each.tenure.holder if each.tenure else "?" for each in (client, other)]
-                        text = f"the client of {names[0]} believes, that of {names[1]} for {until - now:.3f} s more"
+                        text = f"the clients of {names[0]} and {names[1]} believe, the latter for {until - now:.3f} s"
                         raise Violation("two believers", text)
 
     def _alone(self, _: None = None) -> None:
-        """After an exception, two clients that began to believe in it may not both go on."""
+        """Check that two clients that began to believe during an exception do not both believe after it."""
         if not self.exempted:
             for client in self.world.clients:
                 if client.believes:
@@ -154,7 +154,7 @@ class Oracle:
         self.world.at(self.world.now + self.world.scenario.timings.ttl, self._obeyed, (self.world.now, None))
 
     def _obeyed(self, arg: tuple[float, int | None]) -> None:
-        """Check that nobody leads: soon, if nothing disturbs, and after a ttl in any case (then the number is None)."""
+        """Check that no client leads: soon, if nothing disturbs, and in any case after a ttl (number: None)."""
         since, number = arg
         if since == self.disabled_since and number in (None, self._pendings):
             for client in self.world.clients:
@@ -201,7 +201,7 @@ class Oracle:
             self.world.at(now + heard, self._stepped_down, (token, self._pendings))
 
     def fence_changed(self) -> None:
-        """A person changed the fence: its token looks like that of a term, which ends a rest."""
+        """A person changed the fence: the new token looks like the token of a new term, and ends a rest."""
         self._rests.clear()
 
     def _stepped_down(self, arg: tuple[int, int]) -> None:
@@ -252,15 +252,15 @@ class Oracle:
                 f" the fence is at {self.store.token}",
             )
 
-    # The hand-over: somebody leads, and soon.
+    # The hand-over: another client leads soon.
 
     def resigns(self, sidecar: "Sidecar") -> None:
-        """A client resigns a term that is led."""
+        """A client resigns while its sidecar leads."""
         self._resigned = (sidecar.task, sidecar.boot, sidecar.now())
         self._vacate("hand-over", self.world.now, self.world.now, sidecar)
 
     def silent(self, client: "Client") -> None:
-        """A leader's client is killed; its sidecar lives on."""
+        """A leader's client is killed; its sidecar still runs."""
         sidecar = client.sidecar
         leads = sidecar.alive and not sidecar.frozen and sidecar.lease.leads(sidecar.now())
         if client.believes and leads and client.until() > self.world.now:
@@ -270,7 +270,7 @@ class Oracle:
             self.ghost_until = self.world.now + 2.1 * self.world.scenario.timings.grant_ttl + 0.2
 
     def lost(self, sidecar: "Sidecar") -> None:
-        """A leading task has gone for good: its lease is free when the key expires."""
+        """A leading task ends for good: its lease is free when the key expires."""
         model = self.world.primary.model
         if model.value == sidecar.instance and model.expires is not None and not sidecar.calling:
             expiry = self.world.primary.true_time(model.expires)
@@ -285,7 +285,7 @@ class Oracle:
         self.world.at(due + self.bound, self._expect, self._pendings)
 
     def allow(self, seconds: float) -> None:
-        """Allow the measured vacancy that many seconds more."""
+        """Allow the measured vacancy this number of additional seconds."""
         if self._pending is not None:
             kind, since, due, task, _ = self._pending
             self._pendings += 1
@@ -293,12 +293,12 @@ class Oracle:
             self.world.at(due + seconds + self.bound, self._expect, self._pendings)
 
     def forget(self) -> None:
-        """Stop measuring a vacancy: an event may extend it."""
+        """Stop measuring a vacancy, because an event may extend it."""
         self._pending = None
         self._pendings += 1
 
     def restarted(self, sidecar: "Sidecar") -> None:
-        """A sidecar was restarted: if its lease is still held, it adopts its term."""
+        """A sidecar was restarted: while its key still exists, the sidecar must adopt its term."""
         world, model, client = self.world, self.world.primary.model, sidecar.client
         if model.value != sidecar.instance or model.expires is None or self._disturbed(world.now):
             return
@@ -349,7 +349,7 @@ class Oracle:
             raise Violation(f"slow {kind}", f"the {kind} is {late:.3f} s late, the bound is {self.bound:.3f} s")
 
     def _ready(self, client: "Client", since: float) -> bool:
-        """Whether a client has campaigned undisturbed for long enough, beside a sidecar that may lead."""
+        """Whether a client has campaigned undisturbed for long enough, with a sidecar that may lead."""
         ready, sidecar = client.ready_since, client.sidecar
         spare = 2 * self.world.heartbeat + 2
         if ready is None or not self.world.scenario.campaigns(sidecar.task):
@@ -357,7 +357,7 @@ class Oracle:
         return ready < since - spare and sidecar.alive and sidecar.started < since - spare
 
     def busy(self, sidecar: "Sidecar") -> None:
-        """The election loops make rounds without a pause."""
+        """The election loops run without a pause."""
         raise Violation("busy", f"{self.world.rounds:,} rounds of election loops, now of {sidecar.instance}")
 
     def inspect(self) -> None:
@@ -391,7 +391,7 @@ class Oracle:
                 led = led or client.until() > now
         if not led and ready and max(since, min(ready)) < now - self.patience:
             raise Violation(
-                "nobody leads", f"all has been well for {now - max(since, min(ready)):.1f} s, and nobody leads"
+                "nobody leads", f"no client leads after {now - max(since, min(ready)):.1f} s without a fault"
             )
         for client in world.clients:
             sidecar = client.sidecar

@@ -1,6 +1,6 @@
 """The production `LeaseClient` on a loop with the simulated world's time; its requests end at the simulated sidecar.
 
-This module handles the requests as `sidecar.control` does. A frozen process is a loop that makes no rounds.
+This module handles the requests as `sidecar.control` does. A frozen process is a loop that does not run.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Real:
         self._pending: list[Request] = []
         self._quiet = False
         self.held = False
-        self.name, self.token = "", None  # of the question that is being answered
+        self.name, self.token = "", None  # the client's name and token in the current question
         self._then = 0.0
 
     def now(self) -> float:
@@ -52,7 +52,7 @@ class Real:
         """The process of the client, if there is one."""
         process = self._process
         if process is None or process.dead or process.life.done() or (process.leaves and not process.believes):
-            return None  # a client that leaves may wait for the answer to its resign, and the platform for its end
+            return None  # a client that leaves may still wait for the answer to its resign
         return process
 
     # Events of the process.
@@ -221,7 +221,7 @@ class Real:
         self._rethink()
 
     def release(self, *, answered: bool) -> None:
-        """The version has changed."""
+        """Answer the held question: the version has changed."""
         if self._question is not None:
             self._unhold(self._question)
             self._answers_question(self._question)
@@ -282,7 +282,7 @@ class Real:
                 self._answers(request, {})
 
     def nothing(self) -> None:
-        """Nothing has to be caught up with."""
+        """Do nothing: this client skips no questions."""
 
     sync = unsettled = found_sidecar = nothing
 
@@ -306,7 +306,7 @@ class Real:
 
 
 def _is_last(question: Request) -> bool:
-    """Whether the client asks no more, and only lets the sidecar answer this question."""
+    """Whether the client only waits for the answer to this question and then asks no more."""
     return question.process.dead or (question.of_work and question.process.leadership._poll.stopped)
 
 

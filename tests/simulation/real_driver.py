@@ -1,7 +1,7 @@
 """`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection to a model of Redis.
 
-One known difference from the simulation is not modelled: here a stopped server answers a greeting after it continues;
-in the simulation it never does.
+One known difference from the simulation remains: here a stopped server answers a greeting when it continues; in the
+simulation it never answers that greeting.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _parse_error: Callable[[str], Exception] = BaseParser.parse_error
 
 
 class Line:
-    """A connection for `RedisStore`, whose other end is the model, `DELAY` away."""
+    """A connection for `RedisStore` to the model of Redis, with a delay of `DELAY` in each direction."""
 
     def __init__(self, real: "Real") -> None:
         self._real = real
@@ -43,17 +43,17 @@ class Line:
         self.when_ended: Callable[[], None] = lambda: None
 
     async def assure(self) -> None:
-        """One server, with no sentinels."""
+        """Do nothing: there are no sentinels."""
 
     async def connect(self) -> None:
-        """Connect: this sends nothing, except to a server that is down."""
+        """Connect without sending anything; a server that is down refuses after `DELAY`."""
         server = self._real.server
         if not self._real.cut and self._real.true() >= server.thaw_at and not server.up:
             await asyncio.sleep(DELAY)
             raise Disconnected("Connection refused")
 
     def lifetime(self) -> None:
-        """No server cuts it for its age."""
+        """Do nothing: the server sets no maximum age."""
 
     def pack_commands(self, commands: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return commands
@@ -78,14 +78,14 @@ class Line:
         """Do nothing: there is no socket."""
 
     def identify(self, _: object) -> bool:
-        """It is the one."""
+        """Return true: there is one server."""
         return True
 
     def distrust(self) -> None:
         """Do nothing: there is one server."""
 
     def end(self) -> None:
-        """The end of the stream arrives."""
+        """End the stream, as the server does."""
         self.ended = True
         self._answers.put_nowait(Disconnected("Connection closed by server"))
         self.when_ended()
@@ -120,7 +120,7 @@ class Line:
 
 
 class Real:
-    """The parts that `sidecar.run` wires, without sockets."""
+    """The parts that `sidecar.run` puts together, without sockets."""
 
     def __init__(self, seed: int, loop: VirtualLoop, *, follower: bool = False) -> None:
         self.notes = SidecarNotes()
@@ -248,7 +248,7 @@ class Real:
 
 
 async def no_history(_: str) -> list[Term]:
-    """The history decides nothing, and no client of the simulation asks for it."""
+    """Return an empty history: the election does not use it, and no client of the simulation asks for it."""
     return []
 
 

@@ -13,7 +13,7 @@ CHECK = 0.09
 
 
 class Wire(Protocol):
-    """The receiver of the requests, which also notes what the process does."""
+    """The receiver of the requests, which also records what the process does."""
 
     world: Bare
 
@@ -94,7 +94,7 @@ class Process:
 
     @property
     def believes(self) -> bool:
-        """Whether it has a term that it has not given up."""
+        """Whether the process has a term that it has not given up."""
         return self.leadership._term is not None
 
     def request(self, method: str, url: str, *, params: Any = None, **_: object) -> Request:
@@ -140,7 +140,7 @@ class Process:
             raise Failed
 
     def stop(self) -> None:
-        """The work returns at once or, every second time, fails; or it is cancelled and unwinds."""
+        """End the work: it returns at once, or fails every second time, or is cancelled if it needs time to end."""
         if self.unwinds or not self.working:
             self._run.cancel()
         else:
@@ -153,6 +153,6 @@ class Process:
         self._run.cancel()
 
     def kill(self) -> None:
-        """End the process: it does nothing visible from now on."""
+        """End the process: it sends and records nothing from now on."""
         self.dead = True
         self._run.cancel()

@@ -1,7 +1,7 @@
 """A model of a Redis server for one lease: its key, its fence, its clock, and the three scripts.
 
-Each script is the Lua of `sidecar/scripts` line by line, with the effects of its commands. The differential test
-compares every reply with a real server's. Times are those of Redis: wall clock in µs, TTLs in ms.
+Each script follows the Lua of `sidecar/scripts` line by line, with the effects of its commands. The differential test
+compares every reply with the reply of a real server. Times are in the units of Redis: wall clock in µs, TTLs in ms.
 """
 
 from dataclasses import dataclass, replace
@@ -12,19 +12,18 @@ from sidecar.protocol import Outcome
 DAY = 86_400 * 1_000_000
 """The limit of a token ahead of the server's time, in µs: every later token would be above it."""
 
-
 MOST_NOTES = 900
-"""Characters of notes of other servers, above which the oldest is dropped."""
+"""Maximum number of characters in the notes about other servers; above it, the oldest note is dropped."""
 
 
 def far_ahead(token: int | None, now: int) -> bool:
-    """Whether a token is so far ahead that no later token may follow it."""
+    """Whether a token is so far ahead of the server's time that no later token is allowed."""
     return token is not None and token > now + DAY
 
 
 @dataclass(slots=True)
 class Fence:
-    """The hash beside the key; a token that is a string is garbage that somebody wrote."""
+    """The hash next to the key. A token that is a string is invalid: another program or a person wrote it."""
 
     token: int | str | None = None
     holder: str | None = None
@@ -57,7 +56,7 @@ class RedisModel:
 
     `now` is the server's wall clock in µs. The caller sets it before each call, as `TIME` would report it. `touched`
     and `published` count what a watch sees: writes to the key, and messages on its channel. `appended` counts the
-    entries of the history, which decide nothing. `offset` counts all writes, as replication does.
+    entries of the history, which do not affect the election. `offset` counts all writes, as replication does.
     """
 
     __slots__ = (
@@ -85,7 +84,7 @@ class RedisModel:
     ) -> None:
         self.run_id = run_id
         self.replid = replid
-        self.promoted = promoted  # it was a replica before
+        self.promoted = promoted  # the server was a replica before
         self.started = started  # s of the server's wall clock
         self.info_allowed = info_allowed
         self.now = started * 1_000_000
@@ -95,14 +94,14 @@ class RedisModel:
         self.fence = Fence()
         self.fence_is_hash = True
         self._guard = "off"
-        self.late = 0  # ms for which an old primary may serve after a promotion, as the candidates are set
+        self.late = 0  # ms for which an old primary may serve after a promotion: a setting of the candidates
         self.touched = 0
         self.published = 0
         self.appended = 0
         self.offset = 0
 
     def copy_data(self, other: "RedisModel") -> None:
-        """Copy the data of `other`, as a replica in step has it."""
+        """Copy the data of `other`, as an up-to-date replica has it."""
         self.value, self.expires, self.key_is_string = other.value, other.expires, other.key_is_string
         self.fence, self.fence_is_hash = replace(other.fence), other.fence_is_hash
 
@@ -137,7 +136,7 @@ class RedisModel:
         self.offset += 1
 
     def step_down(self) -> int | None:
-        """`step_down.lua`: ask the holder to give its term up. Returns the term's token; None if no term is led."""
+        """`step_down.lua`: ask the holder to give up its term. Returns the term's token; None if no candidate leads."""
         self.expire()
         if not self.key_is_string or not self.fence_is_hash or not isinstance(self.fence.token, int):
             return None
@@ -149,12 +148,12 @@ class RedisModel:
 
     @property
     def fence_needs_repairing(self) -> bool:
-        """Whether an operator sees that the fence gives no more terms."""
+        """Whether the fence allows no new term until an operator repairs it."""
         token = self.fence.token
         return not self.fence_is_hash or isinstance(token, str) or far_ahead(token, self.now)
 
     def repair_fence(self) -> bool:
-        """`fence.lua`: set a fence that refuses every term to the server's time, only while the lease is DISABLED."""
+        """`fence.lua`: while the lease is DISABLED, set the token of an unusable fence to the server's time."""
         self.expire()
         if not self.fence_needs_repairing or not self._is_disabled():
             return False

@@ -8,7 +8,7 @@ NETWORK_EVENTS = ("request lost", "request doubled", "reply lost", "late request
 
 
 def table(total: Total) -> str:
-    """The table, which is the same for the same seed."""
+    """Return the table; the same seed gives the same table."""
     lines = [
         f"{'simulated hours':34}{total.hours:>14,.0f}",
         f"{'  of them with a ttl of':34}"

@@ -18,14 +18,14 @@ from tests.simulation.scenario import Scenario, draw
 from tests.simulation.world import STORY, World
 
 DEFAULT_TTL = 30.0
-"""The limit of the ttl, in seconds, of worlds whose delays are reported: longer ones grow as clocks drift apart."""
+"""Longest ttl, in seconds, of worlds whose delays are reported: with a longer ttl, clock drift lengthens the delays."""
 CHUNK = 4
 """The number of worlds that a process takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The choice of worlds: those of `seed`; others with a fixed mix of faults, ttl or pace."""
+    """The choice of worlds: the worlds of `seed`, or its worlds with a fixed mix of faults, ttl or pace."""
 
     seed: str
     mix: str | None = None
@@ -33,7 +33,7 @@ class Choice:
     pace: float | None = None
 
     def scenario(self, index: int) -> tuple[Scenario, Random]:
-        """The scenario of a world, and its further random numbers."""
+        """The scenario of a world, and the generator of its other random numbers."""
         random = Random(f"{self.seed}/{index}")
         return draw(random, mix=self.mix, ttl=self.ttl, pace=self.pace), random
 
@@ -140,7 +140,7 @@ def story(choice: Choice, index: int) -> tuple[Violation | None, list[str]]:
 
 
 def whole_story(choice: Choice, index: int) -> str:
-    """Every event of a world, a line each."""
+    """Return every event of a world, one per line."""
     scenario, random = choice.scenario(index)
     world = World(scenario, random, trace=True)
     world.run()
@@ -175,7 +175,7 @@ def _results(choice: Choice, worlds: int, processes: int) -> Iterator[Result]:
     with workers(processes, _prepare, choice) as pool:
         yield from pool.imap(_run_prepared, range(worlds), chunksize=CHUNK)
         pool.close()
-        pool.join()  # no `terminate`: our caller may have blocked SIGTERM, and the processes end by themselves
+        pool.join()  # no `terminate`: the caller may have blocked SIGTERM, and the processes end by themselves
 
 
 _choice = Choice("0")
@@ -210,7 +210,7 @@ def _run_prepared(index: int) -> Result:
 
 
 class Progress:
-    """The progress in one line: on a terminal it is rewritten, otherwise it is printed ten times."""
+    """The progress as one line, which is rewritten on a terminal, and otherwise printed ten times."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()

@@ -6,7 +6,7 @@ from random import Random
 from sidecar.protocol import Timings
 
 LIFETIMES = 240
-"""The length of a world in ttls: each world has as much to do as any other, whatever its timings."""
+"""The length of a world in ttls: every world has the same number of lifetimes, whatever its timings."""
 
 Mix = dict[str, float]
 
@@ -90,7 +90,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
 """Mixes of faults with their weights, and how often each mix is drawn. Only 'replicas' runs with MIN_REPLICAS."""
 
 TTLS = {3.0: 1.0, 30.0: 4.5, 120.0: 1.0, 300.0: 1.0, 900.0: 3.0}
-"""The ttls in seconds and how often each is drawn: the default as often as five minutes for 100,000 h allow."""
+"""The ttls in seconds and their weights: the highest weight of the default with which 100,000 h take five minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +106,16 @@ class Scenario:
     server_rate: float
     task_rates: tuple[float, ...]
     watch: str
-    """The way in which a candidate notices changes: `tracking`, `notices` (releases only) or `off`."""
+    """How a candidate notices changes: `tracking`, `notices` (releases only) or `off`."""
     guard: bool
     min_replicas: int
     require_client: bool
     late_demotion: float = 0.0
-    """For how long an old primary may serve after a promotion, as the candidates are set."""
+    """Seconds for which an old primary may serve after a promotion: a setting of the candidates."""
     follower: bool = False
     """Whether the last task follows only (CAMPAIGN=false)."""
     watchers: int | None = None
-    """The number of candidates that the scripts report, which may be wrong. None if they may not count."""
+    """The number of candidates that the scripts report, which may be wrong. None if the scripts may not count them."""
 
     @property
     def length(self) -> float:

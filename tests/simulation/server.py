@@ -1,4 +1,4 @@
-"""A Redis server in the world: the model with a clock, a life, a replica and its watchers."""
+"""A simulated Redis server: the model with a clock, a process, a replica and watchers."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from tests.simulation.candidate import Sidecar
 
 EPOCH = 1_790_000_000.0
-"""The wall clock at the beginning of the world, in seconds."""
+"""The wall clock at the start of the world, in seconds."""
 FROM_INSIDE = "READONLY You can't write against a read only replica. script: 0, on @user_script:1."
 """An error that a command inside a script raised."""
 
@@ -41,18 +41,18 @@ class Server:
         self.thaw_at = 0.0
         self.error: str | None = None
         self.refusals = 0
-        """The number of scripts that it refuses from now on."""
+        """The number of scripts that the server still refuses."""
         self.island: list[int] | None = None
-        """The tasks that reach it while it is cut off from all others."""
+        """The tasks that still reach the server while it is isolated; None if it is not isolated."""
         self.linked = True
         self.replicas = 1
-        """The number of replicas that it counts as connected."""
+        """The number of replicas that the server counts as connected."""
         self.acked = 0
-        """The offset that the replicas have confirmed, once the link is broken."""
+        """The offset that the replicas had confirmed when the link broke."""
         self.replica: RedisModel | None = None
-        """The data of the replica, once the link is broken."""
+        """The data of the replica when the link broke; None while it replicates."""
         self.trap = 0
-        """The number of writes to the key after which it dies; 0 for never."""
+        """The number of writes to the key after which the server dies; 0 for never."""
         self.watchers: list[Sidecar] = []
 
     def set_clock(self, now: float) -> int:
@@ -69,11 +69,11 @@ class Server:
             self.replica.copy_data(self.model)
 
     def repair_link(self) -> None:
-        """Bring the replica in step again."""
+        """Replicate again: the replica is up to date."""
         self.linked, self.replica, self.replicas = True, None, 1
 
     def confirms(self, wanted: int, offset: int) -> bool:
-        """`WAIT wanted` of a connection whose last write was at `offset`."""
+        """Whether `WAIT wanted` succeeds on a connection whose last write was at `offset`."""
         if self.linked:
             return wanted <= self.replicas
         return wanted <= self.replicas and self.acked >= offset

@@ -1,4 +1,4 @@
-"""The simulator's client in a world of its own, with notes of what it does."""
+"""The simulator's client in a separate world, with notes of its actions."""
 
 from math import ceil
 
@@ -10,7 +10,7 @@ from tests.simulation.client_driven import Bare, Notes, Schedule, begin
 class Observed(Client):
     """The simulated client with notes.
 
-    The simulation draws the next question of a client that finds no sidecar; this class counts its pauses.
+    The simulation draws the time of the next question of a client without a sidecar; this class counts the pauses.
     """
 
     __slots__ = ("froze_at", "notes", "quiet", "retried_at")
@@ -19,7 +19,7 @@ class Observed(Client):
         super().__init__(world, world.sidecar)
         self.notes = notes
         self.quiet = False
-        """Whether the last answer changed nothing: to ask again is to go on waiting."""
+        """Whether the last answer changed nothing: the next question only continues the wait, and is not noted."""
         self.retried_at = self.froze_at = 0.0
 
     def _send(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The simulator's sidecar in a world of its own, with a client that the test drives."""
+"""The simulator's sidecar in a separate world, with a client that the test drives."""
 
 from collections.abc import Callable
 from heapq import heappop
@@ -165,6 +165,6 @@ class Simulated:
             self.world.now, _, action, argument = heappop(self.world._queue)
             self.world._nested = 0
             action(argument)
-        for transition in self.sidecar.lease.transitions():  # those that change nothing in an answer
+        for transition in self.sidecar.lease.transitions():  # transitions that changed no answer
             self.notes.transition(transition)
         return self.notes

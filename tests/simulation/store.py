@@ -1,13 +1,13 @@
-"""The fence in the database: the term that may write. A transaction shares its row from the check to the commit."""
+"""The fence in the database: the term that may write. A transaction share-locks the row from check to commit."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(eq=False, slots=True)
 class Tenure:
-    """A term in the world: `ordinal` counts the terms of all candidates in the order in which they were won.
+    """A term in the world: `ordinal` counts the terms of all candidates in the order of their acquires.
 
-    `doubtful`: it was won during an exception of the contract.
+    `doubtful` is true for a term that was acquired during an exception of the contract.
     """
 
     holder: str
@@ -18,17 +18,17 @@ class Tenure:
 
 @dataclass(slots=True)
 class Store:
-    """The row of the fence, and the transactions that keep it from being raised."""
+    """The row of the fence, and the transactions whose lock delays a higher term."""
 
     token: int = 0
     holder: str = ""
     shared: int = 0
     """Transactions that hold the row FOR SHARE."""
     waiting: list[Tenure] = field(default_factory=list)
-    """Terms that wait for those transactions to raise it."""
+    """Terms that wait for the end of these transactions."""
 
     def claim(self, tenure: Tenure) -> bool | None:
-        """Raise the fence to a term; False if a higher term is there, None if the term has to wait."""
+        """Raise the fence to a term. Returns false if the fence has a higher term, None if the term has to wait."""
         if (self.token, self.holder) == (tenure.token, tenure.holder):
             return True
         if tenure.token <= self.token:
@@ -49,7 +49,7 @@ class Store:
         self.shared += 1
 
     def unshare(self) -> None:
-        """The transaction has ended; terms that waited for it go on."""
+        """The transaction has ended; the terms that waited for it claim the fence."""
         self.shared -= 1
         if not self.shared:
             waiting, self.waiting = self.waiting, []

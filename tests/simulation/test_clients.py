@@ -1,4 +1,4 @@
-"""The simulated client does what the real one does: it asks, believes, stops and resigns at the same moments."""
+"""The simulated client behaves like the real client: it asks, believes, stops and resigns at the same moments."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,13 @@ from tests.simulation.redis_model import RedisModel
 from tests.simulation.simulated_client import Simulated
 
 STEP, APART = 0.01, 0.00001
-"""The grid of a history's moments, in seconds, and the shift of the n-th moment per n."""
+"""The grid of the moments of a history, in seconds, and the shift of each moment relative to the previous moment."""
 CLOSE = 2e-3
-"""The tolerance for the same moment, in seconds."""
+"""Maximum difference, in seconds, between two times that count as the same moment."""
 
 
 def client_stops(seconds: float) -> Happening:
-    """The client is frozen for that many seconds."""
+    """The client is frozen for this number of seconds."""
 
     def happens(driven: Driven) -> None:
         driven.freeze()
@@ -29,7 +29,7 @@ def client_stops(seconds: float) -> Happening:
 
 
 def sidecar_stops(seconds: float) -> Happening:
-    """The sidecar is frozen for that many seconds."""
+    """The sidecar is frozen for this number of seconds."""
 
     def happens(driven: Driven) -> None:
         sidecar = driven.world.sidecar
@@ -64,7 +64,7 @@ def cuts(driven: Driven) -> None:
 
 
 def errs(driven: Driven) -> None:
-    """Redis answers every script with an error, or stops doing so."""
+    """Redis starts or stops answering every script with an error."""
     server = driven.world.primary
     server.error = None if server.error else "READONLY"
 
@@ -112,28 +112,28 @@ def both(moments: list[tuple[int, str]], share: float, grant_ttl: float) -> tupl
     share=st.sampled_from([0.1, 0.3, 0.45, 0.6, 0.8, 0.9]),
     grant_ttl=st.sampled_from([5.0, 5.0, 1.0, 2.0, 12.0]),
 )
-@example(  # a client that thaws long after its term asks nothing before it has resigned
+@example(  # a client that thaws long after its term sends no question before its resign
     moments=[(24, "sidecar crashes"), (28, "client stops for 12.0 s"), (804, "sidecar starts")],
     share=0.6,
     grant_ttl=5.0,
 )
-@example(  # a client that leaves while its resign is not answered sends no other
+@example(  # a client that leaves while its resign is not answered sends no second resign
     moments=[(1071, "sidecar stops for 4.5 s"), (333, "client leaves")], share=0.1, grant_ttl=5.0
 )
-@example(  # an answer that is read after its time limit does not count
+@example(  # an answer that the client reads after the time limit does not count
     moments=[(1820, "client stops for 12.0 s")], share=0.6, grant_ttl=12.0
 )
-@example(  # a short grant that is not extended any more
+@example(  # a short grant that is no longer extended
     moments=[(1153, "cut")], share=0.3, grant_ttl=12.0
 )
-def test_the_simulated_client_and_the_real_one_do_the_same(
+def test_the_simulated_client_behaves_like_the_real_client(
     moments: list[tuple[int, str]], share: float, grant_ttl: float
 ) -> None:
     simulated, real = both(moments, share, grant_ttl)
     assert simulated.what == real.what
     for mine, theirs in zip(simulated.when, real.when, strict=True):
         # The simulated client skips questions that change nothing. Near the end of a grant each wait is shorter than
-        # the previous one; there a look may find a neighbour of the question that it finds at the real client.
+        # the previous wait. A look may then find the question before or after the question of the real client.
         question = mine[2:], theirs[2:]
         assert mine[:2] == pytest.approx(theirs[:2], abs=CLOSE)
         assert question[0] == pytest.approx(question[1], abs=max([CLOSE, *question[1][1:]]))

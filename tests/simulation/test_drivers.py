@@ -1,4 +1,4 @@
-"""The simulated sidecar does what the real one does: same calls at the same moments, same answers, same transitions."""
+"""The simulated sidecar behaves like the real sidecar: the same calls, answers and transitions at the same moments."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from tests.simulation.simulated_driver import Simulated
 from tests.simulation.virtual_time import VirtualLoop
 
 STEP, APART = 0.01, 0.00001
-"""The grid of a schedule's moments, in seconds, and the shift of the n-th moment per n."""
+"""The grid of the moments of a schedule, in seconds, and the shift of each moment relative to the previous moment."""
 MOST = 30
-"""The number of moments in a schedule: so few that `APART` cannot add up to a `DELAY`."""
+"""Maximum number of moments in a schedule: small enough that the shifts stay below a `DELAY`."""
 CLOSE = 1e-3
-"""The tolerance for the same moment, in seconds."""
+"""Maximum difference, in seconds, between two times that count as the same moment."""
 
 
 def changes_key(change: Callable[[RedisModel], None]) -> Happening:
@@ -35,13 +35,13 @@ def changes_key(change: Callable[[RedisModel], None]) -> Happening:
 
 
 def steps_down(driven: Driven) -> None:
-    """An operator asks the holder to step down, and the watch is deaf."""
+    """An operator asks the holder to step down, and the watch misses the notice."""
     driven.server.set_clock(driven.now() - START)
     driven.server.model.step_down()
 
 
 def fails(error: str) -> Happening:
-    """Redis answers every script with an error, or stops doing so."""
+    """Redis starts or stops answering every script with an error."""
 
     def happens(driven: Driven) -> None:
         driven.server.error = None if driven.server.error else error
@@ -50,7 +50,7 @@ def fails(error: str) -> Happening:
 
 
 def goes_down(driven: Driven) -> None:
-    """The server ends, and closes the connection; or it starts again, with all of its data."""
+    """The server ends and closes the connection; or it starts again with all its data."""
     driven.server.up = not driven.server.up
     if not driven.server.up:
         driven.hang_up_server()
@@ -62,7 +62,7 @@ def cuts(driven: Driven) -> None:
 
 
 def stops(seconds: float) -> Happening:
-    """The server is stopped for that many seconds."""
+    """The server is stopped for this number of seconds."""
 
     def happens(driven: Driven) -> None:
         driven.server.thaw_at = driven.now() - START + seconds
@@ -71,7 +71,7 @@ def stops(seconds: float) -> Happening:
 
 
 def asks(wait: float) -> Happening:
-    """The client asks, and lets the sidecar hold its question for that many seconds."""
+    """The client asks, and lets the sidecar hold the question for this number of seconds."""
     return lambda driven: driven.ask(wait)
 
 
@@ -122,7 +122,7 @@ def both(moments: list[tuple[int, str]], seed: int, *, follower: bool = False) -
 
 
 def compare(moments: list[tuple[int, str]], seed: int, *, follower: bool = False) -> SidecarNotes:
-    """Run both through these moments; returns the notes of the real sidecar."""
+    """Compare both sidecars in these moments; returns the notes of the real sidecar."""
     simulated, real = both(moments, seed, follower=follower)
     assert simulated.calls == real.calls
     assert simulated.transitions == real.transitions
@@ -132,49 +132,49 @@ def compare(moments: list[tuple[int, str]], seed: int, *, follower: bool = False
     return real
 
 
-SELDOM = {
-    "who is idle while Redis is away connects after pauses that double": [
+RARE = {
+    "an idle sidecar connects after pauses that double while Redis is away": [
         *((100, "cut"), (150, "asks, 4.9 s"), (400, "hangs up"), (400, "asks, 9.7 s"), (400, "cut")),
     ],
-    "a held question is answered at the term's end, though a call is under way": [
+    "a held question is answered at the end of the term during a call": [
         *((100, "asks, 0.0 s"), (100, "cut"), *[(240, "asks, 9.7 s")] * 12),
     ],
-    "a held question is answered as the drain begins, though a call is under way": [
+    "a held question is answered at the start of a drain during a call": [
         *((100, "asks, 0.0 s"), (100, "cut"), *[(240, "asks, 9.7 s")] * 3, (220, "drains")),
     ],
-    "a connection that is closed is replaced, and a call that comes first connects by itself": [
+    "a closed connection is replaced, by the next call if that comes first": [
         *((100, "asks, 0.0 s"), (300, "kills the connection"), (5, "asks, 0.0 s"), (300, "kills the connection")),
         *((1, "resigns"), (400, "down"), (100, "kills the connection"), (900, "down"), (300, "asks, 0.0 s")),
     ],
-    "a call is made again where it surely was not executed, and once": [
+    "a call that was certainly not executed is repeated once": [
         *((100, "errors"), (100, "asks, 0.0 s"), (200, "errors"), (200, "down"), (100, "asks, 4.9 s"), (300, "down")),
         *((300, "errors from inside"), (100, "asks, 4.9 s"), (400, "errors from inside"), (300, "asks, 0.0 s")),
     ],
-    "a leader steps down at a notice, its client resigns, and it rests": [
+    "a leader steps down at a notice, its client resigns, and the sidecar rests": [
         *((100, "asks, 0.0 s"), (50, "step-down"), (1, "step-down notice"), (20, "resigns"), (10, "asks, 9.7 s")),
         *((300, "notices"), (650, "asks, 9.7 s"), (700, "asks, 9.7 s")),
     ],
-    "a leader steps down at a renewal, its client is silent, and another leads": [
+    "a leader steps down at a renewal, its client is silent, and another candidate leads": [
         *((100, "asks, 0.0 s"), (250, "asks, 4.9 s"), (250, "asks, 4.9 s"), (150, "step-down"), (700, "asks, 9.7 s")),
         *((10, "b for 3 s"), (600, "asks, 9.7 s"), (900, "asks, 9.7 s")),
     ],
-    "the server goes down under a call": [
+    "the server ends during a call": [
         *((100, "asks, 0.0 s"), (99, "stops for 1 s"), (100, "resigns"), (10, "down"), (300, "down")),
         *((300, "asks, 0.0 s"), (300, "asks, 0.0 s")),
     ],
 }
-"""Sequences that random moments rarely contain."""
+"""Sequences of events that random moments rarely contain."""
 
 
-@pytest.mark.parametrize("moments", SELDOM.values(), ids=SELDOM)
-def test_they_do_the_same_in_what_seldom_happens(moments: list[tuple[int, str]]) -> None:
+@pytest.mark.parametrize("moments", RARE.values(), ids=RARE)
+def test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences(moments: list[tuple[int, str]]) -> None:
     compare(moments, 0)
 
 
 @pytest.mark.timeout(300)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(moments=MOMENTS, seed=st.integers(0, 1000))
-@example(  # the loop wakes as the demand of a client whose question is held ends, and then connects
+@example(  # the loop wakes when the demand of a held question ends, and then connects
     moments=[
         *((157, "errors"), (662, "hangs up"), (1204, "asks, 4.9 s"), (247, "asks, 0.0 s"), (337, "b for 3 s")),
         *((303, "asks, 1.17 s"), (331, "asks, 0.0 s"), (205, "asks, 9.7 s"), (85, "asks, 4.9 s")),
@@ -186,13 +186,17 @@ def test_they_do_the_same_in_what_seldom_happens(moments: list[tuple[int, str]])
 @example(  # the last answer of a draining sidecar
     moments=[(116, "asks, 1.17 s"), (31, "asks, 4.9 s"), (35, "drains"), (229, "asks, 4.9 s")], seed=0
 )
-def test_the_simulated_sidecar_and_the_real_one_do_the_same(moments: list[tuple[int, str]], seed: int) -> None:
+def test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_random_sequences(
+    moments: list[tuple[int, str]], seed: int
+) -> None:
     compare(moments, seed)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(moments=MOMENTS, seed=st.integers(0, 1000))
-def test_they_do_the_same_where_the_task_follows_only(moments: list[tuple[int, str]], seed: int) -> None:
+def test_the_simulated_sidecar_behaves_like_the_real_sidecar_with_campaign_false(
+    moments: list[tuple[int, str]], seed: int
+) -> None:
     notes = compare(moments, seed, follower=True)
     assert {kind for kind, _, _ in notes.calls} <= {Kind.LOOK}
     assert not any(leads for leads, _, _ in notes.transitions)

@@ -1,7 +1,7 @@
-"""The simulator's model answers as a real Redis answers the real scripts, in each available version.
+"""The simulator's model has the replies of the real scripts on a real Redis, in each available version.
 
-The test drives both side by side: on a server that was always a primary, on a promoted replica, and on one that has
-just started. After each step the reply, the fence, the messages of a watch, and the number of writes agree.
+The tests call both side by side: on a server that was always a primary, on a promoted replica, and on a server that has
+just started. After each step they compare the reply, the fence, the messages of a watch, and the number of writes.
 """
 
 import re
@@ -32,7 +32,7 @@ FENCE = fence_of(KEY)
 CHANNEL = f"{KEY}:changed"
 STEPS = 400
 LATE = 3000
-"""Milliseconds for which an old primary may serve on."""
+"""Milliseconds for which an old primary may still serve after a promotion."""
 FENCE_SCRIPT = script("call", "prelude", "fence")
 IDENTITIES: list[dict[str, str | None]] = [
     {"run_id": "another", "replid": "stint"},
@@ -41,7 +41,7 @@ IDENTITIES: list[dict[str, str | None]] = [
     {"replid": None},
     {"run_id": None, "replid": None},
 ]
-"""What a fence may say of the server that acted on it last; None for nothing."""
+"""Values that a fence may have for the last server that wrote it; None deletes the field."""
 
 
 @pytest.fixture(
@@ -67,10 +67,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 
 class Watch:
-    """A watcher of the key, as `sidecar.redis.watch` is."""
+    """A watcher of the key, like `sidecar.redis.watch`."""
 
     def __init__(self, port: int) -> None:
-        self._connection = Connection(port=port, decode_responses=True, protocol=2)  # type: ignore[no-untyped-call]  # so it is in redis-py
+        self._connection = Connection(port=port, decode_responses=True, protocol=2)  # type: ignore[no-untyped-call]  # untyped in redis-py
         own_id = self._ask("CLIENT", "ID")
         self._ask("CLIENT", "TRACKING", "ON", "REDIRECT", str(own_id), "BCAST", "PREFIX", KEY)
         for channel in ("__redis__:invalidate", CHANNEL):
@@ -124,7 +124,7 @@ class Both:
         return int(seconds) * 1_000_000 + int(microseconds)
 
     def type(self, *words: str | int) -> None:
-        """Send a command to the real server; the model's clock then shows its time."""
+        """Send a command to the real server, and set the model's clock to the server's time."""
         with self.real.pipeline(transaction=True) as pipeline:
             pipeline.time()
             pipeline.execute_command(*words)  # type: ignore[no-untyped-call]
@@ -136,7 +136,7 @@ class Both:
         return int(self.real.info("persistence")["rdb_changes_since_last_save"])
 
     def step(self) -> None:
-        """Make a random call to both; replies and effects agree."""
+        """Make a random call to both, and compare the replies and the effects."""
         model = self.model
         self.watch.heard()
         written, touched, published, offset = self.written(), model.touched, model.published, model.offset
@@ -162,7 +162,7 @@ class Both:
             model.fence, model.fence_is_hash = Fence(), True
 
     def repair(self) -> None:
-        """The steps of the operator's command: look, then repair what was seen once the lease is disabled."""
+        """Repair the fence as the operator's command does: look, disable the lease, repair the state that was seen."""
         model = self.model
         self.delete()
         assert not model.repair_fence()
@@ -221,7 +221,7 @@ class Both:
         return f"{kind} {given}", reply, answer
 
     def meddle(self) -> None:
-        """A change by an operator, a failover or time, to both."""
+        """Make a random change to both, as by an operator, a failover or the passage of time."""
         model = self.model
         meddlings = [self.delete] * 4 + [self.set, self.disable, self.persist, self.expire, self.spoil_key]
         meddlings += [self.step_down] * 4
@@ -276,7 +276,7 @@ class Both:
         self.model.fence.token = token
 
     def step_down(self) -> None:
-        """The operator's script, or what is left of it in a fence whose token has changed since."""
+        """Ask the holder to step down, or leave such a request of an earlier term in the fence."""
         token = self.model.step_down()
         if token is None:
             token = self.random.choice((7, self.terms[-1][1] if self.terms else 7))
@@ -292,7 +292,7 @@ class Both:
             setattr(self.model.fence, name, value)
 
     def take_turns(self) -> None:
-        """Another server behind the same address was seen last."""
+        """Record another server behind the same address as the last server that was seen."""
         name = self.random.choice("def") * 80
         self.type("HSET", FENCE, "changed", name)
         self.model.fence.changed = name
@@ -304,7 +304,7 @@ class Both:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_model_answers_and_acts_as_the_scripts_do(server: RedisServer, seed: int) -> None:
+def test_the_model_has_the_replies_and_effects_of_the_real_scripts(server: RedisServer, seed: int) -> None:
     both = Both(server, Random(seed))
     for _ in range(STEPS):
         if both.random.random() < 0.2:
@@ -316,7 +316,7 @@ def test_the_model_answers_and_acts_as_the_scripts_do(server: RedisServer, seed:
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_path: Path, binary: str) -> None:
+def test_the_model_guards_a_freshly_started_server_like_the_real_scripts(tmp_path: Path, binary: str) -> None:
     with RedisServer(tmp_path, binary=BINARIES[binary]) as server:
         both = Both(server, Random(binary))
         while both.now() // 1_000_000 - both.model.started < TTL // 1000 + 2:
@@ -329,7 +329,7 @@ def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_p
     assert both.seen[Outcome.ACQUIRED] > 0
 
 
-def test_every_outcome_of_the_scripts_is_in_the_model() -> None:
+def test_every_outcome_of_the_protocol_occurs_in_the_scripts() -> None:
     outcomes = set(re.findall(r"'([a-z_]+)'", b"".join(SCRIPTS.values()).decode()))
 
     assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= outcomes

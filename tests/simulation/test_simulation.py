@@ -16,7 +16,7 @@ HOURS = 3000
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_promises_hold_whatever_goes_wrong() -> None:
+def test_every_promise_holds_in_3000_simulated_hours_with_every_fault() -> None:
     choice = Choice("make test")
 
     total = run(choice, HOURS, processes=1)
@@ -30,7 +30,7 @@ def test_the_promises_hold_whatever_goes_wrong() -> None:
 
 
 @pytest.mark.parametrize("world", [0, 1, 2])
-def test_the_same_seed_gives_the_same_run_to_the_byte(world: int) -> None:
+def test_the_same_seed_gives_exactly_the_same_run(world: int) -> None:
     choice = Choice("again")
 
     assert whole_story(choice, world) == whole_story(choice, world)
@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_run_to_the_byte(world: int) -> None:
     assert whole_story(choice, world) != whole_story(Choice("another"), world)
 
 
-def test_the_number_of_processes_and_the_order_of_sets_make_no_difference() -> None:
+def test_the_result_does_not_depend_on_the_number_of_processes_or_the_hash_seed() -> None:
     def printed(processes: int) -> list[str]:
         command = [sys.executable, "-m", "tests.simulation", "--hours", "40", "--processes", str(processes)]
         environment = os.environ | {"PYTHONHASHSEED": str(processes)}
@@ -49,7 +49,7 @@ def test_the_number_of_processes_and_the_order_of_sets_make_no_difference() -> N
 
 
 @pytest.mark.parametrize("arguments", ["--hours 0", "--hours nan", "--ttl 0", "--processes 0", "--mix none"])
-def test_what_cannot_be_simulated_is_refused(
+def test_invalid_arguments_are_refused_with_the_argument_in_the_message(
     arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["simulation", *arguments.split()])
@@ -59,11 +59,11 @@ def test_what_cannot_be_simulated_is_refused(
     assert f"argument {arguments.split()[0]}: " in capsys.readouterr().err
 
 
-def test_as_many_worlds_are_planned_as_make_up_the_hours() -> None:
+def test_a_plan_has_just_enough_worlds_for_the_hours() -> None:
     assert plan(Choice("again", ttl=30.0), 10) == 5
 
 
-def test_a_violation_is_reported_with_the_events_before_it() -> None:
+def test_a_violation_is_reported_after_the_events_that_led_to_it() -> None:
     number = next(number for number, bug in enumerate(MUTANTS) if bug.name == "a term is believed for the whole ttl")
     with MUTANTS[number].applied():
         world = next(world for world in range(1000) if run_world(Choice("story", ttl=30.0, pace=1.5), world).law)
@@ -79,12 +79,12 @@ def test_a_violation_is_reported_with_the_events_before_it() -> None:
     ("seed", "world"),
     [("drivers", 266), ("77", 5942), ("1001", 11361), ("2001", 5781), ("8102", 4783), ("8401", 36525)],
 )
-def test_a_world_in_which_a_promise_was_broken_keeps_it(seed: str, world: int) -> None:
-    """Three bugs of the product, and one of the oracle.
+def test_no_promise_is_broken_in_worlds_that_once_broke_one(seed: str, world: int) -> None:
+    """The worlds showed three bugs of the product and one bug of the oracle.
 
-    A client did not see the end of a short grant. A question was held although it could be answered. The rest after a
-    step-down began before the key was deleted. The oracle took a late delivery of an earlier acquire for an acquire
-    after a step-down.
+    A client did not notice the end of a short grant. A question was held although the sidecar could answer. The rest
+    after a step-down began before the key was deleted. The oracle mistook a late delivery of an earlier acquire for an
+    acquire after a step-down.
     """
     assert run_world(Choice(seed), world).text == ""
 
@@ -99,21 +99,21 @@ KEPT = [
     ("the clients of a task are not distinguished", "late calls", 2),
     ("a restarted sidecar ignores the grants of its predecessor", "processes", 16),
 ]
-"""Bugs that the product once had: the seeded bug that restores each, and a world that shows it."""
+"""Bugs that the product once had: the seeded bug that restores each bug, its mix, and a world that shows the bug."""
 
 MOST_WORLDS = 200
-"""The number of worlds that are searched when a change of the protocol or of the draws has moved a kept world."""
+"""The number of worlds to search if a change of the protocol or of the draws has moved a bug to another world."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "mix", "world"), KEPT)
-def test_a_bug_that_the_product_once_had_breaks_a_promise_where_it_is_brought_back(
+def test_the_simulation_finds_each_former_bug_of_the_product_when_it_is_restored(
     name: str, mix: str, world: int
 ) -> None:
     choice = Choice("kept", mix, TTL, PACE)
     [bug] = [bug for bug in MUTANTS if bug.name == name]
     with bug.applied():
         shows = next((each for each in (world, *range(MOST_WORLDS)) if run_world(choice, each).law), None)
-    assert shows is not None, "no world shows it any more"
+    assert shows is not None, "no world shows the bug any more"
     assert run_world(choice, shows).law is None

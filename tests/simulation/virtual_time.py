@@ -5,7 +5,7 @@ import selectors
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock begins at `now`, in seconds. It must not wait for anything outside the process."""
+    """A loop whose clock begins at `now`, in seconds. The loop must not wait for anything outside the process."""
 
     def __init__(self, now: float) -> None:
         self.now = now

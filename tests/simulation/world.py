@@ -18,9 +18,9 @@ from tests.simulation.store import Tenure
 STORY = 60
 """The number of last events that a violation prints."""
 NESTED = 50
-"""The number of events that may follow each other without the queue."""
+"""Maximum number of consecutive events that bypass the queue."""
 BUSY = 500
-"""The number of rounds of election loops in a ttl above which a loop counts as never sleeping."""
+"""Rounds of the election loops per ttl; above this number a loop counts as busy without a pause."""
 IDLE_LIMIT = 10.0
 """Seconds after which Postgres ends an idle transaction."""
 
@@ -74,7 +74,7 @@ class World:
         heappush(self._queue, (when, number, action, argument))
 
     def soon(self, when: float, action: Action, argument: Any) -> None:
-        """The same, at once if no event comes before. Only as the last act of an action."""
+        """Like `at`, but run it immediately if no event is due before. Call this only at the end of an action."""
         queue = self._queue
         if self._nested > NESTED or (queue and queue[0][0] <= when):
             self.events = number = self.events + 1
@@ -125,7 +125,7 @@ class World:
         return server
 
     def resolve(self, task: int) -> Server:
-        """The server behind the name of Redis, as this task sees it."""
+        """The server to which the name of Redis resolves for this task."""
         old = self.old
         if self.scenario.late_demotion:
             return self.primary  # a majority of the sentinels names it
@@ -150,19 +150,19 @@ class World:
                 self.at(self.now + self.delay(), sidecar.noticed, server)
 
     def step_down_published(self, server: Server) -> None:
-        """An operator's step-down is published: every watcher hears it."""
+        """Publish an operator's step-down to every watcher."""
         for sidecar in server.watchers:
             if sidecar.hears():
                 self.at(self.now + self.delay(), sidecar.step_down_noticed, server)
 
     def drained(self, sidecar: Sidecar) -> None:
-        """A sidecar has given up its lease and exited: the platform starts it, or its task, again."""
+        """A sidecar has given up its lease and exited: the platform starts the sidecar, or its task, again."""
         self.faults.replace(sidecar)
 
     # Work.
 
     def work(self, client: Client) -> None:
-        """The work of a term begins: it raises the fence, then writes at random times."""
+        """Begin the work of a term: raise the fence, then write at random times."""
         self.at(self.now + 1e-3, self._write, (client, client.tenure))
 
     def _write(self, arg: tuple[Client, Tenure]) -> None:
@@ -227,7 +227,7 @@ class World:
 
 
 def _poll(grant: float) -> float:
-    """The time between two questions of a leader, in seconds: a third of the work time that the last answer left."""
+    """The time between two questions of a leader, in seconds: a third of the working time after the last answer."""
     poll = grant / 4
     for _ in range(50):
         left = grant - poll

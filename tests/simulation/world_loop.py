@@ -1,4 +1,4 @@
-"""An event loop in a simulated world: it has the world's time, and its process can be frozen."""
+"""An event loop in a simulated world: its clock is the world's clock, and its process can be frozen."""
 
 import asyncio
 import selectors
@@ -19,7 +19,7 @@ class WorldLoop(asyncio.SelectorEventLoop):
         self.world = world
         self.frozen = False
         self.touched = False
-        """Whether something has happened to it since it began to wait."""
+        """Whether an event for the loop has occurred since it began to wait."""
         super().__init__(_Waits(self))
 
     def time(self) -> float:
