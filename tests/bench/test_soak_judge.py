@@ -72,7 +72,7 @@ FAULTS: dict[str, tuple[Callable[[Observed], dict[str, Any]], str]] = {
     ),
     "a process that ended": (
         lambda run: {"lives": [*run.lives[1:], life("redis", ended=200)]},
-        "redis: 1 processes, or one that ended",
+        "redis: 1 processes instead of one for the whole run",
     ),
     "a process without samples": (
         lambda run: {"lives": [Life(one.name, 1, 6000.0, one.points | {TASKS: []}) for one in run.lives]},
