@@ -1,4 +1,4 @@
-"""Seeded bugs in the example clients. `make languages` looks for them, since they need Node and Go."""
+"""Seeded bugs in the example clients. `make languages` runs their tests, which need Node and Go."""
 
 from tests.mutants.trial import Bug
 
@@ -17,7 +17,7 @@ BUGS = [
         test=_LIES + "[node]",
     ),
     Bug(
-        "Node: an answer of another term extends this one",
+        "Node: an answer about another term extends this term",
         _NODE,
         right="if (answer.token !== term.token || answer.instance_id !== term.holder) return;",
         wrong="if (answer.token === null) return;",
@@ -59,7 +59,7 @@ BUGS = [
         test=_LIES + "[go]",
     ),
     Bug(
-        "Go: an answer of another term extends this one",
+        "Go: an answer about another term extends this term",
         _GO,
         right="told.token != term.Token || told.instanceID != term.Holder || !term.extend",
         wrong="told.token == 0 || !term.extend",

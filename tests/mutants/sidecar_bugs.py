@@ -21,7 +21,7 @@ _WATCH = "tests/sidecar/redis/test_watch.py::test_"
 
 WIRING = [
     Bug(
-        "the request of a dead client stays held",
+        "the held request of a dead client is not cancelled",
         "sidecar/run.py",
         right="handler_cancellation=True",
         wrong="handler_cancellation=False",
@@ -67,7 +67,7 @@ ELECTION = [
         test=_CANDIDATE + "a_term_counts_from_before_its_call_was_sent",
     ),
     Bug(
-        "an error of Redis counts as a renewal",
+        "a Redis error counts as a renewal",
         "sidecar/election/candidate.py",
         right="lease.failed(call, now, may_execute=result.may_execute)",
         wrong="lease.replied(call, Reply(Outcome.RENEWED, lease.instance_id, call.token, 30.0), now)",
@@ -81,35 +81,35 @@ ELECTION = [
         test=_CANDIDATE + "an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more",
     ),
     Bug(
-        "the release of a resign waits for the loop",
+        "the release after a resign waits for the loop",
         "sidecar/election/candidate.py",
         right="self._act()  # the release is on its way before anything else happens",
         wrong="self._wake.set()",
         test=_CANDIDATE + "a_resign_sends_the_release_before_it_returns",
     ),
     Bug(
-        "the requests that a resign ends are answered before the next leader's",
+        "the requests of the resigned client are answered before the next leader's",
         "sidecar/election/candidate.py",
         right="            self._unpublished.add(name)\n",
         wrong="",
         test=_CANDIDATE + "a_resign_is_published_later_and_without_fail",
     ),
     Bug(
-        "the requests that a resign ends are not answered",
+        "the held requests of the resigned client are not answered",
         "sidecar/election/candidate.py",
         right="        self._unpublished.discard(name)\n        self._publish()",
         wrong="        self._publish()\n        self._unpublished.discard(name)",
         test=_CANDIDATE + "a_resign_is_published_later_and_without_fail",
     ),
     Bug(
-        "the acquire after a notice waits for the loop",
+        "the acquire after a notification waits for the loop",
         "sidecar/election/candidate.py",
         right="self._leases[name].noticed(self._clock())\n        self._act()",
         wrong="self._leases[name].noticed(self._clock())\n        self._wake.set()",
         test=_CANDIDATE + "a_notice_sends_the_acquire_before_it_returns",
     ),
     Bug(
-        "a notice during a connect calls beside the loop",
+        "a notification during a connect starts a second call",
         "sidecar/election/candidate.py",
         right="if self._asleep_until > -inf:\n            self._begin_calls()",
         wrong="self._begin_calls()",
@@ -123,7 +123,7 @@ ELECTION = [
         test=_CANDIDATE + "a_held_request_is_answered_before_the_acquire_is_logged",
     ),
     Bug(
-        "a notice during a call is forgotten",
+        "a notification during a call is forgotten",
         "sidecar/election/candidate.py",
         right="self._leases[name].noticed(self._clock())",
         wrong="self._leases[name].noticed(self._clock()) if self._asleep_until > 0 else None",
@@ -137,28 +137,28 @@ ELECTION = [
         test=_CANDIDATE + "a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_others",
     ),
     Bug(
-        "a question does not wake the loop",
+        "a request does not wake the loop",
         "sidecar/election/candidate.py",
         right="        if self._leases[name].asked(now):  # else nothing is due earlier than before\n    ",
         wrong="        if not self._leases[name].asked(now):\n    ",
         test=_CANDIDATE + "a_question_wakes_a_loop_that_sleeps",
     ),
     Bug(
-        "the replies of a round trip go to the wrong leases",
+        "the replies of a round trip are assigned to the wrong leases",
         "sidecar/election/candidate.py",
         right="zip(calls.items(), results, strict=True)",
         wrong="zip(calls.items(), reversed(results), strict=True)",
         test=_CANDIDATE + "the_answers_of_a_round_trip_reach_each_its_lease",
     ),
     Bug(
-        "a drain ends once any lease is given up",
+        "a drain ends when any lease is given up",
         "sidecar/election/candidate.py",
         right="while not all(lease.drained",
         wrong="while not any(lease.drained",
         test=_CANDIDATE + "a_drain_has_ended_when_every_lease_is_given_up",
     ),
     Bug(
-        "a client that has gone counts as demand for ever",
+        "a disconnected client counts as demand forever",
         "sidecar/election/candidate.py",
         right="self._leases[name].unhold(ticket, now, answered=answered)",
         wrong="answered and self._leases[name].unhold(ticket, now, answered=answered)",
@@ -172,7 +172,7 @@ ELECTION = [
         test="tests/sidecar/client/test_real_sidecar.py::test_a_sidecar_that_is_asked_to_stop_waits_for_the_work_to_end",
     ),
     Bug(
-        "an adopted term may be granted to any client",
+        "any client may get a grant of an adopted term",
         "sidecar/election/lease.py",
         right="return previous.owner if previous is not None and previous.token == token else TermOwner()",
         wrong="return TermOwner()",
@@ -180,7 +180,7 @@ ELECTION = [
         "test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still",
     ),
     Bug(
-        "a request that could be answered is held",
+        "a request is held although its answer is known",
         "sidecar/election/claims.py",
         right="if now < granted_until else 0.0",
         wrong="",
@@ -209,7 +209,7 @@ ELECTION = [
         test=_WATCH + "after_its_connection_was_killed_it_reports_everything_and_watches_on[wheel]",
     ),
     Bug(
-        "a held request outlives the term during a call",
+        "a held request is not answered when the term ends during a call",
         "sidecar/election/candidate.py",
         right="ends = [now + lease",
         wrong="ends = [inf + lease",
@@ -224,7 +224,7 @@ ELECTION = [
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
     Bug(
-        "a failed connection is retried at every waking",
+        "a failed connection is retried at each wake-up",
         "sidecar/election/candidate.py",
         right="self._open_at = self._clock() + self._reconnects.pause()",
         wrong="self._open_at = self._clock()",
@@ -238,7 +238,7 @@ ELECTION = [
         test=_CANDIDATE + "a_connection_is_not_replaced_while_a_call_over_it_is_under_way",
     ),
     Bug(
-        "a failed connection is retried by calls only",
+        "only calls retry a failed connection",
         "sidecar/election/candidate.py",
         right="return not self._store.connected and not self._draining",
         wrong="return False",
@@ -255,7 +255,7 @@ LATE = [
         test=_LATE + "a_drain_waits_until_no_acquire_can_execute_unseen",
     ),
     Bug(
-        "any reply settles an acquire that may still execute",
+        "any reply marks an acquire as settled that may still execute",
         "sidecar/election/claims.py",
         right="if sent_at >= self.until:",
         wrong="if sent_at > -inf:",
@@ -276,7 +276,7 @@ LATE = [
         test=_LATE + "a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_ones_when_it_ends",
     ),
     Bug(
-        "a release is given up while the key lives",
+        "a release is abandoned while the key exists",
         "sidecar/election/lease.py",
         right="now >= self._to_release.lead_until + self.timings.margin:",
         wrong="now >= self._to_release.lead_until:",
@@ -286,7 +286,7 @@ LATE = [
 
 LISTENER = [
     Bug(
-        "an answer is held past the grant",
+        "a request is held past the grant",
         "sidecar/election/claims.py",
         right="return grant_ttl / 2 if",
         wrong="return grant_ttl * 3 if",
@@ -300,28 +300,28 @@ LISTENER = [
         test=_CONTROL + "a_grant_counts_from_the_requests_arrival",
     ),
     Bug(
-        "every client that asks is granted the lead",
+        "each client that asks gets a grant",
         "sidecar/control.py",
         right="return self._fields(name, *self._candidate.granted(name, *question))",
         wrong='return self._fields(name, *self._candidate.granted(name, question.arrived, "", None))',
         test="tests/sidecar/client/test_real_sidecar.py::test_of_two_clients_at_one_sidecar_one_leads_at_a_time",
     ),
     Bug(
-        "a restarted sidecar answers no before Redis has replied",
+        'a restarted sidecar answers "not leader" before the first reply of Redis',
         "sidecar/control.py",
         right="await self._candidate.first_replies(names, self._timings.call_limit)",
         wrong="",
         test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
     ),
     Bug(
-        "a restarted sidecar answers no at once before Redis has replied",
+        'an immediate answer of a restarted sidecar is "not leader" before a reply',
         "sidecar/control.py",
         right=" or not self._candidate.heard_from_redis(names):",
         wrong=":",
         test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
     ),
     Bug(
-        "a question that is answered at once is no demand",
+        "a request with an immediate answer does not count as demand",
         "sidecar/control.py",
         right="""            self._candidate.asked(name)
         answer = """,
@@ -382,7 +382,7 @@ REDIS = [
         test=_STORE + "a_slow_answer_does_not_spoil_the_next_calls_deadline_forever[wheel]",
     ),
     Bug(
-        "an error of Redis counts as a reply",
+        "a Redis error counts as a reply",
         "sidecar/redis/store.py",
         right="return self._refused(error, failure) if refuses_command(error) else failure",
         wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
@@ -427,70 +427,70 @@ REDIS = [
 
 SCRIPTS = [
     Bug(
-        "no late check",
+        "a late request executes",
         "sidecar/scripts/prelude.lua",
         right="if now > deadline then return 'late' end",
         wrong="",
         test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
     ),
     Bug(
-        "blind renew",
+        "a renewal does not compare the holder",
         "sidecar/scripts/renew.lua",
         right="if not our_term() then",
         wrong="if not holder then",
         test=_SCRIPTS + "renew_and_release_compare_id_and_token[wheel]",
     ),
     Bug(
-        "release without the term",
+        "a release does not compare the token",
         "sidecar/scripts/release.lua",
         right="if not our_term() then",
         wrong="if not ours() then",
         test=_SCRIPTS + "a_late_release_of_an_earlier_term_does_not_touch_the_new_one[wheel]",
     ),
     Bug(
-        "renew and release do not compare the tenure",
+        "renewal and release do not compare the tenure",
         "sidecar/scripts/prelude.lua",
         right="and last == token and last_tenure == tenure end",
         wrong="and last == token end",
         test=_SCRIPTS + "a_tenure_that_was_taken_over_can_neither_renew_nor_release[wheel]",
     ),
     Bug(
-        "acquire takes what another holds",
+        "an acquire takes a key with another holder",
         "sidecar/scripts/acquire.lua",
         right="if holder and holder ~= id then",
         wrong="if holder and holder ~= id and string.upper(holder) == 'DISABLED' then",
         test=_SCRIPTS + "a_held_lease_is_left_alone_and_its_holder_named[wheel]",
     ),
     Bug(
-        "tokens by INCR",
+        "tokens come from INCR alone",
         "sidecar/scripts/acquire.lua",
         right="math.max((tonumber(last or '') or 0) + 1, now)",
         wrong="(tonumber(last or '') or 0) + 1",
         test=_SCRIPTS + "tokens_rise_though_the_fence_was_deleted[wheel]",
     ),
     Bug(
-        "tokens by the server's clock alone",
+        "tokens come from the server's clock alone",
         "sidecar/scripts/acquire.lua",
         right="math.max((tonumber(last or '') or 0) + 1, now)",
         wrong="now",
         test=_SCRIPTS + "tokens_rise_within_one_microsecond_and_after_the_clock_went_back[wheel]",
     ),
     Bug(
-        "a release publishes nothing",
+        "a release publishes no message",
         "sidecar/scripts/release.lua",
         right="redis.pcall('PUBLISH', key .. ':changed', 'released')",
         wrong="0",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
     Bug(
-        "no guard",
+        "there is no failover guard",
         "sidecar/scripts/acquire.lua",
         right="if wait > 0 then",
         wrong="if wait < 0 then",
         test=_GUARD + "on_another_server_no_new_term_starts_for_one_ttl[wheel]",
     ),
     Bug(
-        "re-adoption through the guard",
+        "the guard lets the holder of the key adopt its term",
         "sidecar/scripts/acquire.lua",
         right="if wait > 0 then",
         wrong="if wait > 0 and holder ~= id then",
@@ -504,14 +504,14 @@ SCRIPTS = [
         test=_GUARD + "a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old[wheel]",
     ),
     Bug(
-        "a token that is far ahead is incremented",
+        "a token far ahead of the clock is incremented",
         "sidecar/scripts/prelude.lua",
         right="tonumber(last) > now + day",
         wrong="tonumber(last) > 2 ^ 53",
         test=_FAULTS + "a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone[wheel-just-over-a-day]",
     ),
     Bug(
-        "a fence is repaired before its lease was disabled for a ttl",
+        "a fence is repaired before its lease has been disabled for a ttl",
         "sidecar/commands/fence.py",
         right="until = clock() + ttl",
         wrong="until = clock()",
@@ -525,7 +525,7 @@ SCRIPTS = [
         test=_FENCE + "the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
     ),
     Bug(
-        "a fence that has changed since it was read is repaired",
+        "a fence that changed after the read is repaired",
         "sidecar/scripts/fence.lua",
         right="if state ~= ARGV[8] then",
         wrong="if state == '' then",
@@ -539,7 +539,7 @@ SCRIPTS = [
         test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+publish]",
     ),
     Bug(
-        "a refused SET is noticed after the fence was changed",
+        "a refused SET is noticed only after the fence has changed",
         "sidecar/scripts/acquire.lua",
         right="call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)",
         wrong="",
@@ -567,7 +567,7 @@ SCRIPTS = [
         test=_HOSTILE + "no_command_prints_a_holder_or_a_token_as_it_is[escapes]",
     ),
     Bug(
-        "a text log contains line breaks of outside texts",
+        "a text log contains line breaks from untrusted texts",
         "runtime/log_lines.py",
         right="line = one_line(super().formatMessage(record), MESSAGE)",
         wrong="line = super().formatMessage(record)",
@@ -593,7 +593,7 @@ _LOOKUP = "tests/runtime/test_lookup.py::test_"
 
 CONNECTION = [
     Bug(
-        "an abandoned attempt leaves its lookup running, and the next repeats it",
+        "a retry starts a second lookup while the first one runs",
         "runtime/lookup.py",
         right="lookup = self._under_way.get(key)\n        if lookup is None:",
         wrong="lookup = None\n        if lookup is None:",
@@ -621,7 +621,7 @@ CONNECTION = [
         test=_LOOKUP + "a_lookup_that_hangs_does_not_delay_the_end_of_the_process[uvloop]",
     ),
     Bug(
-        "the first address of a name uses the whole limit",
+        "the first address of a name uses the whole time limit",
         "runtime/connecting.py",
         right="happy_eyeballs_delay=min(STAGGER, share)",
         wrong="happy_eyeballs_delay=None",
@@ -665,21 +665,21 @@ CONNECTION = [
         test=_STORE + "the_end_of_an_idle_connection_is_noticed_and_costs_the_next_call_nothing[wheel]",
     ),
     Bug(
-        "an end that the event loop has not reported is not noticed",
+        "the end of a connection is noticed only after the event loop reports it",
         "sidecar/redis/connection.py",
         right="return bool(poll.poll(0))",
         wrong="return False",
         test=_STORE + "an_end_that_the_event_loop_has_not_reported_yet_is_noticed_before_a_call_is_written[wheel]",
     ),
     Bug(
-        "a call that surely was not executed is not repeated at once",
+        "a call that was not executed is not repeated at once",
         "sidecar/redis/store.py",
         right="if not again or self._clock()",
         wrong="if True or self._clock()",
         test=_STORE + "a_call_is_made_again_at_once_where_the_connection_could_not_be_made[wheel]",
     ),
     Bug(
-        "a call whose stream ended after it was sent is repeated",
+        "a sent call is repeated when its stream ends",
         "sidecar/redis/store.py",
         right="if sent is None and could_not_connect(error):",
         wrong="if could_not_connect(error):",
@@ -693,7 +693,7 @@ CONNECTION = [
         test=_STORE + "a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself",
     ),
     Bug(
-        "a repeated call has a new limit",
+        "a repeated call gets a new time limit",
         "sidecar/redis/store.py",
         right="self._round_trip([calls[index] for index in again], None, beside)",
         wrong="self._round_trip([KeyedCall(calls[index].key, calls[index].call._replace("
@@ -701,21 +701,21 @@ CONNECTION = [
         test=_STORE + "a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself",
     ),
     Bug(
-        "a whole fleet reconnects at the same moment",
+        "all sidecars of a fleet reconnect at the same moment",
         "sidecar/redis/reconnects.py",
         right="return pause * self._uniform(0.5, 1.5)",
         wrong="return 0.0",
         test=_CANDIDATE + "where_redis_is_away_connections_are_tried_after_pauses_that_double",
     ),
     Bug(
-        "a look that finds our own id reports another process",
+        "a look that finds the own id reports another process",
         "sidecar/election/candidate.py",
         right="return call.kind is not Kind.LOOK and",
         wrong="return",
         test=_CANDIDATE + "a_look_that_finds_the_own_id_blames_nobody",
     ),
     Bug(
-        "the eviction policy is read once",
+        "the eviction policy is read only once",
         "sidecar/redis/store.py",
         right="asks_policy = self._clock() - self._policy_at > _POLICY_AGE",
         wrong="asks_policy = False",
@@ -729,7 +729,7 @@ CONNECTION = [
         test="tests/sidecar/redis/test_server_facts.py::test_without_calls_what_is_shown_follows_the_server_both_ways[wheel]",
     ),
     Bug(
-        "a lookup that hangs is reported as a server that does not answer",
+        "a hanging lookup is reported as a server that does not answer",
         "sidecar/redis/connection.py",
         right="            cancelled.add_note(awaited)\n",
         wrong="            pass\n",
@@ -744,7 +744,7 @@ CONNECTION = [
         "test_a_server_that_answers_no_command_is_not_suspected_of_speaking_no_tls",
     ),
     Bug(
-        "a call outlives the end of a drain",
+        "a call continues after the end of a drain",
         "sidecar/election/lease.py",
         right="min(give_up_at, self._drain_until or inf)",
         wrong="give_up_at",

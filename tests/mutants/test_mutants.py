@@ -1,4 +1,4 @@
-"""Every bug still applies, and counts as found only if its test fails; `make mutants` searches for them all."""
+"""Every bug still applies, and counts as found only if its test fails. `make mutants` runs all of them."""
 
 import ast
 import subprocess
@@ -50,7 +50,7 @@ def test_each_bug_is_one_and_the_test_that_has_to_find_it_is_there(request: pyte
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project of one law and its tests."""
+    """A project with one rule and its tests."""
     for name in COPIED:
         if "." not in name:
             (tmp_path / name).mkdir()
