@@ -3,7 +3,7 @@
 from bench.growth import measure
 
 
-def test_each_size_has_a_row_and_the_herd_is_counted() -> None:
+def test_each_size_has_a_row_with_the_scripts_after_a_release() -> None:
     """One candidate hands over to nobody; with more each release is followed by calls of the others."""
     found = measure(sizes=(1, 2, 6), steady=0.5, rounds=4)
     steady, releases = found.tables

@@ -25,7 +25,7 @@ def rows(table: Table) -> dict[str, tuple[str, ...]]:
     return {row[0]: row[1:] for row in table.rows}
 
 
-def test_ours_and_a_peer_hand_over_by_sigterm() -> None:
+def test_the_sidecar_and_a_peer_hand_over_by_sigterm() -> None:
     """Each hand-over and each of its legs takes time: two candidates that work at once end the benchmark."""
     found = asyncio.run(measure(Options((LIBRARY, HERE), rounds=3, kills=0, ttl=3.0)))
     stops, legs = (rows(table) for table in found.tables)
@@ -37,7 +37,7 @@ def test_ours_and_a_peer_hand_over_by_sigterm() -> None:
 
 
 @pytest.mark.slow
-def test_ours_and_a_peer_survive_a_lost_leader() -> None:
+def test_the_sidecar_and_a_peer_replace_a_lost_leader() -> None:
     """Nobody leads before the lost leader's lease has expired. Redis gives the expiry in milliseconds."""
     found = asyncio.run(measure(Options((LIBRARY, HERE), rounds=1, kills=2, ttl=3.0)))
     kills = rows(found.tables[-1])

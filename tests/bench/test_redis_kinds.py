@@ -39,14 +39,14 @@ def test_the_time_without_a_leader_is_the_longest_gap_between_all_beliefs() -> N
         (replace(ROW, without=12.1), "| 12.1 s (12 s) | 0 **GOAL MISSED** |"),
     ],
 )
-def test_a_line_shows_a_goal_that_was_missed(row: Row, shown: str) -> None:
+def test_a_line_shows_a_missed_goal(row: Row, shown: str) -> None:
     assert line(row).endswith(shown)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("guard", "status"), [("true", 0), ("false", 1)])
-def test_a_primary_that_is_demoted_late_has_two_believers_only_without_the_guard(guard: str, status: int) -> None:
+def test_a_late_demotion_has_two_believers_only_without_the_guard(guard: str, status: int) -> None:
     """The leader cannot ask the sentinels, and stays at the old primary while the others use the new one."""
     done = table("--kind=sentinels", "--event=unseen", "--ttl=6", FAILOVER_GUARD=guard)
     assert done.returncode == status, done.stderr + done.stdout

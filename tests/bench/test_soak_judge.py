@@ -51,7 +51,7 @@ def good() -> Observed:
     )
 
 
-def test_a_run_that_keeps_every_rule() -> None:
+def test_a_run_that_keeps_every_rule_passes() -> None:
     verdict = judge(good())
     assert verdict.broken == []
     assert lines_of(verdict) == "VERDICT  every rule was kept"
@@ -135,7 +135,7 @@ def test_each_fault_breaks_its_rule(fault: str) -> None:
     assert f"BROKEN  {expected}" in lines_of(verdict)
 
 
-def test_many_lines_of_one_rule_are_cut() -> None:
+def test_the_lines_of_one_rule_are_limited() -> None:
     broken = judge(dataclasses.replace(good(), problems=[f"fault {number}" for number in range(9)])).broken
     assert broken[:SHOWN] == [f"fault {number}" for number in range(SHOWN)]
     assert broken[SHOWN:] == ["... and 4 more of this kind"]

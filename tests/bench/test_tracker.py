@@ -38,7 +38,7 @@ def test_wrong_arguments_are_one_line(wrong: list[str]) -> None:
     assert wrong[-1] in done.stderr or wrong[0] in done.stderr
 
 
-def test_half_a_core_ends_with_its_block() -> None:
+def test_the_limit_of_half_a_core_ends_with_its_block() -> None:
     before = Path("/proc/self/cgroup").read_text()
     try:
         with half_a_core():

@@ -160,7 +160,7 @@ async def test_a_token_is_renewed_before_it_expires(
     assert set(renewals) == {200}
 
 
-async def test_the_page_comes_back_when_the_task_does(page: Page, server: PageServer, service: Service) -> None:
+async def test_the_page_reconnects_when_the_task_returns(page: Page, server: PageServer, service: Service) -> None:
     await page.navigate(await server.link())
     await moves(page)
     service.kill()
@@ -196,7 +196,7 @@ async def short_streams() -> AsyncIterator[tuple[ShortStreams, str]]:
         yield streams, url
 
 
-async def test_the_server_says_when_to_come_back(
+async def test_the_server_sets_the_time_of_the_reconnect(
     page: Page, server: PageServer, short_streams: tuple[ShortStreams, str]
 ) -> None:
     streams, url = short_streams
@@ -223,7 +223,7 @@ async def test_the_server_says_when_to_come_back(
         ({"portfolio": "nonsense"}, "not a UUID"),
     ],
 )
-async def test_the_page_shows_the_api_s_own_words_for_a_refusal(
+async def test_the_page_shows_the_api_s_error_text(
     fields: dict[str, str], problem: str, page: Page, server: PageServer, service: Service
 ) -> None:
     await server.link()
@@ -233,7 +233,7 @@ async def test_the_page_shows_the_api_s_own_words_for_a_refusal(
     assert await page.evaluate("document.forms[0].token.value") == ""
 
 
-async def test_a_page_that_the_api_does_not_admit_reports_it(page: Page, service: Service, tmp_path: Path) -> None:
+async def test_a_page_without_cors_access_reports_it(page: Page, service: Service, tmp_path: Path) -> None:
     async with PageServer(tmp_path / "other.log", service.url, free_port()) as other:
         await page.navigate(await other.link())
         await page.wait_for(f"{STATE} === 'waiting'")
@@ -244,7 +244,7 @@ async def test_a_page_that_the_api_does_not_admit_reports_it(page: Page, service
     assert failures & {"PreflightMissingAllowOriginHeader", "MissingAllowOriginHeader", "PreflightInvalidStatus"}
 
 
-async def test_a_link_never_takes_a_stored_token_to_an_api_that_it_names(
+async def test_a_stored_token_is_never_sent_to_the_api_of_a_link(
     page: Page, server: PageServer, service: Service, short_streams: tuple[ShortStreams, str]
 ) -> None:
     link = await server.link()
@@ -258,7 +258,7 @@ async def test_a_link_never_takes_a_stored_token_to_an_api_that_it_names(
     assert not [request for request in page.requests if request.method == "OPTIONS" and request.url.startswith(url)]
 
 
-async def test_events_are_read_wherever_their_bytes_are_cut(page: Page, server: PageServer) -> None:
+async def test_events_are_read_at_any_chunk_boundary(page: Page, server: PageServer) -> None:
     text = 'retry: 1500\r\n\r\n: ping\r\n\r\nid: 7-1\r\ndata: {"a":\r\ndata:"€ü"}\r\n\r\nevent: x\ndata\n\n'
     text += "data: y\r\rdata: cut"
     await server.link()
@@ -288,7 +288,7 @@ async def test_events_are_read_wherever_their_bytes_are_cut(page: Page, server: 
     ]
 
 
-async def test_the_renewal_of_tokens_needs_a_valid_one(server: PageServer) -> None:
+async def test_the_renewal_of_a_token_needs_a_valid_token(server: PageServer) -> None:
     await server.link()
     async with aiohttp.ClientSession() as session:
         for given in (

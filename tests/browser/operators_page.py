@@ -101,7 +101,7 @@ async def own_redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
         yield server
 
 
-async def test_the_page_stays_right_while_the_leader_changes(
+async def test_the_page_stays_correct_while_the_leader_changes(
     page: Page, new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     first = await stack.enter_async_context(new_sidecar("one"))
@@ -132,7 +132,7 @@ async def test_the_page_stays_right_while_the_leader_changes(
     await is_clean(page, other)
 
 
-async def test_what_moves_moves_without_a_change_of_the_leader(
+async def test_times_and_jobs_update_without_a_change_of_the_leader(
     page: Page, new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     sidecar = await stack.enter_async_context(new_sidecar("one"))
@@ -150,7 +150,7 @@ async def test_what_moves_moves_without_a_change_of_the_leader(
     await is_clean(page, service)
 
 
-async def test_a_disabled_lease_is_shown_and_its_end_too(
+async def test_a_disabled_lease_and_its_end_are_shown(
     page: Page, redis_server: RedisServer, new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service],
     stack: AsyncExitStack,
 ) -> None:  # fmt: skip
@@ -173,7 +173,7 @@ async def test_a_disabled_lease_is_shown_and_its_end_too(
     await is_clean(page, service)
 
 
-async def test_redis_that_is_down_is_the_first_thing_said_and_the_last_terms_stay(
+async def test_an_outage_of_redis_is_shown_first_and_the_last_terms_stay(
     page: Page, own_redis: RedisServer, new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service],
     stack: AsyncExitStack,
 ) -> None:  # fmt: skip
@@ -209,7 +209,9 @@ async def test_without_a_leader_the_page_reports_it(page: Page, reported: Report
     await is_clean(page, task)
 
 
-async def test_an_older_sidecar_costs_the_terms_only(page: Page, reported: ReportingSidecar, task: Service) -> None:
+async def test_with_an_older_sidecar_only_the_terms_are_missing(
+    page: Page, reported: ReportingSidecar, task: Service
+) -> None:
     reported.refusal = 404, {"error": "no such path"}
     await page.navigate(task.internal_url)
     await remember(page)
@@ -222,7 +224,7 @@ async def test_an_older_sidecar_costs_the_terms_only(page: Page, reported: Repor
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-async def test_twenty_terms_fit_on_a_phone_and_on_a_desk(
+async def test_twenty_terms_fit_on_a_phone_and_on_a_desktop(
     width: int, scheme: Literal["light", "dark"], page: Page, reported: ReportingSidecar, task: Service
 ) -> None:
     reported.terms[LEASE] = past(*(number**3 + 1 for number in range(20)))
@@ -247,7 +249,9 @@ async def test_twenty_terms_fit_on_a_phone_and_on_a_desk(
     await is_clean(page, task)
 
 
-async def test_texts_from_outside_are_texts(page: Page, reported: ReportingSidecar, task: Service) -> None:
+async def test_untrusted_texts_are_not_interpreted_as_html(
+    page: Page, reported: ReportingSidecar, task: Service
+) -> None:
     term = past(3)[0] | {"holder": HOSTILE, "end": "released", "released_at": datetime.now(UTC).isoformat()}
     reported.terms[LEASE] = [term | {"reason": HOSTILE}]
     reported.leases[LEASE] = lease_report(holder=HOSTILE, state=HOSTILE, trouble=HOSTILE)
@@ -261,7 +265,7 @@ async def test_texts_from_outside_are_texts(page: Page, reported: ReportingSidec
     await is_clean(page, task)
 
 
-async def test_the_policy_stops_what_the_page_never_does(page: Page, task: Service) -> None:
+async def test_the_content_security_policy_blocks_other_requests_and_styles(page: Page, task: Service) -> None:
     await page.navigate(task.internal_url)
     with pytest.raises(ChromiumError, match="TrustedHTML"):
         await page.evaluate("document.body.innerHTML = '<b>text</b>'")
@@ -273,7 +277,7 @@ async def test_the_policy_stops_what_the_page_never_does(page: Page, task: Servi
     assert any("style-src 'self'" in error for error in page.errors)
 
 
-async def test_a_task_that_has_ended_is_said_to_be_silent_and_is_shown_again_when_it_answers(
+async def test_a_task_without_an_answer_is_reported_and_is_shown_again_when_it_answers(
     page: Page, task: Service
 ) -> None:
     await page.navigate(task.internal_url)

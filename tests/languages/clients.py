@@ -55,9 +55,7 @@ async def test_a_sidecar_with_an_ipv6_address_is_asked(
         await eventually(lambda: one.words() == [["begin", "task-a"]])
 
 
-async def test_one_works_and_hands_over_when_it_is_asked_to_stop(
-    sidecars: Pair, tmp_path: Path, worker: list[str]
-) -> None:
+async def test_one_task_works_and_hands_over_on_sigterm(sidecars: Pair, tmp_path: Path, worker: list[str]) -> None:
     one, other = (Worker(tmp_path, f"worker-{i}", each.url, worker) for i, each in enumerate(sidecars))
     with ended(one, other):
         one.start()
@@ -77,7 +75,7 @@ async def test_one_works_and_hands_over_when_it_is_asked_to_stop(
 
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
-async def test_work_ends_before_the_deadline_where_the_sidecar_is_frozen(
+async def test_work_ends_before_the_deadline_if_the_sidecar_is_frozen(
     sidecars: Pair, tmp_path: Path, worker: list[str]
 ) -> None:
     one = Worker(tmp_path, "worker", sidecars[0].url, worker)
@@ -98,7 +96,7 @@ async def test_work_ends_before_the_deadline_where_the_sidecar_is_frozen(
     await undisturbed(check, bears=0.1)
 
 
-async def test_an_operators_word_stops_the_work_at_once(
+async def test_an_operator_s_command_stops_the_work_at_once(
     sidecars: Pair, tmp_path: Path, redis_server: RedisServer, worker: list[str]
 ) -> None:
     one = Worker(tmp_path, "worker", sidecars[0].url, worker)
@@ -112,7 +110,7 @@ async def test_an_operators_word_stops_the_work_at_once(
         await eventually(lambda: len(one.diary) == 3)
 
 
-async def test_no_lie_makes_a_leader_and_a_liar_is_not_hammered(tmp_path: Path, worker: list[str]) -> None:
+async def test_an_invalid_answer_grants_nothing_and_requests_stay_rare(tmp_path: Path, worker: list[str]) -> None:
     async with fake_sidecar() as fake:
         one = Worker(tmp_path, "worker", fake.url, worker)
         with ended(one):
@@ -168,7 +166,7 @@ async def _at_once(_: web.Request) -> web.StreamResponse:
     )  # fmt: skip
 
 
-async def test_a_grant_that_is_not_prolonged_ends_the_work_in_time(tmp_path: Path, worker: list[str]) -> None:
+async def test_a_grant_that_is_not_extended_ends_the_work_in_time(tmp_path: Path, worker: list[str]) -> None:
     async def check() -> None:
         async with fake_sidecar() as fake:
             one = Worker(tmp_path, "worker", fake.url, worker)

@@ -17,5 +17,5 @@ def test_the_right_protocol_holds(check: Check) -> None:
 
 
 @pytest.mark.parametrize("check", BROKEN, ids=lambda check: check.name)
-def test_each_broken_rule_is_noticed(check: Check) -> None:
+def test_each_broken_rule_is_found(check: Check) -> None:
     assert not run(check).holds

@@ -3,9 +3,9 @@
 from tests.mutants.trial import Bug
 
 _CLIENTS = "tests/languages/clients.py::test_"
-_HAND_OVER = _CLIENTS + "one_works_and_hands_over_when_it_is_asked_to_stop"
-_LIES = _CLIENTS + "no_lie_makes_a_leader_and_a_liar_is_not_hammered"
-_GRANT = _CLIENTS + "a_grant_that_is_not_prolonged_ends_the_work_in_time"
+_HAND_OVER = _CLIENTS + "one_task_works_and_hands_over_on_sigterm"
+_LIES = _CLIENTS + "an_invalid_answer_grants_nothing_and_requests_stay_rare"
+_GRANT = _CLIENTS + "a_grant_that_is_not_extended_ends_the_work_in_time"
 _NODE, _GO = "examples/node/lease_client.mjs", "examples/go/lease/client.go"
 
 BUGS = [

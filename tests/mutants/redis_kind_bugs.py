@@ -124,8 +124,7 @@ SENTINELS = [
         "sidecar/run.py",
         right="late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,",
         wrong="late_demotion=0.0,",
-        test="tests/bench/test_redis_kinds.py::"
-        "test_a_primary_that_is_demoted_late_has_two_believers_only_without_the_guard[true-0]",
+        test="tests/bench/test_redis_kinds.py::test_a_late_demotion_has_two_believers_only_without_the_guard[true-0]",
     ),
     Bug(
         "a note about one server deletes the notes about the others",

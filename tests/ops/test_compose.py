@@ -40,7 +40,7 @@ def seconds(text: str) -> int:
 
 
 @each_container
-def test_each_container_is_run_as_ecs_runs_it(service: str, container: str) -> None:
+def test_each_container_runs_as_on_ecs(service: str, container: str) -> None:
     here, defined = SERVICES[service], CONTAINERS[container]
     assert "command" not in here, "the image's entry point, which is the task definition's"
     assert "entrypoint" not in here
@@ -58,7 +58,7 @@ def test_each_container_is_run_as_ecs_runs_it(service: str, container: str) -> N
 
 
 @each_container
-def test_each_environment_is_the_task_definition_s_apart_from_what_this_machine_needs(
+def test_each_environment_differs_from_the_task_definition_only_where_a_single_machine_must(
     service: str, container: str
 ) -> None:
     here = SERVICES[service]["environment"]
@@ -77,7 +77,7 @@ def test_both_programs_accept_their_settings() -> None:
         read_settings(api)
 
 
-def test_an_api_shares_its_sidecar_s_network_and_every_port_is_on_this_machine_alone() -> None:
+def test_an_api_shares_its_sidecar_s_network_and_ports_are_on_loopback_only() -> None:
     for number in (1, 2):
         api, sidecar = SERVICES[f"api{number}"], SERVICES[f"sidecar{number}"]
         assert api["network_mode"] == f"service:sidecar{number}"
@@ -89,7 +89,7 @@ def test_an_api_shares_its_sidecar_s_network_and_every_port_is_on_this_machine_a
     assert len({port.split(":")[1] for port in published}) == len(published)
 
 
-def test_what_a_service_waits_for_is_there_and_can_become_so() -> None:
+def test_each_dependency_exists_and_can_reach_its_condition() -> None:
     for name, service in SERVICES.items():
         waits = service.get("depends_on", {})
         for other, entry in (dict.fromkeys(waits) if isinstance(waits, list) else waits).items():
@@ -121,7 +121,7 @@ def test_prometheus_scrapes_both_containers_of_both_tasks_and_has_the_rules() ->
         assert [entry["targets"] for entry in jobs[job]] == [[f"sidecar1:{port}"], [f"sidecar2:{port}"]]
 
 
-def test_every_file_that_is_mounted_is_there_and_grafana_finds_the_dashboard() -> None:
+def test_every_mounted_file_exists_and_grafana_finds_the_dashboard() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]

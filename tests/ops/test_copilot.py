@@ -114,12 +114,12 @@ def patched() -> dict[str, Any]:
     return resources
 
 
-def test_each_field_is_one_that_copilot_knows() -> None:
+def test_copilot_supports_each_field() -> None:
     for name, (part, known) in FIELDS.items():
         assert part.keys() <= known, name
 
 
-def test_copilot_makes_the_containers_of_the_task_definition() -> None:
+def test_copilot_creates_the_containers_of_the_task_definition() -> None:
     task = patched()["TaskDefinition"]["Properties"]
     for made, (name, defined) in zip(task["ContainerDefinitions"], CONTAINERS.items(), strict=True):
         container = as_ecs_s_input(made)

@@ -46,7 +46,7 @@ def test_a_new_leader_is_reported_with_the_time_without_one(board: Board, told: 
     ]
 
 
-def test_a_leader_whose_container_has_exited_leads_no_more(board: Board, told: Told) -> None:
+def test_a_leader_whose_container_has_exited_no_longer_leads(board: Board, told: Told) -> None:
     board.seen("task1", "a", leads(7), 0.0)
     board.gone("task1", 5.0)
     assert board.leaders == {"a": None}
@@ -54,7 +54,7 @@ def test_a_leader_whose_container_has_exited_leads_no_more(board: Board, told: T
     assert told[-1] == "a: task2 leads (token 8), after 4.00 s without a leader"
 
 
-def test_an_old_leader_s_late_word_changes_nothing(board: Board, told: Told) -> None:
+def test_an_old_leader_s_late_report_changes_nothing(board: Board, told: Told) -> None:
     board.seen("task1", "a", leads(7), 0.0)
     board.seen("task2", "a", leads(8), 1.0)
     board.seen("task1", "a", leads(7), 1.1)
@@ -63,20 +63,20 @@ def test_an_old_leader_s_late_word_changes_nothing(board: Board, told: Told) -> 
     assert told[1:] == ["a: task2 leads (token 8); task1 did until now"]
 
 
-def test_a_term_taken_up_again_is_reported_as_the_same(board: Board, told: Told) -> None:
+def test_a_re_adopted_term_is_reported_as_the_same_term(board: Board, told: Told) -> None:
     board.seen("task1", "a", leads(7), 0.0)
     board.gone("task1", 1.0)
     board.seen("task1", "a", leads(7), 3.5)
     assert told[-1] == "a: task1 leads again, in the same term (token 7), 2.50 s later"
 
 
-def test_a_holder_that_is_no_task_of_this_run_is_reported_by_its_name(board: Board, told: Told) -> None:
+def test_a_holder_outside_the_run_is_reported_by_its_name(board: Board, told: Told) -> None:
     board.seen("task1", "a", follows() | {"holder": "another"}, 0.0)
     board.tick(FIRST_PATIENCE)
     assert told == ["a: no task of this run leads: another holds the key"]
 
 
-def test_a_key_that_outlives_its_holder_is_reported_as_such(board: Board, told: Told) -> None:
+def test_a_key_that_outlives_its_holder_is_reported(board: Board, told: Told) -> None:
     board.seen("task1", "a", leads(7) | {"holder": "one"}, 0.0)
     board.gone("task1", 1.0)
     board.seen("task2", "a", follows() | {"holder": "one"}, 1.0)
@@ -87,7 +87,7 @@ def test_a_key_that_outlives_its_holder_is_reported_as_such(board: Board, told: 
 @pytest.mark.parametrize(
     ("state", "reason"), [("disabled", "an operator"), ("guarded", "guard"), ("disconnected", "Redis")]
 )
-def test_that_nobody_leads_is_reported_once_with_the_reason(board: Board, told: Told, state: str, reason: str) -> None:
+def test_a_missing_leader_is_reported_once_with_the_reason(board: Board, told: Told, state: str, reason: str) -> None:
     board.seen("task1", "a", leads(7), 0.0)
     board.seen("task1", "a", follows(state), 1.0)
     board.tick(1.0 + PATIENCE / 2)
@@ -99,7 +99,7 @@ def test_that_nobody_leads_is_reported_once_with_the_reason(board: Board, told: 
     assert reason in told[1]
 
 
-def test_the_first_election_is_waited_for(board: Board, told: Told) -> None:
+def test_a_missing_leader_is_not_reported_before_the_first_election(board: Board, told: Told) -> None:
     board.seen("task1", "a", follows("waiting"), 0.0)
     board.tick(FIRST_PATIENCE - 0.1)
     assert told == []

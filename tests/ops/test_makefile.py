@@ -58,7 +58,7 @@ def test_the_redis_server_for_a_later_python_is_the_locked_one() -> None:
     assert locked[begin + len(alone)] == "    # via"
 
 
-def test_a_python_without_venv_is_one_line_each_time_and_leaves_no_half_made_environment(checkout: Path) -> None:
+def test_a_python_without_venv_is_one_line_each_time_and_leaves_no_incomplete_environment(checkout: Path) -> None:
     python = checkout / "python"
     python.write_text(DEBIAN.format(python=sys.executable))
     python.chmod(python.stat().st_mode | stat.S_IXUSR)

@@ -212,7 +212,7 @@ def test_one_task_leads_each_lease_and_is_named_by_its_task_id(run: Run) -> None
         assert re.search(rf"{name} +task{task} leads", run.screen)
 
 
-def test_the_failover_guard_is_on_though_somebody_leads_at_once(run: Run) -> None:
+def test_the_failover_guard_is_on_although_a_task_leads_at_once(run: Run) -> None:
     assert run.status(1)["redis"]["guard"] == "on"
 
 
@@ -237,7 +237,7 @@ def test_each_curl_line_works_when_pasted(run: Run) -> None:
                 assert answer.read1(64), address
 
 
-def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
+def test_the_manual_job_works_when_pasted_in_any_folder(run: Run) -> None:
     (line,) = re.findall(r"^  (\(cd .* -m service run .*\))$", run.screen, re.MULTILINE)
     pasted = subprocess.run(
         ["/bin/sh", "-c", line], cwd="/", env={}, capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -245,7 +245,7 @@ def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
     assert pasted.returncode == 0, pasted
 
 
-def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
+def test_a_leader_s_killed_sidecar_is_restarted_and_adopts_its_term(run: Run) -> None:
     started = [psutil.Process(run.pid(task, "sidecar")).create_time() for task in (1, 2)]
     run.until(lambda: time.time() - max(started) > 6)
     ((task, token),) = run.until_led()[
@@ -258,7 +258,7 @@ def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run:
 
 
 @pytest.mark.slow
-def test_a_lease_that_an_operator_disables_is_led_by_nobody_until_it_expires(run: Run) -> None:
+def test_a_disabled_lease_has_no_leader_until_the_key_expires(run: Run) -> None:
     (line,) = re.findall(r"^  (\S*redis-cli .* SET .* DISABLED EX )20$", run.screen, re.MULTILINE)
     name = re.findall(r"SET portfolio:(\w+):leader", line)[0]
     assert subprocess.run(["/bin/sh", "-c", f"{line} 10"], capture_output=True, check=True).stdout == b"OK\n"
@@ -279,7 +279,7 @@ def test_a_leader_s_killed_api_has_its_task_replaced_while_another_leads(run: Ru
 
 
 @pytest.mark.slow
-def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) -> None:
+def test_a_killed_redis_restarts_and_has_leaders_after_the_guard(run: Run) -> None:
     ((_, token),) = run.until_led()["daily_scheduler"]
     (redis,) = [child for child in run.note_children() if "redis-server" in child.name()]
     redis.kill()
@@ -289,7 +289,7 @@ def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) 
 
 
 @pytest.mark.slow
-def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_time_after_its_api_is_killed(
+def test_three_tasks_have_one_leader_per_lease_and_a_new_one_within_the_grant_after_its_api_is_killed(
     start: Callable[..., Run],
 ) -> None:
     """This run has the times of the definition: a grant of 5 s, a lease of 30 s."""
@@ -317,7 +317,7 @@ def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_ti
 
 
 @pytest.mark.slow
-def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_paste_asks_for_its_password(
+def test_the_caller_s_redis_with_an_account_serves_the_run_and_the_printed_line_asks_for_the_password(
     start: Callable[..., Run], tmp_path: Path
 ) -> None:
     account = ("--user", "default", "off", "--user", "me", "on", ">hidden", "~*", "&*", "+@all")
@@ -341,16 +341,14 @@ def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_
         assert "hidden" not in run.screen
 
 
-def test_a_redis_of_the_caller_s_that_refuses_the_password_is_one_line(
-    redis_server: RedisServer, tmp_path: Path
-) -> None:
+def test_a_wrong_password_for_the_caller_s_redis_is_one_line(redis_server: RedisServer, tmp_path: Path) -> None:
     variables = {"REDIS_URL": redis_server.url, "REDIS_USERNAME": "me", "REDIS_PASSWORD": "hidden"}
     said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())} | variables)
     assert said.startswith(f"run: REDIS_URL: redis://127.0.0.1:{redis_server.port}: ")
     assert "hidden" not in said
 
 
-def test_a_second_ctrl_c_kills_what_does_not_stop(start: Callable[..., Run]) -> None:
+def test_a_second_ctrl_c_kills_the_remaining_processes(start: Callable[..., Run]) -> None:
     run = start(RUN_TASKS="1")
     run.until_shown("What happens")
     os.kill(run.pid(1, "api"), signal.SIGSTOP)
@@ -384,7 +382,7 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
         ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (whole output: "),
     ],
 )
-def test_a_process_that_is_killed_during_the_start_ends_it_with_one_line(
+def test_a_process_killed_during_the_start_ends_the_run_with_one_line(
     start: Callable[..., Run], tmp_path: Path, program: str, said: str
 ) -> None:
     """On a busy machine the process can end before this test finds it; then the test tries another run."""
@@ -427,7 +425,7 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> Non
     assert said.startswith(f"run: port {8180 + offset}, which task2/api (API_BIND) needs, is in use by ")
 
 
-def test_a_port_that_two_containers_want_is_one_line_and_nothing_is_started(tmp_path: Path) -> None:
+def test_two_containers_with_the_same_port_are_one_line_and_nothing_is_started(tmp_path: Path) -> None:
     offset = free_offset()
     clash = json.loads((ROOT / "task-definition.json").read_text())
     (sidecar,) = (entry for entry in clash["containerDefinitions"] if entry["name"] == "sidecar")
@@ -479,7 +477,7 @@ def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_pat
         ("DATABASE_URL", "postgresql://me:hidden@127.0.0.1:1/db"),
     ],
 )
-def test_a_server_of_the_caller_s_that_cannot_be_used_is_one_line_without_its_password(
+def test_an_unusable_server_of_the_caller_is_one_line_without_its_password(
     tmp_path: Path, variable: str, value: str
 ) -> None:
     offset = str(free_offset())

@@ -118,7 +118,7 @@ async def test_containers_stop_in_the_reverse_of_their_order(tmp_path: Path) -> 
     assert order(tmp_path)[3:] == ["third ends", "second ends", "first ends"]
 
 
-async def test_a_container_that_does_not_heed_sigterm_is_killed_after_its_stop_timeout(tmp_path: Path) -> None:
+async def test_a_container_that_ignores_sigterm_is_killed_after_its_stop_timeout(tmp_path: Path) -> None:
     definition = define(
         container("api", STUBBORN, **after("sidecar", "START")), container("sidecar", SERVE), stop_timeout=3
     )
@@ -144,7 +144,7 @@ async def test_the_exit_of_an_essential_container_stops_its_task(tmp_path: Path)
     assert heard.events[0] == "task1/api exited with 3; it is essential: task1 stops"
 
 
-async def test_the_exit_of_another_container_does_not(tmp_path: Path) -> None:
+async def test_the_exit_of_an_optional_container_does_not_stop_its_task(tmp_path: Path) -> None:
     definition = define(container("api", SERVE), container("helper", "exit 0", essential=False))
     task, _ = new_task(tmp_path, definition)
     async with running(task) as run:
@@ -153,7 +153,7 @@ async def test_the_exit_of_another_container_does_not(tmp_path: Path) -> None:
         assert not run.done()
 
 
-async def test_a_container_that_is_not_essential_and_does_not_start_leaves_its_task_healthy(tmp_path: Path) -> None:
+async def test_an_optional_container_that_does_not_start_leaves_its_task_healthy(tmp_path: Path) -> None:
     missing = {"name": "helper", "image": "test", "essential": False, "entryPoint": ["/no/such/program"]}
     unwell = container("monitor", SERVE, essential=False, **probe("false"))
     task, heard = new_task(tmp_path, define(container("api", SERVE, **probe("true")), missing, unwell))
@@ -178,7 +178,7 @@ async def test_success_is_awaited_and_a_failure_starts_nothing(tmp_path: Path) -
         await eventually(lambda: order(tmp_path) == ["setup", "api begins"])
 
 
-async def test_complete_is_the_end_however_it_ended(tmp_path: Path) -> None:
+async def test_complete_is_an_end_with_any_exit_code(tmp_path: Path) -> None:
     definition = define(
         container("api", SERVE, **after("setup", "COMPLETE")), container("setup", "exit 1", essential=False)
     )
@@ -197,7 +197,7 @@ async def test_a_dependency_that_is_not_healthy_in_time_stops_the_task(tmp_path:
     assert order(tmp_path) == ["sidecar begins", "sidecar ends"]
 
 
-async def test_an_essential_container_that_becomes_unhealthy_has_its_task_stopped(tmp_path: Path) -> None:
+async def test_an_unhealthy_essential_container_stops_its_task(tmp_path: Path) -> None:
     definition = define(container("api", SERVE, **probe("test ! -e ill || { echo feverish; exit 1; }")))
     task, heard = new_task(tmp_path, definition)
     async with running(task) as run:
@@ -239,7 +239,7 @@ async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_p
     ],
     ids=["ends", "is ill", "cannot be started"],
 )
-async def test_a_task_is_steady_once_its_essential_containers_are(tmp_path: Path, beside: dict[str, Any]) -> None:
+async def test_a_task_is_steady_when_its_essential_containers_are(tmp_path: Path, beside: dict[str, Any]) -> None:
     definition = define(container("api", SERVE, **probe("true")), beside | {"essential": False})
     task, _ = new_task(tmp_path, definition)
     async with running(task):
@@ -257,7 +257,7 @@ async def test_a_container_that_exits_too_soon_is_not_restarted(tmp_path: Path) 
     assert len(heard.events) == 1
 
 
-async def test_a_container_s_last_words_are_reported_when_it_fails_by_itself(tmp_path: Path) -> None:
+async def test_the_last_line_of_a_container_that_fails_is_reported(tmp_path: Path) -> None:
     words = "echo starting; echo 'API_BIND: no such address' >&2; "
     for end, said in ("exit 2", True), ("exit 0", False), ("kill -9 $$", False):
         task, heard = new_task(tmp_path, define(container("api", words + end)))
@@ -282,7 +282,7 @@ async def test_a_command_that_does_not_exist_stops_the_task_with_its_name(tmp_pa
     assert run.result() == "essential container api cannot be started: /no/such/program: No such file or directory"
 
 
-async def test_what_a_container_starts_ends_with_it(tmp_path: Path) -> None:
+async def test_the_child_processes_of_a_container_end_with_it(tmp_path: Path) -> None:
     task, _ = new_task(tmp_path, define(container("api", "sleep 60 & echo $! >child; exit 0")))
     async with running(task) as run:
         await run
@@ -290,7 +290,7 @@ async def test_what_a_container_starts_ends_with_it(tmp_path: Path) -> None:
     await eventually(lambda: not lives(child))
 
 
-async def test_all_that_a_container_wrote_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_output_of_a_container_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "LAST_WORDS", 30.0)
     task, heard = new_task(
         tmp_path, define(container("api", "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); echo $i; done; echo last >&2"))

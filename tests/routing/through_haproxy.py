@@ -170,7 +170,7 @@ async def test_requests_follow_the_lead_within_a_check_and_the_fence_refuses_the
     assert writer == "task-b"
 
 
-async def test_a_task_that_is_lost_is_replaced_when_its_lease_expires(fleet: Fleet) -> None:
+async def test_a_lost_task_is_replaced_when_its_lease_expires(fleet: Fleet) -> None:
     for process in (fleet.one.app, fleet.one.sidecar):
         process.stop(signal.SIGKILL)
     lost = time.monotonic()
@@ -180,7 +180,7 @@ async def test_a_task_that_is_lost_is_replaced_when_its_lease_expires(fleet: Fle
     )
 
 
-async def test_nobody_is_served_where_nobody_leads(fleet: Fleet) -> None:
+async def test_requests_get_503_while_no_task_leads(fleet: Fleet) -> None:
     for task in (fleet.one, fleet.other):
         task.sidecar.stop(signal.SIGTERM)
 

@@ -12,11 +12,11 @@ DOCUMENT = {key: value for key, value in COMPOSE.items() if not key.startswith("
 """The file without its extensions, which the specification allows and this model of it does not know."""
 
 
-def test_it_keeps_to_the_schema() -> None:
+def test_the_file_matches_the_schema() -> None:
     ComposeSpecification.model_validate(DOCUMENT)
 
 
-def test_the_schema_sees_an_unknown_field() -> None:
+def test_the_schema_rejects_an_unknown_field() -> None:
     broken = DOCUMENT | {"services": DOCUMENT["services"] | {"redis": {"image": "redis", "helthcheck": {}}}}
     with pytest.raises(ValidationError):
         ComposeSpecification.model_validate(broken)
