@@ -1,4 +1,4 @@
-"""The benchmarks of the sidecar beside a bare aiohttp program, in short. An aiohttp client takes the place of wrk."""
+"""The benchmarks of the sidecar and a bare aiohttp program, shortened. An aiohttp client replaces wrk."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from bench.questions import Load
 
 
 def by_aiohttp(url: str, connections: int, seconds: float) -> Load:
-    """Ask over one connection after the other."""
+    """Send requests over one connection after the other."""
 
     async def ask() -> list[float]:
         times: list[float] = []

@@ -1,4 +1,4 @@
-"""The rules of the soak: what is flat, which lead is lost, and what is loud."""
+"""The rules of the soak: flat series, lost leads, and loud logs."""
 
 import asyncio
 import json
@@ -21,11 +21,11 @@ from sidecar.history import Entry, Event
 from tests.support.waiting import eventually
 
 SAMPLES = range(0, 300, 3)
-"""The times of the samples of five minutes."""
+"""Return the times of the samples of five minutes."""
 
 
 def series(level: float, leak: float = 0.0, noise: float = 0.0, begins: float = 0.0) -> list[Point]:
-    """A series around `level` that grows by `leak` each second from `begins` on."""
+    """Return a series around `level` that grows by `leak` each second after `begins`."""
     chance = random.Random(7)
     return [(at, level + leak * max(0.0, at - begins) + chance.gauss(0, noise)) for at in SAMPLES]
 
@@ -56,7 +56,7 @@ def test_a_few_outliers_do_not_count_as_growth() -> None:
 @pytest.mark.parametrize(
     ("measure", "leak"),
     [
-        (MEMORY, 1 / 64),  # 16 KiB for each of a task's hand-overs, of which each has one in three seconds
+        (MEMORY, 1 / 64),  # 16 KiB per hand-over of a task, which has one in three seconds
         (DESCRIPTORS, 1 / 20),
         (TASKS, 1 / 20),
         (THREADS, 1 / 60),
@@ -99,7 +99,7 @@ def test_a_plot_keeps_the_peaks() -> None:
 
 
 def term(token: int, holder: str = "one", at: int | None = None, reason: str = "") -> list[Entry]:
-    """The entries of a term of a second; the next term begins 2 ms after it."""
+    """Return the entries of a term of one second; the next term begins 2 ms later."""
     began = 1000 * token if at is None else at
     return [Entry(began, Event.ACQUIRE, token, holder), Entry(began + 998, Event.RELEASE, token, holder, reason)]
 
@@ -123,7 +123,7 @@ def test_a_stop_of_the_task_is_the_cause_of_its_later_releases_only() -> None:
 
 
 def test_a_term_that_ends_without_a_release_is_a_lost_lead() -> None:
-    """An expired or deleted key leaves no release; a step-down that was asked excuses nothing."""
+    """An expired or deleted key leaves no release; a requested step-down is no excuse."""
     terms = [term(1)[0], *term(2, "two")]
     assert texts(terms, Causes({1, 2})) == ["one lost term 1 of work without a release"]
 
@@ -141,7 +141,7 @@ def test_a_standstill_of_the_machine_is_a_cause() -> None:
 
 
 def test_an_end_in_a_log_needs_a_cause() -> None:
-    """The candidate may have been elected again under the same token, so that the history shows nothing."""
+    """The candidate may have been re-elected under the same token; then the history shows nothing."""
     end = Ended("task1-sidecar", "work", 1, "one", 1500.0)
     assert lost_in_logs([end], Causes()) == ["task1-sidecar: term 1 of work ended without a cause"]
     assert lost_in_logs([end], Causes(stopped={"one": 1600.0})) != []
@@ -209,13 +209,13 @@ async def test_a_process_without_a_processor_is_a_standstill(monkeypatch: pytest
 
 
 async def test_a_frozen_processor_is_a_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To each thread its processor seems to stand still, since the threshold is below its pause."""
+    """For each thread its processor seems to stand still, since the threshold is below the thread's pause."""
     monkeypatch.setattr(machine, "STANDSTILL", 0.001)
     assert all(ended > began for began, ended in await standstills(list))
 
 
 async def standstills(pids: Callable[[], list[int]]) -> list[tuple[float, float]]:
-    """Watch until the machine has a standstill."""
+    """Watch until the machine has stood still."""
     watched = machine.Machine(pids, epoch_ms)
     watching = asyncio.create_task(watched.run())
     await eventually(lambda: watched.standstills)

@@ -1,4 +1,4 @@
-"""Each rule of the soak can fail: a run that keeps every rule, and the same run with one fault."""
+"""Each rule of the soak can fail: a run that keeps every rule passes, and the same run with one fault fails."""
 
 import dataclasses
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def life(name: str, leak: float = 0.0, ended: int = SECONDS) -> Life:
 
 
 def good() -> Observed:
-    """A run of five minutes, in which each term is asked to step down after a second."""
+    """Return a run of five minutes, in which each term is asked to step down after a second."""
     history = [
         Entry(1000 * token + 998 * late, event, token, f"holder{token % 2}")
         for token in TERMS

@@ -16,7 +16,7 @@ from tests.support.processes import ROOT
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_soak_finds_every_planted_fault(tmp_path: Path) -> None:
-    """A rule that cannot fail proves nothing."""
+    """Every rule can fail."""
     plants = [word for plant in (*PLANTS, LEAD) for word in ("--plant", plant)]
     status, said = soak(
         "--minutes=1", *plants, "--folder", str(tmp_path / "run"), "--json", str(tmp_path / "soak.json")
@@ -66,6 +66,6 @@ def soak(*arguments: str) -> tuple[int, str]:
         try:
             said, _ = run.communicate(timeout=280)
         except BaseException:
-            os.killpg(run.pid, signal.SIGKILL)  # its child processes die with it
+            os.killpg(run.pid, signal.SIGKILL)  # its child processes also die
             raise
     return run.returncode, said

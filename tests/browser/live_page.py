@@ -1,6 +1,6 @@
 """The example page in Chromium, on another origin than the API: `make browser`.
 
-The file is not named test_*.py: `make test` needs no Chromium.
+The file is not named test_*.py, so that `make test` needs no Chromium.
 """
 
 import json
@@ -37,11 +37,11 @@ VALUE = "document.querySelector('#value').textContent"
 STATE = "document.querySelector('#state').dataset.state"
 PROBLEM = "!document.querySelector('#problem').hidden && document.querySelector('#problem').textContent"
 SHORT_LIFE = "0.1"
-"""Minutes for which a token is valid in the test of renewals. The API accepts a token for 10 s longer."""
+"""Validity of a token in the test of renewals, in minutes. The API accepts a token for 10 s longer."""
 
 
 class PageServer(Process):
-    """The example's server, on its own origin."""
+    """The server of the example, with its own origin."""
 
     def __init__(self, log: Path, api: str, port: int, minutes: str = "10") -> None:
         self.origin = f"http://127.0.0.1:{port}"
@@ -49,7 +49,7 @@ class PageServer(Process):
         super().__init__(log, ["-m", "examples.browser.server", *words], **PROJECT)
 
     async def link(self, name: str = "Growth") -> str:
-        """The address that signs in the owner of a sample portfolio."""
+        """Return the address that signs in the owner of a sample portfolio."""
         found = await eventually(lambda: re.search(rf"^{name} +(http\S+)$", self.output, re.MULTILINE), within=LIMIT)
         await eventually(self._answers, within=LIMIT)
         return str(found[1])
@@ -66,7 +66,7 @@ def port() -> int:
 
 @pytest.fixture
 async def service(new_service: Callable[..., Service], stack: AsyncExitStack, port: int) -> Service:
-    """A task whose values move each fifth of a second, and which admits the page."""
+    """A task whose values change every 0.2 s, and whose `CORS_ORIGINS` has the page."""
 
     async def nothing(_: str) -> None:
         pass
@@ -87,7 +87,7 @@ def token(user: UUID = USERS[0], *, hours: float = 1.0, **changed: str) -> str:
 
 
 async def sign_in(page: Page, **fields: str) -> None:
-    """Fill in the form and send it."""
+    """Fill in the form and submit it."""
     await page.wait_for("!document.querySelector('#sign-in').hidden")
     for name, value in fields.items():
         await page.evaluate(f"document.forms[0]['{name}'].value = {json.dumps(value)}")
@@ -116,7 +116,7 @@ async def test_a_link_signs_in_and_the_line_moves(
     assert await page.evaluate("document.documentElement.scrollWidth") == width
     assert page.errors == []
     origins = {"{0.scheme}://{0.netloc}".format(urlsplit(request.url)) for request in page.requests}
-    assert origins == {server.origin, service.url}, "nothing comes from outside"
+    assert origins == {server.origin, service.url}, "no request leaves the machine"
     streams = [request for request in page.requests if request.url.startswith(service.url)]
     assert {(request.method, request.status) for request in streams} == {("OPTIONS", 204), ("GET", 200)}
     assert not any("token=" in request.url or "eyJ" in request.url for request in page.requests)
@@ -172,7 +172,7 @@ async def test_the_page_reconnects_when_the_task_returns(page: Page, server: Pag
 
 
 class ShortStreams:
-    """An API whose streams end at once, and say when to come back."""
+    """An API whose streams end at once and send a reconnect time."""
 
     def __init__(self, retry: int) -> None:
         self.retry = retry
@@ -203,7 +203,7 @@ async def test_the_server_sets_the_time_of_the_reconnect(
     await server.link()
     await page.navigate(server.origin)
     await sign_in(page, api=url, token="")
-    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # in 3 s; with the page's own pauses, in minutes
+    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # 3 s; its own pauses would last minutes
     gaps = [later - earlier for earlier, later in zip(streams.begun, streams.begun[1:], strict=False)]
     assert min(gaps) >= 0.1
     streams.status = 503

@@ -1,6 +1,6 @@
 """The operators' page in Chromium: `make browser`.
 
-The file is not named test_*.py: `make test` needs no Chromium.
+The file is not named test_*.py, so that `make test` needs no Chromium.
 """
 
 import json
@@ -26,12 +26,12 @@ HOSTILE = "<img src=x onerror=document.title='harmed'><script>document.title='ha
 
 
 def card(lease: str = LEASE) -> str:
-    """The JavaScript expression of a lease's card."""
+    """Return the JavaScript expression for a lease's card."""
     return f"[...document.querySelectorAll('.lease')].find((card) => card.textContent.includes({json.dumps(lease)}))"
 
 
 def shown(part: str, lease: str = LEASE) -> str:
-    """The JavaScript expression of a text in a lease's card; empty if the part is hidden or missing."""
+    """Return the JavaScript expression for a text in a lease's card: empty if the part is not shown."""
     found = f"{card(lease)}?.querySelector('[data-part={part}]')"
     return f"({found}?.checkVisibility() ? {found}.textContent : '')"
 
@@ -53,12 +53,12 @@ FINE = problem("Nothing is wrong.")
 
 
 async def remember(page: Page) -> None:
-    """Leave a mark that a reload would remove."""
+    """Set a mark that a reload would remove."""
     await page.evaluate("window.remembered = true")
 
 
 async def is_clean(page: Page, service: Service) -> None:
-    """The page asked only its own task, loaded once, and had no error."""
+    """Check that the page sent requests only to its own task, was loaded once, and had no error."""
     assert await page.evaluate("window.remembered"), "the page was loaded again"
     urls = {request.url for request in page.requests}
     assert all(url.startswith(f"{service.internal_url}/") for url in urls), urls
@@ -68,7 +68,7 @@ async def is_clean(page: Page, service: Service) -> None:
 
 
 def past(*minutes: int) -> list[dict[str, Any]]:
-    """Terms of three tasks that began the given numbers of minutes ago, newest first. The newest term still runs."""
+    """Return terms of three tasks that began `minutes` ago, newest first. The newest term still runs."""
     now = datetime.now(UTC)
     return [
         {
@@ -90,13 +90,13 @@ async def reported(stack: AsyncExitStack) -> ReportingSidecar:
 
 @pytest.fixture
 async def task(reported: ReportingSidecar, new_service: Callable[..., Service], stack: AsyncExitStack) -> Service:
-    """A task whose sidecar reports what the test sets."""
+    """A task whose sidecar reports the values that the test sets."""
     return await stack.enter_async_context(new_service("one", reported.url))
 
 
 @pytest.fixture
 async def own_redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """A Redis that the test may stop."""
+    """A Redis that a test may stop."""
     with RedisServer(tmp_path / "redis") as server:
         yield server
 
@@ -243,8 +243,8 @@ async def test_twenty_terms_fit_on_a_phone_and_on_a_desktop(
     await page.evaluate(f"window.parts = {json.dumps(parts)}.map((name) => document.querySelector(name))")
     polls = sum(request.kind == "Fetch" for request in page.requests)
     await page.wait_for(f"performance.getEntriesByType('resource').length > {polls + 3}")
-    assert await page.evaluate(f"{card()}.querySelector('details').open"), "a redrawing has closed the list"
-    assert await page.evaluate("window.parts.every((part) => part.isConnected)"), "a redrawing ends a selection"
+    assert await page.evaluate(f"{card()}.querySelector('details').open"), "a redraw has closed the list"
+    assert await page.evaluate("window.parts.every((part) => part.isConnected)"), "a redraw ends a selection"
     assert await page.evaluate("document.documentElement.scrollWidth") == width
     await is_clean(page, task)
 

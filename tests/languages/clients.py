@@ -1,6 +1,6 @@
-"""The example clients in Node and Go, beside a real sidecar and a hostile one: `make languages`.
+"""The example clients in Node and Go, with a real sidecar and with a hostile one: `make languages`.
 
-The file is not named test_*.py: `make test` needs neither Node nor Go.
+The file is not named test_*.py, so that `make test` needs neither Node nor Go.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from tests.support.waiting import eventually, undisturbed
 Pair = tuple[RealSidecar, RealSidecar]
 BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 SAME_TO_NODE = {"token is 7.0"}
-"""Lies that JavaScript cannot tell from the truth: it has one kind of number."""
+"""Invalid answers that JavaScript cannot detect, since it has one type of number."""
 
 
 class Worker(Process):
-    """An example, which writes into a diary when its work begins and ends."""
+    """An example program, which records the start and the end of its work in a diary."""
 
     def __init__(self, folder: Path, name: str, url: str, command: list[str]) -> None:
         self.file = folder / "diary"
@@ -39,7 +39,7 @@ class Worker(Process):
         return [line.split() for line in self.file.read_text().splitlines()] if self.file.exists() else []
 
     def words(self) -> list[list[str]]:
-        """Each line's first two words: what happened, and where."""
+        """Return each line's first two words: the event and the task."""
         return [line[:2] for line in self.diary]
 
 
@@ -68,7 +68,7 @@ async def test_one_task_works_and_hands_over_on_sigterm(sidecars: Pair, tmp_path
         assert one.words() == [["begin", "task-a"], ["end", "task-a"], ["begin", "task-b"]]
         assert int(one.diary[2][2]) > int(one.diary[0][2])
         assert one.diary[1][3:] == ["in", "time"]
-        await asyncio.sleep(6)  # more than a grant's third: it is prolonged
+        await asyncio.sleep(6)  # more than a grant, so the client must extend it
         assert len(one.diary) == 3
         assert await asyncio.to_thread(other.stop, signal.SIGTERM) == 0
     assert "client_silent" not in sidecars[0].output + sidecars[1].output, "each lease was resigned"
@@ -137,7 +137,7 @@ async def test_an_invalid_answer_grants_nothing_and_requests_stay_rare(tmp_path:
             await fake.elect(7)
             await eventually(lambda: one.diary)
             assert one.diary[0][2] == "7"
-            await fake.elect(8)  # another term is not this one
+            await fake.elect(8)  # a new term must not extend the old term
             await eventually(lambda: [line[0] for line in one.diary] == ["begin", "end", "begin"])
             assert [line[2] for line in one.diary] == ["7", "7", "8"]
             assert await asyncio.to_thread(one.stop, signal.SIGTERM) == 0
@@ -147,7 +147,7 @@ async def test_an_invalid_answer_grants_nothing_and_requests_stay_rare(tmp_path:
 
 
 async def _lie(fake: FakeSidecar, body: bytes, *, status: int = 200) -> None:
-    """Answer so until two requests were answered."""
+    """Send this answer until two requests have got it."""
 
     async def behave(_: web.Request) -> web.StreamResponse:
         headers = {"Location": "/an/honest/answer"} if status == 302 else {}
@@ -159,7 +159,7 @@ async def _lie(fake: FakeSidecar, body: bytes, *, status: int = 200) -> None:
 
 
 async def _at_once(_: web.Request) -> web.StreamResponse:
-    """A valid answer, never held back, with another version each time."""
+    """Return a valid answer at once, with a new version each time."""
     return web.json_response(
         {"lease": NAME, "is_leader": False, "instance_id": "task-a", "holder": None, "token": None,
          "expires_in": None, "state": "following", "version": f"0-{time.monotonic_ns()}"}

@@ -1,4 +1,4 @@
-"""Node and celery beat under `python -m sidecar exec`; celery has an environment of its own.
+"""Node and celery beat under `python -m sidecar exec`; celery has its own virtual environment.
 
 `make languages` runs them.
 """

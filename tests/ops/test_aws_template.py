@@ -1,6 +1,6 @@
-"""The CloudFormation template: the task, the network rules, and mistakes that AWS accepts.
+"""The CloudFormation template: the task, the network rules, and faults that AWS accepts.
 
-`make aws` creates the stack (tests/stack). These tests find mistakes that neither cfn-lint nor a deploy reports.
+`make aws` creates the stack (tests/stack). These tests find faults that neither cfn-lint nor a deploy reports.
 """
 
 import json
@@ -50,9 +50,9 @@ VALUES: dict[str, Any] = {name: entry.get("Default") for name, entry in TEMPLATE
     "SupabaseUrl": "https://xxxxxxxxxxxxxxxxxxxx.supabase.co",
     "TaskRole.Arn": f"{ROLES}portfolio-api-task",
 }
-"""The values in task-definition.json for the template's parameters and attributes."""
+"""Values in task-definition.json for the template's parameters and attributes."""
 VERBATIM = {"DockerLabels", "Options"}
-"""Maps whose keys the user chooses."""
+"""Names of the maps with the user's own keys."""
 
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
@@ -99,7 +99,7 @@ def test_every_reference_has_a_target_under_the_same_condition() -> None:
             resource = name.split(".")[0]
             assert resource in known, f"{where} refers to {name}"
             condition = RESOURCES.get(resource, {}).get("Condition")
-            assert condition in (None, entry.get("Condition")), f"{where} refers to {name}, which may not be there"
+            assert condition in (None, entry.get("Condition")), f"{where} refers to {name}, which may not exist"
     used = {name.split(".")[0] for entry in (RESOURCES, TEMPLATE["Conditions"]) for name in references(entry)}
     assert set(TEMPLATE["Parameters"]) <= used
     conditions = set(re.findall(r"'Fn::If': \['(\w+)'", str(RESOURCES)))
@@ -184,7 +184,7 @@ def test_each_secret_of_a_container_is_a_key_of_the_stack_s_secret() -> None:
     taken = [entry["valueFrom"] for container in CONTAINERS.values() for entry in container["secrets"]]
     assert {arn.split(":")[7] for arn in taken} == keys
     assert "redis_password" in str([user["AuthenticationMode"] for user in of_type("ElastiCache::User").values()])
-    assert all(not entry.get("NoEcho") for entry in TEMPLATE["Parameters"].values()), "no secret goes in by a parameter"
+    assert all(not entry.get("NoEcho") for entry in TEMPLATE["Parameters"].values()), "no parameter is a secret"
 
 
 def actions(role: str) -> dict[str, str]:
@@ -214,7 +214,7 @@ def test_the_roles_have_only_the_rights_that_are_used() -> None:
     assert len(of_exec) == 4
     assert task_role.keys() - of_exec == {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}
     for_all = {name for rights in (execution, task_role) for name, with_what in rights.items() if with_what == "*"}
-    assert for_all == of_exec | {"ecr:GetAuthorizationToken"}, "these know no resources"
+    assert for_all == of_exec | {"ecr:GetAuthorizationToken"}, "these actions have no resources"
     assert not any("ManagedPolicyArns" in role for role in of_type("IAM::Role").values())
 
 
@@ -256,7 +256,7 @@ def test_each_alarm_uses_a_metric_of_a_filter_or_of_aws() -> None:
                 assert {entry["Name"] for entry in dimensions} == made[place], name
                 leases = CONTAINERS["sidecar"]["environment"]
                 assert all(entry["Value"] in str(leases) for entry in dimensions), name
-            assert metric["Period"] >= INTERVAL, "shorter than the pause between two lines"
+            assert metric["Period"] >= INTERVAL, "shorter than the interval of the lines"
     assert looked_at == made.keys()
 
 
@@ -337,7 +337,7 @@ async def test_every_filter_matches_lines_of_a_running_task_and_reads_the_right_
 
 
 def taken(metric_filter: dict[str, Any], log: str) -> list[tuple[float, dict[str, str]]]:
-    """Return the values that CloudWatch takes from a log with this filter."""
+    """Return the values that CloudWatch reads from a log with this filter."""
     [transformation] = metric_filter["MetricTransformations"]
     return [
         measured(transformation, line)
@@ -353,4 +353,4 @@ def test_the_filters_and_the_logged_metrics_are_the_same() -> None:
     assert named == {*LOGGED_BY_THE_SIDECAR, *LOGGED_BY_THE_API}
     for entry in FILTERS.values():
         [transformation] = entry["MetricTransformations"]
-        assert "DefaultValue" not in transformation, "0 where no line matches: silence would look like no leader"
+        assert "DefaultValue" not in transformation, "with 0 as the default, silence would look like a missing leader"

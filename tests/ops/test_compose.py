@@ -1,4 +1,4 @@
-"""compose.yaml against the task definition, the Dockerfiles and the programs; its schema is checked by `make aws`."""
+"""compose.yaml against the task definition, the Dockerfiles and the programs; `make aws` checks its schema."""
 
 import re
 import subprocess
@@ -42,7 +42,7 @@ def seconds(text: str) -> int:
 @each_container
 def test_each_container_runs_as_on_ecs(service: str, container: str) -> None:
     here, defined = SERVICES[service], CONTAINERS[container]
-    assert "command" not in here, "the image's entry point, which is the task definition's"
+    assert "command" not in here, "the image and the task definition have the same entry point"
     assert "entrypoint" not in here
     assert (here["user"], here["read_only"], here["init"]) == (defined["user"], True, True)
     assert here["cap_drop"] == defined["linuxParameters"]["capabilities"]["drop"]
@@ -65,7 +65,7 @@ def test_each_environment_differs_from_the_task_definition_only_where_a_single_m
     defined = {entry["name"]: entry["value"] for entry in CONTAINERS[container]["environment"]}
     differ = {name for name in {*here, *defined} if here.get(name) != defined.get(name)}
     assert differ <= PLACES[container]
-    assert all(isinstance(value, str) for value in here.values()), "YAML reads 24/7, off and numbers in its own way"
+    assert all(isinstance(value, str) for value in here.values()), "YAML does not read 24/7, off and numbers as strings"
 
 
 def test_both_programs_accept_their_settings() -> None:
@@ -81,7 +81,7 @@ def test_an_api_shares_its_sidecar_s_network_and_ports_are_on_loopback_only() ->
     for number in (1, 2):
         api, sidecar = SERVICES[f"api{number}"], SERVICES[f"sidecar{number}"]
         assert api["network_mode"] == f"service:sidecar{number}"
-        assert "ports" not in api, "Compose refuses ports beside network_mode"
+        assert "ports" not in api, "Compose refuses ports together with network_mode"
         mapped = {entry["containerPort"] for container in CONTAINERS.values() for entry in container["portMappings"]}
         assert {int(port.rpartition(":")[2]) for port in sidecar["ports"]} == mapped
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
@@ -98,7 +98,7 @@ def test_each_dependency_exists_and_can_reach_its_condition() -> None:
             if condition == "service_healthy":
                 assert SERVICES[other]["healthcheck"].get("test"), other
             if condition == "service_completed_successfully":
-                assert SERVICES[other]["restart"] == "no", f"{other} would be run for ever"
+                assert SERVICES[other]["restart"] == "no", f"{other} would be restarted forever"
     assert SERVICES["api1"]["depends_on"]["sidecar1"] == {"condition": "service_healthy"}, "as dependsOn on ECS"
 
 

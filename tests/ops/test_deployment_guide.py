@@ -1,4 +1,4 @@
-"""docs/deployment-guide.md: the local commands run beside a real `make run`; the AWS commands are looked up."""
+"""docs/deployment-guide.md: the local commands run with a real `make run`; the AWS commands match models."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""examples/exec/task-definition.json: a third container brings the wrapper to a worker whose image has no Python."""
+"""examples/exec/task-definition.json: a third container copies the wrapper to a worker whose image has no Python."""
 
 import json
 import re
@@ -36,13 +36,13 @@ def test_ecs_accepts_it() -> None:
 def test_the_worker_starts_after_the_copy_and_stops_before_the_sidecar() -> None:
     found = read(FILE)
     assert found.dependents("sidecar") == found.dependents("wrapper") == ["worker"]
-    assert WRAPPER["essential"] is False, "a task ends with its essential containers, and this one ends at once"
+    assert WRAPPER["essential"] is False, "an essential container would end the task with its own end"
 
 
 def test_the_sidecar_equals_the_service_s_sidecar_except_for_the_lease() -> None:
     differ = {name for name in CONTAINERS["sidecar"] if CONTAINERS["sidecar"][name] != SIDECAR.get(name)}
     assert differ == {"mountPoints", "environment", "secrets", "logConfiguration"}
-    assert WRAPPER["image"] == SIDECAR["image"], "the wrapper is the sidecar's own program"
+    assert WRAPPER["image"] == SIDECAR["image"], "the wrapper is the program of the sidecar's image"
     settings = sidecar_settings.read(variables(SIDECAR) | {"REDIS_PASSWORD": "injected"})
     *_, lease, end = WORKER["entryPoint"]
     assert (lease in settings.keys, end) == (True, "--")

@@ -72,7 +72,7 @@ def test_a_base_image_of_debian_s_packages_needs_debootstrap(tmp_path: Path) -> 
 def test_a_signal_ends_the_build_in_one_line_and_removes_the_working_container(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """The engine here is a script that writes down its calls, and whose container does not end by itself."""
+    """The engine in this test is a script that records its calls, and whose container never exits."""
     script = 'echo "$1" >> "$0.calls"; test "$1" != from || echo box; test "$1" != run || exec sleep 600'
     program(tmp_path, "buildah", script)
     calls = tmp_path / "buildah.calls"
@@ -96,7 +96,7 @@ from ops.images import __main__ as made
 made._make_both = lambda: made.check_imports(made.engine(made.os.environ), "image", ("service",))
 sys.exit(made.main())
 """
-"""`make images` from the step in which a container runs, since the script builds nothing."""
+"""Program of `make images` from the step in which a container runs, since the script builds nothing."""
 
 
 def test_each_image_has_its_source_files() -> None:

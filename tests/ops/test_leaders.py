@@ -1,4 +1,4 @@
-"""The board of leaders: the lines that it reports, and their time."""
+"""The board of leaders: its lines and their times."""
 
 from typing import Any
 

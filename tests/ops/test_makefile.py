@@ -1,4 +1,4 @@
-"""`make` on a machine that lacks a program: one line names it, also at the second call."""
+"""`make` on a machine without a required program: one line names the program, also at the second call."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ if [ "$1 $2" = "-m venv" ]; then
 fi
 exec {python} "$@"
 """
-"""A Python like Debian's without the package python3-venv, which leaves an incomplete environment."""
+"""Script like Debian's Python without the package python3-venv: it leaves an incomplete environment."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The metadata endpoint answers a sidecar's requests as ECS does."""
+"""The metadata endpoint answers a sidecar's requests in the format of ECS."""
 
 import re
 from datetime import UTC, datetime

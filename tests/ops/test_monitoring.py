@@ -1,6 +1,6 @@
-"""Prometheus's rules and Grafana's dashboard use only metrics and labels that the product has.
+"""Prometheus's rules and Grafana's dashboard use only metrics and labels of the product.
 
-promtool tests in `ops/prometheus/rules_test.yml` that each alert fires when it should (`make alerts`).
+promtool tests in `ops/prometheus/rules_test.yml` that each alert fires when it must (`make alerts`).
 """
 
 import json
@@ -38,11 +38,11 @@ OF_PROMETHEUS = {"job", "instance"}
 """Labels that a scrape adds."""
 
 Told = dict[str, set[str]]
-"""The labels of each metric."""
+"""Type of the metrics of a program: the labels of each metric."""
 
 
 def told(families: Iterable[Any]) -> Told:
-    """Return the names and the labels of the samples."""
+    """Return the names and labels of the samples."""
     found: Told = {}
     for family in families:
         for sample in family.samples:
@@ -51,7 +51,7 @@ def told(families: Iterable[Any]) -> Told:
 
 
 def at_its_start() -> Told:
-    """Return the metrics of an API at its start."""
+    """Return the metrics of an API at the start."""
     registry = new_registry()
     HttpMetrics(registry)
     WorkMetrics(registry)
@@ -109,10 +109,10 @@ def risen(expression: Any) -> Iterator[str]:
 
 async def test_every_metric_and_label_in_use_exists(redis_server: RedisServer, tmp_path: Path) -> None:
     of_sidecar = await of_a_sidecar(redis_server, tmp_path)
-    of_sidecar["sidecar_redis_errors_total"] = {"kind"}  # counts nothing while all is well
+    of_sidecar["sidecar_redis_errors_total"] = {"kind"}  # has no samples without a fault
     there = of_sidecar | of_the_service()
     for name, labels in there.items():
-        assert not labels & OF_PROMETHEUS, f"{name}: a scrape calls such a label exported_job, and job is its own"
+        assert not labels & OF_PROMETHEUS, f"{name}: Prometheus has its own label job"
     there |= {rule["record"]: {"lease"} for rule in RULES if "record" in rule} | {"up": set()}
     there["ALERTS"] = {"alertname", "alertstate", "lease", "severity"}
     for text in ASKED:
@@ -127,7 +127,7 @@ async def test_every_metric_and_label_in_use_exists(redis_server: RedisServer, t
 
 
 async def test_a_counter_in_an_increase_starts_at_zero(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Prometheus sees no increase if a counter starts at one; an EOD runs once a day, and a new task runs it once."""
+    """Prometheus sees no increase if a counter starts at one. A new task counts one EOD a day."""
     there = await of_a_sidecar(redis_server, tmp_path) | at_its_start()
     as_they_come = {
         "sidecar_redis_errors_total",
@@ -191,14 +191,14 @@ def test_each_command_of_a_runbook_exists() -> None:
 
 
 def assert_known(said: set[tuple[str, str]]) -> None:
-    """Each (program, command) is in the program's usage."""
+    """Check that each (program, command) is in the program's usage."""
     known = {"sidecar": commands.USAGE, "service": service_commands.USAGE}
     for program, command in said:
         assert re.search(rf"^ +{command}\b", known[program], re.MULTILINE), command
 
 
 def test_each_alert_that_the_guide_requires_exists() -> None:
-    """The rules cover Redis's connection, leader changes, continuous work, a missed EOD, and no or two leaders."""
+    """The rules cover the connection to Redis, leader changes, continuous work, a missed EOD, and no or two leaders."""
     wanted = {"RedisUnreachable", "LeadMovesOften", "LiveValuesStandStill", "JobsWait", "NobodyLeads", "TwoLeaders"}
     assert wanted <= {alert["alert"] for alert in ALERTS}
 

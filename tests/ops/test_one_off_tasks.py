@@ -1,4 +1,4 @@
-"""The shell function `once` of ops/aws/README.md. A program in place of `aws` gives canned answers."""
+"""The shell function `once` of ops/aws/README.md. A program replaces `aws` and gives canned answers."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ elif isinstance(found, list):
 else:
     print(found)
 """
-"""Applies `--query` and `--output` as the aws program does."""
+"""Program that applies `--query` and `--output` like the aws program."""
 ANSWERS: dict[str, Any] = {
     "describe-services": {
         "services": [

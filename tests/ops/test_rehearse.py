@@ -136,7 +136,7 @@ def test_the_definition_s_servers_never_reach_a_container() -> None:
     assert found["REDIS_USERNAME"] == "sidecar"
     assert (found["LEASE_TTL"], found["LEASES"], found["ECS_AGENT_URI"]) == ("6", "a", "there")
     assert "MARKET_CALENDAR" not in found
-    assert container_environment(sidecar, LONG, {})["LEASE_TTL"] == "30", "the long one keeps the definition's timings"
+    assert container_environment(sidecar, LONG, {})["LEASE_TTL"] == "30", "the long one has the definition's timings"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_second_rehearsal_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         pass
     with host.only_one():
-        pass  # the first one's end has freed the place
+        pass  # the end of the first rehearsal has released the lock
 
 
 def test_a_rehearsal_without_root_is_refused_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

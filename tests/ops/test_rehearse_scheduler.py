@@ -55,7 +55,7 @@ def test_a_protected_task_is_spared(desired: int, tasks: list[Standing]) -> None
 
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_a_deploy_ends(desired: int, old: int) -> None:
-    """If every started task gets healthy and every stopped task ends, only the new version is left after some steps."""
+    """If started tasks become healthy and stopped tasks end, only the new version remains after some steps."""
     tasks = [OLD] * old
     for _ in range(4 * (desired + old) + 4):
         step = plan(desired, tasks)

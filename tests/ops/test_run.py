@@ -1,4 +1,4 @@
-"""`python -m ops.local` from the user's view: real Redis, real Postgres, two tasks, real signals."""
+"""`python -m ops.local` as a user runs it: real Redis, real Postgres, two tasks, real signals."""
 
 import asyncio
 import io
@@ -35,12 +35,12 @@ from tests.support.ports import claim
 ROOT = Path(__file__).parents[2]
 LEASES = {"background_services", "daily_scheduler"}
 PATIENCE = 60.0
-"""Seconds; the machine may be busy."""
+"""Timeout in seconds; the machine may be busy."""
 
 GRANT_TTL = 5.0
 """`task-definition.json`."""
 MARGIN = 10.0
-"""Seconds for the release and for this test's own poll on a busy machine; less than a lease."""
+"""Limit for the release and for this test's own poll on a busy machine, in seconds; less than a lease."""
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 class Run:
-    """A run with its own folder and ports."""
+    """A `make run` with its own folder and ports."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.tasks = int(variables.get("RUN_TASKS", "2"))
@@ -86,7 +86,7 @@ class Run:
         self.until(lambda: self.screen.count(text) >= times)
 
     def until_ended_or_up(self) -> bool:
-        """Wait for the start; returns true if the run ended during it."""
+        """Wait for the start; returns true if the run ended during the start."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and "What happens" not in self.screen:
             assert time.monotonic() < deadline, self.screen
@@ -112,7 +112,7 @@ class Run:
         return None
 
     def status(self, task: int) -> dict[str, Any]:
-        """`GET /status` of a task's sidecar; empty while it does not answer."""
+        """Return `GET /status` of a task's sidecar; empty while the sidecar does not answer."""
         return self.get(4040 + 100 * (task - 1), "/status") or {}
 
     def leaders(self) -> dict[str, list[tuple[int, int]]]:
@@ -132,11 +132,11 @@ class Run:
         return self.until(led)
 
     def newer(self, lease: str, token: int) -> tuple[int, int] | None:
-        """Wait for a leader with a newer token, since a stopping task may still report for a moment that it leads."""
+        """Wait for a leader with a newer token, since a stopping task may still report its old term for a moment."""
         return next((led for led in self.leaders()[lease] if led[1] > token), None)
 
     def pid(self, task: int, container: str) -> int:
-        """Return the process id of a container from the last line of the screen with it."""
+        """Return the pid of a container from its last line on the screen."""
         line = re.compile(rf"^.*task{task} .*\b{container}(?: pid)? (\d+)", re.MULTILINE)
         return int(line.findall(self.screen)[-1])
 
@@ -175,7 +175,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """One run, shared by tests that leave it in order; its leases are shorter than the leases of the definition."""
+    """Yield a run that tests share and leave intact; its leases are shorter than the leases of the definition."""
     times = {"LEASE_TTL": "15", "HEARTBEAT_INTERVAL": "3", "GRANT_TTL": "3"}
     run = Run(tmp_path_factory.mktemp("run"), **times)
     run.until_shown("What happens")
@@ -196,7 +196,7 @@ def _command(process: psutil.Process) -> str:
 
 def free_offset(tasks: int = 2) -> int:
     while True:
-        offset = random.randrange(1000, 22000, 200)  # below the ports that clients are given
+        offset = random.randrange(1000, 22000, 200)  # below the ephemeral ports
         if claim(port + offset + 100 * task for port in (8080, 9101, 4040, 9102) for task in range(tasks)):
             return offset
 
@@ -250,7 +250,7 @@ def test_a_leader_s_killed_sidecar_is_restarted_and_adopts_its_term(run: Run) ->
     run.until(lambda: time.time() - max(started) > 6)
     ((task, token),) = run.until_led()[
         "background_services"
-    ]  # read late, since a machine that stands still moves the lead
+    ]  # read late, since a standstill of the machine moves the lead
     os.kill(run.pid(task, "sidecar"), signal.SIGKILL)
     run.until_shown("restarted in this task")
     run.until(lambda: run.leaders()["background_services"] == [(task, token)])
@@ -292,7 +292,7 @@ def test_a_killed_redis_restarts_and_has_leaders_after_the_guard(run: Run) -> No
 def test_three_tasks_have_one_leader_per_lease_and_a_new_one_within_the_grant_after_its_api_is_killed(
     start: Callable[..., Run],
 ) -> None:
-    """This run has the times of the definition: a grant of 5 s, a lease of 30 s."""
+    """The run has the times of the definition: a grant of 5 s, a lease of 30 s."""
     run = start(RUN_TASKS="3")
     run.until_shown("What happens")
     assert [run.get(8080 + 100 * task, "/healthz") is not None for task in range(3)] == [True] * 3
@@ -385,7 +385,7 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
 def test_a_process_killed_during_the_start_ends_the_run_with_one_line(
     start: Callable[..., Run], tmp_path: Path, program: str, said: str
 ) -> None:
-    """On a busy machine the process can end before this test finds it; then the test tries another run."""
+    """On a busy machine the process can end before the test finds it; then the test repeats the run."""
     for number in range(5):
         (folder := tmp_path / f"{number}").mkdir()
         run = start(folder)
@@ -399,7 +399,7 @@ def test_a_process_killed_during_the_start_ends_the_run_with_one_line(
 
 
 def kills(run: Run, program: str) -> bool:
-    """Kill a child with the text in its command line; returns true if it was found before the start was over."""
+    """Kill a child process with the text in its command line; returns true if one was found during the start."""
     while run.process.poll() is None and "What happens" not in run.screen:
         for child in run.note_children():
             if program in _command(child):

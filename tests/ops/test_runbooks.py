@@ -1,4 +1,4 @@
-"""docs/runbooks.md has a complete section for each alert, and names only what exists; a cause pages once.
+"""docs/runbooks.md has a complete section for each alert, and names only existing things; a cause pages once.
 
 `make alerts` tests with promtool which alerts fire in a deploy, a failover and an outage.
 """
@@ -24,7 +24,7 @@ ABOUT_PAGES = 'group by (alertname) (max_over_time(ALERTS{alertstate="firing", s
 
 
 def sections(group: str) -> dict[str, str]:
-    """The sections of one group by title."""
+    """Return the sections of one group by title."""
     _, _, rest = RUNBOOKS.partition(f"\n## {group}\n")
     titles = re.split(r"^### (.+)$", rest.partition("\n## ")[0], flags=re.MULTILINE)[1:]
     return dict(zip(titles[::2], titles[1::2], strict=True))
@@ -92,7 +92,7 @@ def test_each_log_line_exists_in_the_code() -> None:
 
 
 def to_do(title: str) -> set[str]:
-    """The words in backticks in a section's part `Do` that are labels: lower case, and before a colon or a comma."""
+    """Return the labels in a section's part `Do`: words in backticks, in lower case, before a colon or a comma."""
     part = ALL[title].partition("- **Do**")[2].partition("- **Over when**")[0]
     return set(re.findall(r"`([a-z_]+)`[:,]", part))
 
@@ -123,14 +123,17 @@ def test_each_link_leads_to_an_existing_section() -> None:
 
 
 def test_a_critical_alert_is_about_the_whole_service() -> None:
-    """If one task fails, another one leads: that can wait for the next day."""
+    """If one task fails, another task leads, so the failure can wait for the next day."""
     for alert in ALERTS:
         if alert["labels"]["severity"] == "critical":
             assert "$labels.instance" not in alert["annotations"]["summary"], alert["alert"]
 
 
 def test_each_scenario_pages_once() -> None:
-    """`make alerts` tests the rules; this test holds that every cause has a scenario, and none expects two pages."""
+    """`make alerts` tests the rules.
+
+    This test checks that every cause has a scenario, and that none expects two pages.
+    """
     pages = {
         test["name"]: {sample["labels"] for case in cases for sample in case["exp_samples"]}
         for test in SCENARIOS
@@ -144,7 +147,7 @@ def test_each_scenario_pages_once() -> None:
 
 
 def test_the_example_of_alertmanager_makes_one_notification_of_an_alert() -> None:
-    """NobodyLeads fires once a lease, and a warning once a task."""
+    """NobodyLeads fires once per lease, and a warning once per task."""
     route = yaml.safe_load((OPS / "prometheus/alertmanager.yml").read_text())["route"]
     assert route["group_by"] == ["alertname"]
     assert [each["matchers"] for each in route["routes"]] == [['severity="critical"']]

@@ -43,7 +43,7 @@ def test_a_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> N
             server.start(wait=5)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere such a socket keeps servers out, too")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="on other systems such a socket also blocks servers")
 def test_a_free_port_stays_reserved_until_its_server_listens_and_after_a_kill(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     for _ in range(2):
@@ -85,7 +85,7 @@ def test_postgres_server_replaces_the_wheel_s_server(tmp_path: Path, monkeypatch
         PostgresServer(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand Postgres to another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must run Postgres as another user")
 def test_root_s_postgres_runs_as_the_user_nobody_from_private_binaries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +111,7 @@ def test_root_s_postgres_runs_as_the_user_nobody_from_private_binaries(
     assert not private.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a private folder elsewhere")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a separate private folder")
 def test_the_next_start_removes_the_files_of_a_killed_owner(tmp_path: Path) -> None:
     killed = PostgresServer(tmp_path / "postgres")
     killed.start()

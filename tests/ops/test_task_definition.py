@@ -1,4 +1,4 @@
-"""The task definition and the Dockerfiles: mistakes that ECS refuses or does not notice."""
+"""The task definition and the Dockerfiles: faults that ECS refuses or does not notice."""
 
 import json
 import re
@@ -40,11 +40,11 @@ def test_botocore_accepts_it_as_the_input_of_register_task_definition() -> None:
     assert shape is not None
     validator = botocore.validate.ParamValidator()
     assert validator.validate(DOCUMENT, shape).generate_report() == ""
-    assert validator.validate(DOCUMENT | {"stopTimeout": 3}, shape).has_errors(), "it no longer sees unknown fields"
+    assert validator.validate(DOCUMENT | {"stopTimeout": 3}, shape).has_errors(), "unknown fields are not found"
 
 
 def test_the_runner_s_own_checks_pass_too() -> None:
-    """Ranges of the health checks and timeouts, known and acyclic dependsOn, a healthCheck where HEALTHY is awaited."""
+    """The checks: ranges of health checks and timeouts, known and acyclic dependsOn, a healthCheck for HEALTHY."""
     assert read(FILE).dependents("sidecar") == ["api"]
 
 
@@ -134,7 +134,7 @@ def test_the_environment_has_no_secrets() -> None:
 
 
 def test_only_the_folders_of_ecs_exec_s_agent_are_writable() -> None:
-    """Issue 1359 of aws/containers-roadmap names the folders; each container needs its own, since each has an agent."""
+    """Issue 1359 of aws/containers-roadmap names the folders. Each container has an agent and needs its own folders."""
     mounted = [mount for container in CONTAINERS.values() for mount in container["mountPoints"]]
     assert [volume["name"] for volume in DOCUMENT["volumes"]] == [mount["sourceVolume"] for mount in mounted]
     for container in CONTAINERS.values():

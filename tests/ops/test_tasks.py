@@ -1,4 +1,4 @@
-"""The life of a task, with small shell scripts for containers: start order, stop order, health, restarts."""
+"""The life cycle of a task, with small shell scripts as containers: start order, stop order, health, restarts."""
 
 import asyncio
 import os
@@ -19,9 +19,9 @@ from tests.ops.living import lives
 from tests.support.waiting import eventually
 
 SERVE = 'trap "echo $NAME ends >>order; exit 0" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
-"""A command that runs until SIGTERM."""
+"""Command that runs until SIGTERM."""
 STUBBORN = 'trap "" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
-"""A command that ignores SIGTERM."""
+"""Command that ignores SIGTERM."""
 
 QUICK = Pace(start_probe=0.02, restart_attempt_period=0.2)
 

@@ -1,4 +1,4 @@
-"""The stack is clean for cfn-lint and is created in moto; what moto knows of it is what ops/aws/README.md says."""
+"""cfn-lint finds nothing in the stack, and moto creates the types that ops/aws/README.md lists."""
 
 import re
 import subprocess
