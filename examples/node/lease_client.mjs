@@ -64,21 +64,21 @@ export class Term {
 
 /** Check an answer to a GET /is-leader/NAME that was sent at `sentAt`; returns null for an invalid answer. */
 export function parse(text, name, sentAt) {
-  let told;
+  let reply;
   try {
-    told = JSON.parse(text);
+    reply = JSON.parse(text);
   } catch {
     return null;
   }
-  if (told === null || typeof told !== "object") return null;
-  const { lease, is_leader: leads, instance_id: id, holder, token, expires_in: left, state, version } = told;
+  if (reply === null || typeof reply !== "object") return null;
+  const { lease, is_leader: leads, instance_id: id, holder, token, expires_in: left, state, version } = reply;
   if (lease !== name || typeof leads !== "boolean" || typeof id !== "string" || id === "") return null;
   if (typeof state !== "string" || typeof version !== "string") return null;
   if (holder !== null && typeof holder !== "string") return null;
-  if (!leads) return token === null && left === null ? { ...told, token: null, deadline: null } : null;
+  if (!leads) return token === null && left === null ? { ...reply, token: null, deadline: null } : null;
   if (!Number.isSafeInteger(token) || token <= 0 || holder !== id) return null;
   if (typeof left !== "number" || !(left > 0 && left <= LONGEST_GRANT)) return null;
-  return { ...told, deadline: sentAt + left };
+  return { ...reply, deadline: sentAt + left };
 }
 
 export class LeaseClient {

@@ -54,15 +54,15 @@ BUGS = [
     Bug(
         "Go: an answer that names another holder leads",
         _GO,
-        right=" || told.Holder == nil || *told.Holder != *told.InstanceID ||",
-        wrong=" || told.Holder == nil ||",
+        right=" || reply.Holder == nil || *reply.Holder != *reply.InstanceID ||",
+        wrong=" || reply.Holder == nil ||",
         test=_LIES + "[go]",
     ),
     Bug(
         "Go: an answer about another term extends this term",
         _GO,
-        right="told.token != term.Token || told.instanceID != term.Holder || !term.extend",
-        wrong="told.token == 0 || !term.extend",
+        right="reply.token != term.Token || reply.instanceID != term.Holder || !term.extend",
+        wrong="reply.token == 0 || !term.extend",
         test=_LIES + "[go]",
     ),
     Bug(

@@ -64,8 +64,8 @@ def test_a_full_disk_is_reported_once_and_the_screen_continues(tmp_path: Path) -
     console.output("task1/api", b"ERROR two\n")
     console.output("task2/api", b"INFO three\n")
     console.close()
-    told, error = screen.getvalue().splitlines()
-    assert told.endswith(f"task1/api           log file stops here: {full}: No space left on device")
+    notice, error = screen.getvalue().splitlines()
+    assert notice.endswith(f"task1/api           log file stops here: {full}: No space left on device")
     assert error.endswith("| ERROR two")
     assert (tmp_path / "task2-api.log").read_bytes() == b"INFO three\n"
 

@@ -34,7 +34,7 @@ def test_every_local_block_runs_with_make_run_and_prints_what_the_guide_shows(tm
     run = Run(tmp_path)
     try:
         run.until_shown("What happens")
-        output = said(run, ran)
+        output = outputs(run, ran)
         for block in ran:
             rest = output[block.line]
             for text in block.wanted:
@@ -46,7 +46,7 @@ def test_every_local_block_runs_with_make_run_and_prints_what_the_guide_shows(tm
         run.process.wait(60)
 
 
-def said(run: Run, ran: list[Block]) -> dict[int, str]:
+def outputs(run: Run, ran: list[Block]) -> dict[int, str]:
     """Return the output of each block, by its line; the script ends at the first failing command."""
 
     def here(text: str) -> str:

@@ -63,8 +63,8 @@ def test_the_operators_page_comes_first_among_the_addresses_of_a_task() -> None:
 
 def test_a_manual_job_has_the_api_s_settings_but_no_address_with_a_password() -> None:
     api = {"MARKET_CALENDAR": "24/7", "PRICE_SOURCE": "simulated", "DATABASE_URL": "postgres://a:b@c/d e", "X": "y"}
-    said, line = guide.by_hand(api, Path("/a checkout"), ours=True)
-    assert said.lstrip().startswith("# ")
+    comment, line = guide.by_hand(api, Path("/a checkout"), ours=True)
+    assert comment.lstrip().startswith("# ")
     words = shlex.split(line.strip().removeprefix("(cd '/a checkout' && ").removesuffix(")"))
     assert words[:3] == ["MARKET_CALENDAR=24/7", "PRICE_SOURCE=simulated", "DATABASE_URL=postgres://a:b@c/d e"]
     assert words[3:] == [sys.executable, "-m", "service", "run", "snapshot", "--dry-run"]

@@ -37,28 +37,28 @@ ASKED = [rule["expr"] for rule in RULES] + [
 OF_PROMETHEUS = {"job", "instance"}
 """Labels that a scrape adds."""
 
-Told = dict[str, set[str]]
+Metrics = dict[str, set[str]]
 """Type of the metrics of a program: the labels of each metric."""
 
 
-def told(families: Iterable[Any]) -> Told:
+def labels_by_metric(families: Iterable[Any]) -> Metrics:
     """Return the names and labels of the samples."""
-    found: Told = {}
+    found: Metrics = {}
     for family in families:
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
 
 
-def at_its_start() -> Told:
+def at_its_start() -> Metrics:
     """Return the metrics of an API at the start."""
     registry = new_registry()
     HttpMetrics(registry)
     WorkMetrics(registry)
-    return told(registry.collect())
+    return labels_by_metric(registry.collect())
 
 
-def of_the_service() -> Told:
+def of_the_service() -> Metrics:
     """Return every metric of the API, including counters without samples."""
     registry = new_registry()
     with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(WorkMetrics(registry)).values()]
@@ -66,10 +66,10 @@ def of_the_service() -> Told:
         if isinstance(metric, MetricWrapperBase) and metric._labelnames:
             metric.labels(*metric._labelnames)
     registry.register(LeadershipMetrics({"lease": LeaseClient().leadership("lease")}))
-    return told(registry.collect())
+    return labels_by_metric(registry.collect())
 
 
-async def of_a_sidecar(redis: RedisServer, folder: Path) -> Told:
+async def of_a_sidecar(redis: RedisServer, folder: Path) -> Metrics:
     """Return every scraped metric of a sidecar that leads, has renewed, and has had no fault."""
     sidecar = RealSidecar(
         folder, redis, "task-1", REQUIRE_CLIENT="false", LEASE_TTL="3", HEARTBEAT_INTERVAL="0.5", GRANT_TTL="1"
@@ -82,7 +82,7 @@ async def of_a_sidecar(redis: RedisServer, folder: Path) -> Told:
 
     with ended(sidecar):
         sidecar.start()
-        return told(text_string_to_metric_families(await eventually(scraped)))
+        return labels_by_metric(text_string_to_metric_families(await eventually(scraped)))
 
 
 def selectors(expression: Any) -> Iterator[Any]:
@@ -168,8 +168,8 @@ def test_an_alert_on_the_leader_waits_for_at_least_two_scrapes() -> None:
 
 def test_promtool_tests_that_each_alert_fires_and_stays_silent() -> None:
     tests = yaml.safe_load((OPS / "prometheus/rules_test.yml").read_text())["tests"]
-    told = {name for test in tests for name in spoken(test)}
-    assert told == {alert["alert"] for alert in ALERTS}
+    fired = {name for test in tests for name in spoken(test)}
+    assert fired == {alert["alert"] for alert in ALERTS}
     deploy = next(test for test in tests if "deploy" in test["name"])
     assert spoken(deploy) == set()
     assert len(deploy["promql_expr_test"]) > 5
@@ -185,15 +185,15 @@ def spoken(test: dict[str, Any]) -> set[str]:
 
 def test_each_command_of_a_runbook_exists() -> None:
     runbooks = " ".join(alert["annotations"]["runbook"] for alert in ALERTS)
-    said = set(re.findall(r"python -m (\w+) (\w+)", runbooks))
-    assert {("sidecar", "status"), ("sidecar", "leaders"), ("service", "run"), ("service", "import")} <= said
-    assert_known(said)
+    used = set(re.findall(r"python -m (\w+) (\w+)", runbooks))
+    assert {("sidecar", "status"), ("sidecar", "leaders"), ("service", "run"), ("service", "import")} <= used
+    assert_known(used)
 
 
-def assert_known(said: set[tuple[str, str]]) -> None:
+def assert_known(used: set[tuple[str, str]]) -> None:
     """Check that each (program, command) is in the program's usage."""
     known = {"sidecar": commands.USAGE, "service": service_commands.USAGE}
-    for program, command in said:
+    for program, command in used:
         assert re.search(rf"^ +{command}\b", known[program], re.MULTILINE), command
 
 

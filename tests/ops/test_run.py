@@ -343,9 +343,9 @@ def test_the_caller_s_redis_with_an_account_serves_the_run_and_the_printed_line_
 
 def test_a_wrong_password_for_the_caller_s_redis_is_one_line(redis_server: RedisServer, tmp_path: Path) -> None:
     variables = {"REDIS_URL": redis_server.url, "REDIS_USERNAME": "me", "REDIS_PASSWORD": "hidden"}
-    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())} | variables)
-    assert said.startswith(f"run: REDIS_URL: redis://127.0.0.1:{redis_server.port}: ")
-    assert "hidden" not in said
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())} | variables)
+    assert complaint.startswith(f"run: REDIS_URL: redis://127.0.0.1:{redis_server.port}: ")
+    assert "hidden" not in complaint
 
 
 def test_a_second_ctrl_c_kills_the_remaining_processes(start: Callable[..., Run]) -> None:
@@ -375,7 +375,7 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "expected"),
     [
         ("redis-server", "run: Redis ended soon after its start: "),
         ("initdb", "run: initdb failed in "),
@@ -383,7 +383,7 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
     ],
 )
 def test_a_process_killed_during_the_start_ends_the_run_with_one_line(
-    start: Callable[..., Run], tmp_path: Path, program: str, said: str
+    start: Callable[..., Run], tmp_path: Path, program: str, expected: str
 ) -> None:
     """On a busy machine the process can end before the test finds it; then the test repeats the run."""
     for number in range(5):
@@ -394,7 +394,7 @@ def test_a_process_killed_during_the_start_ends_the_run_with_one_line(
             break
         assert run.end(signal.SIGINT) == 0
     assert run.process.wait(PATIENCE) == 2
-    assert run.screen.splitlines()[-1].startswith(said)
+    assert run.screen.splitlines()[-1].startswith(expected)
     assert "Traceback" not in run.screen
 
 
@@ -421,8 +421,8 @@ def test_a_second_run_in_the_same_folder_is_refused(start: Callable[..., Run]) -
 def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> None:
     offset = free_offset()
     with socket.create_server(("127.0.0.1", 8180 + offset)):
-        said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(offset)})
-    assert said.startswith(f"run: port {8180 + offset}, which task2/api (API_BIND) needs, is in use by ")
+        complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(offset)})
+    assert complaint.startswith(f"run: port {8180 + offset}, which task2/api (API_BIND) needs, is in use by ")
 
 
 def test_two_containers_with_the_same_port_are_one_line_and_nothing_is_started(tmp_path: Path) -> None:
@@ -449,14 +449,14 @@ def test_a_bad_setting_or_folder_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "told"),
+    ("variable", "field"),
     [("LEASE_TTL", "container sidecar: LEASE_TTL: "), ("TRACKER_INTERVAL", "container api: TRACKER_INTERVAL: ")],
 )
 def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
-    tmp_path: Path, variable: str, told: str
+    tmp_path: Path, variable: str, field: str
 ) -> None:
-    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), variable: "soon"})
-    assert said.startswith(f"run: {told}'soon' is not a")
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), variable: "soon"})
+    assert complaint.startswith(f"run: {field}'soon' is not a")
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
 
 
@@ -464,8 +464,8 @@ def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
 def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_path: Path, name: str) -> None:
     log = tmp_path / "logs" / name
     log.mkdir(parents=True)  # a folder, since root can write any file
-    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())})
-    assert said == f"run: {log}: cannot be written: Is a directory; set RUN_FOLDER\n"
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())})
+    assert complaint == f"run: {log}: cannot be written: Is a directory; set RUN_FOLDER\n"
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
 
 
@@ -481,9 +481,9 @@ def test_an_unusable_server_of_the_caller_is_one_line_without_its_password(
     tmp_path: Path, variable: str, value: str
 ) -> None:
     offset = str(free_offset())
-    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": offset, variable: value})
-    assert variable in said or "database" in said
-    assert "hidden" not in said
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": offset, variable: value})
+    assert variable in complaint or "database" in complaint
+    assert "hidden" not in complaint
 
 
 def refused(variables: dict[str, str]) -> str:

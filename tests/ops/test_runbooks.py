@@ -55,22 +55,22 @@ def test_a_section_has_the_meaning_the_checks_the_remedy_and_the_end(title: str)
 
 
 def test_each_command_exists_in_its_program() -> None:
-    said = set(re.findall(r"python -m (\w+)\s+(\w[\w-]*)", RUNBOOKS)) | {
+    named = set(re.findall(r"python -m (\w+)\s+(\w[\w-]*)", RUNBOOKS)) | {
         ({"sidecar": "sidecar", "api": "service"}[container], command)
         for container, command in re.findall(r"`once (sidecar|api) ([\w-]+)", RUNBOOKS)
     }
-    assert {("sidecar", "leaders"), ("sidecar", "fence"), ("service", "run"), ("service", "fence")} <= said
-    assert_known(said)
+    assert {("sidecar", "leaders"), ("sidecar", "fence"), ("service", "run"), ("service", "fence")} <= named
+    assert_known(named)
     targets = set(re.findall(r"`make (\w+)", RUNBOOKS))
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 async def test_each_redis_command_exists(redis_server: RedisServer) -> None:
-    said = {command.split()[0] for command in re.findall(r"redis-cli ([A-Z]+[^`]*)`", RUNBOOKS)}
-    assert said
+    named = {command.split()[0] for command in re.findall(r"redis-cli ([A-Z]+[^`]*)`", RUNBOOKS)}
+    assert named
     async with redis.asyncio.Redis.from_url(redis_server.url) as client:
         known = await client.command()
-    assert {command.lower() for command in said} <= set(known)
+    assert {command.lower() for command in named} <= set(known)
 
 
 async def test_each_metric_exists(redis_server: RedisServer, tmp_path: Path) -> None:

@@ -52,15 +52,15 @@ def binary_of(version: Version, kept: Path) -> Path:
         Missing: the server is not available.
     """
     for found in _on_this_machine(version):
-        if _says(found).startswith(version.says):
+        if _reported_version(found).startswith(version.says):
             return found
     if version.suite is None or version.package is None:
         raise Missing(f"{version.name}: the wheel has no redis-server of that version; run make setup")
     launcher = kept / version.suite / "bin" / version.package
     if not launcher.exists():
         _download(version.suite, kept)
-    if not (said := _says(launcher)).startswith(version.says):
-        raise Missing(f"{version.name}: {launcher} says {said or 'nothing'}; delete {kept} to download it again")
+    if not (output := _reported_version(launcher)).startswith(version.says):
+        raise Missing(f"{version.name}: {launcher} says {output or 'nothing'}; delete {kept} to download it again")
     return launcher
 
 
@@ -75,14 +75,14 @@ def _on_this_machine(version: Version) -> list[Path]:
     return [] if found is None else [Path(found)]
 
 
-def _says(binary: Path) -> str:
+def _reported_version(binary: Path) -> str:
     """Return the name and the version that a server reports; empty if it reports none."""
     try:
         words = [str(binary), "--version"]
-        said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
+        output = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
     except OSError:
         return ""
-    return said.partition(" sha=")[0]
+    return output.partition(" sha=")[0]
 
 
 def _download(suite: str, kept: Path) -> None:

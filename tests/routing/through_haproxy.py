@@ -88,8 +88,8 @@ class Traffic:
                 sent = time.monotonic()
                 try:
                     async with session.post(self.url) as response:
-                        told = await response.json() if response.content_type == "application/json" else {}
-                        self.answers.append(Answer(sent, response.status, told.get("task", "")))
+                        body = await response.json() if response.content_type == "application/json" else {}
+                        self.answers.append(Answer(sent, response.status, body.get("task", "")))
                 except aiohttp.ClientError:  # the proxy closed the session
                     self.answers.append(Answer(sent, 0, ""))
                 await asyncio.sleep(0.01)

@@ -110,7 +110,7 @@ type answer struct {
 
 // parse checks an answer to a GET /is-leader/NAME that was sent at sentAt; it returns nil for an invalid answer.
 func parse(body []byte, name string, sentAt time.Duration) *answer {
-	var told struct {
+	var reply struct {
 		Lease      *string  `json:"lease"`
 		IsLeader   *bool    `json:"is_leader"`
 		InstanceID *string  `json:"instance_id"`
@@ -120,26 +120,26 @@ func parse(body []byte, name string, sentAt time.Duration) *answer {
 		State      *string  `json:"state"`
 		Version    *string  `json:"version"`
 	}
-	if json.Unmarshal(body, &told) != nil {
+	if json.Unmarshal(body, &reply) != nil {
 		return nil
 	}
-	if told.Lease == nil || *told.Lease != name || told.IsLeader == nil || told.State == nil || told.Version == nil ||
-		told.InstanceID == nil || *told.InstanceID == "" {
+	if reply.Lease == nil || *reply.Lease != name || reply.IsLeader == nil || reply.State == nil || reply.Version == nil ||
+		reply.InstanceID == nil || *reply.InstanceID == "" {
 		return nil
 	}
-	found := &answer{instanceID: *told.InstanceID, version: *told.Version}
-	if !*told.IsLeader {
-		if told.Token != nil || told.ExpiresIn != nil {
+	found := &answer{instanceID: *reply.InstanceID, version: *reply.Version}
+	if !*reply.IsLeader {
+		if reply.Token != nil || reply.ExpiresIn != nil {
 			return nil
 		}
 		return found
 	}
-	if told.Token == nil || *told.Token <= 0 || told.Holder == nil || *told.Holder != *told.InstanceID ||
-		told.ExpiresIn == nil || !(*told.ExpiresIn > 0 && *told.ExpiresIn <= longestGrant) {
+	if reply.Token == nil || *reply.Token <= 0 || reply.Holder == nil || *reply.Holder != *reply.InstanceID ||
+		reply.ExpiresIn == nil || !(*reply.ExpiresIn > 0 && *reply.ExpiresIn <= longestGrant) {
 		return nil
 	}
-	found.token = *told.Token
-	found.deadline = sentAt + time.Duration(*told.ExpiresIn*float64(time.Second))
+	found.token = *reply.Token
+	found.deadline = sentAt + time.Duration(*reply.ExpiresIn*float64(time.Second))
 	return found
 }
 
@@ -182,18 +182,18 @@ func (c *Client) Run(ctx context.Context, name string, work func(context.Context
 		}
 	}()
 	for ctx.Err() == nil {
-		told := c.ask(ctx, name, version, token, wait, wait+limit)
-		if told == nil {
+		reply := c.ask(ctx, name, version, token, wait, wait+limit)
+		if reply == nil {
 			version = ""
 			sleep(ctx, 100*time.Millisecond+time.Duration(mathrand.Int63n(int64(400*time.Millisecond))))
 			continue
 		}
-		version = told.version
-		if told.token == 0 {
+		version = reply.version
+		if reply.token == 0 {
 			continue
 		}
-		term := &Term{Name: name, Token: told.token, Holder: told.instanceID, stopBefore: c.StopBefore}
-		term.extend(told.deadline)
+		term := &Term{Name: name, Token: reply.token, Holder: reply.instanceID, stopBefore: c.StopBefore}
+		term.extend(reply.deadline)
 		if term.workingTime() <= 0 {
 			version = "" // the answer came too late
 			continue
@@ -265,8 +265,8 @@ func (c *Client) prolong(ctx context.Context, term *Term, version string) {
 		if within > 2*hold {
 			within = 2 * hold
 		}
-		told := c.ask(ctx, term.Name, version, term.Token, hold, within)
-		if told == nil {
+		reply := c.ask(ctx, term.Name, version, term.Token, hold, within)
+		if reply == nil {
 			version = ""
 			pause := term.workingTime() / 4
 			if pause > 100*time.Millisecond {
@@ -275,10 +275,10 @@ func (c *Client) prolong(ctx context.Context, term *Term, version string) {
 			sleep(ctx, pause)
 			continue
 		}
-		if told.token != term.Token || told.instanceID != term.Holder || !term.extend(told.deadline) {
+		if reply.token != term.Token || reply.instanceID != term.Holder || !term.extend(reply.deadline) {
 			return
 		}
-		version = told.version
+		version = reply.version
 	}
 }
 
