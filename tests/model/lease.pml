@@ -1,7 +1,7 @@
 /* The lease protocol: two or more candidates, each with its client, and one Redis that can lose data.
  *
- * The terms are those of the protocol. A tag such as [Time 4] names a section of the protocol (docs/protocol.md) and a rule in it.
- * README.md in this folder describes what is modelled, what is not, and the results.
+ * The terms are those of the protocol (docs/protocol.md). A tag such as [Time 4] names a section of the protocol and a
+ * rule in it. README.md in this folder describes what is modelled, what is not, and the results.
  *
  * Each action is one indivisible step. Any process may take the next step or wait for any time: this is how sidecars
  * and clients freeze, and messages are late. Time is counted in ticks. All durations are countdowns, so that the set of
