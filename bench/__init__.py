@@ -1,1 +1,1 @@
-"""Measurements of this project beside others in one run, reported as ratios."""
+"""Benchmarks: this project and others, measured in one run and compared as ratios."""

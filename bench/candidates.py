@@ -1,9 +1,9 @@
 """Many candidates for one lease in one process, wired as in a sidecar.
 
 `python -m bench.candidates COUNT URL NAME MODE`. MODE is `measured`, or `crowd` for a process with the lowest priority.
-The process prints `ready T` when every candidate watches and has heard from Redis, `began T` when a candidate leads,
-and `ended T` just before it resigns. T is in seconds of the machine's monotonic clock. A line on standard input makes
-the candidate that leads resign.
+The process prints `ready T` when every candidate has a watch and a first reply of Redis, `began T` when a candidate
+leads, and `ended T` just before it resigns. T is in seconds of the machine's monotonic clock. A line on standard input
+makes the leader resign.
 
 Measured candidates draw the lowest random number, so they are among the few that call at once after a release.
 """
@@ -34,10 +34,10 @@ LEASE = "growth"
 STARTS = 20
 """Number of candidates that connect at the same time."""
 LOOK = 0.02
-"""Seconds between two looks at candidates that start."""
+"""Seconds between two checks whether the candidates have started."""
 
 
-def say(word: str) -> None:
+def emit(word: str) -> None:
     """Print the word and the time."""
     print(word, time.clock_gettime(time.CLOCK_MONOTONIC), flush=True)
 
@@ -64,28 +64,28 @@ class Campaigner:
 
     @property
     def leads(self) -> bool:
-        """Whether the candidate leads."""
+        """True if the candidate leads."""
         return self.candidate.status(LEASE).leads
 
     @property
     def ready(self) -> bool:
-        """Whether the candidate watches and has heard from Redis."""
+        """True if the candidate has a watch and a first reply of Redis."""
         return self.watch.mode is WatchMode.TRACKING and self.candidate.status(LEASE).holder is not None
 
     async def report(self) -> None:
-        """Print each beginning of a term, as a held request of a client learns of it."""
+        """Print the start of each term at the moment at which a client's held request is answered."""
         led = False
         while True:
             version = self.candidate.version([LEASE])
             grant, _ = self.candidate.granted(LEASE, elapsed(), "", None)
             if grant is not None and not led:
-                say("began")
+                emit("began")
             led = grant is not None
             await self.candidate.hold([LEASE], version, 30.0, "", None)
 
     def resign(self) -> None:
-        """Give the lease up."""
-        say("ended")
+        """Resign the lease."""
+        emit("ended")
         self.candidate.resigned(LEASE, None, "")
 
 
@@ -103,7 +103,7 @@ async def main(count: int, redis_url: str, name: str, measured: bool) -> None:
                 running += [tasks.create_task(run) for run in (each.watch.run(), each.candidate.run(), each.report())]
             while not all(each.ready for each in started):  # noqa: ASYNC110 - the product has no event for this state
                 await asyncio.sleep(LOOK)
-        say("ready")
+        emit("ready")
         while await lines.readline():
             for each in campaigners:
                 if each.leads:

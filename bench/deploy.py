@@ -1,9 +1,9 @@
 """The whole hand-over of a deploy: `python -m bench.deploy [ROUNDS]`.
 
-Runs the two tasks of `make run` with their own ports and folder. In each round it ends the leading task's API with
-SIGTERM, as ECS does in a deploy, and reads from the containers' logs for how long nobody worked. This time starts at
-the log line for the end of the old work, just before the resign, and ends at the line for the start of the new work.
-The times in the logs are whole milliseconds.
+Runs the two tasks of `make run` with their own ports and folder. In each round it stops the leader's API with SIGTERM,
+as ECS does in a deploy. The containers' logs then show the time without work. This time starts at the log line for the
+end of the old work, just before the resign, and ends at the line for the start of the new work. The times in the logs
+are whole milliseconds.
 """
 
 import json
@@ -27,7 +27,7 @@ OFFSET = 20_000
 
 
 def leader(apis: list[int]) -> int | None:
-    """Return the task whose API reports that it leads."""
+    """Return the task whose API reports `is_leader`."""
     for number, port in enumerate(apis):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/background/status", timeout=2) as answer:
@@ -47,7 +47,7 @@ def api_process(runner: psutil.Process, port: int) -> psutil.Process:
 
 
 def gaps(folder: Path) -> list[float]:
-    """Return every time without work in the logs, in ms."""
+    """Return each time without work in the logs, in ms."""
     events: list[tuple[float, str]] = []
     for log in folder.glob("logs/*-api.log"):
         events += [

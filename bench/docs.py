@@ -46,7 +46,7 @@ def draw(plot: Plot, file: Path) -> None:
 
 
 def section(report: Report) -> str:
-    """Return the report in Markdown; the plots are files beside the document."""
+    """Return the report in Markdown; the plots are files in the document's folder."""
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     parts = [f"## {report.title}", report.text]
     for table in report.tables:

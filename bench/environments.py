@@ -1,7 +1,7 @@
 """Virtual environments of other projects that the benchmarks measure.
 
-Each project has a lock file with versions and hashes, and an environment of its own below `build/bench`. The
-environment is made on first use, and made again when the lock file changes.
+Each project has a lock file with versions and hashes, and its own environment below `build/bench`. The environment is
+created on first use, and again when the lock file changes.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ ENVIRONMENTS = ROOT / "build" / "bench" / "environments"
 
 
 class Missing(Exception):
-    """A project or a server that a benchmark compares with is not there; the text is one line for the user."""
+    """A project or a server of the comparison is not installed; the text is one line for the user."""
 
 
 def environment(project: str) -> Path:
-    """Return the folder of the programs of the project's environment, with `python` among them.
+    """Return the folder with `python` and the other programs of the project's environment.
 
     Raises:
         Missing: pip cannot install the project.
@@ -43,8 +43,8 @@ def environment(project: str) -> Path:
         pip += ["--require-hashes", "--requirement", lock]
         done = subprocess.run(pip, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            raise Missing(f"pip cannot install {project} from {lock.relative_to(ROOT)}: {said[-1]}")
+            output = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            raise Missing(f"pip cannot install {project} from {lock.relative_to(ROOT)}: {output[-1]}")
         stamp.touch()
     return folder / "bin"
 

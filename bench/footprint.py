@@ -1,8 +1,8 @@
-"""The cost of the sidecar beside its bare libraries: `python -m bench.footprint`.
+"""The cost of the sidecar compared with its bare libraries: `python -m bench.footprint`.
 
-Compares memory and start-up time with a program that imports the same libraries and serves one aiohttp handler, and the
-whole process of the health check with a Python that only imports `http.client`. Also measures the processor time and
-the Redis commands of an idle leader. One run gives all ratios.
+Compares memory and start-up time with a program that imports the same libraries and serves one aiohttp handler.
+Compares the process of the health check with a Python process that only imports `http.client`. Also measures the
+processor time and the Redis commands of an idle leader. One run gives all ratios.
 """
 
 import json
@@ -24,13 +24,13 @@ from bench.started import ONE, Started, bare, compile_packages, lead, sidecar
 from ops.local.servers import RedisServer
 
 STARTS, CHECKS = 11, 21
-"""The number of starts of each program, and of runs of each health check."""
+"""Number of starts of each program, and of runs of each health check."""
 QUESTIONS = 500
-"""The number of questions before the memory is measured: a program that has just started has not used all its code."""
+"""Number of requests before the memory is measured: a program that has just started has not loaded all its code."""
 IDLE = 30.0
-"""Seconds for which an idle leader is watched."""
+"""Duration of the measurement of an idle leader, in seconds."""
 WAIT = 5 / 3
-"""The `wait` of a client that leads, in seconds: a third of the grant."""
+"""Value of `wait` in the leader's requests, in seconds: a third of the grant."""
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -39,13 +39,13 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def row(title: str, form: str, theirs: Sequence[float], ours: Sequence[float], goal: float | None) -> tuple[str, ...]:
-    """Return a row of the table: spreads of both, their ratio, and the goal for the ratio."""
+    """Return a row of the table: the spreads of both programs, their ratio, and the goal for the ratio."""
     shown = [f"{spread.median:{form}} ({spread.worst:{form}})" for spread in (Spread.of(theirs), Spread.of(ours))]
     return title, *shown, f"{ratio(ours, theirs):.2f}", "" if goal is None else f"{goal:.2f}"
 
 
 def check(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Run a whole process that must succeed; returns its time and its processor time, in milliseconds."""
+    """Run a process that must succeed; returns its duration and its processor time, in milliseconds."""
     began, spent = time.perf_counter(), children_seconds()
     subprocess.run(command, env={**os.environ, **environment}, check=True)
     return (time.perf_counter() - began) * 1000, (children_seconds() - spent) * 1000
@@ -58,7 +58,7 @@ def children_seconds() -> float:
 
 
 def checks(server: Started, number: int) -> list[tuple[str, ...]]:
-    """Measure the health check beside a bare Python, in turns; returns the rows of the table."""
+    """Measure the health check and a bare Python in turns; returns the rows of the table."""
     commands = {
         "bare": [sys.executable, "-c", "import http.client"],
         "sidecar": [sys.executable, "-m", "sidecar", "healthcheck"],
@@ -78,7 +78,7 @@ def checks(server: Started, number: int) -> list[tuple[str, ...]]:
 
 
 def idle(server: Started, redis: "Redis", seconds: float) -> Table:
-    """Measure a leader with one client that always waits for a change."""
+    """Measure a leader with one client, which always has a held request."""
     lead(server)
     made, spent, began = executed_commands(redis), server.processor_seconds, time.perf_counter()
     known, questions = "", 0
@@ -135,9 +135,9 @@ def measure(*, starts: int = STARTS, number: int = CHECKS, seconds: float = IDLE
         text=(
             "The bare program imports the sidecar's libraries and serves one aiohttp handler; the start ends when the"
             " port listens. Memory is the proportional set size after some questions. The health check is the command"
-            " of the task definition, `python -m sidecar healthcheck`; beside it a Python that imports `http.client`"
-            " and does nothing. Each figure is the median, with the worst in brackets; a ratio is the median of the"
-            " ratios of neighbouring measurements."
+            " of the task definition, `python -m sidecar healthcheck`; the bare one is a Python that imports"
+            " `http.client` and does nothing. Each figure is the median, with the worst in brackets; a ratio is the"
+            " median of the ratios of neighbouring measurements."
         ),
         tables=(Table(("", "bare", "sidecar", "ratio", "at most"), rows), idleness),
         versions={name: version(name) for name in ("aiohttp", "redis", "uvloop")},

@@ -1,7 +1,7 @@
 """The cost of more candidates on one Redis: `python -m bench.growth`.
 
-A crowd of candidates shares two processes of the lowest priority. Two measured candidates have a process each. All of
-them want the lease. For each size of the fleet the benchmark counts Redis's scripts and processor time in a steady
+All candidates want the lease. Two measured candidates have a process each. The others, the crowd, share two processes
+of the lowest priority. For each size of the fleet the benchmark counts Redis's scripts and processor time in a steady
 state, and then hands the lease over many times.
 """
 
@@ -32,9 +32,9 @@ STEADY = 25.0
 ROUNDS = 25
 """Hand-overs for each number of candidates."""
 QUIET = 0.2
-"""Seconds between two looks at Redis's counters after a hand-over."""
+"""Seconds between two reads of Redis's counters after a hand-over."""
 QUIET_LOOKS = 3
-"""Looks without many scripts, one after the other, that end a hand-over: the crowd's process may be late."""
+"""Number of successive reads with few scripts that end a hand-over: the crowd's process may be late."""
 LONGEST = 10.0
 """Limit, in seconds, for the calls that follow a hand-over."""
 LIMIT = 30.0
@@ -81,7 +81,7 @@ class Measured:
     processor: float
     """Seconds of Redis's processor time a second in a steady state."""
     idle: float
-    """The same without candidates."""
+    """Seconds of Redis's processor time a second without candidates."""
     memory: int
     """Bytes of Redis."""
     herd: tuple[float, ...]
@@ -89,7 +89,7 @@ class Measured:
     release: tuple[float, ...]
     """Seconds of Redis's processor time for each release, above the steady state."""
     handed_over: tuple[float, ...]
-    """Seconds from a resign of a measured candidate to the next belief."""
+    """Seconds from the resign of a measured candidate to the next candidate's belief."""
     limit: tuple[float, ...]
     """Seconds from a release to a claim over bare connections; see `bench.growth_limit`."""
 
@@ -100,7 +100,7 @@ class Measured:
 
 
 class Candidates:
-    """A process of candidates; its words go into a queue with its number."""
+    """A process of candidates; its events go into a queue with its number."""
 
     def __init__(self, number: int, count: int, redis_url: str, mode: str, words: "queue.Queue[Word]") -> None:
         command = [sys.executable, "-m", "bench.candidates", str(count), redis_url, f"{mode}-{number}", mode]
@@ -123,7 +123,7 @@ class Candidates:
         self._process.stdout.close()
 
     def resign(self) -> None:
-        """Make the candidate that leads give the lease up."""
+        """Make the leader resign."""
         assert self._process.stdin is not None
         self._process.stdin.write("resign\n")
         self._process.stdin.flush()
@@ -136,7 +136,7 @@ class Candidates:
 
 
 class Word(NamedTuple):
-    """A word of a process of candidates, and when it was said."""
+    """An event that a process of candidates reported, and its time."""
 
     process: int
     word: str
@@ -174,16 +174,16 @@ class Fleet:
             scripts: scripts a second in a steady state.
             processor: Redis's processor time a second in a steady state.
 
-        Returns None if a candidate of the crowd gave the lease up: its process is slow.
+        Returns None if a candidate of the crowd resigned: its process is slow.
         """
         measured = self._processes[self._leader].measured
         before = Counters.read(self.redis)
         self._processes[self._leader].resign()
-        said: dict[str, Word] = {}
-        while not {"ended", "began"} <= set(said):  # two processes say them, in any order
+        events: dict[str, Word] = {}
+        while not {"ended", "began"} <= set(events):  # two processes report them, in any order
             word = self._words.get(timeout=LIMIT)
-            said[word.word] = word
-        ended, began = said["ended"], said["began"]
+            events[word.word] = word
+        ended, began = events["ended"], events["began"]
         self._leader = began.process
         after = self._settled(scripts, before)
         if not measured:
@@ -194,7 +194,7 @@ class Fleet:
         return max(0.0, herd), max(0.0, used), began.at - ended.at
 
     def _settled(self, scripts: float, before: Counters) -> Counters:
-        """Return the counters when scripts are as rare as in a steady state again."""
+        """Wait until scripts are as rare as in a steady state; returns the counters."""
         last, quiet = Counters.read(self.redis), 0
         while quiet < QUIET_LOOKS and last.at - before.at < LONGEST:
             time.sleep(QUIET)
@@ -205,10 +205,10 @@ class Fleet:
         return last
 
     def _next(self, word: str, limit: float) -> Word:
-        """Return the next such word; others are dropped."""
-        while (said := self._words.get(timeout=limit)).word != word:
+        """Return the next event with this word; other events are dropped."""
+        while (event := self._words.get(timeout=limit)).word != word:
             pass
-        return said
+        return event
 
 
 def measure(sizes: Sequence[int] = SIZES, steady: float = STEADY, rounds: int = ROUNDS) -> Report:
@@ -379,7 +379,7 @@ watch have no client."""
 
 
 def estimate(results: Sequence[Measured], empty: int) -> str:
-    """Return the arithmetic for a fleet of `FLEET` tasks, with the slopes of the largest measured fleet."""
+    """Return the estimate for a fleet of `FLEET` tasks, with the slopes of the largest measured fleet."""
     largest = max(results, key=lambda each: each.candidates)
     each, scripts = largest.processor_each, largest.scripts / largest.candidates
     memory = max(0.0, (largest.memory - empty) / largest.candidates)

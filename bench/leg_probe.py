@@ -1,11 +1,11 @@
 """A sidecar or a client that records the time of each step of a hand-over.
 
-`python -m bench.leg_probe sidecar` or `python -m bench.leg_probe client URL`. The process runs the production code,
-whose functions are wrapped here, so the product has no code for measurements. On SIGTERM it prints one line of JSON:
+`python -m bench.leg_probe sidecar` or `python -m bench.leg_probe client URL`. The process runs the production code.
+This module wraps its functions, so the product has no code for measurements. On SIGTERM it prints one line of JSON:
 `records`, pairs of a step and its time in seconds of the machine's monotonic clock, and `cpu`, the seconds of processor
 time that the process has used.
 
-A client holds the lease for `HOLD` seconds, resigns it, and asks again after `PAUSE` seconds.
+A client holds the lease for `HOLD` seconds, resigns, and asks again after `PAUSE` seconds.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from typing import Any
 HOLD = 0.1
 """Seconds for which a lease is held."""
 PAUSE = 0.05
-"""Seconds between a resign and the next question, so that the other client gets the lease."""
+"""Seconds between a resign and the next request, so that the other client gets the lease."""
 
 records: list[tuple[str, float]] = []
 
 
 def note(step: str) -> None:
-    """Record that the step happens now."""
+    """Record the step with the current time."""
     records.append((step, time.clock_gettime(time.CLOCK_MONOTONIC)))
 
 
@@ -46,7 +46,7 @@ def before(owner: Any, name: str, step: Callable[..., str]) -> None:
 
 
 def after(owner: Any, name: str, step: str) -> None:
-    """Record the step whenever the function has returned."""
+    """Record the step at each return of the function."""
     function = getattr(owner, name)
 
     @functools.wraps(function)

@@ -1,8 +1,8 @@
 """The legs of a hand-over with the client library: `python -m bench.legs [--json FILE]`.
 
 Two tasks, a client and a sidecar each, hand a lease over `ROUNDS` times. `bench.leg_probe` records when each step
-happens in each process. In the same run, the same table has the parts that no design with these libraries can avoid: a
-round trip between two processes over TCP, a request with aiohttp, and a script with redis-py.
+happens in each process. A second table has the parts that no design with these libraries can avoid: a round trip
+between two processes over TCP, a request with aiohttp, and a script with redis-py.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from ops.local.servers import RedisServer, free_port
 
 ROUNDS = 200
 WARM_UP = 5
-"""Number of hand-overs that are not counted."""
+"""Number of uncounted hand-overs at the start."""
 IDLE = 0.05
-"""Seconds between two samples of a part: in a hand-over, too, each process has slept before."""
+"""Seconds between two samples of a part, since each process sleeps before a hand-over as well."""
 
 
 class Step(NamedTuple):
-    """A step of a hand-over: its name in the records, and the process that takes it (an index of `PROCESSES`)."""
+    """A step of a hand-over: its name in the records, and its process (an index of `PROCESSES`)."""
 
     name: str
     process: int
@@ -70,11 +70,11 @@ LEGS = (
 
 @dataclass(frozen=True)
 class Records:
-    """What the processes of one run have recorded, in the order: two clients, their sidecars."""
+    """The records of the processes of one run, in this order: two clients, their sidecars."""
 
     steps: list[list[tuple[str, float]]]
     cpu: list[float]
-    """Seconds of processor time of each process, its start included."""
+    """Processor time of each process in seconds, including its start."""
 
 
 def hand_overs(records: Records) -> list[list[float]]:
@@ -109,7 +109,7 @@ def settings(redis_url: str, port: int, instance_id: str) -> dict[str, str]:
 
 @contextmanager
 def tasks(redis_url: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Two clients and their sidecars as processes, which end with the context."""
+    """Two clients and their sidecars as processes, which stop at the end of the block."""
     processes: list[subprocess.Popen[str]] = []
     try:
         ports = [free_port(), free_port()]
@@ -144,7 +144,7 @@ def record(redis_url: str, rounds: int) -> Records:
 
 
 async def parts(redis_url: str, port: int, samples: int) -> dict[str, list[float]]:
-    """Return samples, in seconds, of the parts that a hand-over is made of, each after a pause.
+    """Return samples of the parts of a hand-over, in seconds, each after a pause.
 
     Args:
         redis_url: the server.

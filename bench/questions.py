@@ -1,7 +1,7 @@
-"""Questions to the sidecar beside a bare aiohttp handler: `python -m bench.questions`. It needs wrk.
+"""Requests to the sidecar compared with a bare aiohttp handler: `python -m bench.questions`. It needs wrk.
 
-The bare handler answers with the bytes that the sidecar answered. Both take turns of a few seconds, so that other load
-affects both alike. A thousand held requests are measured for both too.
+The bare handler answers with the bytes of the sidecar's answer. Both take turns of a few seconds, so that other load
+affects both alike. The benchmark also measures a thousand held requests of each.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from bench.started import ALL, ONE, Started, bare, compile_packages, lead, sidec
 from ops.local.servers import RedisServer
 
 TURNS, SECONDS = 9, 2.0
-"""The number of turns of each server in each case, and the seconds of a turn."""
+"""Number of turns of each server in each case, and the duration of a turn in seconds."""
 RENEWALS = 15
-"""The number of turns for which Redis's commands are counted; the time has three renewals."""
+"""Number of turns in which Redis's commands are counted; they last for three renewals."""
 HELD, CHANGES = 1000, 5
-"""The number of requests that are held at a time, and how often a change answers them all."""
+"""Number of requests that are held at once, and number of changes that answer them all."""
 CASES = ((ONE, 1), (ONE, 16), (ALL, 16))
-"""The path and the number of connections of each case."""
+"""Path and number of connections of each case."""
 LEAST_THROUGHPUT, MOST_P99 = 0.95, 1.1
-"""The goals: ratios of the sidecar to the bare handler."""
+"""Goals: ratios of the sidecar to the bare handler."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class Load:
 
 
 Loader = Callable[[str, int, float], Load]
-"""Asks an address over a number of connections for some seconds."""
+"""Function that sends requests to an address over a number of connections for some seconds."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn of one server."""
+    """The result of one server's turn."""
 
     load: Load
     processor: float
-    """Processor time of the server for a request, in microseconds."""
+    """Processor time of the server per request, in microseconds."""
 
     @property
     def throughput(self) -> float:
@@ -70,7 +70,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Change:
-    """A change while requests are held: memory in MiB, the answers, and times in milliseconds."""
+    """The result of a change while requests are held: memory in MiB, the answers, and times in milliseconds."""
 
     memory: float
     answered: int
@@ -80,7 +80,7 @@ class Change:
 
 
 def by_wrk(url: str, connections: int, seconds: float) -> Load:
-    """Ask with wrk, in one thread."""
+    """Send requests with wrk, in one thread."""
     script = str(Path(__file__).with_name("wrk.lua"))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script, url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -88,13 +88,13 @@ def by_wrk(url: str, connections: int, seconds: float) -> Load:
 
 
 def executed_commands(redis: Redis) -> int:
-    """Return the number of commands that Redis has executed, without those of this benchmark."""
+    """Return the number of commands that Redis has executed for the sidecar."""
     found: dict[str, dict[str, int]] = redis.info("commandstats")
     return sum(each["calls"] for name, each in found.items() if name not in ("cmdstat_info", "cmdstat_client|setinfo"))
 
 
 def turn(server: Started, path: str, connections: int, seconds: float, load: Loader) -> Turn:
-    """Measure one turn of a server."""
+    """Measure a server for one turn."""
     spent = server.processor_seconds
     done = load(f"{server.url}{path}", connections, seconds)
     return Turn(done, (server.processor_seconds - spent) / max(1, done.requests) * 1e6)
@@ -130,7 +130,8 @@ async def change(server: Started, question: str, request: str, number: int) -> C
     """Hold a number of requests, make the request that changes their answer, and wait for all answers."""
     connections = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(number)]
     for reader, writer in connections:
-        writer.write(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")  # the server serves the connection then
+        # the answer shows that the server has accepted the connection
+        writer.write(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await answer(reader)
     before = server.memory
     for _, writer in connections:
@@ -162,7 +163,7 @@ async def answer(reader: asyncio.StreamReader) -> int:
 
 
 def settle(server: Started) -> None:
-    """Wait until the server has read all requests: it uses no more processor time."""
+    """Wait until the server uses no processor time: then it has read all requests."""
     spent = -1.0
     while server.processor_seconds != spent:
         spent = server.processor_seconds

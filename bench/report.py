@@ -1,7 +1,8 @@
 """The result of a benchmark: tables for the terminal, and the same tables and plots for `docs/benchmarks.md`.
 
-Each benchmark measures its contenders in turns in one run and returns a `Report`. `run` is its command line: it prints
-the report, and with `--json FILE` it also writes the file from which `bench.docs` makes the document.
+Each benchmark measures its contenders in turns in one run and returns a `Report`. `run` is the command line of a
+benchmark. It prints the report, and with `--json FILE` it also writes the file from which `bench.docs` makes the
+document.
 """
 
 import argparse
@@ -69,10 +70,10 @@ class Plot:
     """A plot of points (x, y) for each series: lines, or the cumulative distribution of the samples in y."""
 
     name: str
-    """The file's name without its suffix: letters, digits and hyphens."""
+    """Name of the file without its suffix: letters, digits and hyphens."""
     title: str
     x: str
-    """The label of the x axis, with the unit. For a distribution the x axis has the samples."""
+    """Label of the x axis, with the unit. For a distribution the x axis has the samples."""
     y: str
     series: Mapping[str, Sequence[tuple[float, float]]]
     kind: Literal["lines", "distribution"] = "lines"
@@ -82,19 +83,19 @@ class Plot:
 
 @dataclass(frozen=True)
 class Report:
-    """What one benchmark found."""
+    """The result of one benchmark."""
 
     name: str
-    """The benchmark's module below `bench`, which is also the name of its files."""
+    """Name of the benchmark's module in `bench`, and of its files."""
     title: str
     command: str
-    """The command that repeats the benchmark."""
+    """Command that repeats the benchmark."""
     text: str
-    """What is compared and how, in Markdown."""
+    """Description of the comparison, in Markdown."""
     tables: tuple[Table, ...]
     plots: tuple[Plot, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-    """The versions of servers and libraries."""
+    """Versions of servers and libraries."""
     machine: str = ""
     at: str = ""
 
@@ -133,7 +134,10 @@ def machine() -> str:
 
 
 def progress(total: float, what: str, unit: str) -> "tqdm[Any]":
-    """Return a progress bar on standard error; into a file it writes a line at most every ten seconds."""
+    """Return a progress bar on standard error.
+
+    If standard error is a file, the bar writes at most one line per ten seconds.
+    """
     piped = not sys.stderr.isatty()
     return tqdm(
         total=total,
@@ -149,7 +153,7 @@ def progress(total: float, what: str, unit: str) -> "tqdm[Any]":
 def run(measure: Callable[[], Report], arguments: Sequence[str], json_file: Path | None = None) -> None:
     """Measure, print the report, and write its JSON into the file of `--json` or into `json_file`.
 
-    Benchmarks with arguments of their own parse them first and pass the rest.
+    A benchmark with its own arguments parses them first and passes the rest.
     """
     parser = argparse.ArgumentParser(description="Measure and print a table.")
     parser.add_argument("--json", type=Path, default=json_file, metavar="FILE", help="also write the report as JSON")

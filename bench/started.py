@@ -1,4 +1,4 @@
-"""The sidecar, and the bare program beside it, as processes of a benchmark."""
+"""The sidecar and the bare program as processes of a benchmark."""
 
 import compileall
 import json
@@ -18,9 +18,9 @@ import psutil
 from ops.local.servers import free_port
 
 ONE, ALL = "/is-leader/bench", "/is-leader"
-"""The questions about the one lease of the sidecar, and about all its leases."""
+"""Paths of the requests for the sidecar's one lease, and for all its leases."""
 LIMIT = 30.0
-"""Seconds for a start, and for the first term."""
+"""Timeout for a start, and for the first term, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Started:
     process: psutil.Process
     port: int
     seconds: float
-    """The time from the start of the process until it listened."""
+    """Seconds from the start of the process until it listened."""
 
     @property
     def url(self) -> str:
@@ -43,7 +43,7 @@ class Started:
         try:
             files = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
             return sum(int(file.read_text().split()[0]) for file in files) / 1e9
-        except OSError:  # a kernel without it: a hundredth of a second is the smallest step
+        except OSError:  # a kernel without schedstat: the resolution is a hundredth of a second
             times = self.process.cpu_times()
             return times.user + times.system
 
@@ -60,7 +60,7 @@ class Started:
 
 
 def compile_packages() -> None:
-    """Compile the packages of the sidecar, as in its image, where the libraries are compiled too."""
+    """Compile the packages of the sidecar and its libraries, as in its image."""
     for package in ("runtime", "sidecar"):
         compileall.compile_dir(package, quiet=1)
 
@@ -86,7 +86,7 @@ def bare(answers: Mapping[str, str]) -> Iterator[Started]:
 
 
 def lead(server: Started) -> None:
-    """Ask until the sidecar leads.
+    """Send requests until the sidecar leads.
 
     Raises:
         TimeoutError: the sidecar does not lead in time.

@@ -1,8 +1,8 @@
-"""`python -m sidecar exec` beside single-beat: `python -m bench.wrappers`.
+"""`python -m sidecar exec` compared with single-beat: `python -m bench.wrappers`.
 
 Each wrapper runs the same program twice, as two tasks do, on a real Redis with the wrapper's defaults. Then a fault
-hits the running copy. The program's diary shows for how long both copies ran at once, and for how long none ran.
-single-beat is installed into a virtual environment of its own (`bench.environments`).
+hits the running copy. The program's diary shows for how long both copies ran at once, and for how long no copy ran.
+single-beat has its own virtual environment (`bench.environments`).
 """
 
 import os
@@ -22,9 +22,9 @@ from bench.environments import Missing, environment
 from ops.local.servers import RedisServer, free_port
 
 LIMIT = 90.0
-"""Seconds within which the other copy must begin."""
+"""Timeout for the start of the other copy, in seconds."""
 AFTER = 12.0
-"""Seconds for which the copies are watched once the other one has begun."""
+"""Duration of the observation after the start of the other copy, in seconds."""
 TICK = 0.02
 """Seconds between two lines of the diary."""
 
@@ -43,7 +43,7 @@ with open(os.environ["DIARY"], "a") as diary:
 
 
 class Task:
-    """A wrapper with the program; `start` begins it."""
+    """A wrapper that runs the program."""
 
     def __init__(self, name: str, command: list[str], **environment: str) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Task:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the wrapper, in a session of its own as in a container of its own."""
+        """Start the wrapper in a new session, as in its own container."""
         self.process = subprocess.Popen(self._command, env={**os.environ, **self._environment},
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                         start_new_session=True)  # fmt: skip
@@ -63,7 +63,7 @@ class Task:
 
 
 class Diary:
-    """The diaries of the copies, with the times at which each ran."""
+    """The diary of both copies: the times at which each copy ran."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,12 +77,12 @@ class Diary:
         return seen
 
     def pids(self) -> set[int]:
-        """The id of every process that wrote."""
+        """The pid of every process that wrote."""
         return {int(line.split()[1]) for line in self.path.read_text().splitlines()} if self.path.exists() else set()
 
 
 def together(one: list[float], other: list[float]) -> float:
-    """Return the seconds in which both copies ran, in steps of a tenth."""
+    """Return the seconds in which both copies ran, to a tenth of a second."""
     return len({round(at, 1) for at in one} & {round(at, 1) for at in other}) / 10
 
 
@@ -93,7 +93,7 @@ def none(times: dict[str, list[float]]) -> float:
 
 
 def wait(condition: Callable[[], object], within: float = LIMIT) -> bool:
-    """Wait for a condition; returns False if it did not become true."""
+    """Wait for a condition; returns False after the timeout."""
     until = time.monotonic() + within
     while not condition():
         if time.monotonic() > until:
@@ -106,10 +106,10 @@ def wait(condition: Callable[[], object], within: float = LIMIT) -> bool:
 def pair(
     kind: str, folder: Path, redis: RedisServer, beat: Path, manner: str, *, guard: bool = False
 ) -> Iterator[tuple[list[Task], Diary]]:
-    """Start two wrappers of a kind; the first one runs its program.
+    """Start two wrappers of a kind; the first wrapper runs its program.
 
-    The failover guard treats a new Redis as one that may have lost a write, so the guard is off in events in which
-    Redis does not fail.
+    The failover guard assumes that a new Redis may have lost a write. So the guard is off in events in which Redis does
+    not fail.
     """
     diary = Diary(folder / "diary")
     tasks, sidecars = [], []
@@ -174,7 +174,7 @@ def measure(kind: str, event: str, beat: Path) -> str:
 
 
 def memory(kind: str, beat: Path) -> str:
-    """Return the proportional memory of a wrapper that runs its program, without the program and the sidecar."""
+    """Return the proportional memory (PSS) of a wrapper that runs its program, without the program and the sidecar."""
     with (
         tempfile.TemporaryDirectory() as name,
         RedisServer(Path(name) / "redis") as redis,
@@ -205,8 +205,8 @@ def main() -> None:
         raise SystemExit(2) from None
     for kind in ("single-beat", "sidecar exec"):
         print(f"{kind}: memory of the wrapper {memory(kind, beat)}", flush=True)
-    for event, said in EVENTS.items():
-        print(f"\n{said}")
+    for event, description in EVENTS.items():
+        print(f"\n{description}")
         for kind in ("single-beat", "sidecar exec"):
             print(f"  {kind:14}{measure(kind, event, beat)}", flush=True)
 

@@ -1,6 +1,6 @@
 """A FastAPI app that does its background work only while it leads; `GET /` shows the leader.
 
-See README.md beside this file for how to run it.
+README.md in this folder describes how to run it.
 """
 
 import asyncio
@@ -22,17 +22,20 @@ SIDECAR_URL = os.environ.get("SIDECAR_URL", "http://127.0.0.1:4040")
 
 
 class Ticker:
-    """The background work: a counter that must run in one process at a time."""
+    """The background work: a counter that must run in only one process at a time."""
 
     def __init__(self) -> None:
         self.ticks = 0
 
     async def work(self, term: Term) -> None:
-        """Count while this process leads; each term starts a new call, and cancels and awaits it before its end."""
+        """Count while this process leads.
+
+        The client starts a call per term, and cancels and awaits it before the end of the term.
+        """
         print(f"term {term.token}: working", flush=True)
         try:
             while True:
-                term.check()  # between two steps; a write to a database would carry term.token as well
+                term.check()  # between two steps; a write to a database would also carry term.token
                 self.ticks += 1
                 await asyncio.sleep(0.1)
         finally:
@@ -44,9 +47,9 @@ def on_stop_signal(stop: Callable[[], object]) -> Iterator[None]:
     """Call `stop` at the stop signal, before the server's own handler.
 
     uvicorn ends the lifespan after every connection has closed. With an open stream the work would continue, and the
-    lease would not move, until the process is killed.
+    lease would not move until the process is killed.
     """
-    if threading.current_thread() is not threading.main_thread():  # as in Starlette's TestClient, without signals
+    if threading.current_thread() is not threading.main_thread():  # as in Starlette's TestClient, which has no signals
         yield
         return
     loop = asyncio.get_running_loop()
@@ -68,7 +71,7 @@ def on_stop_signal(stop: Callable[[], object]) -> Iterator[None]:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Campaign from the start until the stop signal; the lease is resigned once the work has stopped."""
+    """Campaign from the start until the stop signal, and resign the lease after the end of the work."""
     ticker = Ticker()
     async with LeaseClient(SIDECAR_URL) as client, asyncio.TaskGroup() as tasks:
         app.state.ticker = ticker
@@ -76,7 +79,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         campaign = tasks.create_task(app.state.lead.run(ticker.work))
         with on_stop_signal(campaign.cancel):
             yield
-        campaign.cancel()  # if a server ends the lifespan without a signal
+        campaign.cancel()  # for a server that ends the lifespan without a signal
 
 
 app = FastAPI(title="Work while leading", lifespan=lifespan)
@@ -84,7 +87,7 @@ app = FastAPI(title="Work while leading", lifespan=lifespan)
 
 @app.get("/")
 async def who_leads(request: Request) -> dict[str, Any]:
-    """Return the leader of the lease, as this process knows it."""
+    """Return the leader of the lease, as reported by this process's sidecar."""
     lead = request.app.state.lead
     return {
         "lease": lead.name,

@@ -1,6 +1,6 @@
 """Hand-over times of leases and locks: `python -m bench.handover [--rounds N] [--kills N] [--ttl S] [--without NAME]`.
 
-A hand-over takes from the line after the end of one candidate's work to the first line of the next candidate's work.
+A hand-over starts at the line after one candidate's work and ends at the first line of the next candidate's work.
 """
 
 import argparse

@@ -17,23 +17,26 @@ class Contender:
     program: str
     """The module of `bench.handover.candidates`."""
     server: Callable[[Path], LeaseServer]
-    """Makes the server with its folder."""
+    """Function that returns the server; its argument is the server's folder."""
     arguments: tuple[str, ...] = ()
     """Arguments of the program before the address."""
     project: str | None = None
     """The project of `bench.environments` that has the library; None for this project's environment."""
     sidecar: bool = False
-    """Whether a sidecar runs beside each program."""
+    """True if each program has a sidecar."""
     hold: tuple[float, float] = (0.04, 0.08)
-    """Bounds of the seconds for which the work runs in a round. For a lock that polls at a fixed pace the bounds differ
-    by the pause between two polls, so that a release comes at any moment of the pause."""
+    """Minimum and maximum duration of the work in a round, in seconds.
+
+    For a lock that polls at a fixed interval they differ by the interval, so that a release comes at any moment of the
+    interval.
+    """
     candidates: int = 3
     rounds: int | None = None
-    """Number of hand-overs by SIGTERM where a hand-over takes seconds; None for as many as the fast ones."""
+    """Number of hand-overs by SIGTERM if a hand-over takes seconds; None for the number of the fast contenders."""
     legs: bool = False
-    """Whether the legs of a hand-over are measured; the server must be a `RedisLease`."""
+    """True to measure the legs of a hand-over; the server must be a `RedisLease`."""
     loses: bool = True
-    """Whether a lost leader is replaced at all."""
+    """True if another candidate replaces a lost leader."""
 
 
 def _redis(key: str) -> Callable[[Path], LeaseServer]:

@@ -20,11 +20,11 @@ from ops.local.processes import die_with_us
 from ops.local.servers import free_port
 
 WITHIN = 60.0
-"""Seconds within which each event must come."""
+"""Timeout for each event, in seconds."""
 WARM_UP = 3
-"""Number of hand-overs at the start of a turn that do not count, so that every candidate has led once."""
+"""Number of uncounted hand-overs at the start of a turn, so that every candidate has led once."""
 LEAD = (0.5, 1.5)
-"""Bounds of the seconds for which a leader works before SIGKILL."""
+"""Minimum and maximum duration of a leader's work before SIGKILL, in seconds."""
 
 _uniform = random.SystemRandom().uniform
 
@@ -35,7 +35,7 @@ class Stuck(Exception):
 
 @dataclass(eq=False)
 class Candidate:
-    """The processes of one candidate: the program, and the sidecar beside the program if it has one."""
+    """The processes of one candidate: the program, and its sidecar if it has one."""
 
     program: Process
     sidecar: Process | None
@@ -62,7 +62,7 @@ class Candidate:
         self._send(signal.SIGSTOP)
 
     async def kill(self) -> None:
-        """Kill every process, and wait for its end."""
+        """Kill the processes, and wait for their end."""
         self.killed = True
         self._send(signal.SIGKILL)
         for process in self._processes():
@@ -87,7 +87,7 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 @dataclass(frozen=True)
 class Event:
-    """A word and a time that a candidate reported. The word is `gone` when the program has ended by itself."""
+    """A word and a time that a candidate reported. The word is `gone` if the program has exited."""
 
     by: Candidate
     word: str
@@ -96,7 +96,7 @@ class Event:
 
 @dataclass(frozen=True)
 class HandOver:
-    """The times of the end of a work and of the next work's first line."""
+    """The time of the end of the work, and of the first line of the next work."""
 
     ended: float
     began: float
@@ -122,7 +122,7 @@ class Group:
     _events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
     async def add(self) -> Candidate:
-        """Start a candidate; returns once it is ready to campaign."""
+        """Start a candidate; returns when the candidate is ready to campaign."""
         self._started += 1
         sidecar, url = None, self.server.url
         if self.contender.sidecar:
@@ -160,7 +160,7 @@ class Group:
         return took, leader
 
     async def rest(self, leader: Candidate) -> None:
-        """End the work of one candidate after the other, until none campaigns."""
+        """End the candidates' work one after the other, until no candidate campaigns."""
         for _ in self.candidates[1:]:
             _, leader = await self._hand_over(leader)
         leader.end_work()
@@ -179,9 +179,9 @@ class Group:
         """
         assert self.ttl is not None
         await asyncio.sleep(_uniform(*LEAD))
-        while not self._events.empty():  # a machine that stood still has cost the leader its lease
+        while not self._events.empty():  # the machine stood still, and the leader lost its lease
             leader = (await self._next()).by
-        leader.freeze()  # no renewal comes between the look at the lease and the kill
+        leader.freeze()  # no renewal comes between the read of the expiry and the kill
         try:
             expires = self.server.expiry(leader.program.pid, self.ttl, leader.renewed)
         except NoLease as error:
@@ -208,7 +208,7 @@ class Group:
         """Return the next event of any candidate."""
         async with self._limit("no candidate did anything", self.candidates[-1].log):
             event = await self._events.get()
-            while event.by.killed:  # it reported this shortly before its end
+            while event.by.killed:  # reported shortly before the leader's end
                 event = await self._events.get()
         if event.word == "gone":
             raise Stuck(f"{self.contender.name}: a program ended: {_last_line(event.by.log)}")
@@ -231,7 +231,7 @@ class Group:
 
     @asynccontextmanager
     async def _limit(self, trouble: str, log: Path) -> AsyncIterator[None]:
-        """Limit the time of a block.
+        """Set a timeout for the block.
 
         Raises:
             Stuck: the block took too long.
@@ -253,13 +253,13 @@ class Group:
             )  # fmt: skip
 
     def _settings(self, port: int) -> dict[str, str]:
-        """Return the settings of a sidecar: the defaults, except for the ttl and the guard of a new Redis."""
+        """Return the settings of a sidecar: the defaults, except for the ttl and the failover guard."""
         settings = {
             "REDIS_URL": self.server.url, "LEASES": "bench", "FAILOVER_GUARD": "false",
             "INSTANCE_ID": f"candidate-{self._started}",
             "CONTROL_BIND": f"127.0.0.1:{port}", "METRICS_BIND": f"127.0.0.1:{free_port()}",
         }  # fmt: skip
-        if self.ttl is not None:  # the other times keep their share of the ttl
+        if self.ttl is not None:  # the other times keep their ratio to the ttl
             settings |= {
                 "LEASE_TTL": f"{self.ttl:g}",
                 "HEARTBEAT_INTERVAL": f"{self.ttl / 3:g}",

@@ -1,4 +1,4 @@
-"""The legs of a hand-over through Redis, by the times at which Redis runs its commands."""
+"""The legs of a hand-over through Redis, from the times at which Redis runs the commands."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ LINE = re.compile(rb'\+?(\d+\.\d+) \[[^]]*\] "(\w+)" "([^"]*)"')
 
 @dataclass(frozen=True)
 class Legs:
-    """The seconds of each leg."""
+    """The duration of each leg, in seconds."""
 
     release: float
     """From the end of the work to the release in Redis."""

@@ -18,7 +18,7 @@ from bench.handover.tables import Options, Samples, report
 from bench.report import Report, progress
 
 TURN = 20
-"""Number of hand-overs of one contender before the next contender's turn."""
+"""Number of hand-overs in one contender's turn."""
 LEGS = 50
 """Number of hand-overs whose legs are measured."""
 
@@ -48,10 +48,10 @@ class _Run:
     versions: dict[str, str] = field(default_factory=dict)
 
     def install(self) -> None:
-        """Find the server of each contender, and find or make its environment.
+        """Find the server of each contender, and find or create its environment.
 
         Raises:
-            Missing: one of them is missing; the text names the option that leaves the contender out.
+            Missing: a server or an environment is missing; the text names the option that leaves the contender out.
         """
         with progress(len(self.options.contenders), "installing", "library") as bar:
             for contender in self.options.contenders:
@@ -74,7 +74,7 @@ class _Run:
     async def stops_in_turns(self) -> tuple[Samples, dict[str, list[Legs]]]:
         """Hand over by SIGTERM; the contenders take turns, so that other load affects all alike.
 
-        The legs are measured in hand-overs of their own, since MONITOR slows Redis down.
+        The legs are measured in separate hand-overs, since MONITOR slows Redis down.
         """
         rounds = self.options.rounds
         contenders = [each for each in self.options.contenders if each.rounds is None]
@@ -96,7 +96,7 @@ class _Run:
         return took, found
 
     async def side_by_side(self) -> tuple[Samples, Samples]:
-        """Hand over by SIGKILL, and by SIGTERM where that takes seconds; all contenders wait at the same time."""
+        """Hand over by SIGKILL, and by SIGTERM if that takes seconds; all contenders run at the same time."""
         slow: Samples = {each: [] for each in self.options.contenders if each.rounds is not None}
         kills: Samples = {each: [] for each in self.options.contenders if each.loses and self.options.kills}
         total = self.options.kills * len(kills) + sum(each.rounds or 0 for each in slow)

@@ -1,4 +1,4 @@
-"""The servers of the contenders. Each knows when the lease of a frozen leader expires."""
+"""The servers of the contenders. Each server reports when the lease of a frozen leader expires."""
 
 import json
 import re
@@ -17,11 +17,11 @@ from ops.local.servers import RedisServer, Server, free_port
 
 
 class NoLease(Exception):
-    """The leader has no lease any more."""
+    """The leader has lost its lease."""
 
 
 class LeaseServer(Protocol):
-    """A server that holds one lease."""
+    """A server that stores one lease."""
 
     @property
     def url(self) -> str:
@@ -35,7 +35,7 @@ class LeaseServer(Protocol):
         """
 
     async def start_beside(self) -> object:
-        """Start the server; returns once it answers."""
+        """Start the server; returns when the server answers."""
 
     def stop(self) -> None:
         """Stop the server."""
@@ -44,15 +44,15 @@ class LeaseServer(Protocol):
         """Return the name and the version of the server."""
 
     def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:
-        """Return when the lease of a leader that renews no more expires, in seconds of the monotonic clock.
+        """Return the time at which the lease of a frozen leader expires, in seconds of the monotonic clock.
 
         Args:
-            leader: the id of the leader's process, which is frozen.
+            leader: the pid of the frozen leader.
             ttl: the duration of the lease in seconds.
             renewed: the time of the leader's last renewal, if the leader reports its renewals.
 
         Raises:
-            NoLease: the leader has lost the lease already.
+            NoLease: the leader has already lost the lease.
         """
 
 
@@ -64,7 +64,7 @@ class RedisLease(RedisServer):
         self.key = key
 
     def check(self) -> None:
-        """Do nothing, since the program was found."""
+        """Do nothing: `ops.local` finds the program."""
 
     def version(self) -> tuple[str, str]:
         """Return "Redis" and the version of the running server."""
@@ -72,7 +72,7 @@ class RedisLease(RedisServer):
             return "Redis", str(client.info("server")["redis_version"])
 
     def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - the signature of `LeaseServer`
-        """Return now and the rest of the key's time."""
+        """Return the current time plus the key's remaining time."""
         with redis.Redis.from_url(self.url) as client:
             left = int(client.pttl(self.key))
         if left < 0:
@@ -81,9 +81,9 @@ class RedisLease(RedisServer):
 
 
 class ZooKeeperSession(Server):
-    """A ZooKeeper of one server with Debian's settings; the lease is the session of a client.
+    """A ZooKeeper of one server with Debian's settings; the lease is a client's session.
 
-    `cons`, which the settings allow in addition, shows when the server heard from each client.
+    The settings also allow the command `cons`, which shows the time of each client's last packet.
     """
 
     jar = Path("/usr/share/java/zookeeper.jar")

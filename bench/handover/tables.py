@@ -15,7 +15,7 @@ MEDIAN_GOAL, P99_GOAL = 1.0, 1.5
 """Goals for the library, as ratios to python-redis-lock."""
 
 LEAST = 0.1
-"""Milliseconds as which a plot shows smaller figures, since its axis is logarithmic: Redis tells an expiry to 1 ms."""
+"""Smallest value of a plot, in milliseconds, since its axis is logarithmic: Redis reports an expiry to 1 ms."""
 
 TEXT = """\
 Three candidates campaign for one lease, and one of them works. The time runs from the line after the end of its work to
@@ -24,13 +24,13 @@ the first line of the next candidate's work, on one clock. All programs have sta
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """The options of a run."""
 
     contenders: tuple[Contender, ...]
     rounds: int
-    """Number of hand-overs by SIGTERM of each contender, unless the contender has a number of its own."""
+    """Number of hand-overs by SIGTERM of each contender; a contender's own number overrides it."""
     kills: int
-    """Number of hand-overs by SIGKILL of each contender that can lose its leader."""
+    """Number of hand-overs by SIGKILL of each contender that replaces a lost leader."""
     ttl: float
     """Duration of the lease in rounds by SIGKILL, in seconds."""
 
@@ -58,7 +58,7 @@ def report(
 
 
 def stop_table(stops: Samples) -> Table:
-    """Return the table of hand-overs by SIGTERM. Its note says whether the goals are met."""
+    """Return the table of hand-overs by SIGTERM. Its note states whether the goals are met."""
     spreads = {contender.name: Spread.of([1000 * each for each in took]) for contender, took in stops.items()}
     base, library = spreads.get(PYTHON_REDIS_LOCK.name), spreads.get(LIBRARY.name)
     rows = []

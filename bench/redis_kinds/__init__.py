@@ -3,9 +3,9 @@
 `make redis-kinds` prints the table, `make failovers` the long failovers of Sentinel at default timings, and
 `python -m bench.redis_kinds --kind sentinels --event kill --ttl 6` one row.
 
-The goals can be missed: `FAILOVER_GUARD=false python -m bench.redis_kinds --kind sentinels --event unseen --ttl 6`
-finds two believers.
+The benchmark can fail: `FAILOVER_GUARD=false python -m bench.redis_kinds --kind sentinels --event unseen --ttl 6` finds
+two believers.
 
-    client    one client in its own process             servers   the kinds of Redis, and the events on each
+    client    one client in its own process             servers   the kinds of Redis, and their events
     trial     the tasks of one row, and its numbers     __main__  arguments, progress, table
 """

@@ -1,7 +1,7 @@
 """`python -m bench.redis_kinds`: hand-over, time without a leader and overlap on each kind of Redis, as a table.
 
-Rows run side by side, since their time is mostly that of their ttls. Exit status 1 if two clients believed at once, if
-nobody led for longer than the guard and one ttl, or if a row came to no end.
+Rows run concurrently, since they mostly wait for ttls. The exit status is 1 if two clients believed at once, if no
+client led for longer than the guard and one ttl, or if a row did not finish.
 """
 
 import argparse
@@ -50,7 +50,7 @@ async def run(plans: list[Plan], jobs: int) -> list[Row | Broken]:
         nonlocal done
         redis, event, ttl = plan
 
-        def tell(text: str) -> None:
+        def show_step(text: str) -> None:
             print(
                 f"{elapsed() - began:6.0f} s  {done}/{len(plans)}  {redis}, {event}, ttl {ttl:g} s: {text}",
                 file=sys.stderr, flush=True,
@@ -59,13 +59,13 @@ async def run(plans: list[Plan], jobs: int) -> list[Row | Broken]:
         async with free:
             with tempfile.TemporaryDirectory(prefix="redis-kinds-") as folder:
                 try:
-                    row: Row | Broken = await trial(redis, event, ttl, Path(folder), tell)
+                    row: Row | Broken = await trial(redis, event, ttl, Path(folder), show_step)
                 except Broken as error:
                     row = error
                 except (ServerError, RedisError, OSError) as error:
                     row = Broken(str(error))
             done += 1
-            tell(f"FAILED: {row}" if isinstance(row, Broken) else "done")
+            show_step(f"FAILED: {row}" if isinstance(row, Broken) else "done")
             return row
 
     async with asyncio.TaskGroup() as group:
@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def _until_signalled(work: Coroutine[Any, Any, list[Row | Broken]]) -> list[Row | Broken]:
-    """Await the rows; SIGTERM ends them in order, as Ctrl-C does."""
+    """Await the rows; SIGTERM cancels them, as Ctrl-C does."""
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task

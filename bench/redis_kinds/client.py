@@ -1,7 +1,7 @@
 """The client of a row in its own process: `python -m bench.redis_kinds.client URL DIARY`.
 
-It campaigns until SIGTERM, and records its beliefs in the diary (`tests.chaos.diary`). On SIGUSR1 its work ends, and it
-resigns the lease.
+It campaigns until SIGTERM, and records its beliefs in the diary (`tests.chaos.diary`). On SIGUSR1 the client ends its
+work and resigns.
 """
 
 import asyncio

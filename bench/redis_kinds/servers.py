@@ -20,14 +20,14 @@ USER = "sidecar"
 FIRST, SECOND = "first-password", "second-password"
 USER_ARGUMENTS = ("--user", USER, "on", f">{FIRST}", "~*", "&*", "+@all")
 SHORT, DEFAULT = 2_000, {Redis.SERVER: 15_000, Redis.CLUSTER: 15_000, Redis.SENTINELS: 30_000}
-"""Milliseconds after which a silent server counts as failed: for a short ttl, and by default."""
+"""Milliseconds of silence after which a server counts as failed: for a short ttl, and by default."""
 SENTINEL_FAILOVER_TIMEOUT = 180_000
 """Sentinel's default failover-timeout, in milliseconds."""
 DEFAULT_TTL = 30.0
 
 
 class Event(StrEnum):
-    """What happens in a row."""
+    """The event of a row."""
 
     FAILOVER = "failover"
     KILL = "kill"
@@ -41,7 +41,7 @@ ABOUT = {
     Event.FAILOVER: "failover by hand; the old primary lives",
     Event.KILL: "kill -9 of the primary, which comes back without data after the promotion",
     Event.RESTART: "kill -9 of the primary, which comes back without data before a promotion",
-    Event.UNSEEN: "failover by hand; the leader cannot ask the sentinels, and the old primary continues to serve",
+    Event.UNSEEN: "failover by hand; the leader cannot reach the sentinels, and the old primary continues to serve",
     Event.MIGRATION: "the slot of the leases moves to another master",
     Event.ROTATION: "the password changes, and every connection of the sidecars is cut",
 }
@@ -50,7 +50,7 @@ EVENTS = {
     Redis.CLUSTER: (Event.FAILOVER, Event.KILL, Event.MIGRATION, Event.ROTATION),
     Redis.SENTINELS: (Event.FAILOVER, Event.KILL, Event.ROTATION),
 }
-"""Rows of the table."""
+"""The kinds of Redis, one group of rows each."""
 POSSIBLE = {
     Redis.SERVER: EVENTS[Redis.SERVER],
     Redis.CLUSTER: (*EVENTS[Redis.CLUSTER], Event.RESTART),
@@ -61,8 +61,8 @@ POSSIBLE = {
 class MovingName(RedisNodes):
     """A primary, its replica, and a name that follows the primary, as ElastiCache's primary endpoint does.
 
-    A proxy stands for the name: a new connection leads to the primary of that moment, and an open one stays where it
-    is. An operator of this process promotes the replica `detected` milliseconds after the end of the primary.
+    A proxy stands for the name: a new connection leads to the current primary, and an open connection stays at its
+    server. This process promotes the replica `detected` milliseconds after the end of the primary.
     """
 
     def __init__(self, folder: Path, detected: int) -> None:
@@ -82,7 +82,7 @@ class MovingName(RedisNodes):
         return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self._name.port)}
 
     async def primary(self) -> ClockedRedis:
-        """Return the server that the name leads to."""
+        """Return the server behind the name."""
         return self._primary
 
     async def settled(self) -> bool:
@@ -101,7 +101,7 @@ class MovingName(RedisNodes):
         seconds: float,
         killed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Kill the primary, and promote the replica after the time that it takes to notice."""
+        """Kill the primary, and promote the replica after the detection time."""
         self._primary.kill()
         killed()
         await asyncio.sleep(self._detected)
@@ -118,7 +118,7 @@ class MovingName(RedisNodes):
 
 
 def servers(redis: Redis, folder: Path, ttl: float, tasks: list[str], event: Event) -> RedisNodes:
-    """Return the servers of a row, not started; with the default ttl they have the default timings too."""
+    """Return the servers of a row, not yet started; with the default ttl they have the default timings."""
     silent = DEFAULT[redis] if ttl >= DEFAULT_TTL else SHORT
     if redis is Redis.SERVER:
         return MovingName(folder, silent)
@@ -130,7 +130,7 @@ def servers(redis: Redis, folder: Path, ttl: float, tasks: list[str], event: Eve
 
 
 async def cause(event: Event, redis: RedisNodes, password: Path, leader: str, keys: list[str]) -> None:
-    """Cause an event, and return once the servers have done their part.
+    """Cause an event; returns when the servers have completed it.
 
     Args:
         event: the event.
@@ -140,7 +140,7 @@ async def cause(event: Event, redis: RedisNodes, password: Path, leader: str, ke
         keys: the keys of the leases.
 
     Raises:
-        Unsettled: the servers refuse it.
+        Unsettled: the servers refuse the event.
     """
     match event:
         case Event.FAILOVER:
@@ -162,10 +162,10 @@ async def cause(event: Event, redis: RedisNodes, password: Path, leader: str, ke
 
 
 def write_password(file: Path, password: str) -> None:
-    """Replace the file in one step, as the documentation asks for."""
-    beside = file.with_suffix(".new")
-    beside.write_text(password + "\n")
-    beside.replace(file)
+    """Replace the file atomically, as the documentation requires."""
+    replacement = file.with_suffix(".new")
+    replacement.write_text(password + "\n")
+    replacement.replace(file)
 
 
 async def _rotate(redis: RedisNodes, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""One row: tasks of a sidecar and a client each, an event, and the numbers from the clients' own records."""
+"""One row: tasks of a sidecar and a client each, an event, and the numbers from the clients' diaries."""
 
 import asyncio
 import os
@@ -22,11 +22,11 @@ TASKS = 3
 HAND_OVERS = 9
 """Hand-overs after the event."""
 STARTS_WITHIN = 120.0
-"""Seconds for the start of the servers and of the tasks on a busy machine."""
+"""Timeout for the start of the servers and of the tasks on a busy machine, in seconds."""
 SETTLES_WITHIN = 120.0
-"""Seconds beyond the guard and one ttl within which all servers and tasks must be in place again."""
+"""Timeout for the recovery of all servers and tasks, in seconds beyond the guard and one ttl."""
 
-Tell = Callable[[str], None]
+ShowStep = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -43,43 +43,43 @@ class Row:
 
     @property
     def keeps(self) -> bool:
-        """Whether the goals are met."""
+        """True if the goals are met."""
         return self.overlap == 0 and self.without <= self.bound
 
 
 class Broken(Exception):
-    """A row that did not finish; the text gives the step."""
+    """A row that did not finish; the text names the step."""
 
 
-async def trial(redis: Redis, event: Event, ttl: float, folder: Path, tell: Tell) -> Row:
+async def trial(redis: Redis, event: Event, ttl: float, folder: Path, show_step: ShowStep) -> Row:
     """Run a row in an empty folder.
 
     Raises:
-        Broken: nobody led at the start, or again after the event, or the servers refused the event.
+        Broken: no client led at the start or after the event, or the servers refused the event.
     """
     labels = [f"task{number}" for number in range(TASKS)]
     password = folder / "password"
     write_password(password, FIRST)
     async with AsyncExitStack() as open_:
-        tell("starting the servers")
+        show_step("starting the servers")
         nodes = await open_.enter_async_context(servers(redis, folder, ttl, labels, event))
         tasks = await open_.enter_async_context(_running(nodes, ttl, folder, labels, password))
-        tell("starting the tasks")
+        show_step("starting the tasks")
         before = await tasks.led(STARTS_WITHIN, "at the start")
         bound = 2 * ttl + nodes.serves_on
         began = elapsed()
-        tell(f"{before.task} leads; {event}")
+        show_step(f"{before.task} leads; {event}")
         try:
             await cause(event, nodes, password, before.task, [nodes.lease_key.replace("{name}", LEASE)])
         except Unsettled as reason:
             raise Broken(f"the servers refused the event: {reason}") from None
-        tell("waiting until everything has its place again")
+        show_step("waiting for the recovery")
         await tasks.led(bound + SETTLES_WITHIN, "after the event")
         ended = elapsed()
         gap = longest_gap(tasks.seen.beliefs, began, ended)
         moves = []
         for number in range(HAND_OVERS):
-            tell(f"hand-over {number + 1} of {HAND_OVERS}")
+            show_step(f"hand-over {number + 1} of {HAND_OVERS}")
             moves.append(await tasks.hand_over(2 * ttl))
         seen = tasks.seen
         both = sum(overlap.seconds for overlap in overlaps(seen.beliefs))
@@ -87,7 +87,7 @@ async def trial(redis: Redis, event: Event, ttl: float, folder: Path, tell: Tell
 
 
 def longest_gap(beliefs: Iterable[Belief], since: float, until: float) -> float:
-    """Return the longest time between `since` and `until` in which no client believed."""
+    """Return the longest time between `since` and `until` without a client that believed."""
     longest, reached = 0.0, since
     for belief in sorted(beliefs, key=lambda belief: belief.began):
         if belief.end > reached:
@@ -97,7 +97,7 @@ def longest_gap(beliefs: Iterable[Belief], since: float, until: float) -> float:
 
 
 class _Tasks:
-    """The tasks that run."""
+    """The running tasks."""
 
     def __init__(self, folder: Path, nodes: RedisNodes, heartbeat: float) -> None:
         self.seen = Observations(folder)
@@ -111,12 +111,12 @@ class _Tasks:
         self.sidecars[label], self._clients[label] = sidecar, client
 
     def leader(self) -> Belief | None:
-        """Return the belief of this moment."""
+        """Return the current belief."""
         self.seen.read()
         return self.seen.leader(LEASE, elapsed())
 
     async def led(self, within: float, when: str) -> Belief:
-        """Wait until the servers have settled, one task leads and the others follow, for two heartbeats.
+        """Wait until the servers have settled, and one task leads and the others follow for two heartbeats.
 
         Within a heartbeat the leader renews at the new primary. A hand-over before that waits for the guard.
         """
@@ -129,13 +129,13 @@ class _Tasks:
                         return leader
         except TimeoutError:
             states = {label: await _state(sidecar) for label, sidecar in self.sidecars.items()}
-            raise Broken(f"{when}: not in place within {within:.0f} s: {states}") from None
+            raise Broken(f"{when}: not recovered within {within:.0f} s: {states}") from None
 
     async def hand_over(self, within: float) -> float:
-        """Have the leader's client resign; returns the seconds to the next client's belief."""
+        """Make the leader's client resign; returns the seconds to the next client's belief."""
         old = self.leader()
         if old is None:
-            raise Broken("nobody leads before a hand-over")
+            raise Broken("no task leads before a hand-over")
         self._clients[old.task].send(signal.SIGUSR1)
 
         def next_one() -> Belief | None:

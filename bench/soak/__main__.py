@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from bench.soak.judge import Observed
 
 SHORTEST, LONGEST = 0.6, 1440.0
-"""Minutes of a run; a shorter one has too few samples."""
+"""Minimum and maximum duration of a run in minutes; a shorter run has too few samples."""
 MARK = "soak-run"
 """Name of the file that marks the folder of a run."""
 
 
 def main(arguments: list[str]) -> int:
-    """Return the exit status: 0 if every rule was kept, 1 if not, 2 for wrong arguments."""
+    """Return the exit status: 0 if the run kept every rule, 1 if not, 2 for wrong arguments."""
     options = _options(arguments)
     folder = options.folder.absolute()
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def _until_signalled(run: Coroutine[None, None, "Observed"]) -> "Observed":
-    """Await the run; SIGTERM ends it in order, as Ctrl-C does."""
+    """Await the run; SIGTERM cancels it, as Ctrl-C does."""
     task = asyncio.ensure_future(run)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
@@ -75,7 +75,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=_minutes, default=60.0, help="duration of the load (60)")
     parser.add_argument(
         "--json", type=Path, default=Path("build/bench/soak.json"), metavar="FILE",
-        help="file of the report, with the plots beside it (build/bench/soak.json)",
+        help="file of the report; the plots go into the same folder (build/bench/soak.json)",
     )  # fmt: skip
     parser.add_argument(
         "--folder", type=Path, default=Path(".run/soak"), help="folder for data and logs; emptied first (.run/soak)"

@@ -1,4 +1,4 @@
-"""The rule that tells a flat series from a leak. No I/O."""
+"""The rule that distinguishes a flat series from a leak. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 
 WARM_UP = 0.25
-"""Share of a series, in time, that is not judged: caches fill and allocators grow."""
+"""Share of the duration that counts as warm-up and is not judged: caches fill and allocators grow."""
 MIN_SAMPLES = 8
-"""Samples that a judged part must have."""
+"""Minimum number of samples of a judged part."""
 PART = 5
-"""Divisor of the judged part: its first and its last fifth are compared."""
+"""Number of pieces of the judged part: the first and the last piece are compared."""
 
 Point = tuple[float, float]
-"""The time in seconds, and the value."""
+"""A sample: the time in seconds, and the value."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A quantity of a process, and how much it may grow in the judged part of a run.
+    """A quantity of a process, and the limit of its growth in the judged part of a run.
 
-    The limit is the greater one of `least`, in the unit, and `share` of the median.
+    The limit is the maximum of `least`, in the unit, and `share` of the median.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Growth:
     """The growth of a series in its judged part, and its limit, in the unit of the series."""
 
     start: float
-    """The median of the first fifth."""
+    """Median of the first fifth."""
     grown: float
     limit: float
 
@@ -52,7 +52,7 @@ class Growth:
 
 
 def judged(points: Sequence[Point]) -> Sequence[Point]:
-    """Return the points after the warm-up; they are in order of time."""
+    """Return the points after the warm-up; `points` are in order of time."""
     if not points:
         return points
     began, ended = points[0][0], points[-1][0]
@@ -62,8 +62,8 @@ def judged(points: Sequence[Point]) -> Sequence[Point]:
 def growth(points: Sequence[Point], measure: Measure) -> Growth:
     """Return the growth of a series.
 
-    The growth is the greater one of two estimates that a few outliers do not move. The Theil-Sen slope (the median of
-    the slopes between all pairs of points) times the duration finds a slow and steady leak. The difference between the
+    The growth is the maximum of two estimates that a few outliers do not move. The Theil-Sen slope (the median of the
+    slopes between all pairs of points) times the duration finds a slow and steady leak. The difference between the
     medians of the last and of the first fifth finds a leak that begins late.
 
     Raises:
@@ -83,7 +83,7 @@ def growth(points: Sequence[Point], measure: Measure) -> Growth:
 
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:
-    """Return at most `most` points for a plot: the last time and the highest value of each group of neighbours."""
+    """Return at most `most` points for a plot: the last time and the maximum value of each group of neighbours."""
     size = -(-len(points) // most) if points else 1
     groups = [points[at : at + size] for at in range(0, len(points), size)]
     return [(group[-1][0], max(value for _, value in group)) for group in groups]

@@ -29,9 +29,9 @@ from tests.chaos.ports import free_offset, quiet_port
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = "task1", "task2", "task3"
 RESTARTED = "task3"
-"""The task that restarts now and then."""
+"""Name of the task that restarts once a minute."""
 STEADY_WITHIN = 180.0
-"""Limit for a task to be healthy, in seconds; a busy machine needs many times as long as a quiet one."""
+"""Timeout for a task to become healthy, in seconds; a busy machine needs many times as long as a quiet one."""
 
 SETTINGS = {
     "LEASE_TTL": "1.2",
@@ -41,9 +41,9 @@ SETTINGS = {
     "TRACKER_INTERVAL": "0.5",
     "SHUTDOWN_TIMEOUT": "10",
 }
-"""The settings that compress the time: renewals after 50 ms, not 10 s, and held requests of 0.3 s, not 2.5 s.
+"""Settings that compress the time: a renewal every 50 ms, not 10 s, and held requests of 0.3 s, not 2.5 s.
 
-A renewal follows the last reply after a thirtieth of LEASE_TTL at the earliest, so a longer LEASE_TTL allows no 50 ms.
+A renewal follows the last reply after at least a thirtieth of LEASE_TTL, so a longer LEASE_TTL does not allow 50 ms.
 """
 
 
@@ -52,7 +52,7 @@ class Fleet:
 
     Args:
         folder: for data and logs.
-        plants: faults that are planted in the sidecars (`bench.soak.planted`).
+        plants: the faults of the sidecars (`bench.soak.planted`).
     """
 
     def __init__(self, folder: Path, plants: Sequence[str] = ()) -> None:
@@ -68,7 +68,7 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run everything during the block; at its end, stop all tasks in ECS's order, then the servers."""
+        """Run the servers and the tasks; at the end, stop the tasks in ECS's order, then the servers."""
         with (self.logs / "ecs.log").open("w") as story:
             console = Console(story, self.logs, colours=False, closed=lambda: None)
             try:
@@ -93,7 +93,7 @@ class Fleet:
         """Wait until every container of the task is healthy, and the API has connected to Postgres.
 
         Returns:
-            False if that takes too long.
+            False after the timeout.
         """
         deadline = elapsed() + STEADY_WITHIN
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STEADY_WITHIN)) as session:
@@ -104,7 +104,10 @@ class Fleet:
         return True
 
     async def _connected(self, session: aiohttp.ClientSession, label: str) -> bool:
-        """Return true if requests reach the database: an API is healthy before, so that no outage restarts it."""
+        """Return true if requests reach the database.
+
+        An API is healthy without a database, so that no outage restarts it.
+        """
         url = f"http://{self.address(label, API, 'API_BIND')}/portfolios/{next(iter(SAMPLES))}/stream"
         try:
             async with session.get(url) as answer:
@@ -122,7 +125,7 @@ class Fleet:
         return shifted(self._definition.container(container), self._shift(label))[variable]
 
     def sidecar_settings(self) -> Settings:
-        """Return the settings of an operator beside the sidecars."""
+        """Return the settings for an operator's commands."""
         return read_sidecar_settings(SETTINGS | self._redis_address)
 
     def pids(self) -> list[int]:

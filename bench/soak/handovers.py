@@ -1,4 +1,4 @@
-"""The hand-overs of a soak: an operator's step-down each second, and a restart of one task now and then."""
+"""The hand-overs of a soak: an operator's step-down each second, and a restart of one task once a minute."""
 
 import asyncio
 import itertools
@@ -20,25 +20,25 @@ from sidecar.redis.connection import Connector
 from sidecar.redis.store import history_of
 
 EVERY = 1.0
-"""Seconds between two step-downs, of each lease in turn."""
+"""Seconds between two step-downs; the leases take turns."""
 RESTART_EVERY = 60.0
 """Seconds between two restarts."""
 READ_EVERY = 5.0
-"""Seconds between two reads of the histories; a history keeps a thousand entries."""
+"""Seconds between two reads of the histories. A history keeps a thousand entries, so no entry is missed."""
 
 
 def epoch_ms() -> float:
-    """Return the time of the wall clock, which all processes share, in whole ms since 1970, as logs have it."""
+    """Return the wall-clock time in whole ms since 1970, as in the logs."""
     return float(time.time_ns() // 1_000_000)
 
 
 class HandOvers:
-    """Moves the leases, and records why each term ended. Set `stopping` to end after the hand-over under way.
+    """Moves the leases, and records why each term ended. Set `stopping` to end after the current hand-over.
 
     Attributes:
-        causes: why a term may have ended.
+        causes: the causes for the end of a term.
         asked: the number of step-downs.
-        restarts: from when until when the restarted task was away, in ms since 1970.
+        restarts: start and end of each restart of a task, in ms since 1970.
         problems: the hand-overs that failed, each with its time in ms since 1970.
     """
 
@@ -62,7 +62,7 @@ class HandOvers:
                 try:
                     report = await step_down(command, self._settings, lease, say=lambda _: None, clock=elapsed)
                 except CommandError as error:
-                    # A task that has just begun to stop may release the lease before the request.
+                    # A task that has just begun to stop may release the lease before the request arrives.
                     if not self._restarting():
                         self._failed(str(error))
                 else:
@@ -101,7 +101,7 @@ class Histories:
 
     Attributes:
         entries: the entries of each lease since the first read, in order.
-        problems: why a read failed.
+        problems: the errors of failed reads.
     """
 
     def __init__(self, client: "redis.asyncio.Redis", keys: dict[str, str]) -> None:
@@ -118,14 +118,14 @@ class Histories:
             await self.try_to_read()
 
     async def delete_keys(self) -> NoReturn:
-        """Delete the key of a lease now and then, which no sidecar expects: a planted fault."""
+        """Delete a lease's key now and then: a planted fault, which no sidecar expects."""
         for key in itertools.cycle(self._keys.values()):
             await asyncio.sleep(READ_EVERY)
             await self._client.delete(key)
         raise AssertionError("a cycle ends only without keys")
 
     async def try_to_read(self) -> None:
-        """Read the new entries, or record why that is impossible."""
+        """Read the new entries, or record the error."""
         try:
             await self._read()
         except RedisError as error:
@@ -143,7 +143,7 @@ class Histories:
 
 @asynccontextmanager
 async def histories(fleet: Fleet) -> AsyncIterator[Histories]:
-    """Read the histories over a connection of their own during the block."""
+    """Read the histories over a separate connection during the block."""
     client = redis.asyncio.Redis.from_url(fleet.redis.url, decode_responses=True)
     try:
         yield Histories(client, fleet.sidecar_settings().keys)

@@ -1,4 +1,4 @@
-"""The rules of a soak, held against what a run observed. No I/O."""
+"""The rules of a soak, applied to the observations of a run. No I/O."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,27 +15,27 @@ from bench.soak.visitors import Visits
 from sidecar.history import Entry
 
 EXPECTED = "AUTH=off", "PRICE_SOURCE=simulated"
-"""The beginnings of the warnings that the soak's settings cause at the start of an API."""
+"""Beginnings of the warnings that the soak's settings cause at the start of an API."""
 LATE = re.compile(r"\b(in time|timeout|late|longer|the work stopped|was frozen|after its deadline)\b")
-"""Parts of the warnings that a standstill of the machine causes."""
+"""Pattern of the warnings that a standstill of the machine causes."""
 SHOWN = 5
-"""Limit of the lines for one rule."""
+"""Maximum number of lines for one rule."""
 CALLS = 2
-"""Calls of a renewal: a leader also looks at its key when it notices its own write."""
+"""Number of calls per renewal: the notification of its own write makes a leader look at its key."""
 JUDGED = REDIS, *(f"{label} {container}" for label in LABELS if label != RESTARTED for container in METRICS)
-"""The processes that live for the whole run."""
+"""Names of the processes that run for the whole time."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What a run observed. Times are in ms since 1970.
+    """The observations of a run. Times are in ms since 1970.
 
     Attributes:
         minutes: the duration.
         lives: the sampled processes.
         histories: the entries of each lease's history, in order.
-        causes: why a term may have ended.
-        restarts: from when until when the restarted task was away.
+        causes: the causes for the end of a term.
+        restarts: start and end of each restart of a task.
         problems: hand-overs that failed, and histories that could not be read.
         visits: the requests and the streams.
         lines: the log lines of all containers.
@@ -66,21 +66,21 @@ class Observed:
         return per_hand_over(self.lines, len(self.gaps))
 
     def excuses(self, label: str, at: float) -> bool:
-        """Return true if the task was away at that time, or the machine stood still."""
+        """Return true if the task was restarting at that time, or the machine stood still."""
         restarts = self.restarts if label == RESTARTED else ()
         return self.causes.stood_still(at) or any(began <= at <= ended for began, ended in restarts)
 
 
 @dataclass
 class Verdict:
-    """The growth of each judged process, by its name and measure, and one line for each broken rule."""
+    """The growth of each judged process, by name and measure, and one line for each broken rule."""
 
     growths: dict[tuple[str, Measure], Growth] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
 
 def judge(observed: Observed) -> Verdict:
-    """Hold every rule against the run."""
+    """Apply every rule to the run."""
     verdict = Verdict()
     for name in JUDGED:
         verdict.broken += _growing(observed, name, verdict.growths)
@@ -103,10 +103,10 @@ def judge(observed: Observed) -> Verdict:
 
 
 def _growing(observed: Observed, name: str, growths: dict[tuple[str, Measure], Growth]) -> Iterator[str]:
-    """Judge a process: one life for the whole run, and flat measures."""
+    """Judge a process: it must run for the whole time, and its measures must be flat."""
     lives = [life for life in observed.lives if life.name == name]
     if len(lives) != 1 or lives[0].ended < 60 * observed.minutes - 3 * EVERY:
-        yield f"{name}: {len(lives)} processes, or one that ended, in place of one for the whole run"
+        yield f"{name}: {len(lives)} processes instead of one for the whole run, or the process ended"
         return
     for measure in MEASURES:
         if name == REDIS and measure is TASKS:
@@ -122,7 +122,7 @@ def _growing(observed: Observed, name: str, growths: dict[tuple[str, Measure], G
 
 
 def _time(at: float) -> str:
-    """Return a time as logs have it."""
+    """Return a time in the format of the logs."""
     return f"{datetime.fromtimestamp(at / 1000, UTC):%H:%M:%S.%f}"[:-3]
 
 
@@ -132,7 +132,7 @@ def _expected(observed: Observed, line: Line) -> bool:
 
 
 def _measured(observed: Observed) -> Iterator[str]:
-    """Judge the length of the log, and whether the load was large enough to prove anything."""
+    """Judge the number of log lines, and the size of the load: a small load proves nothing."""
     if observed.lines_per_hand_over > MAX_LINES:
         lines = f"{observed.lines_per_hand_over:.1f} lines for each hand-over"
         yield f"the log is not quiet: {lines}, at most {MAX_LINES:g} are allowed"

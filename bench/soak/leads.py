@@ -7,29 +7,29 @@ from sidecar.history import Entry, Event
 from sidecar.protocol import Reason
 
 GRACE_MS = 1000
-"""Time after a standstill of the machine for which a lost lead is its consequence: a grant and a retry."""
+"""Time after a standstill in which a lost lead counts as its consequence: a grant and a retry."""
 LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE, Reason.RESIGNED
-"""The reasons with which a standstill can end a term: a late client resigns. It deletes no key, for example."""
+"""Reasons of a release that a standstill can cause: for example, a late client resigns. A standstill deletes no key."""
 
 
 @dataclass
 class Causes:
-    """What ends a term. Times are in ms since 1970; all processes share the machine's clock."""
+    """The causes for the end of a term. Times are in ms since 1970; all processes share the machine's clock."""
 
     stepped_down: set[int] = field(default_factory=set)
     """Tokens of the terms that were asked to step down."""
     stopped: dict[str, float] = field(default_factory=dict)
-    """When a task was told to stop, by its instance id."""
+    """Time of the stop of each task, by its instance id."""
     standstills: list[tuple[float, float]] = field(default_factory=list)
-    """From when until when the whole machine stood still."""
+    """Start and end of each standstill of the machine."""
 
     def stood_still(self, at: float) -> bool:
-        """Return true if the machine stood still at that time, or a moment before."""
+        """Return true if the machine stood still at that time, or less than `GRACE_MS` before."""
         return any(began <= at <= ended + GRACE_MS for began, ended in self.standstills)
 
     @property
     def stood_still_for(self) -> float:
-        """The ms in which the machine stood still; overlaps count once."""
+        """Milliseconds in which the machine stood still; overlaps count once."""
         total = reached = 0.0
         for began, ended in sorted(self.standstills):
             total += max(0.0, ended - max(began, reached))
@@ -37,7 +37,7 @@ class Causes:
         return total
 
     def explain(self, token: int, holder: str, at: float, *, late: bool) -> bool:
-        """Return true if this term of this holder may end at that time; `late` if a standstill can end it so."""
+        """Return true if this term of this holder may end at that time; `late` if a standstill can be the cause."""
         stopped_at = self.stopped.get(holder)
         stopped = stopped_at is not None and at >= stopped_at
         return token in self.stepped_down or stopped or (late and self.stood_still(at))
@@ -53,19 +53,19 @@ class Ended:
     holder: str
     at: float
     reason: str = ""
-    """The sidecar's reason; empty for an API, whose client only knows that its term is over."""
+    """The sidecar's reason; empty for an API, whose client gets no reason."""
 
 
 def lost_in_histories(histories: Mapping[str, Sequence[Entry]], causes: Causes) -> list[str]:
-    """Return a line for each term that ended without a cause, by each lease's history; the entries are in order."""
+    """Return a line for each term in the histories that ended without a cause; the entries are in order."""
     return [line for lease, entries in histories.items() for line in _lost(lease, entries, causes)]
 
 
 def lost_in_logs(ends: Iterable[Ended], causes: Causes) -> list[str]:
-    """Return a line for each term that ended without a cause, by the logs of sidecars and APIs.
+    """Return a line for each term in the logs of sidecars and APIs that ended without a cause.
 
-    A candidate that gives up and is re-elected under the same token, and a client that stops its work while its sidecar
-    leads, leave nothing in a history.
+    Two such ends are missing in a history: a candidate gives up and is re-elected under the same token, or a client
+    stops its work while its sidecar leads.
     """
     return [
         f"{end.where}: term {end.token} of {end.lease} ended without a cause{f' ({end.reason})' if end.reason else ''}"

@@ -1,4 +1,4 @@
-"""The rule for a quiet log: few lines for each hand-over, and no warning without a cause. No I/O but `read_log`."""
+"""The rule for a quiet log: few lines for each hand-over, and no warning without a cause. Only `read_log` does I/O."""
 
 import json
 from collections import Counter
@@ -11,9 +11,9 @@ from typing import Any
 from bench.soak.leads import Ended
 
 MAX_LINES = 20.0
-"""Lines of all containers for each hand-over, on average. A run without faults has thirteen."""
+"""Maximum number of log lines per hand-over, of all containers, on average. A run without faults has thirteen."""
 ENDS = "term_ended", "work_ended"
-"""The events of a sidecar and of an API at the end of a term."""
+"""Log events of a sidecar and of an API at the end of a term."""
 _CALM = ("DEBUG", "INFO")
 
 
@@ -29,7 +29,7 @@ class Line:
 
 
 def parse(where: str, text: str) -> Line:
-    """Return the line that a container wrote."""
+    """Parse a line that a container wrote."""
     try:
         found = json.loads(text)
         at = datetime.fromisoformat(found["time"]).timestamp() * 1000
@@ -45,7 +45,7 @@ def read_log(path: Path) -> list[Line]:
 
 
 def alarming(lines: Iterable[Line], excused: Callable[[Line], bool]) -> list[str]:
-    """Return the kinds of lines above INFO and of lines that are no JSON objects, each once with its number."""
+    """Return each kind of line above INFO, or that is no JSON object, once with its count."""
     kinds: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], Line] = {}
     for line in lines:

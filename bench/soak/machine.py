@@ -1,4 +1,4 @@
-"""Standstills of the machine. A process that does not get a processor can lose a lead without a fault of its own."""
+"""Standstills of the machine. A process without a processor can lose a lead although it has no fault."""
 
 import asyncio
 import os
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import NoReturn
 
 STANDSTILL = 0.2
-"""Seconds for which a processor must stand still to count as a standstill of the machine."""
+"""Minimum standstill of a processor, in seconds, that counts as a standstill of the machine."""
 WINDOW = 0.25
-"""Seconds between two looks at the waits of the other processes."""
+"""Seconds between two reads of the other processes' waiting times."""
 STARVED = 0.1
-"""Seconds that a process must wait for a processor within a window to count as a standstill."""
+"""Minimum wait of a process for a processor within a window, in seconds, that counts as a standstill."""
 _STEP = 0.02
 
 
 class Machine:
     """Watches for standstills.
 
-    `standstills` has from when until when each of them lasted, in ms since 1970. They may overlap.
+    `standstills` has the start and the end of each, in ms since 1970. They may overlap.
 
     Args:
         pids: returns the processes that the machine must not starve.
@@ -43,7 +43,7 @@ class Machine:
 
     def _watch_processor(self, processor: int, stop: threading.Event) -> None:
         """Watch one processor: a hypervisor can take it away while the others run, and no wait shows that."""
-        os.sched_setaffinity(0, {processor})  # of this thread alone
+        os.sched_setaffinity(0, {processor})  # applies to this thread only
         at = self._now()
         while not stop.wait(_STEP):
             before, at = at, self._now()
@@ -62,8 +62,8 @@ class Machine:
 
 
 def waited_for_processor(pid: int) -> float:
-    """Return the seconds that the main thread has been ready to run without a processor; 0 if that is unknown."""
+    """Return the seconds for which the main thread was ready to run but had no processor; 0 if unknown."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):  # the process has just ended, or the kernel keeps no such numbers
+    except (OSError, IndexError, ValueError):  # the process has just ended, or the kernel does not record the waits
         return 0.0

@@ -1,7 +1,9 @@
-"""A sidecar with planted faults: `python -m bench.soak.planted FAULT,FAULT`. A soak of such sidecars must find each.
+"""A sidecar with planted faults: `python -m bench.soak.planted FAULT,FAULT`.
 
-The faults act at each begin and end of a term: `descriptors`, `tasks`, `memory` and `threads` leak, and `log` logs a
-warning.
+A soak of such sidecars must find each fault.
+
+The faults act at the start and the end of each term: `descriptors`, `tasks`, `memory` and `threads` leak, and `log`
+logs a warning.
 """
 
 import asyncio
@@ -16,9 +18,9 @@ from sidecar import __main__ as product
 from sidecar.telemetry import Telemetry, log
 
 LEAD = "lead"
-"""A fault that the soak itself plants: it deletes the keys of leases."""
+"""Name of the fault that the soak itself plants: it deletes the keys of leases."""
 LEAKED = 128 * 1024
-"""Bytes of a leak of memory."""
+"""Size of each memory leak, in bytes."""
 
 _kept: list[object] = []
 
@@ -34,7 +36,7 @@ PLANTS: dict[str, Callable[[], object]] = {
     "threads": _thread,
     "log": lambda: log.warning("a planted warning"),
 }
-"""What each fault does."""
+"""Action of each fault."""
 
 
 def main(faults: list[str], arguments: list[str]) -> int:

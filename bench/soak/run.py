@@ -1,4 +1,4 @@
-"""One soak: the load on a fleet for some minutes, and what it observed."""
+"""One soak: the load on a fleet for some minutes, and the observations."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from ops.local.server import ServerError
 from runtime.clock import elapsed
 
 LED_WITHIN = 60.0
-"""Limit for the first leaders, in seconds: a new Redis is guarded for one ttl."""
+"""Timeout for the first leaders, in seconds: the guard of a new Redis lasts for one ttl."""
 
 
 async def soak(folder: Path, minutes: float, plants: Sequence[str] = ()) -> Observed:
@@ -38,7 +38,7 @@ async def soak(folder: Path, minutes: float, plants: Sequence[str] = ()) -> Obse
     async with fleet.running(), histories(fleet) as history:
         if all([await fleet.steady(label) for label in LABELS]) and await _led(history):
             observed = await _observe(fleet, history, minutes, plants)
-    if observed is None:  # raised here, since the group of the tasks would wrap the error
+    if observed is None:  # raised here, since the task group would wrap the error
         raise ServerError(f"a task is not healthy, or a lease has no leader; the logs are in {fleet.logs}")
     return observed
 
@@ -74,7 +74,7 @@ async def _observe(fleet: Fleet, history: Histories, minutes: float, plants: Seq
 
 
 async def _led(history: Histories) -> bool:
-    """Wait until each lease has had a leader; returns False if that takes too long."""
+    """Wait until each lease has had a leader; returns False after the timeout."""
     deadline = elapsed() + LED_WITHIN
     while not all(history.entries.values()):
         if elapsed() > deadline:
@@ -87,9 +87,9 @@ async def _led(history: Histories) -> bool:
 async def _load(
     seconds: float, works: Sequence[Coroutine[None, None, object]], hand_overs: HandOvers, visits: Visits
 ) -> None:
-    """Run the works and move the leases for `seconds`, with a progress bar."""
+    """Run the coroutines and move the leases for `seconds`, with a progress bar."""
     async with asyncio.TaskGroup() as group:
-        beside = [group.create_task(work) for work in works]
+        running = [group.create_task(work) for work in works]
         moving = group.create_task(hand_overs.step_down_each_second())
         with progress(seconds, "soak", "s") as bar:
             bar.bar_format = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f} of {total:.0f} s{postfix}"
@@ -100,5 +100,5 @@ async def _load(
                 bar.update(min(1.0, left))
         hand_overs.stopping.set()
         await moving
-        for work in beside:
+        for work in running:
             work.cancel()

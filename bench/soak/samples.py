@@ -16,7 +16,7 @@ from runtime.clock import elapsed
 EVERY = 3.0
 """Seconds between two samples of a process."""
 METRICS = {SIDECAR: "METRICS_BIND", API: "INTERNAL_BIND"}
-"""The setting of each container's listener with /metrics."""
+"""Setting with the address of each container's /metrics."""
 REDIS = "redis"
 
 _TASKS = re.compile(rb"^python_asyncio_tasks ([0-9.]+)$", re.MULTILINE)
@@ -30,7 +30,7 @@ class Life:
     name: str
     pid: int
     renewals: float = 0.0
-    """The calls with which a sidecar has renewed so far."""
+    """Number of calls with which a sidecar has renewed so far."""
     points: dict[Measure, list[Point]] = field(default_factory=lambda: {measure: [] for measure in MEASURES})
 
     @property
@@ -40,7 +40,7 @@ class Life:
 
 
 class Sampler:
-    """Samples the processes of a fleet. `lives` has each process with a sample; times are seconds since `began`."""
+    """Samples the processes of a fleet. `lives` has each sampled process; times are seconds since `began`."""
 
     def __init__(self, fleet: Fleet, began: float) -> None:
         self._fleet = fleet
@@ -97,5 +97,5 @@ class Sampler:
         try:
             async with session.get(url) as answer:
                 return await answer.read()
-        except (aiohttp.ClientError, TimeoutError):  # it is restarting; the log and the visitors report anything else
-            return b""
+        except (aiohttp.ClientError, TimeoutError):
+            return b""  # the container is restarting; the log and the visitors report any other reason

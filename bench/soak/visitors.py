@@ -14,24 +14,24 @@ from ops.local.programs import API, SIDECAR
 from service.commands.samples import SAMPLES
 
 STREAMS = 8
-"""Open streams of one task, each with a new client when the old one has gone."""
+"""Number of open streams of one task; a new client replaces each client that leaves."""
 STREAM_SECONDS = 0.1, 6.0
-"""Shortest and longest time of a stream."""
+"""Minimum and maximum duration of a stream, in seconds."""
 PAUSE = 0.2
-"""Longest pause between two requests to one task, in seconds."""
+"""Maximum pause between two requests to one task, in seconds."""
 WITHIN = 10.0
-"""Limit for an answer, in seconds."""
+"""Timeout of a request, in seconds."""
 
 _PORTFOLIOS = [f"/portfolios/{each}" for each in SAMPLES]
 _REQUESTS = [
     (API, "API_BIND", [f"{_PORTFOLIOS[0]}/live", f"{_PORTFOLIOS[1]}/history", "/healthz", "/openapi.json"]),
     (API, "INTERNAL_BIND", ["/", "/background/status", "/background/history", "/healthz", "/metrics"]),
-    # No /is-leader: to ask it is to campaign, and only the API beside the sidecar does that.
+    # Without /is-leader: a request for it campaigns, and only the task's API may do that.
     (SIDECAR, "CONTROL_BIND", ["/status", "/history/daily_scheduler", "/healthz"]),
     (SIDECAR, "METRICS_BIND", ["/metrics", "/leader/background_services", "/healthz"]),
 ]
 _EXPECTED = {"/leader/background_services": (200, 503), f"{_PORTFOLIOS[1]}/history": (200, 404)}
-"""Other expected answers than 200: a follower's, and those of a portfolio without history."""
+"""Expected statuses other than 200: of a follower, and of a portfolio without history."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Failure:
 
 @dataclass
 class Visits:
-    """The numbers of a run, and its failures."""
+    """The counts of a run, and its failures."""
 
     requests: int = 0
     streams: int = 0
@@ -93,11 +93,11 @@ class Visitors:
                 self._visits.streams += 1
                 if await self._ended_early(answer, seconds):
                     self._failed(f"{path}: the stream ended")
-                answer.close()  # the client goes in the middle of the stream
+                answer.close()  # the client leaves in the middle of the stream
             await asyncio.sleep(self._chance.uniform(0, PAUSE))
 
     async def _ended_early(self, answer: aiohttp.ClientResponse, seconds: float) -> bool:
-        """Read the stream for `seconds`; returns True if the API ended it before."""
+        """Read the stream for `seconds`; returns True if the API ended the stream first."""
         try:
             async with asyncio.timeout(seconds):
                 async for line in answer.content:

@@ -12,8 +12,8 @@ from bench.tracker.tables import report
 
 
 def measure(numbers: list[int]) -> Report:
-    """Measure the smallest number first, since the maximum memory of a process only grows."""
-    return report([uvloop.run(measure_size(number)) for number in sorted(numbers)])  # the service uses uvloop, too
+    """Measure the smallest number first, since the maximum memory of a process never decreases."""
+    return report([uvloop.run(measure_size(number)) for number in sorted(numbers)])  # the service also uses uvloop
 
 
 def portfolios(text: str) -> int:

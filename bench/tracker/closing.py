@@ -1,4 +1,4 @@
-"""Loading of positions, and the closing capture of several sessions."""
+"""The loading of positions, and the closing capture of several sessions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ CAPTURES, CHANGED = 3, 1_000
 
 
 async def load(store: Store, machine: Machine, portfolios: int) -> tuple[Cost, Cost]:
-    """Load all positions, then `CHANGED` portfolios that a user changed; returns both costs."""
+    """Load all positions, then the positions of `CHANGED` portfolios that users changed; returns both costs."""
     today = AroundTheClockCalendar().last_closed(datetime.now(UTC)).date
     with progress(portfolios, "loading", "portfolio") as bar:
 
@@ -23,7 +23,7 @@ async def load(store: Store, machine: Machine, portfolios: int) -> tuple[Cost, C
 
         with machine.cost() as loading:
             book = await store.load_positions(today, show)
-    async with store._connection() as connection:  # noqa: SLF001 - `Store` has no method for many users' writes at once
+    async with store._connection() as connection:  # noqa: SLF001 - `Store` has no method for the writes of many users at once
         await connection.execute(
             "update public.position set quantity = quantity + 1 where portfolio_id = any($1)",
             uuids(book.blocks[0].ids)[:CHANGED],

@@ -31,7 +31,7 @@ def _backend_seconds(connection: Any) -> float:
 
 @contextmanager
 def observed() -> Iterator[dict[str, float]]:
-    """Add up the processor seconds of each part while the block runs; the caller may clear them."""
+    """Add up the processor seconds of each part while the block runs; the caller may clear the sums."""
     seconds, one_thread = defaultdict[str, float](float), threading.Lock()
 
     def computed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,6 +61,6 @@ def observed() -> Iterator[dict[str, float]]:
         patches.enter_context(patch.object(store_module, "stage", staged))
         for name, part in STATEMENTS.items():
             method = getattr(FencedWrites, name)
-            statement = written(part, method, lambda writes: writes._connection)  # noqa: SLF001 - counts its backend's time
+            statement = written(part, method, lambda writes: writes._connection)  # noqa: SLF001 - the processor time of the connection's backend
             patches.enter_context(patch.object(FencedWrites, name, statement))
         yield seconds

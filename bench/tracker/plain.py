@@ -1,4 +1,4 @@
-"""The plain way on a sample: a Python loop with `decimal`, and executemany."""
+"""The plain implementation on a sample: a Python loop with `decimal`, and executemany."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,7 +13,7 @@ SAMPLE = 10_000
 
 
 async def plain(dsn: str, machine: Machine) -> tuple[Cost, Cost, Cost]:
-    """Measure the plain way on a sample, one portfolio at a time: loading, a tick, a day's rows."""
+    """Measure the plain implementation on a sample, one portfolio at a time: loading, a tick, a day's rows."""
     connection = await asyncpg.connect(dsn)
     with machine.cost() as load:
         held: dict[UUID, list[tuple[str, Decimal]]] = {}

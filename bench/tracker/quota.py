@@ -1,4 +1,7 @@
-"""Half a core for this process, as an ECS task of 512 units has. Postgres, which runs elsewhere there, has no limit."""
+"""A limit of half a core for this process, as in an ECS task of 512 units.
+
+Postgres has no limit, since it is not in the task.
+"""
 
 import os
 from collections.abc import Iterator
@@ -7,11 +10,11 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 PERIOD, QUOTA = 100_000, 50_000
-"""Microseconds of processor time in each period."""
+"""Processor time in each period, in microseconds."""
 
 
 class NoQuotaError(Exception):
-    """This process may not limit its processor time; the text says why."""
+    """This process cannot limit its processor time; the text gives the reason."""
 
 
 @contextmanager

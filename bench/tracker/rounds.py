@@ -39,7 +39,7 @@ class Round:
 
     @property
     def ratio(self) -> float:
-        """Elapsed time of the tick as a multiple of the limit."""
+        """Elapsed time of the tick, divided by the limit."""
         return self.tick.wall / self.limit.wall
 
     @property
@@ -57,11 +57,11 @@ class Rounds:
     free: list[Round] = field(default_factory=list)
     half_core: list[Round] = field(default_factory=list)
     no_quota: str = ""
-    """Why this process could not be limited to half a core."""
+    """Reason for which this process could not be limited to half a core; empty if it was."""
 
 
 class _EnoughError(Exception):
-    """The rounds are done."""
+    """The rounds are complete."""
 
 
 async def rounds(store: OpenStore, limit: Limit, machine: Machine) -> Rounds:

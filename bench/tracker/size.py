@@ -25,7 +25,7 @@ SERVER = ("shared_buffers=1GB", "max_wal_size=4GB")
 
 @dataclass(frozen=True)
 class Size:
-    """What was measured for one number of portfolios."""
+    """The measurements for one number of portfolios."""
 
     portfolios: int
     loading: Cost
@@ -34,9 +34,9 @@ class Size:
     steps: list[tuple[str, Cost]]
     captures: list[Cost]
     listener: float
-    """Seconds from a commit until the last listener has the values."""
+    """Seconds from a commit until the last client has the values."""
     plain: tuple[Cost, Cost, Cost]
-    """Loading, a tick and all of the closing capture the plain way, scaled up."""
+    """Costs of loading, a tick and the whole closing capture in the plain implementation, scaled up."""
     tick_memory: float
     """Maximum memory of the process with ticks, in MiB."""
     eod_memory: float
@@ -48,7 +48,7 @@ class Size:
 
 
 async def measure_size(portfolios: int) -> Size:
-    """Measure on a new Postgres."""
+    """Measure one number of portfolios on a new Postgres."""
     with tempfile.TemporaryDirectory() as folder, PostgresServer(Path(folder), settings=SERVER) as server:
         if server.process is None:
             raise RuntimeError("Postgres did not start")

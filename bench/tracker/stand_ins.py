@@ -1,4 +1,4 @@
-"""A term and a price source for the tracker, and a store that shows the positions that the tracker holds."""
+"""A term and a price source for the tracker, and a store that exposes the tracker's positions."""
 
 import time
 from collections.abc import Collection
@@ -30,7 +30,7 @@ class Term:
 
 @dataclass
 class Prices:
-    """A price source with new prices in each answer; it keeps the time of its last answer."""
+    """A price source with new prices in each answer. It records the time of its last answer."""
 
     machine: Machine | None = None
     asked: int = 0
@@ -52,7 +52,7 @@ class Prices:
         return prices
 
     async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:  # noqa: ARG002 - every day has the same closes
-        """Return a new price for each symbol, whatever the day."""
+        """Return a new price for each symbol; the day does not matter."""
         return await self.latest(symbols)
 
     async def aclose(self) -> None:
@@ -60,7 +60,7 @@ class Prices:
 
 
 class OpenStore(Store):
-    """A store that keeps the book that the tracker holds."""
+    """A store that keeps a reference to the tracker's book."""
 
     book: Book | None = None
 

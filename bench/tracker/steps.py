@@ -1,4 +1,4 @@
-"""What the parts of a table cost: COPY into tables with one more part each, and the tick's update."""
+"""The cost of the parts of a table: COPY into tables with one more part each, and the tick's update."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -39,7 +39,7 @@ async def steps(dsn: str, limit: Limit, machine: Machine) -> list[tuple[str, Cos
     first, last = UUID(int=0), UUID(int=2**128 - 1)
     for name, table in UPDATES:
         update = statement("update_live").replace("public.portfolio_live", table)
-        for _ in range(2):  # the first one fills the free halves of the pages
+        for _ in range(2):  # the first update fills the free halves of the pages
             async with connection.transaction():
                 await connection.execute(STAGE)
                 await connection.execute(PLANS)

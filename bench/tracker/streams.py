@@ -1,4 +1,4 @@
-"""Listeners of one task: the time from a tick's commit until each has the values."""
+"""Streams of one task: the time from a tick's commit until the last client has the values."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ LISTENERS = 1_000
 
 @asynccontextmanager
 async def service(dsn: str) -> AsyncIterator[str]:
-    """Run `python -m service` on the database, without a sidecar, so it never leads."""
+    """Run `python -m service` on the database. Without a sidecar it never leads."""
     port = free_port()
     environment = {
         "DATABASE_URL": dsn,
@@ -41,10 +41,10 @@ async def service(dsn: str) -> AsyncIterator[str]:
 
 
 async def slowest_listener(dsn: str, store: Store) -> float:
-    """Return the seconds from a tick's commit until the last listener on one task has the values."""
+    """Return the seconds from a tick's commit until the last client of one task has the values."""
     connection = await asyncpg.connect(dsn)
     ids = [row["id"] for row in await connection.fetch("select id from portfolio order by id limit $1", LISTENERS)]
-    heard: list[float] = []
+    received: list[float] = []
     ready = asyncio.Semaphore(0)
 
     async def listen(session: aiohttp.ClientSession, url: str, portfolio_id: UUID) -> None:
@@ -59,7 +59,7 @@ async def slowest_listener(dsn: str, store: Store) -> float:
                         if events == 1 and line.startswith(b"data:"):
                             ready.release()
                         if events == 2:
-                            heard.append(time.perf_counter())
+                            received.append(time.perf_counter())
                             return
             except aiohttp.ClientConnectorError:
                 await asyncio.sleep(0.1)
@@ -82,4 +82,4 @@ async def slowest_listener(dsn: str, store: Store) -> float:
         committed = time.perf_counter()
         await connection.execute("notify portfolio_live")
     await connection.close()
-    return max(heard) - committed
+    return max(received) - committed

@@ -17,7 +17,7 @@ from bench.tracker.size import Size
 from bench.tracker.streams import LISTENERS
 
 GOAL = 1.5
-"""Largest time of a tick, as a multiple of its limit."""
+"""Maximum time of a tick, as a multiple of its limit."""
 
 TEXT = f"""\
 Each portfolio has {POSITIONS} positions over {SYMBOLS:,} symbols. A tick lasts from the prices to the last commit. Its
@@ -40,7 +40,7 @@ def _median(found: Sequence[Round], value: Callable[[Round], float]) -> float:
 
 
 def limit_table(sizes: Sequence[Size]) -> Table:
-    """Ticks beside their limit."""
+    """Return the table of ticks and their limit."""
     rows, notes = [], []
     for size in sizes:
         for name, found in (("whole machine", size.rounds.free), ("half a core", size.rounds.half_core)):
@@ -74,7 +74,7 @@ def limit_table(sizes: Sequence[Size]) -> Table:
 
 
 def parts_table(sizes: Sequence[Size]) -> Table:
-    """Shares of the processor time of a tick."""
+    """Return the table of the parts of a tick, by processor time."""
     columns = [_parts(size.rounds.free) for size in sizes]
     rows = tuple(
         (part, *(cell for column in columns for cell in (_seconds(column[part]), _share(column[part], column))))
@@ -98,7 +98,7 @@ def _share(spent: float, column: dict[str, float]) -> str:
 
 
 def steps_table(size: Size) -> Table:
-    """What the parts of a table cost."""
+    """Return the table of the costs of a table's parts."""
     rows = tuple((name, _seconds(cost.wall), _seconds(cost.postgres)) for name, cost in size.steps)
     first = size.rounds.first.tick
     rows += (("the first tick of a new database: inserts", _seconds(first.wall), _seconds(first.postgres)),)
@@ -113,7 +113,7 @@ def steps_table(size: Size) -> Table:
 
 
 def work_table(sizes: Sequence[Size]) -> Table:
-    """Loading, ticks and the closing capture beside the plain way."""
+    """Return the table of loading, ticks and the closing capture, compared with the plain implementation."""
     rows = []
     for size in sizes:
         tick = sorted((one.tick for one in size.rounds.free), key=lambda cost: cost.wall)[len(size.rounds.free) // 2]

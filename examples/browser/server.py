@@ -1,7 +1,7 @@
-"""A development server for the page beside this file: serves the page, and renews its access tokens.
+"""A development server for the example page: it serves the page and renews access tokens.
 
-See README.md beside this file for how to run it. It signs tokens with the shared secret of the API, so it listens on
-this machine alone. In production the page is static files, and the identity provider renews tokens.
+README.md in this folder describes how to run it. It signs tokens with the API's shared secret, so it listens on
+loopback only. In production the page is static files, and the identity provider renews tokens.
 """
 
 import argparse
@@ -28,7 +28,7 @@ class Tokens:
 
     Args:
         settings: the settings of the API: `SUPABASE_URL` and `SUPABASE_JWT_SECRET`, or `AUTH=off`.
-        minutes: for how long a token is valid.
+        minutes: the validity of a token.
     """
 
     def __init__(self, settings: AuthSettings, minutes: float) -> None:
@@ -37,13 +37,13 @@ class Tokens:
         self.guard = guard_from(settings)
 
     def new(self, user_id: UUID) -> str:
-        """A token for a user; empty for an API without authentication."""
+        """Return a token for a user; empty for an API without authentication."""
         if self._settings.auth == "off":
             return ""
         return development_token(self._settings, user_id, now=time.time(), hours=self._minutes / 60)
 
     async def renew(self, request: web.Request) -> web.Response:
-        """Answer with a new token for the user of the request's token, in the form that Supabase uses."""
+        """Answer with a new token for the user of the request's token, in Supabase's format."""
         try:
             caller = await self.guard.caller(request.headers.get("Authorization"))
         except Unauthorized as error:
@@ -65,9 +65,9 @@ def application(tokens: Tokens) -> web.Application:
 
 
 def links(page: str, api: str, tokens: Tokens) -> list[str]:
-    """One line for each sample portfolio: an address that signs its owner in.
+    """Return a line for each sample portfolio: an address that signs its owner in.
 
-    The token is behind the `#`, so that it is sent to no server.
+    The token is behind the `#`, so that browsers send it to no server.
     """
     return [
         f"{name:12}{page}/#{urlencode({'api': api, 'portfolio': portfolio, 'token': tokens.new(user)}, safe=':/')}"
@@ -80,7 +80,7 @@ async def _index(_: web.Request) -> web.FileResponse:
 
 
 async def _always_fresh(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Cache-Control"] = "no-cache"  # an edited file shows at the next reload
+    response.headers["Cache-Control"] = "no-cache"  # a reload shows an edited file
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.browser.server", description=__doc__)
     parser.add_argument("--port", type=_port, default=8090, help="port of the page (default: 8090)")
     parser.add_argument("--api", default="http://127.0.0.1:8080", help="the API (default: http://127.0.0.1:8080)")
-    parser.add_argument("--minutes", type=_minutes, default=10.0, help="how long a token is valid (default: 10)")
+    parser.add_argument("--minutes", type=_minutes, default=10.0, help="validity of a token (default: 10)")
     options = parser.parse_args()
     page = f"http://{HOST}:{options.port}"
     try:
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def _refuse(problem: object) -> int:
-    """Say what is wrong, and return the exit status."""
+    """Print the error, and return the exit status."""
     print(problem, file=sys.stderr)
     return 2
 

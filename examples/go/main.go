@@ -36,7 +36,7 @@ func work(ctx context.Context, term *lease.Term) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	time.Sleep(200 * time.Millisecond) // what has to be put in order
+	time.Sleep(200 * time.Millisecond) // clean-up
 	when := "late"
 	if term.Remaining() > 0 {
 		when = "in time"

@@ -9,14 +9,14 @@ import { randomBytes } from "node:crypto";
 import http from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const WAIT = 10; // seconds for which a request is held back while this process does not lead
-const LIMIT = 1; // seconds that an answer may take beyond that
-const SPACING = 0.02; // seconds between two requests, whatever the sidecar answers
-const TICK = 0.25; // seconds between two looks at the clock
+const WAIT = 10; // seconds: the wait of a held request while this process follows
+const LIMIT = 1; // seconds: the timeout of an answer, in addition to the wait
+const SPACING = 0.02; // seconds: the minimum time between two requests
+const TICK = 0.25; // seconds: the maximum time between two checks of the clock
 const LONGEST_ANSWER = 16 * 1024; // bytes
 const LONGEST_GRANT = 60; // seconds
 
-/** Seconds of a clock that never steps. */
+/** Seconds of the monotonic clock. */
 const now = () => Number(process.hrtime.bigint()) / 1e9;
 
 /** One term: the lease's name, the fencing token, and the id of the task that holds it. */
@@ -62,31 +62,31 @@ export class Term {
   }
 }
 
-/** Check an answer to GET /is-leader/NAME that was asked for at `sentAt`; null if it breaks the contract. */
+/** Check an answer to a GET /is-leader/NAME that was sent at `sentAt`; returns null for an invalid answer. */
 export function parse(text, name, sentAt) {
-  let told;
+  let reply;
   try {
-    told = JSON.parse(text);
+    reply = JSON.parse(text);
   } catch {
     return null;
   }
-  if (told === null || typeof told !== "object") return null;
-  const { lease, is_leader: leads, instance_id: id, holder, token, expires_in: left, state, version } = told;
+  if (reply === null || typeof reply !== "object") return null;
+  const { lease, is_leader: leads, instance_id: id, holder, token, expires_in: left, state, version } = reply;
   if (lease !== name || typeof leads !== "boolean" || typeof id !== "string" || id === "") return null;
   if (typeof state !== "string" || typeof version !== "string") return null;
   if (holder !== null && typeof holder !== "string") return null;
-  if (!leads) return token === null && left === null ? { ...told, token: null, deadline: null } : null;
+  if (!leads) return token === null && left === null ? { ...reply, token: null, deadline: null } : null;
   if (!Number.isSafeInteger(token) || token <= 0 || holder !== id) return null;
   if (typeof left !== "number" || !(left > 0 && left <= LONGEST_GRANT)) return null;
-  return { ...told, deadline: sentAt + left };
+  return { ...reply, deadline: sentAt + left };
 }
 
 export class LeaseClient {
   #agent = new http.Agent({ keepAlive: true });
-  #client = randomBytes(8).toString("hex"); // new at each start: a resign of an earlier process is not taken for ours
+  #client = randomBytes(8).toString("hex"); // new at each start, so that an earlier process's resign differs
   #sent = 0;
 
-  /** `stopBefore`: the work is asked to stop this many seconds before the deadline; at most a quarter of the grant. */
+  /** `stopBefore`: seconds between the request to stop the work and the deadline; at most a quarter of the grant. */
   constructor(url = "http://127.0.0.1:4040", { stopBefore = 0.5 } = {}) {
     this.url = new URL(url);
     this.stopBefore = stopBefore;
@@ -95,8 +95,8 @@ export class LeaseClient {
   /**
    * Campaign, and run `work(term, signal)` whenever this process leads, until `signal` of the options is aborted.
    *
-   * The work's signal is aborted at the end of the term. The client resigns after the work has ended. If the work ends
-   * by itself, `run` returns its result or throws its error.
+   * The work's signal is aborted at the end of the term. The client resigns after the work has ended. If the work returns
+   * before the end of its term, `run` returns its result or throws its error.
    */
   async run(name, work, { signal = new AbortController().signal } = {}) {
     let version = null;
@@ -113,7 +113,7 @@ export class LeaseClient {
       if (answer.token === null) continue;
       const term = new Term(answer, this.stopBefore);
       if (term.workingTime() <= 0) {
-        version = null; // it came too late to be of use
+        version = null; // the answer came too late
         continue;
       }
       token = term.token;
@@ -122,7 +122,7 @@ export class LeaseClient {
       resigned = signal.aborted;
       version = null;
     }
-    if (!resigned) await this.#resign(name, null); // the demand ends with this process
+    if (!resigned) await this.#resign(name, null); // this process no longer wants the lease
     return undefined;
   }
 
@@ -136,7 +136,7 @@ export class LeaseClient {
       const over = Promise.race([this.#prolong(term, version, asking.signal), expired(term, asking.signal), aborted(signal)]);
       own = await Promise.race([quiet.then(() => true), over.then(() => false)]);
       stop.abort();
-      asking.abort(); // to ask is to campaign: not while the work comes to its end
+      asking.abort(); // a request would campaign while the work ends
       await quiet;
       if (own) return { own, value: await job };
       return { own, value: undefined };
@@ -146,7 +146,7 @@ export class LeaseClient {
     }
   }
 
-  /** Extend the term with each answer; return when it is over. */
+  /** Extend the term with each answer; returns when the term is over. */
   async #prolong(term, version, signal) {
     while (term.workingTime() > 0 && !signal.aborted) {
       const wait = Math.min(WAIT, Math.max(term.workingTime() / 3, 0.001));
@@ -164,7 +164,7 @@ export class LeaseClient {
     }
   }
 
-  /** Ask once; returns null unless the answer is valid. */
+  /** Send one request; returns null if the answer is invalid. */
   async #ask(name, query, token, wait, signal) {
     await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);
     const words = new URLSearchParams(token === null ? query : { ...query, token });
@@ -183,7 +183,7 @@ export class LeaseClient {
   #request(method, path, limit, signal) {
     return new Promise((resolve) => {
       const headers = { "X-Lease-Client": this.#client };
-      const hostname = this.url.hostname.replace(/^\[|\]$/g, ""); // an IPv6 address has brackets in a URL only
+      const hostname = this.url.hostname.replace(/^\[|\]$/g, ""); // an IPv6 address has brackets only in a URL
       const { port } = this.url;
       const request = http.request({ method, hostname, port, path, headers, agent: this.#agent }, (response) => {
         let text = "";
@@ -214,7 +214,7 @@ async function pause(signal) {
   await sleep(100 + 400 * Math.random(), undefined, { signal }).catch(() => {});
 }
 
-/** Resolve when the term's working time is over. A timer alone ignores the time of a suspended machine. */
+/** Resolve when the term's working time is over. It checks the clock, because a timer ignores time in suspend. */
 async function expired(term, signal) {
   while (term.workingTime() > 0 && !signal.aborted) await sleep(Math.min(term.workingTime(), TICK) * 1000);
 }

@@ -17,7 +17,7 @@ async function work(term, signal) {
     term.check(); // and write with term.token: UPDATE ... WHERE token <= $1
     await sleep(100, undefined, { signal }).catch(() => {});
   }
-  await sleep(200); // what has to be put in order
+  await sleep(200); // clean-up
   say(`end ${term.holder} ${term.token} ${term.remaining() > 0 ? "in time" : "late"}`);
 }
 

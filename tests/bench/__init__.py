@@ -1,1 +1,1 @@
-"""The measurements that state goals."""
+"""Tests of the benchmarks."""

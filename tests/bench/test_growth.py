@@ -1,10 +1,10 @@
-"""The benchmark of more candidates, with a few candidates and a few rounds."""
+"""The benchmark of fleet sizes, with few candidates and few rounds."""
 
 from bench.growth import measure
 
 
-def test_each_size_has_a_row_and_the_herd_is_counted() -> None:
-    """One candidate hands over to nobody; with more each release is followed by calls of the others."""
+def test_each_size_has_a_row_with_the_scripts_after_a_release() -> None:
+    """One candidate has no successor; with more candidates, calls of the others follow each release."""
     found = measure(sizes=(1, 2, 6), steady=0.5, rounds=4)
     steady, releases = found.tables
     assert [row[0] for row in steady.rows] == ["1", "2", "6"]

@@ -25,8 +25,8 @@ def rows(table: Table) -> dict[str, tuple[str, ...]]:
     return {row[0]: row[1:] for row in table.rows}
 
 
-def test_ours_and_a_peer_hand_over_by_sigterm() -> None:
-    """Each hand-over and each of its legs takes time: two candidates that work at once end the benchmark."""
+def test_the_sidecar_and_a_peer_hand_over_by_sigterm() -> None:
+    """Each hand-over and each leg takes time; two candidates that work at once would end the benchmark."""
     found = asyncio.run(measure(Options((LIBRARY, HERE), rounds=3, kills=0, ttl=3.0)))
     stops, legs = (rows(table) for table in found.tables)
     assert stops.keys() == legs.keys() == {LIBRARY.name, HERE.name}
@@ -37,8 +37,8 @@ def test_ours_and_a_peer_hand_over_by_sigterm() -> None:
 
 
 @pytest.mark.slow
-def test_ours_and_a_peer_survive_a_lost_leader() -> None:
-    """Nobody leads before the lost leader's lease has expired. Redis gives the expiry in milliseconds."""
+def test_the_sidecar_and_a_peer_replace_a_lost_leader() -> None:
+    """No candidate leads before the lost leader's lease has expired. Redis reports the expiry in milliseconds."""
     found = asyncio.run(measure(Options((LIBRARY, HERE), rounds=1, kills=2, ttl=3.0)))
     kills = rows(found.tables[-1])
     assert kills.keys() == {LIBRARY.name, HERE.name}

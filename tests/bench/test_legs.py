@@ -1,4 +1,4 @@
-"""The legs of a hand-over: the steps are found in the records of the real processes."""
+"""The legs of a hand-over: the steps in the records of real processes."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ops.local.servers import RedisServer
 
 
 def test_the_steps_of_one_hand_over_are_found_among_others() -> None:
-    """Steps of the other direction, and steps that come again, are no part of it."""
+    """Steps in the other direction and repeated steps do not belong to the hand-over."""
     old_client = [("work ends", 1.0), ("resign begins", 1.1), ("answer read", 1.95)]
     new_client = [("answer read", 1.8), ("work begins", 1.9), ("work ends", 3.0)]
     old_sidecar = [("resign arrives", 1.2), ("script sent", 1.3), ("notice arrives", 1.35)]
@@ -21,7 +21,7 @@ def test_the_steps_of_one_hand_over_are_found_among_others() -> None:
 
 @pytest.mark.slow
 def test_every_leg_is_measured_in_real_processes(redis_server: RedisServer, tmp_path: Path) -> None:
-    """A function that was renamed in the product would leave its step out of all records."""
+    """After a rename of a function in the product, the records would lack its step."""
     assert len(LEGS) == len(STEPS) - 1
     found = hand_overs(record(redis_server.url, 20))
     assert found

@@ -1,4 +1,4 @@
-"""The benchmarks of the sidecar beside a bare aiohttp program, in short. An aiohttp client takes the place of wrk."""
+"""The benchmarks of the sidecar and a bare aiohttp program, shortened. An aiohttp client replaces wrk."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from bench.questions import Load
 
 
 def by_aiohttp(url: str, connections: int, seconds: float) -> Load:
-    """Ask over one connection after the other."""
+    """Send requests over one connection after the other."""
 
     async def ask() -> list[float]:
         times: list[float] = []
@@ -29,7 +29,7 @@ def by_aiohttp(url: str, connections: int, seconds: float) -> Load:
 
 
 @pytest.mark.timeout(120)
-def test_questions_are_compared_and_held_requests_are_all_answered() -> None:
+def test_requests_are_compared_and_every_held_request_is_answered() -> None:
     found = questions.measure(by_aiohttp, turns=1, seconds=0.2, held=20, rounds=1)
     *cases, held, commands = found.tables
     assert [table.header[0] for table in cases] == [

@@ -25,7 +25,7 @@ def believed(began: float, until: float) -> Belief:
 def test_the_time_without_a_leader_is_the_longest_gap_between_all_beliefs() -> None:
     beliefs = [believed(9.0, 20.0), believed(5.0, 8.0), believed(0.0, 4.0), believed(19.0, 19.5)]
     assert longest_gap(beliefs, 1.0, 20.0) == 1.0
-    assert longest_gap(beliefs, 1.0, 26.0) == 6.0, "nobody leads at the end"
+    assert longest_gap(beliefs, 1.0, 26.0) == 6.0, "no task leads at the end"
     assert longest_gap(beliefs, 4.5, 20.0) == 1.0
     assert longest_gap([], 3.0, 5.0) == 2.0
 
@@ -39,15 +39,15 @@ def test_the_time_without_a_leader_is_the_longest_gap_between_all_beliefs() -> N
         (replace(ROW, without=12.1), "| 12.1 s (12 s) | 0 **GOAL MISSED** |"),
     ],
 )
-def test_a_line_shows_a_goal_that_was_missed(row: Row, shown: str) -> None:
+def test_a_line_shows_a_missed_goal(row: Row, shown: str) -> None:
     assert line(row).endswith(shown)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("guard", "status"), [("true", 0), ("false", 1)])
-def test_a_primary_that_is_demoted_late_has_two_believers_only_without_the_guard(guard: str, status: int) -> None:
-    """The leader cannot ask the sentinels, and stays at the old primary while the others use the new one."""
+def test_a_late_demotion_has_two_believers_only_without_the_guard(guard: str, status: int) -> None:
+    """The leader cannot reach the sentinels, and stays at the old primary while the others use the new primary."""
     done = table("--kind=sentinels", "--event=unseen", "--ttl=6", FAILOVER_GUARD=guard)
     assert done.returncode == status, done.stderr + done.stdout
     assert ("GOAL MISSED" in done.stdout) == bool(status)

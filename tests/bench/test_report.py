@@ -1,4 +1,4 @@
-"""Reports of benchmarks: their spread, tables, JSON, and the document that is made of them."""
+"""Reports of benchmarks: spreads, tables, JSON, and the document."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_a_table_aligns_numbers_to_the_right() -> None:
 
 
 def test_a_report_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The file holds what the terminal shows, with the machine and the time."""
+    """The file has the contents of the terminal, the machine and the time."""
     file = tmp_path / "new" / "handover.json"
     run(lambda: REPORT, ["--json", str(file)])
     written = Report.from_json(file.read_text())
@@ -45,7 +45,7 @@ def test_a_report_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_document_has_tables_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mark in the text becomes the report of its name, and the same reports give the same files."""
+    """The report replaces the mark with its name, and the same reports give the same files."""
     monkeypatch.chdir(tmp_path)
     for folder in ("bench", "docs", "build/bench"):
         (tmp_path / folder).mkdir(parents=True)

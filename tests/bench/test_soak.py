@@ -1,4 +1,4 @@
-"""The rules of the soak: what is flat, which lead is lost, and what is loud."""
+"""The rules of the soak: flat series, lost leads, and loud logs."""
 
 import asyncio
 import json
@@ -21,11 +21,11 @@ from sidecar.history import Entry, Event
 from tests.support.waiting import eventually
 
 SAMPLES = range(0, 300, 3)
-"""The times of the samples of five minutes."""
+"""Return the times of the samples of five minutes."""
 
 
 def series(level: float, leak: float = 0.0, noise: float = 0.0, begins: float = 0.0) -> list[Point]:
-    """A series around `level` that grows by `leak` each second from `begins` on."""
+    """Return a series around `level` that grows by `leak` each second after `begins`."""
     chance = random.Random(7)
     return [(at, level + leak * max(0.0, at - begins) + chance.gauss(0, noise)) for at in SAMPLES]
 
@@ -35,18 +35,18 @@ def test_a_constant_series_is_flat(measure: Measure) -> None:
     assert growth(series(40), measure).flat
 
 
-def test_noise_is_no_growth() -> None:
+def test_noise_does_not_count_as_growth() -> None:
     """Streams come and go, so the tasks of an API vary."""
     assert growth(series(40, noise=4), TASKS).flat
 
 
-def test_the_warm_up_is_no_growth() -> None:
+def test_the_warm_up_does_not_count_as_growth() -> None:
     warming = [(at, 40 + min(at, 60) / 2) for at in SAMPLES]
     assert judged(warming)[0][0] >= 60
     assert growth(warming, MEMORY).flat
 
 
-def test_a_few_outliers_are_no_growth() -> None:
+def test_a_few_outliers_do_not_count_as_growth() -> None:
     points = series(40)
     for place in (60, 70, 99):
         points[place] = points[place][0], 400.0
@@ -56,25 +56,25 @@ def test_a_few_outliers_are_no_growth() -> None:
 @pytest.mark.parametrize(
     ("measure", "leak"),
     [
-        (MEMORY, 1 / 64),  # 16 KiB for each of a task's hand-overs, of which each has one in three seconds
+        (MEMORY, 1 / 64),  # 16 KiB per hand-over of a task, which has one in three seconds
         (DESCRIPTORS, 1 / 20),
         (TASKS, 1 / 20),
         (THREADS, 1 / 60),
     ],
     ids=lambda value: value.name if isinstance(value, Measure) else None,
 )
-def test_a_slow_leak_is_growth(measure: Measure, leak: float) -> None:
+def test_a_slow_leak_counts_as_growth(measure: Measure, leak: float) -> None:
     found = growth(series(40, leak, noise=0.3), measure)
     assert not found.flat
     assert found.grown == pytest.approx(leak * 225, rel=0.1)
 
 
-def test_a_leak_that_begins_late_is_growth() -> None:
+def test_a_leak_that_begins_late_counts_as_growth() -> None:
     """Most pairs of points have no slope then."""
     assert not growth(series(40, 1 / 3, begins=200), DESCRIPTORS).flat
 
 
-def test_a_jump_that_stays_is_growth() -> None:
+def test_a_permanent_jump_counts_as_growth() -> None:
     assert not growth([(at, 40 + 20 * (at > 200)) for at in SAMPLES], DESCRIPTORS).flat
 
 
@@ -99,7 +99,7 @@ def test_a_plot_keeps_the_peaks() -> None:
 
 
 def term(token: int, holder: str = "one", at: int | None = None, reason: str = "") -> list[Entry]:
-    """The entries of a term of a second; the next term begins 2 ms after it."""
+    """Return the entries of a term of one second; the next term begins 2 ms later."""
     began = 1000 * token if at is None else at
     return [Entry(began, Event.ACQUIRE, token, holder), Entry(began + 998, Event.RELEASE, token, holder, reason)]
 
@@ -123,12 +123,12 @@ def test_a_stop_of_the_task_is_the_cause_of_its_later_releases_only() -> None:
 
 
 def test_a_term_that_ends_without_a_release_is_a_lost_lead() -> None:
-    """An expired or deleted key leaves no release; a step-down that was asked excuses nothing."""
+    """An expired or deleted key leaves no release; a requested step-down is no excuse."""
     terms = [term(1)[0], *term(2, "two")]
     assert texts(terms, Causes({1, 2})) == ["one lost term 1 of work without a release"]
 
 
-def test_a_term_that_is_found_again_is_not_lost() -> None:
+def test_a_term_that_is_recorded_twice_is_not_lost() -> None:
     """An acquire whose reply was lost is recorded twice under one token."""
     first, release = term(1)
     assert texts([first, first, release], Causes({1})) == []
@@ -141,7 +141,7 @@ def test_a_standstill_of_the_machine_is_a_cause() -> None:
 
 
 def test_an_end_in_a_log_needs_a_cause() -> None:
-    """The candidate may have been elected again under the same token, so that the history shows nothing."""
+    """The candidate may have been re-elected under the same token; then the history shows nothing."""
     end = Ended("task1-sidecar", "work", 1, "one", 1500.0)
     assert lost_in_logs([end], Causes()) == ["task1-sidecar: term 1 of work ended without a cause"]
     assert lost_in_logs([end], Causes(stopped={"one": 1600.0})) != []
@@ -161,7 +161,7 @@ def test_the_ends_of_sidecars_and_apis_are_found() -> None:
     assert ended_terms(lines) == [Ended("any", "work", 1, "one", 1795903200500.0)] * 2
 
 
-def test_the_gaps_are_between_a_release_and_the_next_term() -> None:
+def test_a_gap_runs_from_a_release_to_the_next_term() -> None:
     terms = list(chain(term(1), term(2, "two"), term(3, at=3010)))
     assert gaps(terms) == [2, 12]
     assert all(after.at >= before.at for before, after in pairwise(terms))
@@ -180,7 +180,7 @@ def test_a_log_is_read_with_its_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["", "[]", "7", '{"level": "INFO"}', '{"time": "now", "level": "INFO"}'])
-def test_a_line_of_another_shape_is_alarming(broken: str) -> None:
+def test_a_line_that_is_not_json_is_alarming(broken: str) -> None:
     assert alarming([parse("task1-api", broken)], lambda _: False) == [f"task1-api: not JSON: {broken}"]
 
 
@@ -194,13 +194,13 @@ def test_warnings_and_errors_are_alarming_once_for_each_kind() -> None:
     assert alarming(lines, lambda each: each.message.startswith(("lost", "failed"))) == []
 
 
-def test_the_lines_count_for_each_hand_over() -> None:
+def test_log_lines_are_counted_per_hand_over() -> None:
     lines = [parse("task1-api", line("any"))] * 30
     assert per_hand_over(lines, 10) == 3
     assert per_hand_over(lines, 0) == 30
 
 
-async def test_a_process_without_a_processor_is_a_standstill_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_without_a_processor_is_a_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = chain([0.0, 0.01, 0.2], repeat(0.2))
     monkeypatch.setattr(machine, "waited_for_processor", lambda _: next(waits))
     monkeypatch.setattr(machine, "WINDOW", 0.0)
@@ -208,14 +208,14 @@ async def test_a_process_without_a_processor_is_a_standstill_of_the_machine(monk
     assert len(found) == 1
 
 
-async def test_a_processor_that_stands_still_is_a_standstill_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To each thread its processor seems to stand still, since the threshold is below its pause."""
+async def test_a_frozen_processor_is_a_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each thread its processor seems to stand still, since the threshold is below the thread's pause."""
     monkeypatch.setattr(machine, "STANDSTILL", 0.001)
     assert all(ended > began for began, ended in await standstills(list))
 
 
 async def standstills(pids: Callable[[], list[int]]) -> list[tuple[float, float]]:
-    """Watch until the machine has a standstill."""
+    """Watch until the machine has stood still."""
     watched = machine.Machine(pids, epoch_ms)
     watching = asyncio.create_task(watched.run())
     await eventually(lambda: watched.standstills)
@@ -228,6 +228,6 @@ def test_standstills_that_overlap_count_once() -> None:
     assert Causes(standstills=[(100, 300), (50, 200), (250, 260), (400, 500)]).stood_still_for == 350
 
 
-def test_the_wait_for_a_processor_is_known_here() -> None:
+def test_the_kernel_reports_the_wait_for_a_processor() -> None:
     assert machine.waited_for_processor(os.getpid()) >= 0
     assert machine.waited_for_processor(2**22 + 1) == 0

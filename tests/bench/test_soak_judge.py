@@ -1,4 +1,4 @@
-"""Each rule of the soak can fail: a run that keeps every rule, and the same run with one fault."""
+"""Each rule of the soak can fail: a run that keeps every rule passes, and the same run with one fault fails."""
 
 import dataclasses
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def life(name: str, leak: float = 0.0, ended: int = SECONDS) -> Life:
 
 
 def good() -> Observed:
-    """A run of five minutes, in which each term is asked to step down after a second."""
+    """Return a run of five minutes, in which each term is asked to step down after a second."""
     history = [
         Entry(1000 * token + 998 * late, event, token, f"holder{token % 2}")
         for token in TERMS
@@ -52,7 +52,7 @@ def good() -> Observed:
     )
 
 
-def test_a_run_that_keeps_every_rule() -> None:
+def test_a_run_that_keeps_every_rule_passes() -> None:
     verdict = judge(good())
     assert verdict.broken == []
     assert lines_of(verdict) == "VERDICT  every rule was kept"
@@ -73,7 +73,7 @@ FAULTS: dict[str, tuple[Callable[[Observed], dict[str, Any]], str]] = {
     ),
     "a process that ended": (
         lambda run: {"lives": [*run.lives[1:], life("redis", ended=200)]},
-        "redis: 1 processes, or one that ended",
+        "redis: 1 processes instead of one for the whole run",
     ),
     "a process without samples": (
         lambda run: {"lives": [Life(one.name, 1, 6000.0, one.points | {TASKS: []}) for one in run.lives]},
@@ -136,7 +136,7 @@ def test_each_fault_breaks_its_rule(fault: str) -> None:
     assert f"BROKEN  {expected}" in lines_of(verdict)
 
 
-def test_many_lines_of_one_rule_are_cut() -> None:
+def test_the_lines_of_one_rule_are_limited() -> None:
     broken = judge(dataclasses.replace(good(), problems=[f"fault {number}" for number in range(9)])).broken
     assert broken[:SHOWN] == [f"fault {number}" for number in range(SHOWN)]
     assert broken[SHOWN:] == ["... and 4 more of this kind"]

@@ -16,19 +16,19 @@ from tests.support.processes import ROOT
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_soak_finds_every_planted_fault(tmp_path: Path) -> None:
-    """A rule that cannot fail proves nothing."""
+    """Every rule can fail."""
     plants = [word for plant in (*PLANTS, LEAD) for word in ("--plant", plant)]
-    status, said = soak(
+    status, output = soak(
         "--minutes=1", *plants, "--folder", str(tmp_path / "run"), "--json", str(tmp_path / "soak.json")
     )
-    assert status == 1, said
-    broken = [line for line in said.splitlines() if line.startswith("BROKEN  ")]
+    assert status == 1, output
+    broken = [line for line in output.splitlines() if line.startswith("BROKEN  ")]
     for measure in ("memory", "descriptors", "tasks", "threads"):
-        assert any(f"sidecar: {measure} grew by" in line for line in broken), said
-        assert not any(f"api: {measure} grew by" in line for line in broken), said
-        assert (tmp_path / f"soak-{measure}.svg").read_text().startswith("<?xml"), said
-    assert any(" of background_services ended without a cause (" in line for line in broken), said
-    assert any("the log is not quiet" in line and "a planted warning" in line for line in broken), said
+        assert any(f"sidecar: {measure} grew by" in line for line in broken), output
+        assert not any(f"api: {measure} grew by" in line for line in broken), output
+        assert (tmp_path / f"soak-{measure}.svg").read_text().startswith("<?xml"), output
+    assert any(" of background_services ended without a cause (" in line for line in broken), output
+    assert any("the log is not quiet" in line and "a planted warning" in line for line in broken), output
     report = Report.from_json((tmp_path / "soak.json").read_text())
     assert [plot.name for plot in report.plots] == ["soak-memory", "soak-descriptors", "soak-tasks", "soak-threads"]
     assert {"redis", "task1 sidecar", "task2 api", "task3 sidecar"} <= report.plots[0].series.keys()
@@ -39,17 +39,17 @@ def test_a_soak_finds_every_planted_fault(tmp_path: Path) -> None:
     [["--minutes", "0"], ["--minutes", "nan"], ["--minutes", "long"], ["--plant", "peace"]],
 )
 def test_wrong_arguments_are_one_line(wrong: list[str]) -> None:
-    status, said = soak(*wrong)
+    status, output = soak(*wrong)
     assert status == 2
-    assert wrong[1] in said
-    assert len(said.splitlines()) == 1
+    assert wrong[1] in output
+    assert len(output.splitlines()) == 1
 
 
 def test_a_folder_with_other_files_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("the only copy")
-    status, said = soak("--folder", str(tmp_path))
+    status, output = soak("--folder", str(tmp_path))
     assert status == 2
-    assert said == f"soak: {tmp_path}: is not empty, and is not the folder of an earlier run\n"
+    assert output == f"soak: {tmp_path}: is not empty, and is not the folder of an earlier run\n"
     assert (tmp_path / "thesis.txt").exists()
 
 
@@ -64,8 +64,8 @@ def soak(*arguments: str) -> tuple[int, str]:
         start_new_session=True,
     ) as run:
         try:
-            said, _ = run.communicate(timeout=280)
+            output, _ = run.communicate(timeout=280)
         except BaseException:
-            os.killpg(run.pid, signal.SIGKILL)  # its child processes die with it
+            os.killpg(run.pid, signal.SIGKILL)  # its child processes also die
             raise
-    return run.returncode, said
+    return run.returncode, output

@@ -38,7 +38,7 @@ def test_wrong_arguments_are_one_line(wrong: list[str]) -> None:
     assert wrong[-1] in done.stderr or wrong[0] in done.stderr
 
 
-def test_half_a_core_ends_with_its_block() -> None:
+def test_the_limit_of_half_a_core_ends_with_its_block() -> None:
     before = Path("/proc/self/cgroup").read_text()
     try:
         with half_a_core():
@@ -49,6 +49,6 @@ def test_half_a_core_ends_with_its_block() -> None:
 
 
 def tracker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the benchmark as a user would."""
+    """Run the benchmark's command."""
     command = [sys.executable, "-m", "bench.tracker", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)

@@ -1,6 +1,6 @@
 """The example page in Chromium, on another origin than the API: `make browser`.
 
-The file is not named test_*.py: `make test` needs no Chromium.
+The file is not named test_*.py, so that `make test` needs no Chromium.
 """
 
 import json
@@ -37,11 +37,11 @@ VALUE = "document.querySelector('#value').textContent"
 STATE = "document.querySelector('#state').dataset.state"
 PROBLEM = "!document.querySelector('#problem').hidden && document.querySelector('#problem').textContent"
 SHORT_LIFE = "0.1"
-"""Minutes for which a token is valid in the test of renewals. The API accepts a token for 10 s longer."""
+"""Validity of a token in the test of renewals, in minutes. The API accepts a token for 10 s longer."""
 
 
 class PageServer(Process):
-    """The example's server, on its own origin."""
+    """The server of the example, with its own origin."""
 
     def __init__(self, log: Path, api: str, port: int, minutes: str = "10") -> None:
         self.origin = f"http://127.0.0.1:{port}"
@@ -49,7 +49,7 @@ class PageServer(Process):
         super().__init__(log, ["-m", "examples.browser.server", *words], **PROJECT)
 
     async def link(self, name: str = "Growth") -> str:
-        """The address that signs in the owner of a sample portfolio."""
+        """Return the address that signs in the owner of a sample portfolio."""
         found = await eventually(lambda: re.search(rf"^{name} +(http\S+)$", self.output, re.MULTILINE), within=LIMIT)
         await eventually(self._answers, within=LIMIT)
         return str(found[1])
@@ -66,7 +66,7 @@ def port() -> int:
 
 @pytest.fixture
 async def service(new_service: Callable[..., Service], stack: AsyncExitStack, port: int) -> Service:
-    """A task whose values move each fifth of a second, and which admits the page."""
+    """A task whose values change every 0.2 s, and whose `CORS_ORIGINS` has the page."""
 
     async def nothing(_: str) -> None:
         pass
@@ -87,7 +87,7 @@ def token(user: UUID = USERS[0], *, hours: float = 1.0, **changed: str) -> str:
 
 
 async def sign_in(page: Page, **fields: str) -> None:
-    """Fill in the form and send it."""
+    """Fill in the form and submit it."""
     await page.wait_for("!document.querySelector('#sign-in').hidden")
     for name, value in fields.items():
         await page.evaluate(f"document.forms[0]['{name}'].value = {json.dumps(value)}")
@@ -116,7 +116,7 @@ async def test_a_link_signs_in_and_the_line_moves(
     assert await page.evaluate("document.documentElement.scrollWidth") == width
     assert page.errors == []
     origins = {"{0.scheme}://{0.netloc}".format(urlsplit(request.url)) for request in page.requests}
-    assert origins == {server.origin, service.url}, "nothing comes from outside"
+    assert origins == {server.origin, service.url}, "no request leaves the machine"
     streams = [request for request in page.requests if request.url.startswith(service.url)]
     assert {(request.method, request.status) for request in streams} == {("OPTIONS", 204), ("GET", 200)}
     assert not any("token=" in request.url or "eyJ" in request.url for request in page.requests)
@@ -160,7 +160,7 @@ async def test_a_token_is_renewed_before_it_expires(
     assert set(renewals) == {200}
 
 
-async def test_the_page_comes_back_when_the_task_does(page: Page, server: PageServer, service: Service) -> None:
+async def test_the_page_reconnects_when_the_task_returns(page: Page, server: PageServer, service: Service) -> None:
     await page.navigate(await server.link())
     await moves(page)
     service.kill()
@@ -172,7 +172,7 @@ async def test_the_page_comes_back_when_the_task_does(page: Page, server: PageSe
 
 
 class ShortStreams:
-    """An API whose streams end at once, and say when to come back."""
+    """An API whose streams end at once and send a reconnect time."""
 
     def __init__(self, retry: int) -> None:
         self.retry = retry
@@ -196,14 +196,14 @@ async def short_streams() -> AsyncIterator[tuple[ShortStreams, str]]:
         yield streams, url
 
 
-async def test_the_server_says_when_to_come_back(
+async def test_the_server_sets_the_time_of_the_reconnect(
     page: Page, server: PageServer, short_streams: tuple[ShortStreams, str]
 ) -> None:
     streams, url = short_streams
     await server.link()
     await page.navigate(server.origin)
     await sign_in(page, api=url, token="")
-    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # in 3 s; with the page's own pauses, in minutes
+    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # 3 s; its own pauses would last minutes
     gaps = [later - earlier for earlier, later in zip(streams.begun, streams.begun[1:], strict=False)]
     assert min(gaps) >= 0.1
     streams.status = 503
@@ -223,7 +223,7 @@ async def test_the_server_says_when_to_come_back(
         ({"portfolio": "nonsense"}, "not a UUID"),
     ],
 )
-async def test_the_page_shows_the_api_s_own_words_for_a_refusal(
+async def test_the_page_shows_the_api_s_error_text(
     fields: dict[str, str], problem: str, page: Page, server: PageServer, service: Service
 ) -> None:
     await server.link()
@@ -233,7 +233,7 @@ async def test_the_page_shows_the_api_s_own_words_for_a_refusal(
     assert await page.evaluate("document.forms[0].token.value") == ""
 
 
-async def test_a_page_that_the_api_does_not_admit_reports_it(page: Page, service: Service, tmp_path: Path) -> None:
+async def test_a_page_without_cors_access_reports_it(page: Page, service: Service, tmp_path: Path) -> None:
     async with PageServer(tmp_path / "other.log", service.url, free_port()) as other:
         await page.navigate(await other.link())
         await page.wait_for(f"{STATE} === 'waiting'")
@@ -244,7 +244,7 @@ async def test_a_page_that_the_api_does_not_admit_reports_it(page: Page, service
     assert failures & {"PreflightMissingAllowOriginHeader", "MissingAllowOriginHeader", "PreflightInvalidStatus"}
 
 
-async def test_a_link_never_takes_a_stored_token_to_an_api_that_it_names(
+async def test_a_stored_token_is_never_sent_to_the_api_of_a_link(
     page: Page, server: PageServer, service: Service, short_streams: tuple[ShortStreams, str]
 ) -> None:
     link = await server.link()
@@ -258,7 +258,7 @@ async def test_a_link_never_takes_a_stored_token_to_an_api_that_it_names(
     assert not [request for request in page.requests if request.method == "OPTIONS" and request.url.startswith(url)]
 
 
-async def test_events_are_read_wherever_their_bytes_are_cut(page: Page, server: PageServer) -> None:
+async def test_events_are_read_at_any_chunk_boundary(page: Page, server: PageServer) -> None:
     text = 'retry: 1500\r\n\r\n: ping\r\n\r\nid: 7-1\r\ndata: {"a":\r\ndata:"€ü"}\r\n\r\nevent: x\ndata\n\n'
     text += "data: y\r\rdata: cut"
     await server.link()
@@ -288,7 +288,7 @@ async def test_events_are_read_wherever_their_bytes_are_cut(page: Page, server: 
     ]
 
 
-async def test_the_renewal_of_tokens_needs_a_valid_one(server: PageServer) -> None:
+async def test_the_renewal_of_a_token_needs_a_valid_token(server: PageServer) -> None:
     await server.link()
     async with aiohttp.ClientSession() as session:
         for given in (

@@ -1,6 +1,6 @@
 """The operators' page in Chromium: `make browser`.
 
-The file is not named test_*.py: `make test` needs no Chromium.
+The file is not named test_*.py, so that `make test` needs no Chromium.
 """
 
 import json
@@ -26,12 +26,12 @@ HOSTILE = "<img src=x onerror=document.title='harmed'><script>document.title='ha
 
 
 def card(lease: str = LEASE) -> str:
-    """The JavaScript expression of a lease's card."""
+    """Return the JavaScript expression for a lease's card."""
     return f"[...document.querySelectorAll('.lease')].find((card) => card.textContent.includes({json.dumps(lease)}))"
 
 
 def shown(part: str, lease: str = LEASE) -> str:
-    """The JavaScript expression of a text in a lease's card; empty if the part is hidden or missing."""
+    """Return the JavaScript expression for a text in a lease's card: empty if the part is not shown."""
     found = f"{card(lease)}?.querySelector('[data-part={part}]')"
     return f"({found}?.checkVisibility() ? {found}.textContent : '')"
 
@@ -53,12 +53,12 @@ FINE = problem("Nothing is wrong.")
 
 
 async def remember(page: Page) -> None:
-    """Leave a mark that a reload would remove."""
+    """Set a mark that a reload would remove."""
     await page.evaluate("window.remembered = true")
 
 
 async def is_clean(page: Page, service: Service) -> None:
-    """The page asked only its own task, loaded once, and had no error."""
+    """Check that the page sent requests only to its own task, was loaded once, and had no error."""
     assert await page.evaluate("window.remembered"), "the page was loaded again"
     urls = {request.url for request in page.requests}
     assert all(url.startswith(f"{service.internal_url}/") for url in urls), urls
@@ -68,7 +68,7 @@ async def is_clean(page: Page, service: Service) -> None:
 
 
 def past(*minutes: int) -> list[dict[str, Any]]:
-    """Terms of three tasks that began the given numbers of minutes ago, newest first. The newest term still runs."""
+    """Return terms of three tasks that began `minutes` ago, newest first. The newest term still runs."""
     now = datetime.now(UTC)
     return [
         {
@@ -90,18 +90,18 @@ async def reported(stack: AsyncExitStack) -> ReportingSidecar:
 
 @pytest.fixture
 async def task(reported: ReportingSidecar, new_service: Callable[..., Service], stack: AsyncExitStack) -> Service:
-    """A task whose sidecar reports what the test sets."""
+    """A task whose sidecar reports the values that the test sets."""
     return await stack.enter_async_context(new_service("one", reported.url))
 
 
 @pytest.fixture
 async def own_redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """A Redis that the test may stop."""
+    """A Redis that a test may stop."""
     with RedisServer(tmp_path / "redis") as server:
         yield server
 
 
-async def test_the_page_stays_right_while_the_leader_changes(
+async def test_the_page_stays_correct_while_the_leader_changes(
     page: Page, new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     first = await stack.enter_async_context(new_sidecar("one"))
@@ -132,7 +132,7 @@ async def test_the_page_stays_right_while_the_leader_changes(
     await is_clean(page, other)
 
 
-async def test_what_moves_moves_without_a_change_of_the_leader(
+async def test_times_and_jobs_update_without_a_change_of_the_leader(
     page: Page, new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     sidecar = await stack.enter_async_context(new_sidecar("one"))
@@ -150,7 +150,7 @@ async def test_what_moves_moves_without_a_change_of_the_leader(
     await is_clean(page, service)
 
 
-async def test_a_disabled_lease_is_shown_and_its_end_too(
+async def test_a_disabled_lease_and_its_end_are_shown(
     page: Page, redis_server: RedisServer, new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service],
     stack: AsyncExitStack,
 ) -> None:  # fmt: skip
@@ -173,7 +173,7 @@ async def test_a_disabled_lease_is_shown_and_its_end_too(
     await is_clean(page, service)
 
 
-async def test_redis_that_is_down_is_the_first_thing_said_and_the_last_terms_stay(
+async def test_an_outage_of_redis_is_shown_first_and_the_last_terms_stay(
     page: Page, own_redis: RedisServer, new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service],
     stack: AsyncExitStack,
 ) -> None:  # fmt: skip
@@ -209,7 +209,9 @@ async def test_without_a_leader_the_page_reports_it(page: Page, reported: Report
     await is_clean(page, task)
 
 
-async def test_an_older_sidecar_costs_the_terms_only(page: Page, reported: ReportingSidecar, task: Service) -> None:
+async def test_with_an_older_sidecar_only_the_terms_are_missing(
+    page: Page, reported: ReportingSidecar, task: Service
+) -> None:
     reported.refusal = 404, {"error": "no such path"}
     await page.navigate(task.internal_url)
     await remember(page)
@@ -222,7 +224,7 @@ async def test_an_older_sidecar_costs_the_terms_only(page: Page, reported: Repor
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-async def test_twenty_terms_fit_on_a_phone_and_on_a_desk(
+async def test_twenty_terms_fit_on_a_phone_and_on_a_desktop(
     width: int, scheme: Literal["light", "dark"], page: Page, reported: ReportingSidecar, task: Service
 ) -> None:
     reported.terms[LEASE] = past(*(number**3 + 1 for number in range(20)))
@@ -241,13 +243,15 @@ async def test_twenty_terms_fit_on_a_phone_and_on_a_desk(
     await page.evaluate(f"window.parts = {json.dumps(parts)}.map((name) => document.querySelector(name))")
     polls = sum(request.kind == "Fetch" for request in page.requests)
     await page.wait_for(f"performance.getEntriesByType('resource').length > {polls + 3}")
-    assert await page.evaluate(f"{card()}.querySelector('details').open"), "a redrawing has closed the list"
-    assert await page.evaluate("window.parts.every((part) => part.isConnected)"), "a redrawing ends a selection"
+    assert await page.evaluate(f"{card()}.querySelector('details').open"), "a redraw has closed the list"
+    assert await page.evaluate("window.parts.every((part) => part.isConnected)"), "a redraw ends a selection"
     assert await page.evaluate("document.documentElement.scrollWidth") == width
     await is_clean(page, task)
 
 
-async def test_texts_from_outside_are_texts(page: Page, reported: ReportingSidecar, task: Service) -> None:
+async def test_untrusted_texts_are_not_interpreted_as_html(
+    page: Page, reported: ReportingSidecar, task: Service
+) -> None:
     term = past(3)[0] | {"holder": HOSTILE, "end": "released", "released_at": datetime.now(UTC).isoformat()}
     reported.terms[LEASE] = [term | {"reason": HOSTILE}]
     reported.leases[LEASE] = lease_report(holder=HOSTILE, state=HOSTILE, trouble=HOSTILE)
@@ -261,7 +265,7 @@ async def test_texts_from_outside_are_texts(page: Page, reported: ReportingSidec
     await is_clean(page, task)
 
 
-async def test_the_policy_stops_what_the_page_never_does(page: Page, task: Service) -> None:
+async def test_the_content_security_policy_blocks_other_requests_and_styles(page: Page, task: Service) -> None:
     await page.navigate(task.internal_url)
     with pytest.raises(ChromiumError, match="TrustedHTML"):
         await page.evaluate("document.body.innerHTML = '<b>text</b>'")
@@ -273,7 +277,7 @@ async def test_the_policy_stops_what_the_page_never_does(page: Page, task: Servi
     assert any("style-src 'self'" in error for error in page.errors)
 
 
-async def test_a_task_that_has_ended_is_said_to_be_silent_and_is_shown_again_when_it_answers(
+async def test_a_task_without_an_answer_is_reported_and_is_shown_again_when_it_answers(
     page: Page, task: Service
 ) -> None:
     await page.navigate(task.internal_url)

@@ -1,6 +1,6 @@
-"""The example clients in Node and Go, beside a real sidecar and a hostile one: `make languages`.
+"""The example clients in Node and Go, with a real sidecar and with a hostile one: `make languages`.
 
-The file is not named test_*.py: `make test` needs neither Node nor Go.
+The file is not named test_*.py, so that `make test` needs neither Node nor Go.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from tests.support.waiting import eventually, undisturbed
 Pair = tuple[RealSidecar, RealSidecar]
 BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 SAME_TO_NODE = {"token is 7.0"}
-"""Lies that JavaScript cannot tell from the truth: it has one kind of number."""
+"""Invalid answers that JavaScript cannot detect, since it has one type of number."""
 
 
 class Worker(Process):
-    """An example, which writes into a diary when its work begins and ends."""
+    """An example program, which records the start and the end of its work in a diary."""
 
     def __init__(self, folder: Path, name: str, url: str, command: list[str]) -> None:
         self.file = folder / "diary"
@@ -39,7 +39,7 @@ class Worker(Process):
         return [line.split() for line in self.file.read_text().splitlines()] if self.file.exists() else []
 
     def words(self) -> list[list[str]]:
-        """Each line's first two words: what happened, and where."""
+        """Return each line's first two words: the event and the task."""
         return [line[:2] for line in self.diary]
 
 
@@ -55,9 +55,7 @@ async def test_a_sidecar_with_an_ipv6_address_is_asked(
         await eventually(lambda: one.words() == [["begin", "task-a"]])
 
 
-async def test_one_works_and_hands_over_when_it_is_asked_to_stop(
-    sidecars: Pair, tmp_path: Path, worker: list[str]
-) -> None:
+async def test_one_task_works_and_hands_over_on_sigterm(sidecars: Pair, tmp_path: Path, worker: list[str]) -> None:
     one, other = (Worker(tmp_path, f"worker-{i}", each.url, worker) for i, each in enumerate(sidecars))
     with ended(one, other):
         one.start()
@@ -70,14 +68,14 @@ async def test_one_works_and_hands_over_when_it_is_asked_to_stop(
         assert one.words() == [["begin", "task-a"], ["end", "task-a"], ["begin", "task-b"]]
         assert int(one.diary[2][2]) > int(one.diary[0][2])
         assert one.diary[1][3:] == ["in", "time"]
-        await asyncio.sleep(6)  # more than a grant's third: it is prolonged
+        await asyncio.sleep(6)  # more than a grant, so the client must extend it
         assert len(one.diary) == 3
         assert await asyncio.to_thread(other.stop, signal.SIGTERM) == 0
     assert "client_silent" not in sidecars[0].output + sidecars[1].output, "each lease was resigned"
 
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
-async def test_work_ends_before_the_deadline_where_the_sidecar_is_frozen(
+async def test_work_ends_before_the_deadline_if_the_sidecar_is_frozen(
     sidecars: Pair, tmp_path: Path, worker: list[str]
 ) -> None:
     one = Worker(tmp_path, "worker", sidecars[0].url, worker)
@@ -98,7 +96,7 @@ async def test_work_ends_before_the_deadline_where_the_sidecar_is_frozen(
     await undisturbed(check, bears=0.1)
 
 
-async def test_an_operators_word_stops_the_work_at_once(
+async def test_an_operator_s_command_stops_the_work_at_once(
     sidecars: Pair, tmp_path: Path, redis_server: RedisServer, worker: list[str]
 ) -> None:
     one = Worker(tmp_path, "worker", sidecars[0].url, worker)
@@ -112,7 +110,7 @@ async def test_an_operators_word_stops_the_work_at_once(
         await eventually(lambda: len(one.diary) == 3)
 
 
-async def test_no_lie_makes_a_leader_and_a_liar_is_not_hammered(tmp_path: Path, worker: list[str]) -> None:
+async def test_an_invalid_answer_grants_nothing_and_requests_stay_rare(tmp_path: Path, worker: list[str]) -> None:
     async with fake_sidecar() as fake:
         one = Worker(tmp_path, "worker", fake.url, worker)
         with ended(one):
@@ -139,7 +137,7 @@ async def test_no_lie_makes_a_leader_and_a_liar_is_not_hammered(tmp_path: Path, 
             await fake.elect(7)
             await eventually(lambda: one.diary)
             assert one.diary[0][2] == "7"
-            await fake.elect(8)  # another term is not this one
+            await fake.elect(8)  # a new term must not extend the old term
             await eventually(lambda: [line[0] for line in one.diary] == ["begin", "end", "begin"])
             assert [line[2] for line in one.diary] == ["7", "7", "8"]
             assert await asyncio.to_thread(one.stop, signal.SIGTERM) == 0
@@ -149,7 +147,7 @@ async def test_no_lie_makes_a_leader_and_a_liar_is_not_hammered(tmp_path: Path, 
 
 
 async def _lie(fake: FakeSidecar, body: bytes, *, status: int = 200) -> None:
-    """Answer so until two requests were answered."""
+    """Send this answer until two requests have got it."""
 
     async def behave(_: web.Request) -> web.StreamResponse:
         headers = {"Location": "/an/honest/answer"} if status == 302 else {}
@@ -161,14 +159,14 @@ async def _lie(fake: FakeSidecar, body: bytes, *, status: int = 200) -> None:
 
 
 async def _at_once(_: web.Request) -> web.StreamResponse:
-    """A valid answer, never held back, with another version each time."""
+    """Return a valid answer at once, with a new version each time."""
     return web.json_response(
         {"lease": NAME, "is_leader": False, "instance_id": "task-a", "holder": None, "token": None,
          "expires_in": None, "state": "following", "version": f"0-{time.monotonic_ns()}"}
     )  # fmt: skip
 
 
-async def test_a_grant_that_is_not_prolonged_ends_the_work_in_time(tmp_path: Path, worker: list[str]) -> None:
+async def test_a_grant_that_is_not_extended_ends_the_work_in_time(tmp_path: Path, worker: list[str]) -> None:
     async def check() -> None:
         async with fake_sidecar() as fake:
             one = Worker(tmp_path, "worker", fake.url, worker)

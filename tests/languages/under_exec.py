@@ -1,4 +1,4 @@
-"""Node and celery beat under `python -m sidecar exec`; celery has an environment of its own.
+"""Node and celery beat under `python -m sidecar exec`; celery has its own virtual environment.
 
 `make languages` runs them.
 """
@@ -37,9 +37,7 @@ app.conf.beat_schedule = {{"tick": {{"task": "tick", "schedule": 0.5}}}}
 """
 
 
-async def test_a_node_program_runs_in_one_task_and_the_next_begins_when_it_has_ended(
-    sidecars: Pair, tmp_path: Path
-) -> None:
+async def test_a_node_program_runs_in_one_task_and_moves_after_its_end(sidecars: Pair, tmp_path: Path) -> None:
     await hand_over(sidecars, tmp_path, ("node", "-e", NODE))
 
 

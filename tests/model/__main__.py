@@ -5,12 +5,12 @@ import sys
 from tests.model.spin import SpinError, run
 from tests.model.variants import BEYOND, BROKEN, CHECKS, RIGHT, Check
 
-USAGE = """usage: python -m tests.model CHECK ...      run these, and print the story of each violation
+USAGE = """usage: python -m tests.model CHECK ...      run these, and print the steps to each violation
        python -m tests.model short|long     the runs of make test, or of make model"""
 
 
 def overview() -> str:
-    """The usage and the names of all checks."""
+    """Return the usage and the names of all checks."""
     groups = (("holds", RIGHT), ("is violated", BROKEN), ("is violated, outside of the assumptions", BEYOND))
     parts = [USAGE]
     for title, checks in groups:
@@ -19,7 +19,7 @@ def overview() -> str:
 
 
 def chosen(names: list[str]) -> list[Check] | None:
-    """The checks with these names; None if a name is unknown."""
+    """Return the checks with these names; None if a name is unknown."""
     if names == ["long"]:
         return [check for check in RIGHT if check.long]
     if names == ["short"]:
@@ -28,7 +28,7 @@ def chosen(names: list[str]) -> list[Check] | None:
 
 
 def main(names: list[str]) -> int:
-    """Exit status: 0 if every check has its expected result, 1 if not, 2 for a wrong name or if Spin does not run."""
+    """Return the exit status: 0 if every result is as expected, 1 if not, 2 for a wrong name or without Spin."""
     checks = chosen(names)
     if not names or checks is None:
         print(overview(), file=sys.stderr)

@@ -1,21 +1,21 @@
-/* The lease protocol: two candidates or more, each with its client, and one Redis that can lose data.
+/* The lease protocol: two or more candidates, each with its client, and one Redis that can lose data.
  *
- * The words are those of the protocol, and a tag such as [Time 4] names the section of lease-protocol.md and the rule in
- * it. README.md beside this file says what is modelled, what is not, and what came of it.
+ * The terms are those of the protocol (docs/protocol.md). A tag such as [Time 4] names a section of the protocol and a
+ * rule in it. README.md in this folder describes what is modelled, what is not, and the results.
  *
- * Each action is one indivisible step, and any process may take the next one or wait as long as it likes: that is how
- * sidecars and clients freeze and messages are late. Time is counted in ticks. All durations are countdowns, so that the
- * states are finite; a countdown at 0 has run out.
+ * Each action is one indivisible step. Any process may take the next step or wait for any time: this is how sidecars
+ * and clients freeze, and messages are late. Time is counted in ticks. All durations are countdowns, so that the set of
+ * states is finite; a countdown at 0 has expired.
  *
- * A macro breaks one rule (see `variants.py`). Without one, this is the right protocol. What is over is set to 0, so that
- * states which differ only in what is over are one.
+ * A macro breaks one rule (see `variants.py`). Without macros, this is the correct protocol. A finished value is set to
+ * 0, so that states that differ only in finished values are equal.
  */
 
 #ifndef N
 #define N 2        /* candidates, numbered from 1 */
 #endif
 #ifndef TTL
-#define TTL 3      /* of the key in Redis */
+#define TTL 3      /* ttl of the key in Redis */
 #endif
 #ifndef MARGIN
 #define MARGIN 1   /* a term ends this long before its key expires */
@@ -27,19 +27,19 @@
 #define CALL 1     /* the limit of a call to Redis */
 #endif
 #ifndef LATE
-#define LATE 1     /* late requests of a task under way at once */
+#define LATE 1     /* late requests of a task at once, at most */
 #endif
 #ifndef TERMS
-#define TERMS 3    /* the number of terms in a run, at most */
+#define TERMS 3    /* terms in a run, at most */
 #endif
 #ifndef DEMOTION
 #define DEMOTION 0 /* ticks for which the old primary serves after a failover; needs FAULTS=1 and FAILOVERS_ONLY */
 #endif
 #ifndef FAULTS
-#define FAULTS 2   /* the number of faults in a run, at most; delay, loss and pause do not count */
+#define FAULTS 2   /* faults in a run, at most; delay, loss and pause do not count */
 #endif
 
-/* The kinds of faults: 1 on, 0 off */
+/* The types of faults: 1 on, 0 off */
 #ifndef CRASHES
 #define CRASHES 1
 #endif
@@ -61,7 +61,7 @@
 #ifdef SHORT_GUARD
 #define GUARD TTL
 #else
-#define GUARD (TTL + DEMOTION) /* [Redis 4] the time for which no new term starts on another server */
+#define GUARD (TTL + DEMOTION) /* [Redis 4] the time without a new term after a change of server */
 #endif
 
 #ifdef NO_MARGIN
@@ -82,23 +82,23 @@
 #define max(a, b) ((a) > (b) -> (a) : (b))
 
 mtype = { acquire, renew, release, look };                           /* the calls */
-mtype = { acquired, adopted, renewed, released, superseded, refused }; /* their outcomes; refused: for any reason */
+mtype = { acquired, adopted, renewed, released, superseded, refused }; /* the outcomes; refused: for any reason */
 #ifdef STEP_DOWN
-mtype = { stepping_down };           /* the outcome of an acquire or a renewal whose term is to be given up */
+mtype = { stepping_down };           /* outcome of an acquire or a renewal of a term that must end */
 #endif
 
 /* ---- Redis ---------------------------------------------------------------------------------------------------- */
 
-typedef Data {       /* the data of a server about the lease, which replication copies */
+typedef Data {       /* a server's data about the lease, which replication copies */
   byte holder;       /* KEY's value */
   byte left;         /* KEY's TTL */
-  byte token;        /* the fence: the last token (its holder is KEY's as long as KEY is there), */
+  byte token;        /* the fence: the last token (its holder is KEY's while KEY exists), */
   byte tenure;       /* the stretch of its term, */
   byte server;       /* the server that last acted on the lease, */
-  byte changed_server; /* another server that was seen since, */
-  byte wait          /* and the time for which the guard then stays closed */
+  byte changed_server; /* another server that was seen later, */
+  byte wait          /* and the time for which the guard stays closed */
 #ifdef STEP_DOWN
-  ; byte step_down   /* the token of the term that an operator asked its holder to give up */
+  ; byte step_down   /* the token of the term that an operator asked to end */
 #endif
 };
 
@@ -113,8 +113,8 @@ typedef Data {       /* the data of a server about the lease, which replication 
 #endif
 
 Data redis;          /* the primary */
-Data replica;        /* while `lagging`: the data of the other server when its replication fell behind */
-bit  lagging;        /* from the first write that a failover would lose */
+Data replica;        /* while `lagging`: the other server's data at the stop of replication */
+bit  lagging;        /* set from the first write that a failover would lose */
 Data spare;          /* of one step */
 #if DEMOTION
 Data old;            /* the old primary, while it serves */
@@ -122,7 +122,7 @@ byte old_server;     /* its name */
 bit  old_promoted;
 byte old_serves;     /* the time for which it serves */
 #endif
-byte server = 1;     /* names the primary's stint: run_id and replid, another one after each promotion and restart */
+byte server = 1;     /* names the primary's run: run_id and replid, which each promotion and restart changes */
 #ifdef RUN_IDS_RETURN
 byte other = 2;      /* names the replica */
 #endif
@@ -130,14 +130,14 @@ byte servers = 2;    /* the number of names in use */
 bit  promoted;       /* the primary was a replica before */
 byte young;          /* until the primary's uptime is one ttl */
 
-byte newest;         /* the last token of any term: it stands for the server's TIME, which outlives all data */
+byte newest;         /* the last token of any term: a model of the server's TIME, which outlives all data */
 byte faults;
-byte calm;           /* once set, no more faults; counts down to 1, when somebody must lead */
+byte calm;           /* if set, no more faults; counts down to 1, when a task must lead */
 bit  stepped;        /* the server's clock has stepped, by a tick: the whole margin */
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------- */
 
-typedef Request {    /* a request whose sender gave it up, or died, and that may still execute */
+typedef Request {    /* a request whose sender gave up or died, and which may still execute */
   mtype kind;
   byte token;
   byte tenure;
@@ -151,45 +151,45 @@ typedef Task {
   /* the sidecar: the facts of `Lease` */
   byte lead;         /* the time for which it leads; [Time 3] computed from the clock, not stored */
   byte token;        /* of its term, */
-  byte tenure;       /* and its stretch, named after the acquire that won it */
-  byte leaving;      /* the token of a term that ended and whose key is still to be deleted, */
+  byte tenure;       /* and its tenure, named after the acquire that won it */
+  byte leaving;      /* the token of an ended term whose key must still be deleted, */
   byte leaving_tenure;
-  byte granted;      /* the time for which the client may act on our answer */
+  byte granted;      /* the time for which the client may act on the sidecar's answer */
 #ifdef TENURE_PER_GIVE_UP
   byte next;         /* the tenure of the next acquire */
 #endif
-  mtype call;        /* under way: one at a time */
+  mtype call;        /* the pending call: one at a time */
   byte  call_token;
   byte  call_tenure;
-  byte  age;         /* of the call, up to LEAD: deadlines count from before it was sent */
-  mtype reply;       /* of Redis, on its way back */
+  byte  age;         /* of the call, up to LEAD: deadlines count from before the send */
+  mtype reply;       /* of Redis, on the way back */
   byte  reply_token;
   byte  reply_tenure;
   /* the network */
-  byte  deadline;    /* the request is on its way, and executes within this time on the server's clock */
+  byte  deadline;    /* the request is in transit, and executes within this time on the server's clock */
 #if DEMOTION
   bit   on_old;      /* the sidecar's connection leads to the old primary */
-  bit   to_old;      /* and so did the connection of the request that is on its way */
+  bit   to_old;      /* so did the connection of the request in transit */
 #endif
   Request late[LATE];
   /* the client */
-  byte answer;       /* a grant on its way to it */
-  byte belief;       /* the time for which it acts */
+  byte answer;       /* a grant in transit to the client */
+  byte belief;       /* the time for which the client acts */
 #ifdef FENCE
-  byte work;         /* the token under which it works, or froze while it worked */
+  byte work;         /* the token of the client's work, which may be frozen */
 #endif
-  byte gone          /* the sidecar is dead for good: counts down to 1, when its key must be free */
+  byte gone          /* the sidecar has died without a restart: counts down to 1, when its key must be free */
 };
 
 Task task[N + 1];
 
 #ifdef FENCE
-byte stored;         /* the token that Postgres keeps */
+byte stored;         /* the token in Postgres's fence */
 byte written;        /* the newest term that has written */
 #endif
 
 #ifdef STEP_DOWN
-#define forget_step_down(data) data.step_down = 0 /* it names no later term */
+#define forget_step_down(data) data.step_down = 0 /* the request is for this term only */
 #else
 #define forget_step_down(data) skip
 #endif
@@ -220,7 +220,7 @@ inline move(from, to) { copy(from, to); erase(from) }
 #ifdef RELEASE_WITHOUT_TENURE
 #define same_tenure(stretch) (true)
 #else
-#define same_tenure(stretch) (redis.tenure == stretch) /* the same stretch of it: a term may be adopted */
+#define same_tenure(stretch) (redis.tenure == stretch) /* an adopted term has a new tenure */
 #endif
 
 #ifdef FIRST_WRITE_UNGUARDED
@@ -235,7 +235,7 @@ inline move(from, to) { copy(from, to); erase(from) }
 #define seen_first (redis.changed_server != server)
 #endif
 
-/* [Redis 4] Sets `wait`: the time for which no new term may start, from the first sight of the change. */
+/* [Redis 4] Sets `wait`: the time for which no new term may start, counted from the first sight of the change. */
 inline guard_wait() {
   if
 #ifdef NO_GUARD
@@ -255,17 +255,17 @@ inline guard_wait() {
   fi
 }
 
-inline vouch() {                     /* this server now counts as the one that last acted on the lease */
+inline vouch() {                     /* this server is now the last that acted on the lease */
   redis.server = server; redis.changed_server = 0; redis.wait = 0
 }
 
 #ifdef GUARD_ADOPTS
 #define passes(i) (wait == 0 || redis.holder == i)
 #else
-#define passes(i) (wait == 0)        /* [Redis 4] not even for the id in the key: the lost write may be its release */
+#define passes(i) (wait == 0)        /* [Redis 4] also for the id in the key: the lost write may be its release */
 #endif
 
-/* Execute a call for candidate i. Sets `outcome` and, if the caller needs it, `told`: the token of the reply. */
+/* Execute a call for candidate i. Sets `outcome` and, if the caller needs it, `reply_term`: the token of the reply. */
 inline execute(i, what, its_token, its_tenure) {
   outcome = refused;
   if
@@ -275,24 +275,24 @@ inline execute(i, what, its_token, its_tenure) {
        :: redis.holder != NOBODY && redis.holder != i
        :: (redis.holder == NOBODY || redis.holder == i) && !passes(i)
 #ifdef STEP_DOWN
-       :: passes(i) && ours(i) && steps_down -> /* adopted only to be released: the key is not extended */
-            redis.tenure = its_tenure; outcome = stepping_down; told = redis.token
+       :: passes(i) && ours(i) && steps_down -> /* adopted only for a release: the key is not extended */
+            redis.tenure = its_tenure; outcome = stepping_down; reply_term = redis.token
 #endif
        :: passes(i) && ours(i) && !steps_down -> /* [Redis 3.1] */
-            redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = adopted; told = redis.token
+            redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = adopted; reply_term = redis.token
        :: passes(i) && (redis.holder == NOBODY || redis.holder == i) && !ours(i) ->
 #ifdef COUNTED_TOKENS
             redis.token++;
 #else
             redis.token = newest + 1; /* [Redis 3.2] max(last + 1, TIME) */
 #endif
-            assert(redis.token > newest); /* the words: a token is larger in every later term */
-            newest = redis.token; told = redis.token;
+            assert(redis.token > newest); /* every later term has a larger token */
+            newest = redis.token; reply_term = redis.token;
             redis.holder = i; redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = acquired;
             forget_step_down(redis)
        fi
   :: what == renew && ours(i) && redis.token == its_token && redis.tenure == its_tenure ->
-       /* [Redis 4] no guard: the renewal of a term that is still led passes at once */
+       /* [Redis 4] no guard: the renewal of a current term passes at once */
        vouch();
        if
 #ifdef STEP_DOWN
@@ -306,10 +306,10 @@ inline execute(i, what, its_token, its_tenure) {
        fi
   :: what == release && ours(i) && same_term(its_token) && same_tenure(its_tenure) ->
        redis.holder = NOBODY; redis.tenure = 0; redis.left = 0; outcome = released; forget_step_down(redis)
-  :: else ->                         /* not ours: nothing is written except the note of a change of server */
+  :: else ->                         /* not our term: only the note of a change of server is written */
        guard_wait();
        if
-       :: (what == look || what == release) && redis.holder == i -> outcome = superseded; told = redis.token
+       :: (what == look || what == release) && redis.holder == i -> outcome = superseded; reply_term = redis.token
        :: else
        fi
   fi;
@@ -319,10 +319,10 @@ inline execute(i, what, its_token, its_tenure) {
 /* ---- the network ------------------------------------------------------------------------------------------------ */
 
 byte names[9], names_given;
-byte wait, told, k, n;               /* of one step: 0 between two */
+byte wait, reply_term, k, n;               /* within one step: 0 between steps */
 mtype outcome;
 
-/* By symmetry the first term is candidate 1's. A run ends with its last term. */
+/* By symmetry the first term belongs to candidate 1. A run ends with its last term. */
 #define may_begin(i) (newest < TERMS && (newest > 0 || i == 1))
 #if DEMOTION
 #define may_execute(i, call, it) (call != acquire || (it.to_old -> old.holder : redis.holder) != NOBODY || may_begin(i))
@@ -330,7 +330,7 @@ mtype outcome;
 #define may_execute(i, call, it) (call != acquire || redis.holder != NOBODY || may_begin(i))
 #endif
 
-/* A tenure that nothing uses. In lease.py it is boot and counter; here the names are few and are reused. */
+/* An unused tenure. lease.py makes tenures from a boot id and a counter; the model reuses a few names. */
 #if LATE == 2
 #define late_named(i, n) (task[i].late[0].tenure == n || task[i].late[1].tenure == n)
 #else
@@ -396,7 +396,7 @@ inline tidy(i) {
 #define next_tenure(i) skip
 #endif
 
-/* Between two swaps, the variables of Redis are those of the old primary. */
+/* Between two swaps, the variables of Redis have the values of the old primary. */
 #if DEMOTION
 inline swap_if(leads_there) {
   if
@@ -424,11 +424,11 @@ inline on_its_way(i) {
   :: from_old(task[i]) -> printf("%d: the OLD PRIMARY executes ", i)
   :: else -> printf("%d: Redis executes ", i)
   fi;
-  printf("%e (term %d): %e (term %d)\n", task[i].call, task[i].call_token, outcome, told);
-  task[i].reply = outcome; task[i].reply_token = told; task[i].deadline = 0;
+  printf("%e (term %d): %e (term %d)\n", task[i].call, task[i].call_token, outcome, reply_term);
+  task[i].reply = outcome; task[i].reply_token = reply_term; task[i].deadline = 0;
   swap_for(i);
   task[i].age = (outcome == refused -> 0 : task[i].age);
-  outcome = 0; told = 0;
+  outcome = 0; reply_term = 0;
   tidy(i)
 }
 
@@ -440,10 +440,10 @@ inline late_on_its_way(i, j) {
   :: else -> printf("%d: Redis executes the LATE ", i)
   fi;
   printf("%e (term %d): ", task[i].late[j].kind, task[i].late[j].token);
-  printf("%e (term %d)\n", outcome, told);
+  printf("%e (term %d)\n", outcome, reply_term);
   swap_for_late(i, j);
   forget_late(i, j);
-  outcome = 0; told = 0;
+  outcome = 0; reply_term = 0;
   tidy(i)
 }
 
@@ -456,7 +456,7 @@ inline forget_late(i, j) {
 
 inline stop_replication() {
   lagging = 1; copy(redis, replica);
-  printf("replication STOPS: from here on the replica hears nothing\n")
+  printf("replication STOPS: the replica gets no more writes\n")
 }
 
 #define in_step (replica.holder == redis.holder && replica.left == redis.left && \
@@ -495,7 +495,7 @@ proctype network(byte i) provided (!calm) {
   od
 }
 
-/* The request that is under way may still execute although its sender has stopped waiting. At most LATE are kept. */
+/* The pending request may still execute after its sender has stopped waiting. At most LATE such requests are kept. */
 #if LATE == 2
 #define slot(i)  (task[i].late[0].kind == NONE -> 0 : 1)
 #define crowded(i) (task[i].late[0].kind != NONE && task[i].late[1].kind != NONE)
@@ -562,9 +562,9 @@ inline leave(i) {
 #endif
 
 #ifdef STEP_DOWN
-#define hears_step_down(i) (task[i].reply == stepping_down)
+#define gets_step_down(i) (task[i].reply == stepping_down)
 #else
-#define hears_step_down(i) (false)
+#define gets_step_down(i) (false)
 #endif
 
 #define won(i) (task[i].reply == acquired || task[i].reply == adopted)
@@ -572,7 +572,7 @@ inline leave(i) {
 #ifdef RELEASE_BEFORE_STOP
 #define may_leave(i) (true)
 #else
-#define may_leave(i) (task[i].granted == 0) /* [Promise 4] its client has resigned, or its grant has ended */
+#define may_leave(i) (task[i].granted == 0) /* [Promise 4] the client has resigned, or its grant has ended */
 #endif
 
 #if N == 2
@@ -607,7 +607,7 @@ inline leave(i) {
 proctype sidecar(byte i) provided (!calm) {
   do
 #if DEMOTION
-  :: d_step { task[i].on_old -> task[i].on_old = 0; /* the sentinels name another primary; or the connection ended */
+  :: d_step { task[i].on_old -> task[i].on_old = 0; /* the sentinels name another primary, or the connection ended */
        printf("%d: the sidecar turns to the new primary\n", i) }
 #endif
   :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && may_acquire(i) ->
@@ -621,29 +621,29 @@ proctype sidecar(byte i) provided (!calm) {
   :: d_step { idle(i) && task[i].leaving != NONE && may_leave(i) ->
        assert_4(task[i].belief == 0 && task[i].answer == 0);
        send(i, release, task[i].leaving, task[i].leaving_tenure) }
-  /* is the key still ours? a look that would find nothing is left out */
+  /* a look checks whether the key is still ours; a look without a possible result is left out */
   :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && may_find(i) ->
        send(i, look, 0, 0) }
 
   /* the results of a call */
   :: d_step { task[i].gone == 0 && won(i) && believed(i) > 0 ->
        task[i].lead = believed(i); task[i].token = task[i].reply_token; task[i].tenure = task[i].call_tenure;
-       printf("%d: the sidecar hears %e and leads term %d for %d\n", i, task[i].reply, task[i].token, task[i].lead);
+       printf("%d: the sidecar receives %e and leads term %d for %d\n", i, task[i].reply, task[i].token, task[i].lead);
        forget_call(i) }
-  :: d_step { task[i].gone == 0 && won(i) -> /* no client asks any more, or it is too late to lead */
+  :: d_step { task[i].gone == 0 && won(i) -> /* no client asks any more, or the term is too short */
        task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].call_tenure; next_tenure(i);
-       printf("%d: the sidecar hears %e, and gives term %d back\n", i, task[i].reply, task[i].leaving);
+       printf("%d: the sidecar receives %e, and gives term %d back\n", i, task[i].reply, task[i].leaving);
        forget_call(i) }
   :: d_step { task[i].gone == 0 && task[i].reply == renewed ->
        if
        :: task[i].token == task[i].call_token -> task[i].lead = max(task[i].lead, believed(i))
        :: else                       /* given up, or ended, in the meantime */
        fi;
-       printf("%d: the sidecar hears %e and leads for %d\n", i, task[i].reply, task[i].lead);
+       printf("%d: the sidecar receives %e and leads for %d\n", i, task[i].reply, task[i].lead);
        forget_call(i) }
 #ifdef STEP_DOWN
-  :: d_step { task[i].gone == 0 && task[i].reply == stepping_down -> /* the sidecar no longer leads, and waits for its client */
-       printf("%d: the sidecar hears %e to %e\n", i, task[i].reply, task[i].call);
+  :: d_step { task[i].gone == 0 && task[i].reply == stepping_down -> /* stop leading, and wait for the client */
+       printf("%d: the sidecar receives %e to %e\n", i, task[i].reply, task[i].call);
 #ifdef STEP_DOWN_AT_ONCE
        task[i].granted = 0;
 #endif
@@ -656,22 +656,22 @@ proctype sidecar(byte i) provided (!calm) {
        forget_call(i) }
 #endif
   :: d_step { task[i].gone == 0 && task[i].reply != NONE && !won(i) && task[i].reply != renewed &&
-              !hears_step_down(i) ->
+              !gets_step_down(i) ->
        if
        :: task[i].call == renew && task[i].token == task[i].call_token ->
             task[i].lead = 0; task[i].token = 0; task[i].tenure = 0
-       :: task[i].reply == superseded -> /* to a look or a release: another acquire of ours has executed */
+       :: task[i].reply == superseded -> /* to a look or a release: another own acquire has executed */
             task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].reply_tenure; next_tenure(i)
        :: task[i].call == release && task[i].reply != superseded -> task[i].leaving = NONE; task[i].leaving_tenure = 0
        :: else
        fi;
-       printf("%d: the sidecar hears %e\n", i, task[i].reply);
+       printf("%d: the sidecar receives %e\n", i, task[i].reply);
        forget_call(i) }
-  /* its limit has passed, or the connection broke: the reply or the request is lost, or the request will be late */
+  /* the call's limit has passed, or the connection broke: the reply or the request is lost, or the request is late */
   :: d_step { waits(i) && (!may_come_late(i) || crowded(i)) -> give_up(i) }
   :: d_step { waits(i) && may_come_late(i) -> becomes_late(i); give_up(i) }
 
-  /* the client is silent, or SIGTERM */
+  /* the client is silent, or the sidecar got SIGTERM */
   :: d_step { leads(i) && may_leave(i) ->
        printf("%d: the sidecar gives up term %d\n", i, task[i].token);
        leave(i) }
@@ -701,7 +701,7 @@ proctype client(byte i) provided (!calm) {
        fi;
        printf("%d: the client has stopped its work, and resigns\n", i) }
 #ifdef FENCE
-  :: d_step { task[i].work > 0 && accepts(task[i].work) -> /* [Promise 1] believing, or thawed long after */
+  :: d_step { task[i].work > 0 && accepts(task[i].work) -> /* [Promise 1] while it believes, or long after */
        printf("%d: the client WRITES under term %d\n", i, task[i].work);
        assert(task[i].work >= written);
        stored = task[i].work; written = max(written, task[i].work) }
@@ -729,7 +729,7 @@ inline server_time_passes(data) {
 #define has_deadline(call) (call != NO_DEADLINE)
 #endif
 
-/* The age of a call above which its age makes no difference. */
+/* The age of a call above which a larger age changes nothing. */
 #define age_limit(i) (task[i].call == release -> CALL : (task[i].call == acquire || task[i].call == renew -> LEAD : 0))
 
 inline requests_age(i) {
@@ -753,7 +753,7 @@ inline requests_age(i) {
 #define CALM (TTL + 2 + STEPS * MARGIN)
 #endif
 
-inline told_by(i, what, its_token, its_tenure) {
+inline execute_at_once(i, what, its_token, its_tenure) {
   execute(i, what, its_token, its_tenure);
   printf("%d: Redis executes %e: %e\n", i, what, outcome)
 }
@@ -767,17 +767,18 @@ inline turn(i) {
   if
   :: task[i].gone > 0
   :: task[i].gone == 0 && task[i].leaving != NONE && may_leave(i) ->
-       told_by(i, release, task[i].leaving, task[i].leaving_tenure); task[i].leaving = NONE; task[i].leaving_tenure = 0
+       execute_at_once(i, release, task[i].leaving, task[i].leaving_tenure);
+       task[i].leaving = NONE; task[i].leaving_tenure = 0
   :: task[i].gone == 0 && task[i].leaving != NONE && !may_leave(i)
   :: task[i].gone == 0 && task[i].leaving == NONE && task[i].lead > 0 ->
-       told_by(i, renew, task[i].token, task[i].tenure); task[i].lead = (outcome == renewed -> LEAD : 0)
+       execute_at_once(i, renew, task[i].token, task[i].tenure); task[i].lead = (outcome == renewed -> LEAD : 0)
   :: task[i].gone == 0 && task[i].leaving == NONE && task[i].lead == 0 ->
        name_tenure(i, task[i].tenure);
-       told_by(i, acquire, 0, task[i].tenure);
+       execute_at_once(i, acquire, 0, task[i].tenure);
        task[i].lead = (outcome == acquired || outcome == adopted -> LEAD : 0);
-       task[i].token = (task[i].lead > 0 -> told : 0)
+       task[i].token = (task[i].lead > 0 -> reply_term : 0)
   fi;
-  outcome = 0; told = 0
+  outcome = 0; reply_term = 0
 }
 #endif
 
@@ -822,7 +823,7 @@ inline tick() {
     less(task[k].lead);
 #endif
     task[k].token = (task[k].lead > 0 -> task[k].token : 0);
-    task[k].tenure = (task[k].lead > 0 -> task[k].tenure : 0); /* [Promise 5] no late answer revives it */
+    task[k].tenure = (task[k].lead > 0 -> task[k].tenure : 0); /* [Promise 5] no late answer revives the term */
     less(task[k].granted);
 #ifndef GRANT_FROM_ANSWER
     less(task[k].answer);       /* [Time 5] the client counts from its request */
@@ -871,7 +872,7 @@ proctype operator() provided (!calm) {
   do
   :: d_step { redis.holder != NOBODY && !steps_down ->
        redis.step_down = redis.token;
-       printf("an operator asks for the end of term %d\n", redis.token) }
+       printf("an operator asks for the step-down of term %d\n", redis.token) }
   od
 }
 #endif
@@ -892,23 +893,23 @@ inline sidecar_ends(i) {
 /* A sidecar dies; its client lives on with its grant. */
 proctype accident(byte i) provided (!calm) {
   do
-  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* under the same id, and at once: later is safer */
+  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* same id, and at once: later is safer */
        sidecar_ends(i);
 #ifndef PREDECESSORS_GRANT_FORGOTTEN
-       task[i].granted = GRANT;      /* [Promise 4] a grant of its predecessor may still last */
+       task[i].granted = GRANT;      /* [Promise 4] a grant of the previous process may still last */
 #endif
        printf("%d: the sidecar is KILLED, and restarted\n", i) }
   :: d_step { may_fail(DEATHS) && newest > 0 && task[i].gone == 0 ->
        sidecar_ends(i);
        task[i].gone = TTL + CALL + 1 + (stepped -> MARGIN : 0);
-       printf("%d: the sidecar is KILLED for good\n", i) }
+       printf("%d: the sidecar is KILLED, without a restart\n", i) }
   od
 }
 
-/* A request belongs to a connection to one server, and is lost with it. A reply that is under way still arrives. */
+/* A request belongs to a connection to one server, and is lost with it. A reply in transit still arrives. */
 inline requests_are_lost() {
 #ifdef REQUESTS_FOLLOW
-  skip                               /* a proxy sends them to the new one */
+  skip                               /* a proxy forwards the requests to the new primary */
 #else
   for (k : 1 .. N) {
     task[k].deadline = 0;
@@ -945,7 +946,7 @@ proctype accident_of_redis() provided (!calm) {
        copy(redis, old); old_server = server; old_promoted = promoted; old_serves = DEMOTION;
 #endif
        if
-       :: lagging && faults < FAULTS -> /* now the old primary is the one that lags */
+       :: lagging && faults < FAULTS -> /* now the old primary lags */
             move(redis, spare); move(replica, redis); move(spare, replica)
        :: lagging && faults == FAULTS -> move(replica, redis); lagging = 0
        :: else
@@ -995,7 +996,7 @@ init {
   byte i;
   if
   :: redis.server = server           /* the lease has been led before */
-  :: true                            /* its first term ever: there is no fence */
+  :: true                            /* before its first term: there is no fence */
   fi;
   atomic {
     for (i : 1 .. N) {

@@ -1,4 +1,4 @@
-"""The runner of Spin: it generates, compiles and runs the verifier of a check; a violation becomes a story."""
+"""The runner of Spin: it generates, compiles and runs the verifier of a check, and replays a violation."""
 
 import os
 import re
@@ -13,20 +13,23 @@ from tests.model.variants import Check
 
 MODEL = Path(__file__).with_name("lease.pml")
 
-_COMPILER = ("-w", "-DSAFETY", "-DNOREDUCE")  # every task sees every step, so there is no order to reduce
-_SHORT = ("-DBFS", "-DMEMLIM=2000")  # breadth first: the story of a violation is as short as possible
+_COMPILER = ("-w", "-DSAFETY", "-DNOREDUCE")  # every task sees every step, so partial-order reduction gains nothing
+_SHORT = ("-DBFS", "-DMEMLIM=2000")  # breadth first: the path to a violation is as short as possible
 _LONG = ("-O3", "-DCOLLAPSE", "-DMEMLIM=14000")
-_RUN = ("-E",)  # a calm that has ended well is no deadlock
+_RUN = ("-E",)  # a calm that has ended without a violation is not a deadlock
 _RUN_LONG = ("-m1000000", "-w27")
 
 
 class SpinError(Exception):
-    """Spin could not run, or gave no verdict: the text says why."""
+    """Spin could not run, or gave no verdict; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of a check, `seconds` of a core. `story` has a line per event of the violation; empty without one."""
+    """The result of a check, with `seconds` of processor time.
+
+    `story` has a line per event; empty without a violation.
+    """
 
     states: int
     depth: int
@@ -36,17 +39,17 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether the whole state space was searched and no assertion was violated."""
+        """True if the search was complete and no assertion was violated."""
         return not self.story
 
 
 def missing() -> list[str]:
-    """The required programs that are not on the path."""
+    """Return the required programs that are not on the path."""
     return [name for name in ("spin", "cc") if shutil.which(name) is None]
 
 
 def run(check: Check) -> Verdict:
-    """Run a check to its end.
+    """Run a check.
 
     Raises:
         SpinError: a program is missing, the model is wrong, or memory ran out before the end.
@@ -86,7 +89,7 @@ def _call(folder: Path, *command: str) -> str:
 
 
 def _seconds() -> float:
-    """The seconds of a core that the programs have used so far."""
+    """Return the processor seconds that the programs have used so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -94,15 +97,15 @@ def _seconds() -> float:
 def _number(pattern: str, report: str) -> str:
     found = re.search(pattern, report)
     if found is None:
-        raise SpinError(f"the verifier's report is not understood:\n{report}")
+        raise SpinError(f"the verifier's report cannot be parsed:\n{report}")
     return found.group(1)
 
 
 def _story(trail: str) -> list[str]:
-    """The replayed violation: a line per event, with the time in ticks and the task; last, the broken assertion."""
+    """Return the replayed violation: a line per event, with the time in ticks and the task, and the assertion."""
     lines, now, broken = [], 0, "?"
     for line in trail.splitlines():
-        text = line.strip().replace(" (term 0)", "")  # not every call and reply names a term
+        text = line.strip().replace(" (term 0)", "")  # some calls and replies have no term
         if text.startswith("#processes"):
             break
         if failed := re.match(rf"spin: {MODEL.name}:(\d+), Error: assertion violated", text):

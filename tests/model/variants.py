@@ -9,10 +9,10 @@ class Check:
 
     Attributes:
         name: the name for the command line.
-        about: the check, or the broken rule, in a line.
+        about: one line about the check or the broken rule.
         macros: the macros of lease.pml that the run defines.
-        holds: whether no assertion may be violated, or one must be.
-        long: whether the run belongs to `make model`; the others are in `make test`.
+        holds: true if no assertion may be violated; false if one must be.
+        long: true if the run belongs to `make model`; the other runs are in `make test`.
     """
 
     name: str
@@ -222,6 +222,6 @@ BEYOND = (
         ("REQUESTS_FOLLOW", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
 )
-"""Faults outside the assumptions, which the protocol does not withstand; here for inspection."""
+"""Faults outside the assumptions, which the protocol does not withstand; for inspection only."""
 
 CHECKS = {check.name: check for check in (*RIGHT, *BROKEN, *BEYOND)}

@@ -1,7 +1,7 @@
 """`python -m tests.mutants`: break the protocol on purpose, one bug at a time; each must be found.
 
-The simulation must find the bugs in the code that it runs. A test of the real code must find those in the production
-modules around it (the drivers, the scripts, the fence). Those tests must pass without a bug.
+The simulation must find the bugs in the code that it runs. A test of the real code must find the bugs in the other
+production modules (the drivers, the scripts, the fence). These tests must pass without a bug.
 """
 
 import os
@@ -16,13 +16,13 @@ from tests.simulation import mutants
 from tests.simulation.command_line import Parser, exit_with
 
 AT_ONCE = 3
-"""The number of concurrent test runs per core: they spend most of their time waiting."""
+"""Number of concurrent test runs per core: a run mostly waits."""
 
 
 def main() -> int:
-    """Exit status 1 if a bug was not found."""
+    """Return the exit status: 1 if a bug was not found, else 0."""
     parser = Parser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("--seed", default="1", help="of the simulated worlds (default: 1)")
+    parser.add_argument("--seed", default="1", help="seed of the simulated worlds (default: 1)")
     parser.add_argument("--processes", type=int, help="processes to simulate on (default: one per core)")
     options = parser.parse_args()
     processes = options.processes or len(os.sched_getaffinity(0))
@@ -46,10 +46,10 @@ def main() -> int:
 
 
 def _try_all(at_once: int) -> Iterator[tuple[Bug, int, Verdict]]:
-    """The number of attempts and the verdict on each bug, in order, with that many runs at once.
+    """Yield each bug in order, with its number of attempts and its verdict, from `at_once` concurrent runs.
 
-    A test may depend on what happens first, which a busy machine changes. So a bug that survives is tried once more,
-    and the tests are repeated once if they fail without a bug.
+    A test may depend on timing, which a busy machine changes. So a bug that survives is tried once more, and the tests
+    are repeated once if they fail without a bug.
 
     Raises:
         SystemExit: a test fails without a bug.
@@ -61,7 +61,7 @@ def _try_all(at_once: int) -> Iterator[tuple[Bug, int, Verdict]]:
 
     with tempfile.TemporaryDirectory(prefix="mutants-") as name, ThreadPoolExecutor(at_once) as pool:
         source = Path(name)
-        copy(ROOT, source)  # somebody may edit the files meanwhile
+        copy(ROOT, source)  # the files may be edited during the run
         sound = pool.submit(attempt, source, list(dict.fromkeys(bug.test for bug in BUGS)), reruns=1)
         yield from pool.map(lambda bug: find(source, bug), BUGS)
         if not sound.result().passed:

@@ -59,7 +59,7 @@ BUGS = [
         test=_HOSTILE + "an_answer_that_breaks_the_contract_is_unknown",
     ),
     Bug(
-        "an answer that leads but names another holder is accepted",
+        "a grant that names another holder is accepted",
         "sidecar/client/sidecar_api.py",
         right="if holder != instance_id:",
         wrong="if holder is None:",
@@ -80,14 +80,14 @@ BUGS = [
         test=_LEADERSHIP + "work_is_awaited_to_its_end_before_the_resign_and_the_next_term",
     ),
     Bug(
-        "the client campaigns while its work unwinds",
+        "the client campaigns while its work is being cancelled",
         "sidecar/client/leadership.py",
         right="        dropped = reported = False\n",
         wrong="        self._poll.stopped, dropped, reported = False, True, False\n",
         test=_LEADERSHIP + "no_request_is_sent_while_the_work_unwinds",
     ),
     Bug(
-        "the client closes the connection of its question before it resigns",
+        "the client closes the connection of its held request before it resigns",
         "sidecar/client/leadership.py",
         right="            resign = self._sidecar.start_resign(",
         wrong="            if asking is not None:\n                asking.cancel()\n"
@@ -95,21 +95,21 @@ BUGS = [
         test=_RESIGN + "terms_end_and_begin_with_two_connections",
     ),
     Bug(
-        "the client asks on after its work has ended",
+        "the client continues to ask after its work has ended",
         "sidecar/client/leadership.py",
         right="            if self._poll.stopped:\n",
         wrong="            if self._poll.stopped and (await self._poll.next(lambda: 1.0) or True):\n",
         test=_RESIGN + "no_request_follows_the_work_even_if_a_request_is_still_held",
     ),
     Bug(
-        "the client holds its question open for as long as its work unwinds",
+        "the client keeps its held request while its work is being cancelled",
         "sidecar/client/leadership.py",
         right="                dropped = True\n                asking.cancel()",
         wrong="                dropped = True",
         test=_RESIGN + "a_held_request_is_cancelled_while_the_work_unwinds_for_long",
     ),
     Bug(
-        "the client waits for its question for as long as the sidecar holds it",
+        "the client waits until the sidecar answers its held request",
         "sidecar/client/sidecar_api.py",
         right="timeout=ANSWERED",
         wrong="timeout=None",
@@ -123,7 +123,7 @@ BUGS = [
         test=_LEADERSHIP + "work_that_returns_because_its_term_ended_has_no_result",
     ),
     Bug(
-        "the client asks before its resign is answered",
+        "the client asks before its resign has an answer",
         "sidecar/client/sidecar_api.py",
         right="is not None and not resign.done():\n            await",
         wrong="is not None and resign.cancelled():\n            await",
@@ -137,14 +137,14 @@ BUGS = [
         test=_LEADERSHIP + "work_stops_at_its_deadline_even_if_the_loop_slept",
     ),
     Bug(
-        "the work goes on until the deadline",
+        "the work continues until the deadline",
         "sidecar/client/term.py",
         right="deadline - min(self._stop_before, max(deadline - now, 0.0) / 4)",
         wrong="deadline",
         test=_LEADERSHIP + "work_ends_before_the_deadline_when_the_sidecar_is_frozen",
     ),
     Bug(
-        "a thread is left behind by the work's cancellation",
+        "the cancellation of the work does not wait for its thread",
         "sidecar/client/work_thread.py",
         right="                interruption = cancelled\n",
         wrong="                raise\n",
@@ -172,14 +172,14 @@ BUGS = [
         test=_THREAD + "the_process_waits_for_a_thread_until_its_deadline",
     ),
     Bug(
-        "a thread that the work left behind is not reported",
+        "a thread that outlives the work is not reported",
         "sidecar/client/term.py",
         right="            self.on_late_check(self.token)\n",
         wrong="",
         test=_THREAD + "a_thread_that_the_work_left_running_is_reported_when_it_checks_its_term",
     ),
     Bug(
-        "work that blocked the event loop is not reported",
+        "work that blocks the event loop is not reported",
         "sidecar/client/leadership.py",
         right="if grant.overdue and not reported:",
         wrong="if False:",

@@ -25,7 +25,7 @@ DISABLING = [
         test=_DISABLING + "enable_removes_the_reason",
     ),
     Bug(
-        "a disable without a right to the fence fails halfway",
+        "a disable without the right to write the fence fails halfway",
         "sidecar/scripts/disable.lua",
         right="local written, problem = pcall(function()",
         wrong="local written, problem = (function(note) return true, note() end)(function()",
@@ -36,7 +36,7 @@ DISABLING = [
 
 STEP_DOWN = [
     Bug(
-        "a step-down is asked of a newer term than the one that was seen",
+        "a step-down ends a newer term than the command showed",
         "sidecar/scripts/step_down.lua",
         right="if last ~= token or last_holder ~= holder then return {'changed', ''} end\n",
         wrong="",
@@ -57,7 +57,7 @@ STEP_DOWN = [
         test=_STEP_DOWN + "step_down_prints_which_task_leads_next",
     ),
     Bug(
-        "a lost connection ends the waiting for a step-down",
+        "a lost connection ends the wait for a step-down",
         "sidecar/commands/step_down.py",
         right="                except CommandError as error:\n                    problem = str(error)\n",
         wrong="                except CommandError as error:\n                    raise error\n",
@@ -82,7 +82,7 @@ WATCHING = [
         test=_WATCH + "the_screen_shows_time_and_changes_and_ctrl_c_restores_the_terminal",
     ),
     Bug(
-        "watch leaves the terminal on its second screen",
+        "watch leaves the terminal on the alternate screen",
         "sidecar/commands/display.py",
         right="            return\n        self._leave()\n",
         wrong="            return\n",
@@ -117,7 +117,7 @@ WATCHING = [
         test=_WATCH + "a_closed_pipe_ends_watch_without_waiting_for_a_change",
     ),
     Bug(
-        "watch does not look again while it cannot notice a change",
+        "watch does not poll while it gets no notifications",
         "sidecar/commands/changes.py",
         right="else POLL\n",
         wrong="else 3_600.0\n",
@@ -128,7 +128,7 @@ WATCHING = [
 
 OUTPUT = [
     Bug(
-        "a table is as wide as its names",
+        "a long name makes a table wider than the terminal",
         "sidecar/commands/layout.py",
         right="while sum(widths) > room and max(widths) > 1:",
         wrong="while sum(widths) > 1_000 and max(widths) > 1:",
@@ -149,7 +149,7 @@ OUTPUT = [
         test=_CONTROL + "status_of_a_follower_shows_the_remaining_time_of_the_holders_key",
     ),
 ]
-"""Bugs in what is shown."""
+"""Bugs in the output."""
 
 BUGS = [*DISABLING, *STEP_DOWN, *WATCHING, *OUTPUT]
 """All bugs of this module."""

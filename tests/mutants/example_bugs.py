@@ -1,11 +1,11 @@
-"""Seeded bugs in the example clients. `make languages` looks for them, since they need Node and Go."""
+"""Seeded bugs in the example clients. `make languages` runs their tests, which need Node and Go."""
 
 from tests.mutants.trial import Bug
 
 _CLIENTS = "tests/languages/clients.py::test_"
-_HAND_OVER = _CLIENTS + "one_works_and_hands_over_when_it_is_asked_to_stop"
-_LIES = _CLIENTS + "no_lie_makes_a_leader_and_a_liar_is_not_hammered"
-_GRANT = _CLIENTS + "a_grant_that_is_not_prolonged_ends_the_work_in_time"
+_HAND_OVER = _CLIENTS + "one_task_works_and_hands_over_on_sigterm"
+_LIES = _CLIENTS + "an_invalid_answer_grants_nothing_and_requests_stay_rare"
+_GRANT = _CLIENTS + "a_grant_that_is_not_extended_ends_the_work_in_time"
 _NODE, _GO = "examples/node/lease_client.mjs", "examples/go/lease/client.go"
 
 BUGS = [
@@ -17,7 +17,7 @@ BUGS = [
         test=_LIES + "[node]",
     ),
     Bug(
-        "Node: an answer of another term extends this one",
+        "Node: an answer about another term extends this term",
         _NODE,
         right="if (answer.token !== term.token || answer.instance_id !== term.holder) return;",
         wrong="if (answer.token === null) return;",
@@ -54,15 +54,15 @@ BUGS = [
     Bug(
         "Go: an answer that names another holder leads",
         _GO,
-        right=" || told.Holder == nil || *told.Holder != *told.InstanceID ||",
-        wrong=" || told.Holder == nil ||",
+        right=" || reply.Holder == nil || *reply.Holder != *reply.InstanceID ||",
+        wrong=" || reply.Holder == nil ||",
         test=_LIES + "[go]",
     ),
     Bug(
-        "Go: an answer of another term extends this one",
+        "Go: an answer about another term extends this term",
         _GO,
-        right="told.token != term.Token || told.instanceID != term.Holder || !term.extend",
-        wrong="told.token == 0 || !term.extend",
+        right="reply.token != term.Token || reply.instanceID != term.Holder || !term.extend",
+        wrong="reply.token == 0 || !term.extend",
         test=_LIES + "[go]",
     ),
     Bug(

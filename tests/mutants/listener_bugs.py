@@ -1,4 +1,7 @@
-"""Seeded bugs in the listener of both containers and in what it refuses. Tests with real sockets find them."""
+"""Seeded bugs in the listener of both containers and in the requests that it refuses.
+
+Tests with real sockets find them.
+"""
 
 from tests.mutants.trial import Bug
 
@@ -8,7 +11,7 @@ _CORS = "tests/service/api/test_cors.py::test_"
 
 BUGS = [
     Bug(
-        "one peer may take every connection",
+        "one peer may use every connection",
         "runtime/listener.py",
         right="return theirs < self._limits.per_peer",
         wrong="return True",
@@ -29,7 +32,7 @@ BUGS = [
         test=_LISTENER + "a_slow_header_closes_the_connection",
     ),
     Bug(
-        "half a header after a whole one has no time limit",
+        "a partial header after a complete header has no time limit",
         "runtime/listener.py",
         right="of_header = self._body is EMPTY_PAYLOAD and not",
         wrong="of_header = False and not",
@@ -50,63 +53,63 @@ BUGS = [
         test=_LISTENER + "a_held_request_is_answered_even_if_an_incomplete_header_follows",
     ),
     Bug(
-        "an unread answer keeps its connection open",
+        "an unread answer keeps the connection open",
         "runtime/listener.py",
         right="if self._limits.idle < inf:",
         wrong="if self._limits.idle < 0:",
         test=_LISTENER + "a_peer_that_does_not_read_its_answer_is_disconnected",
     ),
     Bug(
-        "an answer at once overtakes the one before it",
+        "an immediate answer overtakes the previous answer",
         "runtime/listener.py",
         right=" or waiter is None or waiter.done():",
         wrong=":",
         test=_LISTENER + "a_fast_path_answer_waits_for_earlier_answers",
     ),
     Bug(
-        "an answer at once keeps a connection open that its client wants to close",
+        "an immediate answer keeps a connection open that the client wants to close",
         "runtime/listener.py",
         right="if message.should_close or message.upgrade",
         wrong="if message.upgrade",
         test=_LISTENER + "the_application_answers_requests_that_the_fast_path_leaves[close]",
     ),
     Bug(
-        "answers at once pile up for a peer that does not read",
+        "immediate answers accumulate for a peer that does not read",
         "runtime/listener.py",
         right="transport.is_closing() or transport.get_write_buffer_size()",
         wrong="transport.is_closing()",
         test=_LISTENER + "a_peer_that_does_not_read_gets_no_fast_path_answers",
     ),
     Bug(
-        "a connection with answers at once is closed as idle",
+        "a connection with immediate answers is closed as idle",
         "runtime/listener.py",
         right="        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout\n",
         wrong="",
         test=_LISTENER + "a_connection_with_fast_path_answers_is_not_idle",
     ),
     Bug(
-        "the timer of a header outlives its answer at once",
+        "the timer of a header is not stopped by an immediate answer",
         "runtime/listener.py",
         right="        self._request_count += 1\n",
         wrong="",
         test=_LISTENER + "a_fast_path_answer_stops_the_header_timer",
     ),
     Bug(
-        "the parser stops after some answers at once",
+        "the parser stops after some immediate answers",
         "runtime/listener.py",
         right="            self._parser.message_consumed()\n",
         wrong="",
         test=_LISTENER + "the_number_of_fast_path_answers_is_not_limited",
     ),
     Bug(
-        "a page is answered at once",
+        "a page gets an immediate answer",
         "sidecar/control.py",
         right="if refusal_of(message.method, message.headers) or not",
         wrong="if not",
         test=_PAGES + "a_web_page_is_refused_on_the_fast_path[a name that was rebound]",
     ),
     Bug(
-        "an unknown expectation is answered at once",
+        "an unknown expectation gets an immediate answer",
         "sidecar/control.py",
         right=' or "Expect" in message.headers:',
         wrong=":",
@@ -120,21 +123,21 @@ BUGS = [
         test=_PAGES + "a_web_page_is_refused_on_every_route[a name that was rebound]",
     ),
     Bug(
-        "a page of another origin is not refused",
+        "a page with another origin is not refused",
         "runtime/local_requests.py",
         right="        if origin.lower() not in",
         wrong="        if not origin.lower() and origin.lower() not in",
         test=_PAGES + "a_web_page_is_refused_on_every_route[a page]",
     ),
     Bug(
-        "a link of another site is not refused",
+        "a link from another site is not refused",
         "runtime/local_requests.py",
         right='("same-origin", "none")',
         wrong='("same-origin", "none", "cross-site")',
         test=_PAGES + "a_web_page_is_refused_on_every_route[a link]",
     ),
     Bug(
-        "the host in a request's target is not checked",
+        "the host in the request target is not checked",
         "runtime/local_requests.py",
         right="    if target is not None and target != hosts[0]:",
         wrong="    if False:",
@@ -148,35 +151,35 @@ BUGS = [
         test=_PAGES + "a_probe_may_omit_the_host_header_but_a_resign_may_not",
     ),
     Bug(
-        "the metrics listener has no limit for a peer",
+        "the metrics listener has no connection limit per peer",
         "sidecar/control.py",
         right="per_peer=8, ",
         wrong="",
         test="tests/sidecar/test_listener.py::test_incomplete_headers_of_one_peer_do_not_block_metrics_for_another_peer",
     ),
     Bug(
-        "an origin that contains an allowed one may read",
+        "an origin that contains an allowed origin may read",
         "service/api/cors.py",
         right="origin if origin in self._origins else None",
         wrong="origin if any(each in (origin or '') for each in self._origins) else None",
         test=_CORS + "a_page_of_another_origin_can_read_nothing",
     ),
     Bug(
-        "a page cannot read errors",
+        "a page cannot read error responses",
         "service/api/cors.py",
         right="        if origin is not None:\n",
         wrong="        if origin is not None and response.status < 400:\n",
         test=_CORS + "a_page_can_read_every_answer_errors_included",
     ),
     Bug(
-        "a cache may give one origin's answer to another",
+        "a cache may give one origin's answer to another origin",
         "service/api/cors.py",
         right="response.headers[hdrs.VARY] = hdrs.ORIGIN",
         wrong="response.headers[hdrs.VARY] = hdrs.ACCEPT",
         test=_CORS + "the_answer_to_a_request_without_an_origin_has_vary_origin",
     ),
     Bug(
-        "every client of a stream comes back after the same time",
+        "all clients of a stream reconnect after the same time",
         "service/api/routes.py",
         right="self._uniform(*RETRY_DELAY)",
         wrong="max(RETRY_DELAY)",

@@ -10,7 +10,7 @@ _ROLE = "tests/service/database/test_service_role.py::test_"
 
 BUGS = [
     Bug(
-        "a connection to another machine needs no encryption",
+        "a connection to another machine does not need encryption",
         "service/database/database_url.py",
         right="if weak and not all(is_local(host)",
         wrong="if weak and not any(is_local(host)",
@@ -24,21 +24,21 @@ BUGS = [
         test=_URL + "a_libpq_variable_may_require_more_encryption_but_not_less",
     ),
     Bug(
-        "an option of another driver is passed on to the server",
+        "an option of another driver is passed to the server",
         "service/database/database_url.py",
         right='if name not in KNOWN and "." not in name:',
         wrong='if name not in KNOWN and "" not in name:',
         test=_URL + "an_option_of_another_driver_is_named_and_refused",
     ),
     Bug(
-        "the error of a wrong password does not name the setting",
+        "the error for a wrong password does not name the setting",
         "service/database/server_refusals.py",
         right='LASTING_STATES = ("28", ',
         wrong="LASTING_STATES = (",
         test=_REFUSED + "a_wrong_password_is_logged_and_in_the_internal_healthz_and_retried",
     ),
     Bug(
-        "the project's own keys count as tokens of a user",
+        "the project's API keys count as user tokens",
         "service/api/auth.py",
         right="if role in PROJECT_KEYS:",
         wrong="if role == PROJECT_KEYS:",
@@ -59,7 +59,7 @@ BUGS = [
         test=_AUTH + "only_a_signed_in_user_is_admitted_and_others_are_given_the_reason",
     ),
     Bug(
-        "every token of another issuer is logged",
+        "each token from another issuer is logged",
         "service/api/hourly_warnings.py",
         right="self._logged_at[kind] = now",
         wrong="self._logged_at[str(now)] = now",
@@ -80,7 +80,7 @@ BUGS = [
         test=_STREAMS + "a_portfolio_that_changes_owner_between_check_and_read_is_not_shown",
     ),
     Bug(
-        "a change of owners is noticed only at the next value",
+        "a new owner is noticed only at the next value",
         "service/database/live_notifications.py",
         right="for channel in (LIVE_CHANNEL, OWNER_CHANNEL):",
         wrong="for channel in (LIVE_CHANNEL,):",
@@ -101,7 +101,7 @@ BUGS = [
         test=_ROLE + "the_whole_service_works_as_a_login_that_row_level_security_covers",
     ),
     Bug(
-        "a function of the tables' owner uses the caller's temporary tables",
+        "a function with the owner's rights uses the caller's temporary tables",
         "supabase/migrations/20261128160000_service_role.sql",
         right="drop_intraday_partitions(date) security definer set search_path = pg_catalog, pg_temp;",
         wrong="drop_intraday_partitions(date) security definer;",

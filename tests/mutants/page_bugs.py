@@ -21,21 +21,21 @@ BUGS = [
         test=_PAGE + "the_policy_allows_nothing_from_outside_and_nothing_inline",
     ),
     Bug(
-        "a frozen database hides who leads",
+        "a frozen database hides the leader",
         "service/api/recent.py",
         right="timeout=max(self._began + self._limit - now, 0.0)",
         wrong="timeout=1000",
         test=_PAGE + "the_status_shows_the_leader_while_the_database_does_not_answer",
     ),
     Bug(
-        "every client's request goes to the sidecar",
+        "each client's request goes to the sidecar",
         "service/api/recent.py",
         right="now - self._began >= MAX_AGE",
         wrong="now >= self._began",
         test=_PAGE + "the_sidecar_is_asked_at_most_once_a_second",
     ),
     Bug(
-        "a holder's name in the history is not bounded",
+        "the length of a holder's name in the history has no limit",
         "service/api/internal_responses.py",
         right="    holder: OutsideText\n    acquired_at",
         wrong="    holder: str\n    acquired_at",
@@ -49,7 +49,7 @@ BUGS = [
         test=_REPORTS + "a_history_of_another_shape_is_unknown",
     ),
     Bug(
-        "an endless report is read to its end",
+        "an endless report is read without a limit",
         "sidecar/client/sidecar_api.py",
         right="if len(body) > longest:",
         wrong="if longest < 0:",

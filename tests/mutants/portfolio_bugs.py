@@ -12,7 +12,7 @@ _CALENDAR = "tests/service/market/test_calendar_cross_check.py::test_"
 
 BUGS = [
     Bug(
-        "fault 1: a price that is missing is made up",
+        "fault 1: a missing price is invented",
         "service/work/tracker.py",
         right="                quote.price,\n                quote.at,",
         wrong="                quote.price * (100 if symbol in answers else 102) / 100,\n                quote.at,",
@@ -61,14 +61,14 @@ BUGS = [
         test=_CALENDAR + "every_session_s_open_and_close_is_the_same_in_exchange_calendars",
     ),
     Bug(
-        "fault 6: half days are ignored",
+        "fault 6: early closes are ignored",
         "service/market/calendar.py",
         right="if day in self._half_days:",
         wrong="if day not in (day, self._half_days):",
         test=_CALENDAR + "every_session_s_open_and_close_is_the_same_in_exchange_calendars",
     ),
     Bug(
-        "fault 7: the job at four dates its rows by the day of the run",
+        "fault 7: the job at four uses the day of the run as its rows' date",
         "service/work/jobs.py",
         right="rows += await attempt.fill(day.date, book)",
         wrong="rows += await attempt.fill(self._now().date(), book)",
@@ -89,14 +89,14 @@ BUGS = [
         test=_JOBS + "the_official_close_replaces_the_provisional_one_and_its_row",
     ),
     Bug(
-        "fault 8: nothing is caught up",
+        "fault 8: missed runs are not caught up",
         "service/work/scheduler.py",
         right="self._calendar.last_closed(now), self._look_back)",
         wrong="self._calendar.last_closed(now), 1)",
         test=_SCHEDULER + "missed_runs_are_caught_up_oldest_first_within_the_look_back",
     ),
     Bug(
-        "fault 8: no record says that a run is done",
+        "fault 8: a finished run leaves no record",
         "service/work/jobs.py",
         right="await writes.end(job, session.date)",
         wrong="pass",
@@ -111,14 +111,14 @@ BUGS = [
         "test_failed_work_frees_its_lease_for_another_task_and_the_other_work_continues",
     ),
     Bug(
-        "fault 10: a key is renewed whoever holds it",
+        "fault 10: a key with another holder is renewed",
         "sidecar/scripts/renew.lua",
         right="if not our_term() then",
         wrong="if not (our_term() or holder) then",
         test="tests/sidecar/redis/test_scripts.py::test_renew_and_release_compare_id_and_token[wheel]",
     ),
     Bug(
-        "fault 11: a task knows only its own runs",
+        "fault 11: a task sees only its own runs",
         "service/api/background_status.py",
         right="await store.job_runs(), await",
         wrong="{}, await",

@@ -1,4 +1,4 @@
-"""Bugs in what follows a cluster or sentinels to the right server, each before real servers."""
+"""Bugs in the search for the right server of a cluster or behind sentinels, each found by a test with real servers."""
 
 from tests.mutants.trial import Bug
 
@@ -11,14 +11,14 @@ _KIND = "tests/sidecar/test_server_kind.py::test_"
 
 CLUSTER = [
     Bug(
-        "a call that was sent on has a deadline in the old node's time",
+        "a redirected call has a deadline in the old node's time",
         "sidecar/redis/store.py",
         right="                    clock = self._server_clock\n",
         wrong="",
         test=_CLUSTER + "a_redirected_call_states_its_deadline_in_the_time_of_the_new_node",
     ),
     Bug(
-        "a call is not sent on",
+        "a call is not redirected",
         "sidecar/redis/repeats.py",
         right="isinstance(each, NotExecuted) and (each.hop or not hops)}",
         wrong="isinstance(each, NotExecuted) and not each.hop and not hops}",
@@ -32,21 +32,21 @@ CLUSTER = [
         test=_CLUSTER + "only_the_redirected_calls_are_sent_again",
     ),
     Bug(
-        "the nodes of a cluster are forgotten but for the seed",
+        "all nodes of a cluster except the seed are forgotten",
         "sidecar/redis/cluster.py",
         right="*kept][:REMEMBERED]",
         wrong="*kept][:0]",
         test=_CLUSTER + "the_replica_of_a_killed_seed_node_takes_over",
     ),
     Bug(
-        "an owner that failed is asked again for ever",
+        "a failed owner of a slot is retried forever",
         "sidecar/redis/cluster.py",
         right="            self._put_last(self._found)\n        self._owner = None",
         wrong="            self._put_last(self._found)",
         test=_CLUSTER + "the_replica_of_a_killed_seed_node_takes_over",
     ),
     Bug(
-        "the trouble of one key closes the connection of all leases",
+        "an error of one key closes the connection of all leases",
         "sidecar/redis/repeats.py",
         right='_ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")',
         wrong="_ABOUT_ONE_KEY = ()",
@@ -54,14 +54,14 @@ CLUSTER = [
         "::test_a_failure_of_one_lease_keeps_the_connection_of_the_other_lease[wheel]",
     ),
     Bug(
-        "an operator's command does not follow a slot that migrates",
+        "an operator's command does not follow a migrating slot",
         "sidecar/commands/connection.py",
         right="                if not connection.redirects:\n",
         wrong="                if not isinstance(error, MovedError):\n",
         test=_COMMANDS + "every_command_reaches_the_node_that_has_the_keys[migrating]",
     ),
     Bug(
-        "keys of several slots are taken for a cluster",
+        "keys of several slots are accepted for a cluster",
         "sidecar/server_kind.py",
         right="    if len(slots) > 1:\n",
         wrong="    if len(slots) > 99:\n",
@@ -78,64 +78,63 @@ SENTINELS = [
         test=_SENTINELS + "without_a_majority_of_sentinels_no_primary_is_used",
     ),
     Bug(
-        "every sentinel is waited for",
+        "the lookup waits for every sentinel",
         "sidecar/redis/sentinels.py",
         right="return_when=asyncio.FIRST_COMPLETED",
         wrong="return_when=asyncio.ALL_COMPLETED",
         test=_SENTINELS + "a_silent_sentinel_delays_no_connection",
     ),
     Bug(
-        "a server that the sentinels name is not asked whether it is a primary",
+        "the role of the server that the sentinels name is not checked",
         "sidecar/redis/sentinels.py",
         right='if role != "master":',
         wrong='if role == "":',
         test=_SENTINELS + "a_server_that_reports_another_role_than_primary_receives_no_call",
     ),
     Bug(
-        "the sentinels are asked at a connect only",
+        "the sentinels are asked only before a connect",
         "sidecar/redis/connection.py",
         right="            if await self._place.elsewhere():\n",
         wrong="            if False:\n",
         test=_SENTINELS + "after_a_failover_the_new_primary_is_used_even_if_the_old_primary_still_serves",
     ),
     Bug(
-        "the sentinels are not asked before a lease is taken",
+        "the sentinels are not asked before an acquire",
         "sidecar/redis/store.py",
         right="if _acquires(calls):",
         wrong="if False:",
         test=_SENTINELS + "no_lease_is_acquired_at_an_old_primary_over_an_open_connection",
     ),
     Bug(
-        "an acquire is sent at once though the sentinels have to be asked first",
+        "an acquire is sent before the sentinels are asked",
         "sidecar/redis/store.py",
         right=" or (_acquires(calls) and not connection.assured)",
         wrong="",
         test=_SENTINELS + "no_lease_is_acquired_at_an_old_primary_over_an_open_connection",
     ),
     Bug(
-        "the guard does not wait for a primary that is demoted late",
+        "the guard does not wait for the late demotion of a primary",
         "sidecar/scripts/prelude.lua",
         right="local guard_time = ttl + (tonumber(ARGV[9] or '') or 0)",
         wrong="local guard_time = ttl",
         test=_GUARD + "the_guard_is_longer_if_an_old_primary_may_still_serve[wheel]",
     ),
     Bug(
-        "a sidecar with sentinels does not give the guard the time of the late demotion",
+        "a sidecar with sentinels does not pass the demotion time to the guard",
         "sidecar/run.py",
         right="late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,",
         wrong="late_demotion=0.0,",
-        test="tests/bench/test_redis_kinds.py::"
-        "test_a_primary_that_is_demoted_late_has_two_believers_only_without_the_guard[true-0]",
+        test="tests/bench/test_redis_kinds.py::test_a_late_demotion_has_two_believers_only_without_the_guard[true-0]",
     ),
     Bug(
-        "a note of one server ends the notes of the others",
+        "a note about one server deletes the notes about the others",
         "sidecar/scripts/prelude.lua",
         right="string.match(others or '', name .. '=(%d+)')",
         wrong="nil",
         test=_GUARD + "servers_that_alternate_behind_one_address_do_not_postpone_the_end_of_the_guard[wheel]",
     ),
     Bug(
-        "a call may take so long that the sentinels' word is too old",
+        "a call may take longer than the sentinels' answer is valid",
         "sidecar/settings.py",
         right="if not wrong and checked.call_limit > checked.ttl * MAX_CALL:",
         wrong="if False:",
@@ -145,14 +144,14 @@ SENTINELS = [
 
 WATCH = [
     Bug(
-        "a watch at another server than the election's says that it hears everything",
+        "a watch on another server than the election's reports full tracking",
         "sidecar/redis/watch.py",
         right="if _INVALIDATED in channels and same_server:",
         wrong="if _INVALIDATED in channels:",
         test=_WATCH + "a_watch_behind_an_address_of_several_servers_is_reported_as_weaker[the watch]",
     ),
     Bug(
-        "the watch stays where it is when the election's connection has another server behind the same address",
+        "the watch stays on the old server when the election's address leads to a new one",
         "sidecar/redis/route.py",
         right="            companion.abort()\n        return True",
         wrong="            pass\n        return True",
@@ -164,21 +163,21 @@ _SHARED = "tests/faults/test_changes_for_all_tasks.py::test_"
 
 SHARED = [
     Bug(
-        "a task does not see that the holder's ttl is longer than its own",
+        "a task does not notice that the holder's ttl is longer than its own",
         "sidecar/election/agreement.py",
         right="(reply.ttl or 0.0) > self._limit:",
         wrong="(reply.ttl or 0.0) > 9 * self._limit:",
         test=_SHARED + "a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl_once",
     ),
     Bug(
-        "a disagreement about the ttl is logged at each reply",
+        "different ttls are logged at each reply",
         "sidecar/telemetry.py",
         right="if disagreement not in (None, self._disagreements.get(lease)):",
         wrong="if disagreement is not None:",
         test=_SHARED + "a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl_once",
     ),
     Bug(
-        "a short look at a key forgets that its holder's ttl is longer",
+        "a low remaining time of the key clears the holder's longer ttl",
         "sidecar/election/agreement.py",
         right="reply.holder != self._holder:",
         wrong="True:",
@@ -198,7 +197,7 @@ IMPORTS = [
 
 REPLICAS = [
     Bug(
-        "a call that a node was asked for once counts without its replicas",
+        "a call sent after ASK counts without the node's replicas",
         "sidecar/redis/store.py",
         right="confirmed = await self._confirmation(speaking)",
         wrong="confirmed = connection is not None or await self._confirmation(speaking)",
@@ -206,7 +205,7 @@ REPLICAS = [
         "::test_a_call_redirected_by_ask_is_confirmed_by_the_replicas_of_that_node[False]",
     ),
     Bug(
-        "a call that was sent on counts without the new node's replicas",
+        "a redirected call counts without the new node's replicas",
         "sidecar/redis/store.py",
         right="results[index] = result\n",
         wrong="results[index] = (\n"
@@ -223,14 +222,14 @@ _SERVERLESS = "tests/sidecar/redis/test_serverless.py::test_"
 
 SERVERLESS = [
     Bug(
-        "a watch that hears notices only is logged again whenever it has another server",
+        "a watch with notices only is logged again at each new server",
         "sidecar/redis/watch.py",
         right="if not same_server and (_INVALIDATED in channels or not connection.redirects):",
         wrong="if not same_server:",
         test=_SERVERLESS + "the_watch_receives_notices_through_any_server_and_logs_its_mode_once",
     ),
     Bug(
-        "a watch at another server of one address counts as one that hears notices",
+        "a watch on another server of the same address counts as one with notices",
         "sidecar/redis/watch.py",
         right="(_INVALIDATED in channels or not connection.redirects)",
         wrong="_INVALIDATED in channels",

@@ -21,7 +21,7 @@ _WATCH = "tests/sidecar/redis/test_watch.py::test_"
 
 WIRING = [
     Bug(
-        "the request of a dead client stays held",
+        "the held request of a dead client is not cancelled",
         "sidecar/run.py",
         right="handler_cancellation=True",
         wrong="handler_cancellation=False",
@@ -66,7 +66,7 @@ ELECTION = [
         test=_CANDIDATE + "a_term_starts_before_its_call_is_sent",
     ),
     Bug(
-        "an error of Redis counts as a renewal",
+        "a Redis error counts as a renewal",
         "sidecar/election/candidate.py",
         right="lease.failed(call, now, may_execute=result.may_execute)",
         wrong="lease.replied(call, Reply(Outcome.RENEWED, lease.instance_id, call.token, 30.0), now)",
@@ -80,35 +80,35 @@ ELECTION = [
         test=_CANDIDATE + "an_acquire_with_a_lost_reply_is_released_when_demand_has_ended",
     ),
     Bug(
-        "the release of a resign waits for the loop",
+        "the release after a resign waits for the loop",
         "sidecar/election/candidate.py",
         right="self._act()  # the release is on its way before anything else happens",
         wrong="self._wake.set()",
         test=_CANDIDATE + "a_resign_sends_the_release_before_it_returns",
     ),
     Bug(
-        "the requests that a resign ends are answered before the next leader's",
+        "the requests of the resigned client are answered before the next leader's",
         "sidecar/election/candidate.py",
         right="            self._unpublished.add(name)\n",
         wrong="",
         test=_CANDIDATE + "the_release_notice_of_a_resign_is_always_published_after_the_release",
     ),
     Bug(
-        "the requests that a resign ends are not answered",
+        "the held requests of the resigned client are not answered",
         "sidecar/election/candidate.py",
         right="        self._unpublished.discard(name)\n        self._publish()",
         wrong="        self._publish()\n        self._unpublished.discard(name)",
         test=_CANDIDATE + "the_release_notice_of_a_resign_is_always_published_after_the_release",
     ),
     Bug(
-        "the acquire after a notice waits for the loop",
+        "the acquire after a notification waits for the loop",
         "sidecar/election/candidate.py",
         right="self._leases[name].noticed(self._clock())\n        self._act()",
         wrong="self._leases[name].noticed(self._clock())\n        self._wake.set()",
         test=_CANDIDATE + "a_notice_sends_the_acquire_before_it_returns",
     ),
     Bug(
-        "a notice during a connect calls beside the loop",
+        "a notification during a connect starts a second call",
         "sidecar/election/candidate.py",
         right="if self._asleep_until > -inf:\n            self._begin_calls()",
         wrong="self._begin_calls()",
@@ -122,7 +122,7 @@ ELECTION = [
         test=_CANDIDATE + "a_held_request_is_answered_before_the_acquire_is_logged",
     ),
     Bug(
-        "a notice during a call is forgotten",
+        "a notification during a call is forgotten",
         "sidecar/election/candidate.py",
         right="self._leases[name].noticed(self._clock())",
         wrong="self._leases[name].noticed(self._clock()) if self._asleep_until > 0 else None",
@@ -136,28 +136,28 @@ ELECTION = [
         test=_CANDIDATE + "a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_others",
     ),
     Bug(
-        "a question does not wake the loop",
+        "a request does not wake the loop",
         "sidecar/election/candidate.py",
         right="        if self._leases[name].asked(now):  # else nothing is due earlier than before\n    ",
         wrong="        if not self._leases[name].asked(now):\n    ",
         test=_CANDIDATE + "a_request_wakes_the_sleeping_loop",
     ),
     Bug(
-        "the replies of a round trip go to the wrong leases",
+        "the replies of a round trip are assigned to the wrong leases",
         "sidecar/election/candidate.py",
         right="zip(calls.items(), results, strict=True)",
         wrong="zip(calls.items(), reversed(results), strict=True)",
         test=_CANDIDATE + "each_reply_of_a_round_trip_reaches_its_lease",
     ),
     Bug(
-        "a drain ends once any lease is given up",
+        "a drain ends when any lease is given up",
         "sidecar/election/candidate.py",
         right="while not all(lease.drained",
         wrong="while not any(lease.drained",
         test=_CANDIDATE + "a_drain_ends_when_every_lease_is_released",
     ),
     Bug(
-        "a client that has gone counts as demand for ever",
+        "a disconnected client counts as demand forever",
         "sidecar/election/candidate.py",
         right="self._leases[name].unhold(ticket, now, answered=answered)",
         wrong="answered and self._leases[name].unhold(ticket, now, answered=answered)",
@@ -171,7 +171,7 @@ ELECTION = [
         test="tests/sidecar/client/test_real_sidecar.py::test_a_sidecar_with_sigterm_waits_for_the_work_to_end",
     ),
     Bug(
-        "an adopted term may be granted to any client",
+        "any client may get a grant of an adopted term",
         "sidecar/election/lease.py",
         right="return previous.owner if previous is not None and previous.token == token else TermOwner()",
         wrong="return TermOwner()",
@@ -179,7 +179,7 @@ ELECTION = [
         "test_a_term_adopted_after_its_deadline_still_belongs_to_its_client",
     ),
     Bug(
-        "a request that could be answered is held",
+        "a request is held although its answer is known",
         "sidecar/election/claims.py",
         right="if now < granted_until else 0.0",
         wrong="",
@@ -208,7 +208,7 @@ ELECTION = [
         test=_WATCH + "after_its_connection_was_killed_the_watch_reports_every_lease_and_continues[wheel]",
     ),
     Bug(
-        "a held request outlives the term during a call",
+        "a held request is not answered when the term ends during a call",
         "sidecar/election/candidate.py",
         right="ends = [now + lease",
         wrong="ends = [inf + lease",
@@ -223,7 +223,7 @@ ELECTION = [
         test="tests/simulation/test_drivers.py::test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences",
     ),
     Bug(
-        "a failed connection is retried at every waking",
+        "a failed connection is retried at each wake-up",
         "sidecar/election/candidate.py",
         right="self._open_at = self._clock() + self._reconnects.pause()",
         wrong="self._open_at = self._clock()",
@@ -237,7 +237,7 @@ ELECTION = [
         test=_CANDIDATE + "a_connection_is_not_replaced_while_a_call_over_it_is_under_way",
     ),
     Bug(
-        "a failed connection is retried by calls only",
+        "only calls retry a failed connection",
         "sidecar/election/candidate.py",
         right="return not self._store.connected and not self._draining",
         wrong="return False",
@@ -254,7 +254,7 @@ LATE = [
         test=_LATE + "a_drain_waits_until_no_acquire_can_still_execute",
     ),
     Bug(
-        "any reply settles an acquire that may still execute",
+        "any reply marks an acquire as settled that may still execute",
         "sidecar/election/claims.py",
         right="if sent_at >= self.until:",
         wrong="if sent_at > -inf:",
@@ -275,7 +275,7 @@ LATE = [
         test=_LATE + "the_end_of_a_held_request_from_before_a_resign_does_not_reduce_later_demand",
     ),
     Bug(
-        "a release is given up while the key lives",
+        "a release is abandoned while the key exists",
         "sidecar/election/lease.py",
         right="now >= self._to_release.lead_until + self.timings.margin:",
         wrong="now >= self._to_release.lead_until:",
@@ -285,7 +285,7 @@ LATE = [
 
 LISTENER = [
     Bug(
-        "an answer is held past the grant",
+        "a request is held past the grant",
         "sidecar/election/claims.py",
         right="return grant_ttl / 2 if",
         wrong="return grant_ttl * 3 if",
@@ -299,28 +299,28 @@ LISTENER = [
         test=_CONTROL + "a_grant_starts_when_its_request_arrives",
     ),
     Bug(
-        "every client that asks is granted the lead",
+        "each client that asks gets a grant",
         "sidecar/control.py",
         right="return self._fields(name, *self._candidate.granted(name, *question))",
         wrong='return self._fields(name, *self._candidate.granted(name, question.arrived, "", None))',
         test="tests/sidecar/client/test_real_sidecar.py::test_only_one_of_two_clients_of_a_sidecar_leads_at_a_time",
     ),
     Bug(
-        "a restarted sidecar answers no before Redis has replied",
+        'a restarted sidecar answers "not leader" before the first reply of Redis',
         "sidecar/control.py",
         right="await self._candidate.first_replies(names, self._timings.call_limit)",
         wrong="",
         test=_CONTROL + "a_restarted_sidecar_answers_the_first_request_with_the_same_term",
     ),
     Bug(
-        "a restarted sidecar answers no at once before Redis has replied",
+        'an immediate answer of a restarted sidecar is "not leader" before a reply',
         "sidecar/control.py",
         right=" or not self._candidate.heard_from_redis(names):",
         wrong=":",
         test=_CONTROL + "a_restarted_sidecar_answers_the_first_request_with_the_same_term",
     ),
     Bug(
-        "a question that is answered at once is no demand",
+        "a request with an immediate answer does not count as demand",
         "sidecar/control.py",
         right="""            self._candidate.asked(name)
         answer = """,
@@ -381,7 +381,7 @@ REDIS = [
         test=_STORE + "the_clock_estimate_recovers_after_a_slow_reply[wheel]",
     ),
     Bug(
-        "an error of Redis counts as a reply",
+        "a Redis error counts as a reply",
         "sidecar/redis/store.py",
         right="return self._refused(error, failure) if refuses_command(error) else failure",
         wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
@@ -426,70 +426,70 @@ REDIS = [
 
 SCRIPTS = [
     Bug(
-        "no late check",
+        "a late request executes",
         "sidecar/scripts/prelude.lua",
         right="if now > deadline then return 'late' end",
         wrong="",
         test=_STORE + "a_call_that_arrives_after_its_deadline_has_no_effect[wheel-acquire]",
     ),
     Bug(
-        "blind renew",
+        "a renewal does not compare the holder",
         "sidecar/scripts/renew.lua",
         right="if not our_term() then",
         wrong="if not holder then",
         test=_SCRIPTS + "renew_and_release_compare_id_and_token[wheel]",
     ),
     Bug(
-        "release without the term",
+        "a release does not compare the token",
         "sidecar/scripts/release.lua",
         right="if not our_term() then",
         wrong="if not ours() then",
         test=_SCRIPTS + "a_late_release_of_an_earlier_term_does_not_change_the_new_term[wheel]",
     ),
     Bug(
-        "renew and release do not compare the tenure",
+        "renewal and release do not compare the tenure",
         "sidecar/scripts/prelude.lua",
         right="and last == token and last_tenure == tenure end",
         wrong="and last == token end",
         test=_SCRIPTS + "a_superseded_tenure_can_neither_renew_nor_release[wheel]",
     ),
     Bug(
-        "acquire takes what another holds",
+        "an acquire takes a key with another holder",
         "sidecar/scripts/acquire.lua",
         right="if holder and holder ~= id then",
         wrong="if holder and holder ~= id and string.upper(holder) == 'DISABLED' then",
         test=_SCRIPTS + "an_acquire_does_not_change_a_held_lease_and_returns_its_holder[wheel]",
     ),
     Bug(
-        "tokens by INCR",
+        "tokens come from INCR alone",
         "sidecar/scripts/acquire.lua",
         right="math.max((tonumber(last or '') or 0) + 1, now)",
         wrong="(tonumber(last or '') or 0) + 1",
         test=_SCRIPTS + "tokens_increase_after_the_fence_was_deleted[wheel]",
     ),
     Bug(
-        "tokens by the server's clock alone",
+        "tokens come from the server's clock alone",
         "sidecar/scripts/acquire.lua",
         right="math.max((tonumber(last or '') or 0) + 1, now)",
         wrong="now",
         test=_SCRIPTS + "tokens_increase_within_one_microsecond_and_after_a_clock_step_back[wheel]",
     ),
     Bug(
-        "a release publishes nothing",
+        "a release publishes no message",
         "sidecar/scripts/release.lua",
         right="redis.pcall('PUBLISH', key .. ':changed', 'released')",
         wrong="0",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
     Bug(
-        "no guard",
+        "there is no failover guard",
         "sidecar/scripts/acquire.lua",
         right="if wait > 0 then",
         wrong="if wait < 0 then",
         test=_GUARD + "after_a_server_change_no_new_term_starts_for_one_ttl[wheel]",
     ),
     Bug(
-        "re-adoption through the guard",
+        "the guard lets the holder of the key adopt its term",
         "sidecar/scripts/acquire.lua",
         right="if wait > 0 then",
         wrong="if wait > 0 and holder ~= id then",
@@ -503,7 +503,7 @@ SCRIPTS = [
         test=_GUARD + "a_promoted_replica_counts_as_a_server_change_even_if_its_process_is_old[wheel]",
     ),
     Bug(
-        "a token that is far ahead is incremented",
+        "a token far ahead of the clock is incremented",
         "sidecar/scripts/prelude.lua",
         right="tonumber(last) > now + day",
         wrong="tonumber(last) > 2 ^ 53",
@@ -511,7 +511,7 @@ SCRIPTS = [
         + "every_script_refuses_a_token_more_than_a_day_ahead_and_does_not_change_it[wheel-just-over-a-day]",
     ),
     Bug(
-        "a fence is repaired before its lease was disabled for a ttl",
+        "a fence is repaired before its lease has been disabled for a ttl",
         "sidecar/commands/fence.py",
         right="until = clock() + ttl",
         wrong="until = clock()",
@@ -525,7 +525,7 @@ SCRIPTS = [
         test=_FENCE + "the_script_repairs_only_an_unchanged_fence_of_a_disabled_lease[wheel]",
     ),
     Bug(
-        "a fence that has changed since it was read is repaired",
+        "a fence that changed after the read is repaired",
         "sidecar/scripts/fence.lua",
         right="if state ~= ARGV[8] then",
         wrong="if state == '' then",
@@ -539,7 +539,7 @@ SCRIPTS = [
         test=_RIGHTS + "a_missing_right_has_the_documented_effect_and_is_named[wheel-+publish]",
     ),
     Bug(
-        "a refused SET is noticed after the fence was changed",
+        "a refused SET is noticed only after the fence has changed",
         "sidecar/scripts/acquire.lua",
         right="call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)",
         wrong="",
@@ -567,7 +567,7 @@ SCRIPTS = [
         test=_HOSTILE + "every_command_escapes_holders_and_tokens[escapes]",
     ),
     Bug(
-        "a text log contains line breaks of outside texts",
+        "a text log contains line breaks from untrusted texts",
         "runtime/log_lines.py",
         right="line = one_line(super().formatMessage(record), MESSAGE)",
         wrong="line = super().formatMessage(record)",
@@ -593,7 +593,7 @@ _LOOKUP = "tests/runtime/test_lookup.py::test_"
 
 CONNECTION = [
     Bug(
-        "an abandoned attempt leaves its lookup running, and the next repeats it",
+        "a retry starts a second lookup while the first one runs",
         "runtime/lookup.py",
         right="lookup = self._under_way.get(key)\n        if lookup is None:",
         wrong="lookup = None\n        if lookup is None:",
@@ -621,7 +621,7 @@ CONNECTION = [
         test=_LOOKUP + "a_hanging_lookup_does_not_delay_the_end_of_the_process[uvloop]",
     ),
     Bug(
-        "the first address of a name uses the whole limit",
+        "the first address of a name uses the whole time limit",
         "runtime/connecting.py",
         right="happy_eyeballs_delay=min(STAGGER, share)",
         wrong="happy_eyeballs_delay=None",
@@ -664,21 +664,21 @@ CONNECTION = [
         test=_STORE + "the_end_of_an_idle_connection_is_noticed_and_does_not_fail_the_next_call[wheel]",
     ),
     Bug(
-        "an end that the event loop has not reported is not noticed",
+        "the end of a connection is noticed only after the event loop reports it",
         "sidecar/redis/connection.py",
         right="return bool(poll.poll(0))",
         wrong="return False",
         test=_STORE + "a_closed_connection_is_noticed_before_a_call_is_written[wheel]",
     ),
     Bug(
-        "a call that surely was not executed is not repeated at once",
+        "a call that was not executed is not repeated at once",
         "sidecar/redis/store.py",
         right="if not again or self._clock()",
         wrong="if True or self._clock()",
         test=_STORE + "a_call_is_retried_at_once_if_the_connection_could_not_be_made[wheel]",
     ),
     Bug(
-        "a call whose stream ended after it was sent is repeated",
+        "a sent call is repeated when its stream ends",
         "sidecar/redis/store.py",
         right="if sent is None and could_not_connect(error):",
         wrong="if could_not_connect(error):",
@@ -692,7 +692,7 @@ CONNECTION = [
         test=_STORE + "a_call_is_retried_only_if_the_reply_refuses_the_eval_itself",
     ),
     Bug(
-        "a repeated call has a new limit",
+        "a repeated call gets a new time limit",
         "sidecar/redis/store.py",
         right="self._round_trip([calls[index] for index in again], None, beside)",
         wrong="self._round_trip([KeyedCall(calls[index].key, calls[index].call._replace("
@@ -700,21 +700,21 @@ CONNECTION = [
         test=_STORE + "a_call_is_retried_only_if_the_reply_refuses_the_eval_itself",
     ),
     Bug(
-        "a whole fleet reconnects at the same moment",
+        "all sidecars of a fleet reconnect at the same moment",
         "sidecar/redis/reconnects.py",
         right="return pause * self._uniform(0.5, 1.5)",
         wrong="return 0.0",
         test=_CANDIDATE + "while_redis_is_unreachable_connections_are_tried_after_doubling_pauses",
     ),
     Bug(
-        "a look that finds our own id reports another process",
+        "a look that finds the own id reports another process",
         "sidecar/election/candidate.py",
         right="return call.kind is not Kind.LOOK and",
         wrong="return",
         test=_CANDIDATE + "a_look_that_finds_its_own_id_reports_no_duplicate_instance_id",
     ),
     Bug(
-        "the eviction policy is read once",
+        "the eviction policy is read only once",
         "sidecar/redis/store.py",
         right="asks_policy = self._clock() - self._policy_at > _POLICY_AGE",
         wrong="asks_policy = False",
@@ -728,7 +728,7 @@ CONNECTION = [
         test="tests/sidecar/redis/test_server_facts.py::test_without_calls_the_status_follows_changes_of_the_server[wheel]",
     ),
     Bug(
-        "a lookup that hangs is reported as a server that does not answer",
+        "a hanging lookup is reported as a server that does not answer",
         "sidecar/redis/connection.py",
         right="            cancelled.add_note(awaited)\n",
         wrong="            pass\n",
@@ -743,7 +743,7 @@ CONNECTION = [
         "test_a_timeout_after_the_tls_handshake_does_not_suggest_a_server_without_tls",
     ),
     Bug(
-        "a call outlives the end of a drain",
+        "a call continues after the end of a drain",
         "sidecar/election/lease.py",
         right="min(give_up_at, self._drain_until or inf)",
         wrong="give_up_at",

@@ -1,4 +1,4 @@
-"""Bugs in the history and in the step-down, each found by a test of the rules or by one with a real Redis."""
+"""Bugs in the history and in the step-down, each found by a test of the rules or by a test with a real Redis."""
 
 from tests.mutants.trial import Bug
 
@@ -59,21 +59,21 @@ STEP_DOWN = [
         test=_SCRIPTS + "an_adopted_term_that_was_asked_to_step_down_is_released[wheel]",
     ),
     Bug(
-        "a restarted sidecar finds no ttl at a key that it is to release",
+        "a restarted sidecar does not read the ttl of a key that it must release",
         "sidecar/scripts/acquire.lua",
         right="if left < 0 or left > ttl then",
         wrong="if false then",
         test=_SCRIPTS + "adopting_a_term_restores_the_ttl_of_its_key[wheel-None]",
     ),
     Bug(
-        "another client's resign ends the grant of a client of the former process",
+        "another client's resign ends a grant of the previous process",
         "sidecar/election/facts.py",
         right="term = self._term or self._to_release\n        return term is None or not term.owner",
         wrong="term = self._term\n        return term is None or not term.owner",
         test=_RULES + "the_step_down_of_an_adopted_term_waits_for_the_grant_of_the_previous_processs_client",
     ),
     Bug(
-        "a restarted sidecar knows no former client of a term that it is to give up",
+        "a restarted sidecar ignores the previous client of a term that it must give up",
         "sidecar/election/lease.py",
         right="TermOwner() if reply.outcome is Outcome.ACQUIRED else self._owner_of(reply.token)",
         wrong="self._owner_of(reply.token) if reply.outcome is Outcome.ADOPTED else TermOwner()",
@@ -94,14 +94,14 @@ STEP_DOWN = [
         test=_RULES + "a_step_down_ends_leadership_at_once",
     ),
     Bug(
-        "a step-down shows as following while the client works",
+        "the state is following during a step-down while the client works",
         "sidecar/election/facts.py",
         right="self._drain_until is not None or self._stepping_down():",
         wrong="self._drain_until is not None:",
         test=_RULES + "a_step_down_ends_leadership_at_once",
     ),
     Bug(
-        "a term that ends while it steps down is campaigned for again",
+        "the sidecar campaigns again after a term ends during a step-down",
         "sidecar/election/lease.py",
         right="now >= term.lead_until and not term.step_down:",
         wrong="now >= term.lead_until:",
@@ -115,7 +115,7 @@ STEP_DOWN = [
         test=_RULES + "nothing_is_renewed_while_a_step_down_waits_for_the_client",
     ),
     Bug(
-        "the rest counts from the operator's command",
+        "the rest starts at the operator's command",
         "sidecar/election/lease.py",
         right="            self._left(now)  # its key has expired",
         wrong="            self._to_release = None",
@@ -129,28 +129,28 @@ STEP_DOWN = [
         test=_RULES + "a_disable_does_not_end_the_rest",
     ),
     Bug(
-        "a leader that was not seen does not end the rest",
+        "an unseen leader does not end the rest",
         "sidecar/election/rest.py",
         right="(reply.outcome is Outcome.HELD or newer)",
         wrong="reply.outcome is Outcome.HELD",
         test=_RULES + "the_token_of_another_leader_that_has_already_released_ends_the_rest",
     ),
     Bug(
-        "a late acquire of one's own ends the rest",
+        "the task's own late acquire ends the rest",
         "sidecar/election/rest.py",
         right=" and reply.holder != me",
         wrong="",
         test=_RULES + "a_newer_token_of_this_candidate_does_not_end_the_rest",
     ),
     Bug(
-        "a step-down of long ago shortens the rest after a resign",
+        "an old step-down shortens the rest after a resign",
         "sidecar/election/rest.py",
         right="        if now >= self.until:\n            self._token = None\n",
         wrong="",
         test=_RULES + "a_resign_after_the_rest_starts_a_new_pause",
     ),
     Bug(
-        "a notice of a step-down during a call is lost",
+        "a notification of a step-down during a call is lost",
         "sidecar/election/lease.py",
         right="        if self._step_down_noticed:\n            self.step_down_noticed(now)\n",
         wrong="",
@@ -164,7 +164,7 @@ STEP_DOWN = [
         test="tests/sidecar/redis/test_watch.py::test_a_step_down_is_not_reported_as_a_change_of_the_key[wheel-rights0]",
     ),
     Bug(
-        "the sidecar's watch does not pass a step-down on",
+        "the sidecar's watch does not forward a step-down",
         "sidecar/run.py",
         right="candidate.noticed, candidate.step_down_noticed,",
         wrong="candidate.noticed, lambda _: None,",
@@ -174,14 +174,14 @@ STEP_DOWN = [
 
 HISTORY = [
     Bug(
-        "a user without the right to the history can no longer lead",
+        "a Redis user without the right to the history cannot lead",
         "sidecar/scripts/prelude.lua",
         right="local appended = redis.pcall('XADD',",
         wrong="local appended = call('XADD',",
         test=_HISTORY + "an_account_without_rights_to_the_history_still_leads[wheel]",
     ),
     Bug(
-        "the history grows for ever",
+        "the history grows without a limit",
         "sidecar/scripts/prelude.lua",
         right="'MAXLEN', '~', '1000', ",
         wrong="",
@@ -195,7 +195,7 @@ HISTORY = [
         test=_HISTORY + "the_scripts_write_the_stream_that_is_read[wheel]",
     ),
     Bug(
-        "a term that is adopted again is recorded again",
+        "a re-adopted term is recorded again",
         "sidecar/scripts/acquire.lua",
         right="if not adopted and ARGV[8] ~= '1' then record",
         wrong="if ARGV[8] ~= '1' then record",
@@ -209,7 +209,7 @@ HISTORY = [
         test=_HISTORY + "an_unconfirmed_acquire_is_not_recorded_as_a_term[wheel]",
     ),
     Bug(
-        "with MIN_REPLICAS a term is recorded a heartbeat late",
+        "with MIN_REPLICAS a term is recorded one heartbeat late",
         "sidecar/election/lease.py",
         right="self._due = now if self._replicated else call.sent_at",
         wrong="self._due = call.sent_at",
@@ -223,35 +223,35 @@ HISTORY = [
         test=_CONTROL + "a_term_is_reported_while_it_lasts_and_after_its_end",
     ),
     Bug(
-        "a crashed term shows as the holder's",
+        "a crashed term is shown as the holder's current term",
         "sidecar/history.py",
         right="holds = not terms and (entry.holder, entry.token) == (holder, token)",
         wrong="holds = not terms",
         test=_TERMS + "the_last_term_is_shown_as_current_while_key_and_fence_agree",
     ),
     Bug(
-        "an older term shows as the holder's",
+        "an older term is shown as the holder's current term",
         "sidecar/history.py",
         right="holds = not terms and (",
         wrong="holds = (",
         test=_TERMS + "only_the_last_term_can_be_current",
     ),
     Bug(
-        "each question about the history costs a read",
+        "each request for the history reads from Redis",
         "sidecar/redis/history.py",
         right="if pause <= 0 or last.result is None:",
         wrong="if True:",
         test=_HISTORY + "the_history_is_read_at_most_once_a_second_for_any_number_of_readers[wheel]",
     ),
     Bug(
-        "any entry of the stream is shown unchecked",
+        "the entries of the stream are shown unchecked",
         "sidecar/redis/history.py",
         right="[one_line(each) for each in answer]",
         wrong="[str(each) for each in answer]",
         test=_HISTORY + "any_entry_of_the_stream_is_shown_bounded_and_printable[wheel]",
     ),
     Bug(
-        "a history that cannot be read is a traceback",
+        "an unreadable history is a traceback",
         "sidecar/control.py",
         right="except HistoryUnavailable as error:",
         wrong="except ZeroDivisionError as error:",

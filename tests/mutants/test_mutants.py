@@ -1,4 +1,4 @@
-"""Every bug still applies, and counts as found only if its test fails; `make mutants` searches for them all."""
+"""Every bug still applies, and counts as found only if its test fails. `make mutants` runs all of them."""
 
 import ast
 import subprocess
@@ -13,7 +13,7 @@ from tests.mutants.trial import COPIED, ROOT, Bug, attempt
 from tests.simulation.mutants import MUTANTS, Mutant
 
 
-def test_each_bug_still_has_its_place_and_leaves_a_program(tmp_path: Path) -> None:
+def test_each_bug_applies_and_leaves_a_valid_program(tmp_path: Path) -> None:
     for bug in [*BUGS, *example_bugs.BUGS]:
         broken = tmp_path / bug.name.replace("/", " ") / bug.file
         broken.parent.mkdir(parents=True)
@@ -28,7 +28,7 @@ def test_each_bug_still_has_its_place_and_leaves_a_program(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_each_simulated_bug_still_has_its_place(mutant: Mutant) -> None:
+def test_each_simulated_bug_applies(mutant: Mutant) -> None:
     before = [getattr(owner, attribute) for owner, attribute, _ in mutant.replaced]
     with mutant.applied():
         for owner, attribute, substitute in mutant.replaced:
@@ -36,7 +36,7 @@ def test_each_simulated_bug_still_has_its_place(mutant: Mutant) -> None:
     assert [getattr(owner, attribute) for owner, attribute, _ in mutant.replaced] == before
 
 
-def test_each_bug_is_one_and_the_test_that_has_to_find_it_is_there(request: pytest.FixtureRequest) -> None:
+def test_each_bug_is_unique_and_its_test_exists(request: pytest.FixtureRequest) -> None:
     assert len({(bug.file, bug.right, bug.wrong) for bug in BUGS}) == len({bug.name for bug in BUGS}) == len(BUGS)
     here = {item.nodeid for item in request.session.items}
     here |= {name.partition("[")[0] for name in here}
@@ -50,7 +50,7 @@ def test_each_bug_is_one_and_the_test_that_has_to_find_it_is_there(request: pyte
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project of one law and its tests."""
+    """A project with one rule and its tests."""
     for name in COPIED:
         if "." not in name:
             (tmp_path / name).mkdir()
@@ -75,7 +75,7 @@ def project(tmp_path: Path) -> Path:
     ],
     ids=["found", "survives", "no program", "no such test", "no bug"],
 )
-def test_a_bug_is_found_where_its_test_fails_and_not_where_it_cannot_be_run(
+def test_a_bug_is_found_if_its_test_fails_but_not_if_its_test_cannot_run(
     project: Path, wrong: str, test: str, failed: bool, passed: bool
 ) -> None:
     bug = Bug("another limit", "sidecar/law.py", "LIMIT = 5", wrong, f"tests/test_law.py::test_{test}")
@@ -84,7 +84,7 @@ def test_a_bug_is_found_where_its_test_fails_and_not_where_it_cannot_be_run(
     assert (project / "sidecar/law.py").read_text() == "LIMIT = 5\n"
 
 
-def test_a_bug_whose_place_is_gone_is_an_error(project: Path) -> None:
+def test_a_bug_that_no_longer_applies_is_an_error(project: Path) -> None:
     for right in ("LIMIT = 4", "I"):
         with pytest.raises(ValueError, match="not once"):
             attempt(project, ["tests/test_law.py"], Bug("stale", "sidecar/law.py", right, "", "tests/test_law.py"))

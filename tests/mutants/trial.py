@@ -1,4 +1,4 @@
-"""A bug in a production module, and the real test that must find it, tried in a copy of the project."""
+"""A bug in a production module and the test that must find it; the test runs in a copy of the project."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[2]
 COPIED = ("bench", "docs", "examples", "ops", "runtime", "service", "sidecar", "supabase", "tests", "pyproject.toml")
 PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "pytest_rerunfailures")
-"""The plugins that the tests need: loading every installed plugin takes longer than most tests."""
+"""Plugins that the tests need: loading every installed plugin takes longer than most tests."""
 TEST_LIMIT, LIMIT = 60, 600
-"""Limits of a test, and of a run of pytest, in seconds, beside the other runs of `make mutants`."""
+"""Timeouts of a test and of a pytest run, in seconds, during the other runs of `make mutants`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,18 @@ class Bug:
         """Break the copy of the project in `folder`.
 
         Raises:
-            ValueError: the text to replace is not there exactly once.
+            ValueError: the file does not contain `right` exactly once.
         """
         path = folder / self.file
         text = path.read_text()
         if (count := text.count(self.right)) != 1:
-            raise ValueError(f"{self.name}: {self.right!r} is {count} times in {self.file}, not once")
+            raise ValueError(f"{self.name}: {self.right!r} occurs {count} times in {self.file}, not once")
         path.write_text(text.replace(self.right, self.wrong))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of tests: they `failed`, or `passed`; neither if they could not be run to their end."""
+    """The result of a pytest run: the tests `failed` or `passed`; neither if the run did not finish."""
 
     failed: bool
     passed: bool
@@ -62,7 +62,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def attempt(source: Path, tests: list[str], bug: Bug | None = None, *, reruns: int = 0) -> Verdict:
-    """Run these tests on a copy of `source`, with the bug if there is one. A failed test is repeated `reruns` times."""
+    """Run the tests on a copy of `source`, with the bug if there is one. A failed test is repeated `reruns` times."""
     with TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
         copy(source, folder)
@@ -94,7 +94,7 @@ def _run(folder: Path, arguments: list[str], expected: int) -> Verdict:
             os.killpg(process.pid, signal.SIGKILL)  # including the sidecars that it started
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
-            output = f"no end within {LIMIT} s"
+            output = f"not finished within {LIMIT} s"
     seconds = time.monotonic() - began
     cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
     failed = process.returncode == 1 and any(case.find("failure") is not None for case in cases)

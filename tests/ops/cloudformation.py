@@ -1,4 +1,4 @@
-"""A CloudFormation template as data: short forms are read as long ones, functions are evaluated with given values."""
+"""A CloudFormation template as data: short forms become long forms, and functions are evaluated with given values."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ Values = Mapping[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader that knows CloudFormation's tags and keeps dates as texts."""
+    """A YAML loader that supports CloudFormation's tags and keeps dates as strings."""
 
 
 def _long_form(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:

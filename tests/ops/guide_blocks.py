@@ -1,4 +1,4 @@
-"""The shell blocks of a document, and the AWS commands in them as botocore's models know them."""
+"""The shell blocks of a document, and checks of their AWS commands with botocore's models."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ WITHOUT_MODEL = {
     ("cloudformation", "deploy"): {"stack-name", "template-file", "capabilities", "parameter-overrides"},
     ("ecs", "wait"): {"cluster", "services", "tasks"},
 }
-"""Commands that the aws program builds from several calls, with the options that documents use."""
+"""Commands that the aws program implements with several calls, with the options that documents use."""
 
 OF_COPILOT = {
     "app init": {"domain"},
@@ -32,7 +32,7 @@ OF_COPILOT = {
     "svc show": {"name"},
     "svc status": {"name", "env"},
 }
-"""Copilot's commands that documents use, with the options of Copilot's documentation that documents use."""
+"""Copilot's commands in documents, with those of their options that documents use."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Block:
 
     @property
     def wanted(self) -> list[str]:
-        """The texts that the output must contain, in this order."""
+        """Return the texts that the output must contain, in this order."""
         return re.findall(r"^# -> (.+)$", self.text, re.MULTILINE)
 
 
 def blocks(document: str) -> Iterator[Block]:
-    """Return each block that begins with three backticks and `bash`, without its indentation."""
+    """Return each block that starts with three backticks and `bash`, without its indentation."""
     for found in re.finditer(r"^( *)```bash ?(\w*)\n(.*?)^\1```$", document, re.MULTILINE | re.DOTALL):
         indent, mark, text = found.groups()
         lines = [line.removeprefix(indent) for line in text.splitlines()]

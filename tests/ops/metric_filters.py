@@ -1,4 +1,4 @@
-"""CloudWatch's filter patterns for JSON log lines, limited to the forms in the template."""
+"""CloudWatch's filter patterns for JSON log lines, in the forms that the template uses."""
 
 import json
 import re

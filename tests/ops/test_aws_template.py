@@ -1,6 +1,6 @@
-"""The CloudFormation template: the task, the network rules, and mistakes that AWS accepts.
+"""The CloudFormation template: the task, the network rules, and faults that AWS accepts.
 
-`make aws` creates the stack (tests/stack). These tests find mistakes that neither cfn-lint nor a deploy reports.
+`make aws` creates the stack (tests/stack). These tests find faults that neither cfn-lint nor a deploy reports.
 """
 
 import json
@@ -50,9 +50,9 @@ VALUES: dict[str, Any] = {name: entry.get("Default") for name, entry in TEMPLATE
     "SupabaseUrl": "https://xxxxxxxxxxxxxxxxxxxx.supabase.co",
     "TaskRole.Arn": f"{ROLES}portfolio-api-task",
 }
-"""The values in task-definition.json for the template's parameters and attributes."""
+"""Values in task-definition.json for the template's parameters and attributes."""
 VERBATIM = {"DockerLabels", "Options"}
-"""Maps whose keys the user chooses."""
+"""Names of the maps with the user's own keys."""
 
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
@@ -79,27 +79,27 @@ def task() -> Any:
     return as_ecs_s_input(evaluated(PROPERTIES["TaskDefinition"], VALUES, conditions))
 
 
-def test_the_template_is_small_enough_to_be_sent_without_a_bucket() -> None:
+def test_the_template_is_small_enough_for_a_deploy_without_a_bucket() -> None:
     assert FILE.stat().st_size < 51_200
 
 
-def test_the_task_is_the_one_of_the_task_definition() -> None:
+def test_the_task_equals_the_task_definition() -> None:
     assert task() == DOCUMENT
 
 
-def test_ranges_and_references_within_the_task_are_what_ecs_accepts() -> None:
+def test_ecs_accepts_the_ranges_and_references_of_the_task() -> None:
     """cfn-lint accepts a stopTimeout of 900 and a dangling dependsOn."""
     assert parse(task()).dependents("sidecar") == ["api"]
 
 
-def test_every_reference_leads_to_something_that_is_there_under_the_same_condition() -> None:
+def test_every_reference_has_a_target_under_the_same_condition() -> None:
     known = {*TEMPLATE["Parameters"], *RESOURCES, *PSEUDO}
     for where, entry in [*RESOURCES.items(), *TEMPLATE["Outputs"].items()]:
         for name in {*references(entry), *entry.get("DependsOn", ())}:
             resource = name.split(".")[0]
             assert resource in known, f"{where} refers to {name}"
             condition = RESOURCES.get(resource, {}).get("Condition")
-            assert condition in (None, entry.get("Condition")), f"{where} refers to {name}, which may not be there"
+            assert condition in (None, entry.get("Condition")), f"{where} refers to {name}, which may not exist"
     used = {name.split(".")[0] for entry in (RESOURCES, TEMPLATE["Conditions"]) for name in references(entry)}
     assert set(TEMPLATE["Parameters"]) <= used
     conditions = set(re.findall(r"'Fn::If': \['(\w+)'", str(RESOURCES)))
@@ -107,7 +107,7 @@ def test_every_reference_leads_to_something_that_is_there_under_the_same_conditi
     assert conditions == set(TEMPLATE["Conditions"])
 
 
-def test_the_internet_reaches_the_public_port_alone_and_only_through_the_load_balancer() -> None:
+def test_the_internet_reaches_only_the_public_port_through_the_load_balancer() -> None:
     open_to_all = [
         (name, rule["FromPort"], rule["ToPort"])
         for name, group in of_type("EC2::SecurityGroup").items()
@@ -136,7 +136,7 @@ def test_the_internet_reaches_the_public_port_alone_and_only_through_the_load_ba
     assert [action["Type"] for action in redirect["DefaultActions"]] == ["redirect"]
 
 
-def test_a_task_reaches_what_it_needs_and_no_other_port() -> None:
+def test_a_task_reaches_only_the_ports_that_it_needs() -> None:
     rules = [
         *PROPERTIES["TaskGroup"]["SecurityGroupEgress"],
         *(rule for rule in of_type("EC2::SecurityGroupEgress").values() if "TaskGroup" in str(rule["GroupId"])),
@@ -146,7 +146,7 @@ def test_a_task_reaches_what_it_needs_and_no_other_port() -> None:
         assert group["SecurityGroupEgress"], "without an entry EC2 allows everything"
 
 
-def test_the_load_balancer_asks_what_the_api_answers_and_gives_up_an_idle_connection_first() -> None:
+def test_the_load_balancer_checks_a_path_of_the_api_and_closes_idle_connections_first() -> None:
     group, balancer = PROPERTIES["TargetGroup"], PROPERTIES["LoadBalancer"]
     assert (group["HealthCheckPath"], group["Port"], group["TargetType"]) == ("/healthz", 8080, "ip")
     attributes = {entry["Key"]: entry["Value"] for entry in balancer["LoadBalancerAttributes"]}
@@ -155,7 +155,7 @@ def test_the_load_balancer_asks_what_the_api_answers_and_gives_up_an_idle_connec
     assert delays == {"deregistration_delay.timeout_seconds": "30"}
 
 
-def test_redis_keeps_its_leases_encrypted_in_two_zones_for_one_user() -> None:
+def test_redis_is_encrypted_replicated_in_two_zones_and_has_one_user() -> None:
     redis = PROPERTIES["Redis"]
     assert redis["Engine"] == "valkey"
     for setting in (
@@ -178,13 +178,13 @@ def test_redis_keeps_its_leases_encrypted_in_two_zones_for_one_user() -> None:
     assert environment["REDIS_USERNAME"] == "sidecar"
 
 
-def test_each_secret_that_a_container_gets_is_a_key_of_the_secret_that_the_stack_makes() -> None:
+def test_each_secret_of_a_container_is_a_key_of_the_stack_s_secret() -> None:
     generated = PROPERTIES["Secret"]["GenerateSecretString"]
     keys = {*json.loads(generated["SecretStringTemplate"]), generated["GenerateStringKey"]}
     taken = [entry["valueFrom"] for container in CONTAINERS.values() for entry in container["secrets"]]
     assert {arn.split(":")[7] for arn in taken} == keys
     assert "redis_password" in str([user["AuthenticationMode"] for user in of_type("ElastiCache::User").values()])
-    assert all(not entry.get("NoEcho") for entry in TEMPLATE["Parameters"].values()), "no secret goes in by a parameter"
+    assert all(not entry.get("NoEcho") for entry in TEMPLATE["Parameters"].values()), "no parameter is a secret"
 
 
 def actions(role: str) -> dict[str, str]:
@@ -199,7 +199,7 @@ def actions(role: str) -> dict[str, str]:
     return found
 
 
-def test_the_roles_have_the_rights_that_are_used_and_no_others() -> None:
+def test_the_roles_have_only_the_rights_that_are_used() -> None:
     execution, task_role = actions("ExecutionRole"), actions("TaskRole")
     assert execution.keys() == {
         "ecr:GetAuthorizationToken",
@@ -214,11 +214,11 @@ def test_the_roles_have_the_rights_that_are_used_and_no_others() -> None:
     assert len(of_exec) == 4
     assert task_role.keys() - of_exec == {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}
     for_all = {name for rights in (execution, task_role) for name, with_what in rights.items() if with_what == "*"}
-    assert for_all == of_exec | {"ecr:GetAuthorizationToken"}, "these know no resources"
+    assert for_all == of_exec | {"ecr:GetAuthorizationToken"}, "these actions have no resources"
     assert not any("ManagedPolicyArns" in role for role in of_type("IAM::Role").values())
 
 
-def test_a_deploy_that_fails_is_rolled_back_and_no_task_is_taken_away_first() -> None:
+def test_a_failed_deploy_is_rolled_back_and_no_task_stops_before_its_replacement_runs() -> None:
     deployment = PROPERTIES["Service"]["DeploymentConfiguration"]
     assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
     assert (deployment["MinimumHealthyPercent"], deployment["MaximumPercent"]) == (100, 200)
@@ -238,7 +238,7 @@ def statistics(alarm: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {**entry["MetricStat"]["Metric"], "Period": entry["MetricStat"]["Period"]}
 
 
-def test_each_alarm_is_on_a_metric_that_a_filter_makes_or_that_aws_sends_by_itself() -> None:
+def test_each_alarm_uses_a_metric_of_a_filter_or_of_aws() -> None:
     made = {
         (each["MetricNamespace"], each["MetricName"]): {entry["Key"] for entry in each.get("Dimensions", ())}
         for entry in FILTERS.values()
@@ -256,11 +256,11 @@ def test_each_alarm_is_on_a_metric_that_a_filter_makes_or_that_aws_sends_by_itse
                 assert {entry["Name"] for entry in dimensions} == made[place], name
                 leases = CONTAINERS["sidecar"]["environment"]
                 assert all(entry["Value"] in str(leases) for entry in dimensions), name
-            assert metric["Period"] >= INTERVAL, "shorter than the pause between two lines"
+            assert metric["Period"] >= INTERVAL, "shorter than the interval of the lines"
     assert looked_at == made.keys()
 
 
-def test_no_leader_two_leaders_redis_and_a_missing_eod_each_have_an_alarm_for_each_lease() -> None:
+def test_no_leader_two_leaders_redis_and_a_missing_eod_each_have_an_alarm() -> None:
     leases = [entry["value"] for entry in CONTAINERS["sidecar"]["environment"] if entry["name"] == "LEASES"]
     for lease in leases[0].split(","):
         of_lease = [alarm for alarm in ALARMS.values() if f"'Value': '{lease}'" in str(alarm.get("Metrics"))]
@@ -298,7 +298,7 @@ async def test_metrics_are_logged_once_an_interval_with_their_labels(caplog: pyt
     ]
 
 
-async def test_every_filter_finds_lines_of_a_running_task_and_takes_the_right_value_out_of_each(
+async def test_every_filter_matches_lines_of_a_running_task_and_reads_the_right_value(
     tmp_path: Path, redis_of_its_own: RedisServer, database_url: str
 ) -> None:
     sidecar = Sidecar(tmp_path / "sidecar.log", redis_of_its_own.url, "task-1")
@@ -337,7 +337,7 @@ async def test_every_filter_finds_lines_of_a_running_task_and_takes_the_right_va
 
 
 def taken(metric_filter: dict[str, Any], log: str) -> list[tuple[float, dict[str, str]]]:
-    """Return the values that CloudWatch takes from a log with this filter."""
+    """Return the values that CloudWatch reads from a log with this filter."""
     [transformation] = metric_filter["MetricTransformations"]
     return [
         measured(transformation, line)
@@ -346,11 +346,11 @@ def taken(metric_filter: dict[str, Any], log: str) -> list[tuple[float, dict[str
     ]
 
 
-def test_each_filter_names_a_metric_that_the_code_logs_and_none_is_logged_in_vain() -> None:
+def test_the_filters_and_the_logged_metrics_are_the_same() -> None:
     named = {
         found for entry in FILTERS.values() for found in re.findall(r'\$\.metric = "(\w+)"', entry["FilterPattern"])
     }
     assert named == {*LOGGED_BY_THE_SIDECAR, *LOGGED_BY_THE_API}
     for entry in FILTERS.values():
         [transformation] = entry["MetricTransformations"]
-        assert "DefaultValue" not in transformation, "0 where no line matches: silence would look like no leader"
+        assert "DefaultValue" not in transformation, "with 0 as the default, silence would look like a missing leader"

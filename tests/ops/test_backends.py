@@ -10,7 +10,7 @@ from ops.local.settings import RunSettings
 from sidecar.settings import read
 
 
-async def test_a_stop_while_redis_is_vouched_for_is_heard_at_whatever_moment(tmp_path: Path) -> None:
+async def test_a_stop_ends_the_check_of_redis_at_any_moment(tmp_path: Path) -> None:
     settings = RunSettings.read({"DATABASE_URL": "postgres://nobody@127.0.0.1:1/none"}, tmp_path)
     backends = Backends(settings, {}, Console(sys.stdout, tmp_path, colours=False, closed=lambda: None))
     backends.find()

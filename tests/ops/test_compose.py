@@ -1,4 +1,4 @@
-"""compose.yaml against the task definition, the Dockerfiles and the programs; its schema is checked by `make aws`."""
+"""compose.yaml against the task definition, the Dockerfiles and the programs; `make aws` checks its schema."""
 
 import re
 import subprocess
@@ -40,9 +40,9 @@ def seconds(text: str) -> int:
 
 
 @each_container
-def test_each_container_is_run_as_ecs_runs_it(service: str, container: str) -> None:
+def test_each_container_runs_as_on_ecs(service: str, container: str) -> None:
     here, defined = SERVICES[service], CONTAINERS[container]
-    assert "command" not in here, "the image's entry point, which is the task definition's"
+    assert "command" not in here, "the image and the task definition have the same entry point"
     assert "entrypoint" not in here
     assert (here["user"], here["read_only"], here["init"]) == (defined["user"], True, True)
     assert here["cap_drop"] == defined["linuxParameters"]["capabilities"]["drop"]
@@ -58,14 +58,14 @@ def test_each_container_is_run_as_ecs_runs_it(service: str, container: str) -> N
 
 
 @each_container
-def test_each_environment_is_the_task_definition_s_apart_from_what_this_machine_needs(
+def test_each_environment_differs_from_the_task_definition_only_where_a_single_machine_must(
     service: str, container: str
 ) -> None:
     here = SERVICES[service]["environment"]
     defined = {entry["name"]: entry["value"] for entry in CONTAINERS[container]["environment"]}
     differ = {name for name in {*here, *defined} if here.get(name) != defined.get(name)}
     assert differ <= PLACES[container]
-    assert all(isinstance(value, str) for value in here.values()), "YAML reads 24/7, off and numbers in its own way"
+    assert all(isinstance(value, str) for value in here.values()), "YAML does not read 24/7, off and numbers as strings"
 
 
 def test_both_programs_accept_their_settings() -> None:
@@ -77,11 +77,11 @@ def test_both_programs_accept_their_settings() -> None:
         read_settings(api)
 
 
-def test_an_api_shares_its_sidecar_s_network_and_every_port_is_on_this_machine_alone() -> None:
+def test_an_api_shares_its_sidecar_s_network_and_ports_are_on_loopback_only() -> None:
     for number in (1, 2):
         api, sidecar = SERVICES[f"api{number}"], SERVICES[f"sidecar{number}"]
         assert api["network_mode"] == f"service:sidecar{number}"
-        assert "ports" not in api, "Compose refuses ports beside network_mode"
+        assert "ports" not in api, "Compose refuses ports together with network_mode"
         mapped = {entry["containerPort"] for container in CONTAINERS.values() for entry in container["portMappings"]}
         assert {int(port.rpartition(":")[2]) for port in sidecar["ports"]} == mapped
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
@@ -89,7 +89,7 @@ def test_an_api_shares_its_sidecar_s_network_and_every_port_is_on_this_machine_a
     assert len({port.split(":")[1] for port in published}) == len(published)
 
 
-def test_what_a_service_waits_for_is_there_and_can_become_so() -> None:
+def test_each_dependency_exists_and_can_reach_its_condition() -> None:
     for name, service in SERVICES.items():
         waits = service.get("depends_on", {})
         for other, entry in (dict.fromkeys(waits) if isinstance(waits, list) else waits).items():
@@ -98,7 +98,7 @@ def test_what_a_service_waits_for_is_there_and_can_become_so() -> None:
             if condition == "service_healthy":
                 assert SERVICES[other]["healthcheck"].get("test"), other
             if condition == "service_completed_successfully":
-                assert SERVICES[other]["restart"] == "no", f"{other} would be run for ever"
+                assert SERVICES[other]["restart"] == "no", f"{other} would be restarted forever"
     assert SERVICES["api1"]["depends_on"]["sidecar1"] == {"condition": "service_healthy"}, "as dependsOn on ECS"
 
 
@@ -121,7 +121,7 @@ def test_prometheus_scrapes_both_containers_of_both_tasks_and_has_the_rules() ->
         assert [entry["targets"] for entry in jobs[job]] == [[f"sidecar1:{port}"], [f"sidecar2:{port}"]]
 
 
-def test_every_file_that_is_mounted_is_there_and_grafana_finds_the_dashboard() -> None:
+def test_every_mounted_file_exists_and_grafana_finds_the_dashboard() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]

@@ -1,4 +1,4 @@
-"""The screen shows only notable lines, and the log files are complete."""
+"""The screen shows only warnings and events, and the log files are complete."""
 
 import io
 from pathlib import Path
@@ -13,17 +13,17 @@ class Clock:
         return self.now
 
 
-def test_warnings_and_worse_are_picked_without_their_time() -> None:
+def test_warnings_and_errors_are_shown_without_their_time() -> None:
     notable = Notable(Clock())
     chunk = b"2026-11-23T16:43:46.823Z INFO    all is well\n2026-11-23T16:43:46.9Z WARNING not so well lease=x\n"
     assert notable.pick(chunk) == [("warning", "WARNING not so well lease=x")]
 
 
-def test_a_word_late_in_a_line_is_no_level() -> None:
+def test_a_word_late_in_a_line_does_not_count_as_a_level() -> None:
     assert Notable(Clock()).pick(b"INFO  " + b"x" * 60 + b" ERROR\n") == []
 
 
-def test_lines_are_put_together_from_pieces() -> None:
+def test_lines_are_assembled_from_chunks() -> None:
     notable = Notable(Clock())
     assert notable.pick(b"ERROR one ") == []
     assert notable.pick(b"line\nERR") == [("error", "ERROR one line")]
@@ -34,7 +34,7 @@ def test_a_traceback_stays_in_the_file() -> None:
     assert Notable(Clock()).pick(chunk) == [("error", "ERROR it broke")]
 
 
-def test_the_same_line_is_shown_once_in_a_while_and_counted() -> None:
+def test_a_repeated_line_is_shown_now_and_then_with_a_count() -> None:
     clock = Clock()
     notable = Notable(clock)
     assert len(notable.pick(b"ERROR attempt 1 failed\nERROR attempt 2 failed\nERROR attempt 3 failed\n")) == 1
@@ -42,7 +42,7 @@ def test_the_same_line_is_shown_once_in_a_while_and_counted() -> None:
     assert notable.pick(b"ERROR attempt 4 failed\n") == [("error", "ERROR attempt 4 failed  (and 2 more like it)")]
 
 
-def test_all_output_goes_to_the_file_and_a_long_line_is_cut_on_the_screen(tmp_path: Path) -> None:
+def test_all_output_goes_to_the_file_and_a_long_line_is_truncated_on_the_screen(tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(screen, tmp_path, colours=False, closed=lambda: None)
     long = b"ERROR " + b"x" * 500 + b"\n"
@@ -55,7 +55,7 @@ def test_all_output_goes_to_the_file_and_a_long_line_is_cut_on_the_screen(tmp_pa
     assert len(line) < WIDEST + 40
 
 
-def test_a_log_that_a_full_disk_ends_is_reported_once_and_the_screen_continues(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_once_and_the_screen_continues(tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(screen, tmp_path, colours=False, closed=lambda: None)
     full = tmp_path / "task1-api.log"
@@ -64,20 +64,20 @@ def test_a_log_that_a_full_disk_ends_is_reported_once_and_the_screen_continues(t
     console.output("task1/api", b"ERROR two\n")
     console.output("task2/api", b"INFO three\n")
     console.close()
-    told, error = screen.getvalue().splitlines()
-    assert told.endswith(f"task1/api           log file stops here: {full}: No space left on device")
+    notice, error = screen.getvalue().splitlines()
+    assert notice.endswith(f"task1/api           log file stops here: {full}: No space left on device")
     assert error.endswith("| ERROR two")
     assert (tmp_path / "task2-api.log").read_bytes() == b"INFO three\n"
 
 
-def test_colours_are_for_terminals_alone(tmp_path: Path) -> None:
+def test_only_a_terminal_gets_colours(tmp_path: Path) -> None:
     for colours in (True, False):
         screen = io.StringIO()
         Console(screen, tmp_path, colours=colours, closed=lambda: None).event("task1", "is here")
         assert ("\x1b[" in screen.getvalue()) is colours
 
 
-def test_a_screen_that_is_gone_stops_the_run_and_breaks_nothing(tmp_path: Path) -> None:
+def test_a_closed_screen_stops_the_run_without_an_error(tmp_path: Path) -> None:
     class Gone(io.StringIO):
         def write(self, text: str, /) -> int:
             raise BrokenPipeError

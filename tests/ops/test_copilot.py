@@ -1,8 +1,8 @@
-"""ops/copilot against the task definition: the template that Copilot makes of the manifest, with the patches applied.
+"""ops/copilot against the task definition: Copilot's template of the manifest, with the patches applied.
 
 `rendered` repeats what Copilot's templates do with the fields that the manifest uses (`sidecars.yml`,
-`workload-container.yml` and `volumes.yml` of aws/copilot-cli). Copilot ignores a field that it does not know, so the
-fields are listed here.
+`workload-container.yml` and `volumes.yml` of aws/copilot-cli). Copilot ignores unknown fields, so the known fields are
+listed here.
 """
 
 from pathlib import Path
@@ -42,9 +42,9 @@ FIELDS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "sidecars.healthcheck": (SIDECAR["healthcheck"], HEALTH),
     "logging": (MANIFEST["logging"], {"retention"}),
 }  # fmt: skip
-"""Parts of the manifest, each with fields that Copilot's documentation has and that are used here."""
+"""Parts of the manifest, each with the fields that are in use and in Copilot's documentation."""
 OF_THE_ACCOUNT = {"image", "name", "entryPoint", "logConfiguration", "secrets", "portMappings"}
-"""Fields that Copilot fills in by its own rules."""
+"""Fields that Copilot sets itself."""
 
 
 def container(
@@ -70,7 +70,7 @@ def container(
 
 
 def rendered() -> dict[str, Any]:
-    """Return the part of Copilot's template that the patches change, before them."""
+    """Return the part of Copilot's template that the patches change, before the patches."""
     image, volumes = MANIFEST["image"], MANIFEST["storage"]["volumes"]
     api = container("api-service", image, MANIFEST | {"labels": image["labels"]}, image["healthcheck"], image["port"])
     api |= {
@@ -108,18 +108,18 @@ def patched() -> dict[str, Any]:
             assert last == "-"
             place.append(patch["value"])
         else:
-            assert last not in place, f"{patch['path']}: the manifest can say it"
+            assert last not in place, f"{patch['path']}: the manifest has a field for it"
             place[last] = patch["value"]
     resources: dict[str, Any] = document["Resources"]
     return resources
 
 
-def test_each_field_is_one_that_copilot_knows() -> None:
+def test_copilot_supports_each_field() -> None:
     for name, (part, known) in FIELDS.items():
         assert part.keys() <= known, name
 
 
-def test_copilot_makes_the_containers_of_the_task_definition() -> None:
+def test_copilot_creates_the_containers_of_the_task_definition() -> None:
     task = patched()["TaskDefinition"]["Properties"]
     for made, (name, defined) in zip(task["ContainerDefinitions"], CONTAINERS.items(), strict=True):
         container = as_ecs_s_input(made)

@@ -28,13 +28,13 @@ def test_entry_point_and_command_make_the_command_line() -> None:
     assert task.container("a").argv == ["python", "-m", "service"]
 
 
-def test_a_container_that_nobody_needs_may_have_its_image_s_command_and_is_left_out() -> None:
+def test_an_optional_container_with_its_image_s_command_is_left_out() -> None:
     agent = {"name": "agent", "image": "agent:1", "essential": False}
     assert parse(definition(container("a"), agent)).left_out == ["agent"]
     assert parse(definition(container("a"))).left_out == []
 
 
-def test_defaults_are_those_of_ecs() -> None:
+def test_defaults_are_the_defaults_of_ecs() -> None:
     checked = parse(definition(container("a", healthCheck=PROBE))).container("a")
     assert (checked.essential, checked.stop_timeout) == (True, 30)
     assert checked.health_check is not None
@@ -106,7 +106,7 @@ def test_a_shell_check_runs_in_a_shell() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_reported_with_its_field(document: object, complaint: str) -> None:
+def test_an_error_names_its_field(document: object, complaint: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         parse(document, "x.json")
     assert str(caught.value).startswith("x.json: ")
@@ -114,7 +114,7 @@ def test_what_is_wrong_is_reported_with_its_field(document: object, complaint: s
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_not_json_is_reported(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match=r"^t\.json: cannot be read: No such file"):
         read(tmp_path / "t.json")
     (tmp_path / "t.json").write_text("{")
@@ -124,7 +124,7 @@ def test_a_file_that_is_not_there_or_not_json_is_reported(tmp_path: Path) -> Non
     assert read(tmp_path / "t.json").family == "test"
 
 
-def test_a_mount_of_a_volume_that_does_not_exist_is_refused() -> None:
+def test_a_mount_of_an_unknown_volume_is_refused() -> None:
     mounting = container("a", mountPoints=[{"sourceVolume": "state", "containerPath": "/state"}])
     with pytest.raises(DefinitionError, match="a mounts state, which volumes does not name"):
         parse(definition(mounting))
@@ -156,5 +156,5 @@ def test_a_size_that_ecs_would_refuse_is_one_line(fields: dict[str, Any], compla
 
 
 @pytest.mark.parametrize("cpu", ["512", "0.5 vCPU", ".5 vcpu"])
-def test_a_task_s_processor_may_be_said_in_units_or_in_cores(cpu: str) -> None:
+def test_a_task_s_cpu_may_be_in_units_or_in_cores(cpu: str) -> None:
     assert parse(definition(container("a")) | FARGATE | {"cpu": cpu, "memory": "1 GB"}).cpu_units == 512

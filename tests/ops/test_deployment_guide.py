@@ -1,4 +1,4 @@
-"""docs/deployment-guide.md: the local commands run beside a real `make run`; the AWS commands are looked up."""
+"""docs/deployment-guide.md: the local commands run with a real `make run`; the AWS commands match models."""
 
 import json
 import re
@@ -28,13 +28,13 @@ curl() { "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_block_for_one_machine_runs_beside_make_run_and_says_what_the_guide_says(tmp_path: Path) -> None:
+def test_every_local_block_runs_with_make_run_and_prints_what_the_guide_shows(tmp_path: Path) -> None:
     ran = [block for block in blocks(GUIDE) if not block.mark]
     assert len(ran) >= 15
     run = Run(tmp_path)
     try:
         run.until_shown("What happens")
-        output = said(run, ran)
+        output = outputs(run, ran)
         for block in ran:
             rest = output[block.line]
             for text in block.wanted:
@@ -46,7 +46,7 @@ def test_every_block_for_one_machine_runs_beside_make_run_and_says_what_the_guid
         run.process.wait(60)
 
 
-def said(run: Run, ran: list[Block]) -> dict[int, str]:
+def outputs(run: Run, ran: list[Block]) -> dict[int, str]:
     """Return the output of each block, by its line; the script ends at the first failing command."""
 
     def here(text: str) -> str:
@@ -71,7 +71,7 @@ def said(run: Run, ran: list[Block]) -> dict[int, str]:
     return dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
 
 
-def test_each_block_that_is_not_run_is_marked_with_what_it_needs() -> None:
+def test_each_block_that_is_not_run_is_marked_with_its_requirement() -> None:
     for document in (GUIDE, STACK, REDIS):
         assert {block.mark for block in blocks(document)} <= MARKS
         assert document.count("```bash") == len(list(blocks(document)))
@@ -81,7 +81,7 @@ def test_each_block_that_is_not_run_is_marked_with_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize(("document", "least"), [(GUIDE, 8), (STACK, 8), (REDIS, 5)])
-def test_each_aws_command_has_an_operation_and_options_that_aws_knows(document: str, least: int) -> None:
+def test_each_aws_command_has_a_valid_operation_and_valid_options(document: str, least: int) -> None:
     found = [words for block in blocks(document) for words in aws_commands(block.text)]
     assert len(found) >= least
     for words in found:
@@ -96,12 +96,12 @@ def test_each_copilot_command_has_options_of_copilot_s_documentation() -> None:
         assert options <= OF_COPILOT[command], command
 
 
-def test_a_wrong_option_would_be_seen() -> None:
+def test_a_wrong_option_is_found() -> None:
     [words] = aws_commands('aws ecs run-task --cluster production --overides "x"')
     assert unknown_options(words) == {"overides"}
 
 
-def test_each_alarm_and_each_reference_of_the_guide_names_a_section_that_is_there() -> None:
+def test_each_alarm_and_each_reference_of_the_guide_names_an_existing_section() -> None:
     headings = set(re.findall(r"^#+ (.+)$", GUIDE, re.MULTILINE))
     alarms = [entry for entry in load()["Resources"].values() if entry["Type"].endswith("::Alarm")]
     for alarm in alarms:
@@ -113,7 +113,7 @@ def test_each_alarm_and_each_reference_of_the_guide_names_a_section_that_is_ther
     assert set(named) <= headings
 
 
-def test_each_alert_leads_to_a_section_that_is_there() -> None:
+def test_each_alert_leads_to_an_existing_section() -> None:
     table = GUIDE.split("### Which alert leads where")[1].split("\n## ")[0]
     rules = yaml.safe_load((ROOT / "ops/prometheus/rules.yml").read_text())
     alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
@@ -122,7 +122,7 @@ def test_each_alert_leads_to_a_section_that_is_there() -> None:
     assert {section for _, section in rows} <= set(re.findall(r"^### (.+)$", GUIDE, re.MULTILINE))
 
 
-def test_each_one_off_task_runs_a_command_that_its_program_has() -> None:
+def test_each_one_off_task_runs_an_existing_command() -> None:
     commands = {
         tuple(words.split()[:2])
         for document in (GUIDE, STACK)
@@ -137,7 +137,7 @@ def test_each_one_off_task_runs_a_command_that_its_program_has() -> None:
         assert re.search(rf"^  {word}\b", shown, re.MULTILINE), (container, word)
 
 
-def test_the_next_revision_is_an_input_that_ecs_accepts_with_the_new_tag() -> None:
+def test_the_next_revision_is_valid_for_ecs_and_has_the_new_tag() -> None:
     [program] = re.findall(r"python3 -c '\n(.+?)' \"\$1\"", STACK, re.DOTALL)
     added = (
         "taskDefinitionArn",
@@ -163,7 +163,7 @@ def test_the_next_revision_is_an_input_that_ecs_accepts_with_the_new_tag() -> No
     assert json.loads(ended.stdout) == json.loads(expected)
 
 
-def test_each_document_that_it_refers_to_is_there() -> None:
+def test_each_document_in_a_reference_exists() -> None:
     for document, folder in ((GUIDE, ROOT / "docs"), (STACK, ROOT / "ops/aws")):
         for target in re.findall(r"\]\(([^)#]+)\)", document):
             assert target.startswith("https://") or (folder / target).exists(), target

@@ -1,4 +1,4 @@
-"""Addresses and environments: only the parts that must differ on this machine differ."""
+"""Addresses and environments: only the parts that must differ on one machine differ."""
 
 import socket
 import sys
@@ -40,7 +40,7 @@ def test_each_task_s_ports_are_shifted_and_stay_on_loopback() -> None:
     assert listeners(moved) == {"API_BIND": 8180}
 
 
-def test_an_address_elsewhere_or_none_at_all_is_left_alone() -> None:
+def test_an_external_or_missing_address_does_not_change() -> None:
     elsewhere = {"PRICES_URL": "https://prices.example:8443/v1", "A_URL": "http://[::1", "B_URL": "http://localhost:x"}
     assert shifted(container(elsewhere), 100) == elsewhere
 
@@ -51,7 +51,7 @@ def test_an_invalid_address_is_reported(value: str) -> None:
         shifted(container({"API_BIND": value}), 100)
 
 
-def test_a_container_gets_its_definition_and_not_the_caller_s_environment() -> None:
+def test_a_container_gets_its_definition_but_not_the_caller_s_environment() -> None:
     given = container_environment(
         container({"LEASE_TTL": "30"}),
         shift=0,
@@ -63,7 +63,7 @@ def test_a_container_gets_its_definition_and_not_the_caller_s_environment() -> N
     assert given["PATH"] == f"{Path(sys.executable).parent}:/bin"
 
 
-def test_the_run_is_lively_unless_the_caller_wants_it_otherwise() -> None:
+def test_the_run_has_short_intervals_unless_the_caller_sets_them() -> None:
     defined = container({"TRACKER_INTERVAL": "30", "MARKET_CALENDAR": "NYSE", "LOG_FORMAT": "json"})
     lively = container_environment(defined, shift=0, caller={}, backends={})
     assert (lively["TRACKER_INTERVAL"], lively["MARKET_CALENDAR"], lively["LOG_FORMAT"]) == ("2", "24/7", "text")
@@ -73,7 +73,7 @@ def test_the_run_is_lively_unless_the_caller_wants_it_otherwise() -> None:
     assert (chosen["TRACKER_INTERVAL"], chosen["LOG_FORMAT"]) == ("7", "text")
 
 
-def test_a_run_needs_no_access_token_and_no_keys_unless_the_caller_brings_them() -> None:
+def test_a_run_needs_access_tokens_and_keys_only_if_the_caller_sets_them() -> None:
     defined = container({"AUTH": "supabase", "SUPABASE_URL": "https://x.example", "PRICE_SOURCE": "alpaca"})
     open_run = container_environment(defined, shift=0, caller={}, backends={})
     assert (open_run["AUTH"], open_run["PRICE_SOURCE"]) == ("off", "simulated")
@@ -90,7 +90,7 @@ def test_a_run_needs_no_access_token_and_no_keys_unless_the_caller_brings_them()
 
 
 @pytest.mark.parametrize("shift", [0, 100])
-def test_the_caller_cannot_move_an_address_of_one_task(shift: int) -> None:
+def test_the_caller_cannot_change_the_address_of_one_task(shift: int) -> None:
     defined = container({"CONTROL_BIND": "127.0.0.1:4040", "SIDECAR_URL": "http://127.0.0.1:4040"})
     caller = {"CONTROL_BIND": "127.0.0.1:1", "SIDECAR_URL": "http://127.0.0.1:1"}
     given = container_environment(defined, shift=shift, caller=caller, backends={})
@@ -118,7 +118,7 @@ def test_the_caller_cannot_move_an_address_of_one_task(shift: int) -> None:
         {"REDIS_URL": "rediss://there:1", "REDIS_USERNAME": "me", "REDIS_PASSWORD": "mine"},
     ],
 )
-def test_a_sidecar_goes_to_the_run_s_redis_however_the_definition_names_production_s(
+def test_a_sidecar_uses_the_run_s_redis_whatever_the_definition_names(
     variables: dict[str, str], secrets: list[str], ours: dict[str, str]
 ) -> None:
     sidecar = spelled_out(definition(sidecar=container(variables, *secrets, name="sidecar"))).container("sidecar")
@@ -133,7 +133,7 @@ def test_a_sidecar_goes_to_the_run_s_redis_however_the_definition_names_producti
     ("variables", "secrets"),
     [({}, ["DATABASE_URL"]), ({"DATABASE_URL": "postgresql://cloud/db"}, []), ({"DATABASE_URL": "http://[::1"}, [])],
 )
-def test_an_api_goes_to_the_run_s_postgres_however_the_definition_names_production_s(
+def test_an_api_uses_the_run_s_postgres_whatever_the_definition_names(
     variables: dict[str, str], secrets: list[str]
 ) -> None:
     tls = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/app/certificates/cloud.crt"}
@@ -143,13 +143,13 @@ def test_an_api_goes_to_the_run_s_postgres_however_the_definition_names_producti
     assert not {"REDIS_HOST", "REDIS_PORT", *tls} & set(given)
 
 
-def test_how_long_a_call_of_redis_may_take_is_the_definition_s_or_the_caller_s() -> None:
+def test_redis_timeout_comes_from_the_definition_or_the_caller() -> None:
     sidecar = container({"REDIS_TIMEOUT": "1"})
     assert container_environment(sidecar, shift=0, caller={}, backends=OWN)["REDIS_TIMEOUT"] == "1"
     assert container_environment(sidecar, shift=0, caller={"REDIS_TIMEOUT": "2"}, backends=OWN)["REDIS_TIMEOUT"] == "2"
 
 
-def test_what_the_definition_leaves_out_is_moved_and_made_lively_as_if_it_stood_there() -> None:
+def test_defaults_are_changed_like_variables_of_the_definition() -> None:
     bare = spelled_out(definition())
     first, second = (
         {
@@ -167,17 +167,17 @@ def test_what_the_definition_leaves_out_is_moved_and_made_lively_as_if_it_stood_
     assert first[SIDECAR]["LOG_FORMAT"] == "text"
 
 
-def test_what_is_spelled_out_is_what_the_programs_do_without_it() -> None:
+def test_the_added_variables_equal_the_programs_defaults() -> None:
     checked = sidecar_settings.read({})
     assert sidecar_settings.read(DEFAULTS[SIDECAR]) == checked
     fields = ServiceSettings.model_fields
     for name, value in DEFAULTS[API].items():
-        if name not in ("AUTH", "PRICE_SOURCE"):  # without SUPABASE_URL, as with `supabase`, or this nothing starts
+        if name not in ("AUTH", "PRICE_SOURCE"):  # required: AUTH or SUPABASE_URL, and PRICE_SOURCE
             default = fields[name.lower()].default or ""
             assert value in (str(default), f"{default:g}" if isinstance(default, float) else None), name
 
 
-def test_what_the_definition_says_is_not_overruled_by_a_default() -> None:
+def test_a_default_does_not_override_the_definition() -> None:
     api = container({"API_BIND": "0.0.0.0:80"}, name=API)
     assert spelled_out(definition(api=api)).container(API).variables["API_BIND"] == "0.0.0.0:80"
 
@@ -189,7 +189,7 @@ def test_a_definition_without_one_of_the_two_programs_is_reported(name: str) -> 
         spelled_out(other)
 
 
-def test_a_container_whose_command_is_its_image_s_is_not_run() -> None:
+def test_a_container_with_its_image_s_command_is_not_run() -> None:
     agent = {"name": "agent", "image": "agent:1", "essential": False}
     agent_too = {
         "family": "test",
@@ -199,7 +199,7 @@ def test_a_container_whose_command_is_its_image_s_is_not_run() -> None:
     assert [entry.name for entry in found.container_definitions] == [API, SIDECAR]
 
 
-def test_a_port_in_use_is_reported_with_its_user_and_a_way_out() -> None:
+def test_a_port_in_use_is_reported_with_its_process_and_a_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(UsageError, match=rf"^port {port}, which task1/api needs, is in use by .* RUN_PORT_OFFSET"):

@@ -1,4 +1,4 @@
-"""examples/exec/task-definition.json: a third container brings the wrapper to a worker whose image has no Python."""
+"""examples/exec/task-definition.json: a third container copies the wrapper to a worker whose image has no Python."""
 
 import json
 import re
@@ -36,20 +36,20 @@ def test_ecs_accepts_it() -> None:
 def test_the_worker_starts_after_the_copy_and_stops_before_the_sidecar() -> None:
     found = read(FILE)
     assert found.dependents("sidecar") == found.dependents("wrapper") == ["worker"]
-    assert WRAPPER["essential"] is False, "a task ends with its essential containers, and this one ends at once"
+    assert WRAPPER["essential"] is False, "an essential container would end the task with its own end"
 
 
-def test_the_sidecar_is_the_one_of_the_service_for_another_lease() -> None:
+def test_the_sidecar_equals_the_service_s_sidecar_except_for_the_lease() -> None:
     differ = {name for name in CONTAINERS["sidecar"] if CONTAINERS["sidecar"][name] != SIDECAR.get(name)}
     assert differ == {"mountPoints", "environment", "secrets", "logConfiguration"}
-    assert WRAPPER["image"] == SIDECAR["image"], "the wrapper is the sidecar's own program"
+    assert WRAPPER["image"] == SIDECAR["image"], "the wrapper is the program of the sidecar's image"
     settings = sidecar_settings.read(variables(SIDECAR) | {"REDIS_PASSWORD": "injected"})
     *_, lease, end = WORKER["entryPoint"]
     assert (lease in settings.keys, end) == (True, "--")
     assert WORKER["stopTimeout"] > settings.timings.grant_ttl
 
 
-def test_the_wrapper_is_where_the_image_has_it() -> None:
+def test_the_wrapper_has_the_paths_of_the_image() -> None:
     dockerfile = DOCKERFILES["sidecar"].read_text()
     copied = [Path(path) for path in WRAPPER["entryPoint"][2:-1]]
     assert {"COPY --from=build /venv /venv", "COPY --from=build /app /app"} <= set(dockerfile.splitlines())
@@ -62,7 +62,7 @@ def test_the_wrapper_is_where_the_image_has_it() -> None:
     assert DOCUMENT["volumes"] == [{"name": "wrapper"}]
 
 
-def test_the_document_shows_the_core_of_it() -> None:
+def test_the_document_shows_the_main_parts() -> None:
     shown = (ROOT / "docs/exec.md").read_text()
     for container in (WRAPPER, WORKER):
         for field in ("entryPoint", "mountPoints"):

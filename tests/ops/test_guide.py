@@ -35,11 +35,13 @@ def line(**variables: str) -> str | None:
         ({"REDIS_URL": "unix:///run/a redis.sock"}, "-s '/run/a redis.sock'"),
     ],
 )
-def test_the_redis_cli_line_says_where_and_who_and_asks_for_the_password(variables: dict[str, str], words: str) -> None:
+def test_the_redis_cli_line_has_address_and_user_and_asks_for_the_password(
+    variables: dict[str, str], words: str
+) -> None:
     assert line(**variables) == words
 
 
-def test_a_server_with_tls_is_for_the_redis_cli_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_with_tls_gets_the_redis_cli_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert line(REDIS_URL="rediss://there:7000") is None
     installed = tmp_path / "redis-cli"
@@ -59,10 +61,10 @@ def test_the_operators_page_comes_first_among_the_addresses_of_a_task() -> None:
     assert re.findall(r"http://\S+", guide.addresses([task])[0])[0] == "http://127.0.0.1:9101/"
 
 
-def test_a_job_by_hand_has_the_settings_of_the_api_but_no_address_that_may_hold_a_password() -> None:
+def test_a_manual_job_has_the_api_s_settings_but_no_address_with_a_password() -> None:
     api = {"MARKET_CALENDAR": "24/7", "PRICE_SOURCE": "simulated", "DATABASE_URL": "postgres://a:b@c/d e", "X": "y"}
-    said, line = guide.by_hand(api, Path("/a checkout"), ours=True)
-    assert said.lstrip().startswith("# ")
+    comment, line = guide.by_hand(api, Path("/a checkout"), ours=True)
+    assert comment.lstrip().startswith("# ")
     words = shlex.split(line.strip().removeprefix("(cd '/a checkout' && ").removesuffix(")"))
     assert words[:3] == ["MARKET_CALENDAR=24/7", "PRICE_SOURCE=simulated", "DATABASE_URL=postgres://a:b@c/d e"]
     assert words[3:] == [sys.executable, "-m", "service", "run", "snapshot", "--dry-run"]
@@ -75,7 +77,7 @@ def test_without_a_redis_cli_there_is_no_line(tmp_path: Path, monkeypatch: pytes
     assert line(REDIS_HOST="127.0.0.1") is None
 
 
-def test_a_shell_gets_the_addresses_of_our_own_servers_and_of_no_others() -> None:
+def test_a_shell_gets_only_the_addresses_of_the_run_s_own_servers() -> None:
     api = {"PRICE_SOURCE": "simulated", "SIDECAR_URL": "http://127.0.0.1:4041", "DATABASE_URL": "postgres://a:b@c/d e"}
     sidecar = {"CONTROL_BIND": "127.0.0.1:4041", "REDIS_PASSWORD": "hidden"}
     ours = guide.shell_environment(api, sidecar, {"REDIS_URL": "redis://127.0.0.1:7000"}, ours=True)

@@ -33,7 +33,7 @@ def program(folder: Path, name: str, script: str) -> None:
     file.chmod(0o755)
 
 
-def test_without_an_engine_the_error_names_the_three_that_would_do(tmp_path: Path) -> None:
+def test_without_an_engine_the_error_names_the_three_supported_engines(tmp_path: Path) -> None:
     ended = make_images(tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("images: no docker (with its engine), buildah or podman works here")
@@ -61,7 +61,7 @@ def test_a_base_image_that_cannot_be_pulled_is_named(tmp_path: Path) -> None:
     assert ended.stderr == "images: PYTHON_IMAGE: buildah cannot pull python:none\n"
 
 
-def test_a_base_of_debian_s_packages_needs_debootstrap(tmp_path: Path) -> None:
+def test_a_base_image_of_debian_s_packages_needs_debootstrap(tmp_path: Path) -> None:
     program(tmp_path, "buildah", 'test "$1" = info')
     ended = make_images(tmp_path)
     assert ended.returncode == 2
@@ -72,7 +72,7 @@ def test_a_base_of_debian_s_packages_needs_debootstrap(tmp_path: Path) -> None:
 def test_a_signal_ends_the_build_in_one_line_and_removes_the_working_container(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """The engine here is a script that writes down its calls, and whose container does not end by itself."""
+    """The engine in this test is a script that records its calls, and whose container never exits."""
     script = 'echo "$1" >> "$0.calls"; test "$1" != from || echo box; test "$1" != run || exec sleep 600'
     program(tmp_path, "buildah", script)
     calls = tmp_path / "buildah.calls"
@@ -96,10 +96,10 @@ from ops.images import __main__ as made
 made._make_both = lambda: made.check_imports(made.engine(made.os.environ), "image", ("service",))
 sys.exit(made.main())
 """
-"""`make images` from the step in which a container runs, since the script builds nothing."""
+"""Program of `make images` from the step in which a container runs, since the script builds nothing."""
 
 
-def test_each_image_has_the_files_that_it_is_built_from() -> None:
+def test_each_image_has_its_source_files() -> None:
     for image in images():
         assert (ROOT / image.dockerfile).is_file()
         assert (ROOT / image.requirements).is_file()
@@ -111,6 +111,6 @@ def test_a_vulnerable_package_fails_the_audit_and_is_named() -> None:
     assert _verdict([good, bad]) == (False, "2 of 2 packages audited, 1 with known vulnerabilities: b 2")
 
 
-def test_an_audit_that_knows_no_package_does_not_pass_as_clean() -> None:
+def test_an_audit_without_known_packages_does_not_pass() -> None:
     well, summary = _verdict([{"name": "a", "skip_reason": "not found"}])
     assert (well, summary) == (True, "NOT AUDITED: the database has none of the packages")

@@ -1,4 +1,4 @@
-"""`make` on a machine that lacks a program: one line names it, also at the second call."""
+"""`make` on a machine without a required program: one line names the program, also at the second call."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ if [ "$1 $2" = "-m venv" ]; then
 fi
 exec {python} "$@"
 """
-"""A Python like Debian's without the package python3-venv, which leaves an incomplete environment."""
+"""Script like Debian's Python without the package python3-venv: it leaves an incomplete environment."""
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def make_run(checkout: Path, python: Path) -> str:
     )
     assert ended.returncode == 2
     assert ended.stdout == ""
-    said, makes_own = ended.stderr.splitlines()
+    complaint, makes_own = ended.stderr.splitlines()
     assert makes_own.startswith("make: ***")
-    return said
+    return complaint
 
 
 def test_the_redis_server_for_a_later_python_is_the_locked_one() -> None:
@@ -58,14 +58,14 @@ def test_the_redis_server_for_a_later_python_is_the_locked_one() -> None:
     assert locked[begin + len(alone)] == "    # via"
 
 
-def test_a_python_without_venv_is_one_line_each_time_and_leaves_no_half_made_environment(checkout: Path) -> None:
+def test_a_python_without_venv_is_one_line_each_time_and_leaves_no_incomplete_environment(checkout: Path) -> None:
     python = checkout / "python"
     python.write_text(DEBIAN.format(python=sys.executable))
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     for _ in range(2):
-        said = make_run(checkout, python)
-        assert said.startswith(f"make: {python} -m venv failed; Debian and Ubuntu need the package python3-venv")
-        assert said.endswith("because ensurepip is not available.")
+        complaint = make_run(checkout, python)
+        assert complaint.startswith(f"make: {python} -m venv failed; Debian and Ubuntu need the package python3-venv")
+        assert complaint.endswith("because ensurepip is not available.")
         assert not (checkout / ".venv").exists()
 
 

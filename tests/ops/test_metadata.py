@@ -1,4 +1,4 @@
-"""The metadata endpoint answers a sidecar's requests as ECS does."""
+"""The metadata endpoint answers a sidecar's requests in the format of ECS."""
 
 import re
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from sidecar.identity import instance_id
 VIEW = ContainerView(image="test", known_status="RUNNING", health="HEALTHY", started_at=datetime.now(UTC))
 
 
-async def test_a_sidecar_finds_its_task_id_there() -> None:
+async def test_a_sidecar_reads_its_task_id_from_the_endpoint() -> None:
     task_id = new_task_id()
     assert re.fullmatch(r"[0-9a-f]{32}", task_id)
     async with MetadataServer("family", lambda asked: {"sidecar": VIEW} if asked == task_id else None) as server:

@@ -1,6 +1,6 @@
-"""Prometheus's rules and Grafana's dashboard use only metrics and labels that the product has.
+"""Prometheus's rules and Grafana's dashboard use only metrics and labels of the product.
 
-promtool tests in `ops/prometheus/rules_test.yml` that each alert fires when it should (`make alerts`).
+promtool tests in `ops/prometheus/rules_test.yml` that each alert fires when it must (`make alerts`).
 """
 
 import json
@@ -37,28 +37,28 @@ ASKED = [rule["expr"] for rule in RULES] + [
 OF_PROMETHEUS = {"job", "instance"}
 """Labels that a scrape adds."""
 
-Told = dict[str, set[str]]
-"""The labels of each metric."""
+Metrics = dict[str, set[str]]
+"""Type of the metrics of a program: the labels of each metric."""
 
 
-def told(families: Iterable[Any]) -> Told:
-    """Return the names and the labels of the samples."""
-    found: Told = {}
+def labels_by_metric(families: Iterable[Any]) -> Metrics:
+    """Return the names and labels of the samples."""
+    found: Metrics = {}
     for family in families:
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
 
 
-def at_its_start() -> Told:
-    """Return the metrics of an API at its start."""
+def at_its_start() -> Metrics:
+    """Return the metrics of an API at the start."""
     registry = new_registry()
     HttpMetrics(registry)
     WorkMetrics(registry)
-    return told(registry.collect())
+    return labels_by_metric(registry.collect())
 
 
-def of_the_service() -> Told:
+def of_the_service() -> Metrics:
     """Return every metric of the API, including counters without samples."""
     registry = new_registry()
     with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(WorkMetrics(registry)).values()]
@@ -66,10 +66,10 @@ def of_the_service() -> Told:
         if isinstance(metric, MetricWrapperBase) and metric._labelnames:
             metric.labels(*metric._labelnames)
     registry.register(LeadershipMetrics({"lease": LeaseClient().leadership("lease")}))
-    return told(registry.collect())
+    return labels_by_metric(registry.collect())
 
 
-async def of_a_sidecar(redis: RedisServer, folder: Path) -> Told:
+async def of_a_sidecar(redis: RedisServer, folder: Path) -> Metrics:
     """Return every scraped metric of a sidecar that leads, has renewed, and has had no fault."""
     sidecar = RealSidecar(
         folder, redis, "task-1", REQUIRE_CLIENT="false", LEASE_TTL="3", HEARTBEAT_INTERVAL="0.5", GRANT_TTL="1"
@@ -82,7 +82,7 @@ async def of_a_sidecar(redis: RedisServer, folder: Path) -> Told:
 
     with ended(sidecar):
         sidecar.start()
-        return told(text_string_to_metric_families(await eventually(scraped)))
+        return labels_by_metric(text_string_to_metric_families(await eventually(scraped)))
 
 
 def selectors(expression: Any) -> Iterator[Any]:
@@ -107,12 +107,12 @@ def risen(expression: Any) -> Iterator[str]:
         yield from risen(argument)
 
 
-async def test_every_metric_and_label_that_is_asked_for_is_reported(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_every_metric_and_label_in_use_exists(redis_server: RedisServer, tmp_path: Path) -> None:
     of_sidecar = await of_a_sidecar(redis_server, tmp_path)
-    of_sidecar["sidecar_redis_errors_total"] = {"kind"}  # counts nothing while all is well
+    of_sidecar["sidecar_redis_errors_total"] = {"kind"}  # has no samples without a fault
     there = of_sidecar | of_the_service()
     for name, labels in there.items():
-        assert not labels & OF_PROMETHEUS, f"{name}: a scrape calls such a label exported_job, and job is its own"
+        assert not labels & OF_PROMETHEUS, f"{name}: Prometheus has its own label job"
     there |= {rule["record"]: {"lease"} for rule in RULES if "record" in rule} | {"up": set()}
     there["ALERTS"] = {"alertname", "alertstate", "lease", "severity"}
     for text in ASKED:
@@ -126,8 +126,8 @@ async def test_every_metric_and_label_that_is_asked_for_is_reported(redis_server
             assert {label.strip() for label in grouped.split(",") if label.strip()} <= labels_there, text
 
 
-async def test_a_count_whose_rise_is_asked_for_begins_at_zero(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Prometheus sees no increase if a counter starts at one; an EOD runs once a day, and a new task runs it once."""
+async def test_a_counter_in_an_increase_starts_at_zero(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Prometheus sees no increase if a counter starts at one. A new task counts one EOD a day."""
     there = await of_a_sidecar(redis_server, tmp_path) | at_its_start()
     as_they_come = {
         "sidecar_redis_errors_total",
@@ -145,7 +145,7 @@ async def test_a_count_whose_rise_is_asked_for_begins_at_zero(redis_server: Redi
             assert registry.get_sample_value("portfolio_job_runs_total", labels) == 0
 
 
-def test_each_alert_says_how_bad_it_is_what_is_so_and_what_to_do() -> None:
+def test_each_alert_has_a_severity_a_summary_and_a_remedy() -> None:
     assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS) > 10
     for alert in ALERTS:
         assert alert["labels"]["severity"] in ("critical", "warning"), alert["alert"]
@@ -159,17 +159,17 @@ def test_each_alert_that_silences_another_one_exists() -> None:
     assert named <= {alert["alert"] for alert in ALERTS}
 
 
-def test_no_alert_on_who_leads_is_quicker_than_two_scrapes_of_a_hand_over() -> None:
+def test_an_alert_on_the_leader_waits_for_at_least_two_scrapes() -> None:
     waits = {alert["alert"]: alert["for"] for alert in ALERTS if "lease:leaders:sum" in alert["expr"]}
     assert waits == {"NobodyLeads": "2m", "LeaderUnseen": "10m", "TwoLeaders": "1m"}
     config = yaml.safe_load((OPS / "prometheus/ecs.yml").read_text())["global"]
     assert config == {"scrape_interval": "15s", "evaluation_interval": "15s"}, "four in a row"
 
 
-def test_each_alert_is_seen_to_fire_and_to_stay_silent_by_promtool() -> None:
+def test_promtool_tests_that_each_alert_fires_and_stays_silent() -> None:
     tests = yaml.safe_load((OPS / "prometheus/rules_test.yml").read_text())["tests"]
-    told = {name for test in tests for name in spoken(test)}
-    assert told == {alert["alert"] for alert in ALERTS}
+    fired = {name for test in tests for name in spoken(test)}
+    assert fired == {alert["alert"] for alert in ALERTS}
     deploy = next(test for test in tests if "deploy" in test["name"])
     assert spoken(deploy) == set()
     assert len(deploy["promql_expr_test"]) > 5
@@ -183,27 +183,27 @@ def spoken(test: dict[str, Any]) -> set[str]:
     return of_alerts | {re.findall(r'alertname="(\w+)"', labels)[0] for labels in samples}
 
 
-def test_each_command_of_a_runbook_is_one_that_the_programs_have() -> None:
+def test_each_command_of_a_runbook_exists() -> None:
     runbooks = " ".join(alert["annotations"]["runbook"] for alert in ALERTS)
-    said = set(re.findall(r"python -m (\w+) (\w+)", runbooks))
-    assert {("sidecar", "status"), ("sidecar", "leaders"), ("service", "run"), ("service", "import")} <= said
-    assert_known(said)
+    used = set(re.findall(r"python -m (\w+) (\w+)", runbooks))
+    assert {("sidecar", "status"), ("sidecar", "leaders"), ("service", "run"), ("service", "import")} <= used
+    assert_known(used)
 
 
-def assert_known(said: set[tuple[str, str]]) -> None:
-    """Each (program, command) is in the program's usage."""
+def assert_known(used: set[tuple[str, str]]) -> None:
+    """Check that each (program, command) is in the program's usage."""
     known = {"sidecar": commands.USAGE, "service": service_commands.USAGE}
-    for program, command in said:
+    for program, command in used:
         assert re.search(rf"^ +{command}\b", known[program], re.MULTILINE), command
 
 
-def test_each_alert_of_the_guide_s_is_there() -> None:
-    """The rules cover Redis's connection, leader changes, continuous work, a missed EOD, and no or two leaders."""
+def test_each_alert_that_the_guide_requires_exists() -> None:
+    """The rules cover the connection to Redis, leader changes, continuous work, a missed EOD, and no or two leaders."""
     wanted = {"RedisUnreachable", "LeadMovesOften", "LiveValuesStandStill", "JobsWait", "NobodyLeads", "TwoLeaders"}
     assert wanted <= {alert["alert"] for alert in ALERTS}
 
 
-def test_the_guide_s_numbers_are_the_rules() -> None:
+def test_the_documented_times_are_the_times_of_the_rules() -> None:
     """Each alert in docs/monitoring.md exists and waits for the documented time."""
     waits = {alert["alert"]: alert.get("for") for alert in ALERTS}
     rows = re.findall(r"^\| `(\w+)` (.*?) \|", (OPS.parent / "docs/monitoring.md").read_text(), re.MULTILINE)
@@ -213,7 +213,7 @@ def test_the_guide_s_numbers_are_the_rules() -> None:
         assert [f"{each}m" for each in minutes] == [waits[alert]][: len(minutes)], alert
 
 
-def test_an_observer_of_docker_labels_is_shown_labels_that_are_there() -> None:
+def test_the_docker_labels_are_documented() -> None:
     guide = (OPS.parent / "docs/monitoring.md").read_text()
     named = set(re.findall(r"`\w+_label: (\w+)`", guide))
     assert len(named) == 3
@@ -221,7 +221,7 @@ def test_an_observer_of_docker_labels_is_shown_labels_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("file", ["local.yml", "ecs.yml"])
-def test_what_is_scraped_is_the_ports_of_the_task_definition(file: str) -> None:
+def test_the_scraped_ports_are_the_ports_of_the_task_definition(file: str) -> None:
     """Each container's docker labels have the same port, path and job name for older kinds of service discovery."""
     config = yaml.safe_load((OPS / "prometheus" / file).read_text())
     ports = {}
@@ -242,7 +242,7 @@ def test_what_is_scraped_is_the_ports_of_the_task_definition(file: str) -> None:
     assert config["rule_files"] == ["rules.yml"]
 
 
-def test_the_dashboard_s_panels_have_places_of_their_own() -> None:
+def test_the_dashboard_s_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for place in (panel["gridPos"] for panel in PANELS):
         across, down = range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])

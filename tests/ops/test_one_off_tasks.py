@@ -1,4 +1,4 @@
-"""The shell function `once` of ops/aws/README.md. A program in place of `aws` gives canned answers."""
+"""The shell function `once` of ops/aws/README.md. A program replaces `aws` and gives canned answers."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ elif isinstance(found, list):
 else:
     print(found)
 """
-"""Applies `--query` and `--output` as the aws program does."""
+"""Program that applies `--query` and `--output` like the aws program."""
 ANSWERS: dict[str, Any] = {
     "describe-services": {
         "services": [
@@ -93,7 +93,7 @@ class Once:
         return words[words.index(f"--{name}") + 1]
 
 
-def test_it_runs_the_words_in_the_network_of_the_service_and_shows_the_log(tmp_path: Path) -> None:
+def test_the_command_runs_in_the_network_of_the_service_and_its_log_is_shown(tmp_path: Path) -> None:
     once = Once(tmp_path, "api", "run", "snapshot", "--date", "2026-11-27")
     assert (once.ended.returncode, once.ended.stdout) == (0, "first line\nsecond line\n")
     assert "log group /ecs/portfolio-api, log stream task/api/0123456789abcdef" in once.ended.stderr
@@ -110,7 +110,7 @@ def test_it_runs_the_words_in_the_network_of_the_service_and_shows_the_log(tmp_p
     assert once.option("filter-log-events", "log-stream-name-prefix") == "task/api/0123456789abcdef"
 
 
-def test_it_ends_with_the_exit_status_of_the_container(tmp_path: Path) -> None:
+def test_the_exit_status_is_the_container_s(tmp_path: Path) -> None:
     assert Once(tmp_path, "sidecar", "step-down", "background_services").ended.returncode == 3
 
 
@@ -129,7 +129,7 @@ def test_a_task_that_ecs_refuses_is_a_failure_with_the_reason_of_ecs(tmp_path: P
 
 
 @pytest.mark.parametrize("word", ["it's", 'a "word"', "$(false)", "a  b"])
-def test_any_word_arrives_as_it_is(tmp_path: Path, word: str) -> None:
+def test_any_argument_arrives_unchanged(tmp_path: Path, word: str) -> None:
     once = Once(tmp_path, "sidecar", "disable", "background_services", "60", "--reason", word)
     [override] = json.loads(once.option("run-task", "overrides"))["containerOverrides"]
     assert override["command"][-1] == word

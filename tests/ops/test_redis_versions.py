@@ -39,9 +39,7 @@ def test_a_server_on_the_path_is_used_where_it_has_the_version(tmp_path: Path, m
         binary_of(version, tmp_path / "kept")
 
 
-def test_what_was_downloaded_is_used_and_has_to_have_the_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_downloaded_server_is_used_and_must_have_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version = Version("Valkey 8", "Valkey server v=8.", "trixie", "valkey-server")
     monkeypatch.setenv("PATH", str(tmp_path))
     folder = tmp_path / "kept/trixie/bin"
@@ -53,7 +51,9 @@ def test_what_was_downloaded_is_used_and_has_to_have_the_version(
         binary_of(version, tmp_path / "kept")
 
 
-def test_a_download_that_fails_leaves_nothing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_leaves_nothing_and_reports_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = Version("Valkey 8", "Valkey server v=8.", "trixie", "valkey-server")
     failing = program(tmp_path, "debootstrap", "E: no such mirror")
     with failing.open("a") as file:
@@ -76,15 +76,13 @@ def test_a_missing_version_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert ended.stderr == "redis-versions: Redis 6.2: the wheel has no redis-server of that version; run make setup\n"
 
 
-def test_what_is_downloaded_is_kept_for_the_next_run() -> None:
+def test_downloads_are_kept_for_the_next_run() -> None:
     assert kept_in({"HOME": "/home/me"}) == Path("/home/me/.cache/ecs-lease-sidecar/redis-versions")
     assert kept_in({"XDG_CACHE_HOME": "/cache"}) == Path("/cache/ecs-lease-sidecar/redis-versions")
     assert "make redis-versions\n" in (ROOT / ".ci/run").read_text()
 
 
-def test_a_server_of_one_s_own_choice_takes_the_place_of_the_wheel_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_redis_server_replaces_the_wheel_s_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     binary = program(tmp_path, "valkey-server", "Valkey server v=8.1.1 sha=0")
     monkeypatch.setenv("REDIS_SERVER", str(binary))
     assert redis_binary() == binary

@@ -42,7 +42,7 @@ def judged(*, requests: list[Request] | None = None, **fields: object) -> Row:
     return row(happened, requests or [], [Broken(50.0, "ended"), Broken(100.0, "ended")], led, [])
 
 
-def test_a_write_of_an_older_term_after_one_of_a_newer_is_an_overlap() -> None:
+def test_a_write_of_an_older_term_after_a_write_of_a_newer_term_is_an_overlap() -> None:
     assert overlap(written((1, 10.0), (2, 11.0), (2, 12.0)), LEASE, WINDOW) == 0
     assert overlap(written((1, 10.0), (2, 11.0), (1, 11.5)), LEASE, WINDOW) == 0.5
     assert overlap(written((1, 10.0), (2, 11.0), (1, 11.0)), LEASE, WINDOW) > 0
@@ -50,7 +50,7 @@ def test_a_write_of_an_older_term_after_one_of_a_newer_is_an_overlap() -> None:
     assert overlap(written((1, 10.0), (2, 11.0), (1, 11.5)), LEASES[1], WINDOW) == 0, "another lease's"
 
 
-def test_the_longest_time_without_a_leader_is_reported_except_when_no_task_was_wanted() -> None:
+def test_the_longest_time_without_a_leader_is_reported_unless_no_task_was_wanted() -> None:
     led = [Led("task1", LEASE, -5.0, 40.0), Led("task2", LEASE, 30.0, 50.0), Led("task3", LEASE, 53.0, 90.0)]
     assert leaderless(led, LEASE, WINDOW) == 10.0
     assert leaderless(led, LEASE, WINDOW, [Span(88.0, 99.0)]) == 3.0
@@ -66,7 +66,7 @@ def test_a_failed_request_breaks_a_deploy_but_not_while_no_task_is_wanted() -> N
     assert judged(requests=[Request(60.0, 1.0, "/live", None)]).wrong == []
 
 
-def test_a_row_counts_what_happened_in_its_span_only() -> None:
+def test_a_row_counts_only_the_events_of_its_span() -> None:
     found = judged(requests=[Request(-1.0, 1.0, "/live", "late"), Request(100.0, 1.0, "/live", "late")])
     assert (found.requests, found.failed, found.broken) == (0, 0, 1)
 
@@ -75,7 +75,7 @@ def test_rows_leave_no_time_out() -> None:
     assert windows([1.0, 4.0], 9.0) == [Span(1.0, 4.0), Span(4.0, 9.0)]
 
 
-def test_the_table_has_a_row_for_each_event_and_says_what_is_wrong() -> None:
+def test_the_table_has_a_row_for_each_event_and_lists_the_faults() -> None:
     good = Row("deploy", 100, 0, 6, 0.1, 0.0, 7.25)
     bad = Row("kill -9 API", 90, 3, 1, 40.0, 0.5, None, ["writers overlapped for 0.500 s"])
     text = table([good, bad])
@@ -87,7 +87,7 @@ def test_the_table_has_a_row_for_each_event_and_says_what_is_wrong() -> None:
     assert table([good]).endswith("VERDICT: every row is as promised.")
 
 
-def test_a_container_gets_what_its_definition_says(tmp_path: Path) -> None:
+def test_a_container_gets_the_values_of_its_definition(tmp_path: Path) -> None:
     given = {
         "mountPoints": [{"sourceVolume": "state", "containerPath": "/var/lib/state"}],
         "memory": 896,
@@ -136,7 +136,7 @@ def test_the_definition_s_servers_never_reach_a_container() -> None:
     assert found["REDIS_USERNAME"] == "sidecar"
     assert (found["LEASE_TTL"], found["LEASES"], found["ECS_AGENT_URI"]) == ("6", "a", "there")
     assert "MARKET_CALENDAR" not in found
-    assert container_environment(sidecar, LONG, {})["LEASE_TTL"] == "30", "the long one keeps the definition's timings"
+    assert container_environment(sidecar, LONG, {})["LEASE_TTL"] == "30", "the long one has the definition's timings"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_the_memory_cgroup_is_found_in_both_versions(groups: str, folder: str) -
     assert memory_group(groups) == Path(folder)
 
 
-def test_a_machine_without_cgroups_for_memory_is_said() -> None:
+def test_a_machine_without_cgroups_for_memory_is_reported() -> None:
     with pytest.raises(RehearsalError, match="no cgroups for memory"):
         memory_group("1:cpu:/x\n")
 
@@ -162,7 +162,7 @@ def test_a_check_that_is_under_way_keeps_the_last_result() -> None:
     assert list(_rows(text)) == [("target1", "DRAIN", "L7OK"), ("target2", "DOWN", "L4CON")]
 
 
-def test_a_failover_moves_the_name_in_the_file_that_containers_have_mounted(tmp_path: Path) -> None:
+def test_a_failover_changes_the_address_in_the_mounted_hosts_file(tmp_path: Path) -> None:
     names = Names(tmp_path)
     file = tmp_path / "hosts"
     mounted = file.stat().st_ino
@@ -172,7 +172,7 @@ def test_a_failover_moves_the_name_in_the_file_that_containers_have_mounted(tmp_
     assert REDIS[0] not in file.read_text().split()
 
 
-def test_the_short_one_is_a_part_of_the_long_one_and_an_old_version_has_events_of_its_own() -> None:
+def test_the_short_rehearsal_is_part_of_the_long_one_and_an_old_version_has_its_own_events() -> None:
     names = [event.name for event in _chosen(_options([]))]
     short = [event.name for event in _chosen(_options(["--short"]))]
     assert short == [name for name in names if name in short]
@@ -184,7 +184,7 @@ def test_the_short_one_is_a_part_of_the_long_one_and_an_old_version_has_events_o
 
 
 @pytest.mark.parametrize("event", [*USUAL, *BETWEEN], ids=lambda event: str(event.name))
-def test_which_events_may_lose_no_request_and_every_event_is_documented(event: Event) -> None:
+def test_every_event_is_documented_and_some_may_lose_no_request(event: Event) -> None:
     assert event.lossless == event.name.startswith(("deploy", "scale", "API short of memory"))
     assert event.name in (ROOT / "docs" / "rehearsal.md").read_text()
 
@@ -203,16 +203,16 @@ def test_a_second_rehearsal_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         pass
     with host.only_one():
-        pass  # the first one's end has freed the place
+        pass  # the end of the first rehearsal has released the lock
 
 
-def test_without_root_it_is_said_and_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rehearsal_without_root_is_refused_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(RehearsalError, match="need root"):
         host.check()
 
 
-def test_a_machine_that_lacks_something_gets_one_line_and_status_2(tmp_path: Path) -> None:
+def test_a_missing_program_is_one_line_and_status_2(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "ops.rehearse", "--short"],
         cwd=ROOT,
@@ -228,7 +228,7 @@ def test_a_machine_that_lacks_something_gets_one_line_and_status_2(tmp_path: Pat
     assert "root" in ended.stderr or "podman is not installed; Debian has it in the package podman" in ended.stderr
 
 
-async def test_a_program_that_fails_is_one_line_and_a_cancelled_one_is_ended() -> None:
+async def test_a_failed_program_is_one_line_and_a_cancelled_program_is_ended() -> None:
     with pytest.raises(RehearsalError, match=r"`sh -c echo no >&2; exit 3` ended with status 3: no"):
         await call("sh", "-c", "echo no >&2; exit 3")
     with pytest.raises(RehearsalError, match="no-such-program: No such file"):

@@ -39,9 +39,7 @@ def test_the_next_step(desired: int, tasks: list[Standing], expected: Plan) -> N
 
 
 @given(st.integers(0, 5), standings)
-def test_no_step_leaves_fewer_healthy_tasks_than_are_wanted_or_too_many_in_all(
-    desired: int, tasks: list[Standing]
-) -> None:
+def test_no_step_leaves_too_few_healthy_tasks_or_too_many_tasks(desired: int, tasks: list[Standing]) -> None:
     step = plan(desired, tasks)
     healthy = sum(task.healthy for task in tasks)
     stopped = sum(tasks[index].healthy for index in step.stop)
@@ -56,8 +54,8 @@ def test_a_protected_task_is_spared(desired: int, tasks: list[Standing]) -> None
 
 
 @given(st.integers(0, 4), st.integers(0, 4))
-def test_a_deploy_comes_to_its_end(desired: int, old: int) -> None:
-    """If every started task gets healthy and every stopped task ends, only the new version is left after some steps."""
+def test_a_deploy_ends(desired: int, old: int) -> None:
+    """If started tasks become healthy and stopped tasks end, only the new version remains after some steps."""
     tasks = [OLD] * old
     for _ in range(4 * (desired + old) + 4):
         step = plan(desired, tasks)

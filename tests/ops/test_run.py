@@ -1,4 +1,4 @@
-"""`python -m ops.local` from the user's view: real Redis, real Postgres, two tasks, real signals."""
+"""`python -m ops.local` as a user runs it: real Redis, real Postgres, two tasks, real signals."""
 
 import asyncio
 import io
@@ -35,12 +35,12 @@ from tests.support.ports import claim
 ROOT = Path(__file__).parents[2]
 LEASES = {"background_services", "daily_scheduler"}
 PATIENCE = 60.0
-"""Seconds; the machine may be busy."""
+"""Timeout in seconds; the machine may be busy."""
 
 GRANT_TTL = 5.0
 """`task-definition.json`."""
 MARGIN = 10.0
-"""Seconds for the release and for this test's own poll on a busy machine; less than a lease."""
+"""Limit for the release and for this test's own poll on a busy machine, in seconds; less than a lease."""
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 class Run:
-    """A run with its own folder and ports."""
+    """A `make run` with its own folder and ports."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.tasks = int(variables.get("RUN_TASKS", "2"))
@@ -86,7 +86,7 @@ class Run:
         self.until(lambda: self.screen.count(text) >= times)
 
     def until_ended_or_up(self) -> bool:
-        """Wait for the start; returns true if the run ended during it."""
+        """Wait for the start; returns true if the run ended during the start."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and "What happens" not in self.screen:
             assert time.monotonic() < deadline, self.screen
@@ -112,7 +112,7 @@ class Run:
         return None
 
     def status(self, task: int) -> dict[str, Any]:
-        """`GET /status` of a task's sidecar; empty while it does not answer."""
+        """Return `GET /status` of a task's sidecar; empty while the sidecar does not answer."""
         return self.get(4040 + 100 * (task - 1), "/status") or {}
 
     def leaders(self) -> dict[str, list[tuple[int, int]]]:
@@ -132,11 +132,11 @@ class Run:
         return self.until(led)
 
     def newer(self, lease: str, token: int) -> tuple[int, int] | None:
-        """Wait for a leader with a newer token, since a stopping task may still report for a moment that it leads."""
+        """Wait for a leader with a newer token, since a stopping task may still report its old term for a moment."""
         return next((led for led in self.leaders()[lease] if led[1] > token), None)
 
     def pid(self, task: int, container: str) -> int:
-        """Return the process id of a container from the last line of the screen with it."""
+        """Return the pid of a container from its last line on the screen."""
         line = re.compile(rf"^.*task{task} .*\b{container}(?: pid)? (\d+)", re.MULTILINE)
         return int(line.findall(self.screen)[-1])
 
@@ -175,7 +175,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """One run, shared by tests that leave it in order; its leases are shorter than the leases of the definition."""
+    """Yield a run that tests share and leave intact; its leases are shorter than the leases of the definition."""
     times = {"LEASE_TTL": "15", "HEARTBEAT_INTERVAL": "3", "GRANT_TTL": "3"}
     run = Run(tmp_path_factory.mktemp("run"), **times)
     run.until_shown("What happens")
@@ -196,7 +196,7 @@ def _command(process: psutil.Process) -> str:
 
 def free_offset(tasks: int = 2) -> int:
     while True:
-        offset = random.randrange(1000, 22000, 200)  # below the ports that clients are given
+        offset = random.randrange(1000, 22000, 200)  # below the ephemeral ports
         if claim(port + offset + 100 * task for port in (8080, 9101, 4040, 9102) for task in range(tasks)):
             return offset
 
@@ -212,7 +212,7 @@ def test_one_task_leads_each_lease_and_is_named_by_its_task_id(run: Run) -> None
         assert re.search(rf"{name} +task{task} leads", run.screen)
 
 
-def test_the_failover_guard_is_on_though_somebody_leads_at_once(run: Run) -> None:
+def test_the_failover_guard_is_on_although_a_task_leads_at_once(run: Run) -> None:
     assert run.status(1)["redis"]["guard"] == "on"
 
 
@@ -237,7 +237,7 @@ def test_each_curl_line_works_when_pasted(run: Run) -> None:
                 assert answer.read1(64), address
 
 
-def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
+def test_the_manual_job_works_when_pasted_in_any_folder(run: Run) -> None:
     (line,) = re.findall(r"^  (\(cd .* -m service run .*\))$", run.screen, re.MULTILINE)
     pasted = subprocess.run(
         ["/bin/sh", "-c", line], cwd="/", env={}, capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -245,12 +245,12 @@ def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
     assert pasted.returncode == 0, pasted
 
 
-def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
+def test_a_leader_s_killed_sidecar_is_restarted_and_adopts_its_term(run: Run) -> None:
     started = [psutil.Process(run.pid(task, "sidecar")).create_time() for task in (1, 2)]
     run.until(lambda: time.time() - max(started) > 6)
     ((task, token),) = run.until_led()[
         "background_services"
-    ]  # read late, since a machine that stands still moves the lead
+    ]  # read late, since a standstill of the machine moves the lead
     os.kill(run.pid(task, "sidecar"), signal.SIGKILL)
     run.until_shown("restarted in this task")
     run.until(lambda: run.leaders()["background_services"] == [(task, token)])
@@ -258,7 +258,7 @@ def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run:
 
 
 @pytest.mark.slow
-def test_a_lease_that_an_operator_disables_is_led_by_nobody_until_it_expires(run: Run) -> None:
+def test_a_disabled_lease_has_no_leader_until_the_key_expires(run: Run) -> None:
     (line,) = re.findall(r"^  (\S*redis-cli .* SET .* DISABLED EX )20$", run.screen, re.MULTILINE)
     name = re.findall(r"SET portfolio:(\w+):leader", line)[0]
     assert subprocess.run(["/bin/sh", "-c", f"{line} 10"], capture_output=True, check=True).stdout == b"OK\n"
@@ -279,7 +279,7 @@ def test_a_leader_s_killed_api_has_its_task_replaced_while_another_leads(run: Ru
 
 
 @pytest.mark.slow
-def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) -> None:
+def test_a_killed_redis_restarts_and_has_leaders_after_the_guard(run: Run) -> None:
     ((_, token),) = run.until_led()["daily_scheduler"]
     (redis,) = [child for child in run.note_children() if "redis-server" in child.name()]
     redis.kill()
@@ -289,10 +289,10 @@ def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) 
 
 
 @pytest.mark.slow
-def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_time_after_its_api_is_killed(
+def test_three_tasks_have_one_leader_per_lease_and_a_new_one_within_the_grant_after_its_api_is_killed(
     start: Callable[..., Run],
 ) -> None:
-    """This run has the times of the definition: a grant of 5 s, a lease of 30 s."""
+    """The run has the times of the definition: a grant of 5 s, a lease of 30 s."""
     run = start(RUN_TASKS="3")
     run.until_shown("What happens")
     assert [run.get(8080 + 100 * task, "/healthz") is not None for task in range(3)] == [True] * 3
@@ -317,7 +317,7 @@ def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_ti
 
 
 @pytest.mark.slow
-def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_paste_asks_for_its_password(
+def test_the_caller_s_redis_with_an_account_serves_the_run_and_the_printed_line_asks_for_the_password(
     start: Callable[..., Run], tmp_path: Path
 ) -> None:
     account = ("--user", "default", "off", "--user", "me", "on", ">hidden", "~*", "&*", "+@all")
@@ -341,16 +341,14 @@ def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_
         assert "hidden" not in run.screen
 
 
-def test_a_redis_of_the_caller_s_that_refuses_the_password_is_one_line(
-    redis_server: RedisServer, tmp_path: Path
-) -> None:
+def test_a_wrong_password_for_the_caller_s_redis_is_one_line(redis_server: RedisServer, tmp_path: Path) -> None:
     variables = {"REDIS_URL": redis_server.url, "REDIS_USERNAME": "me", "REDIS_PASSWORD": "hidden"}
-    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())} | variables)
-    assert said.startswith(f"run: REDIS_URL: redis://127.0.0.1:{redis_server.port}: ")
-    assert "hidden" not in said
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())} | variables)
+    assert complaint.startswith(f"run: REDIS_URL: redis://127.0.0.1:{redis_server.port}: ")
+    assert "hidden" not in complaint
 
 
-def test_a_second_ctrl_c_kills_what_does_not_stop(start: Callable[..., Run]) -> None:
+def test_a_second_ctrl_c_kills_the_remaining_processes(start: Callable[..., Run]) -> None:
     run = start(RUN_TASKS="1")
     run.until_shown("What happens")
     os.kill(run.pid(1, "api"), signal.SIGSTOP)
@@ -377,17 +375,17 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "expected"),
     [
         ("redis-server", "run: Redis ended soon after its start: "),
         ("initdb", "run: initdb failed in "),
         ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (whole output: "),
     ],
 )
-def test_a_process_that_is_killed_during_the_start_ends_it_with_one_line(
-    start: Callable[..., Run], tmp_path: Path, program: str, said: str
+def test_a_process_killed_during_the_start_ends_the_run_with_one_line(
+    start: Callable[..., Run], tmp_path: Path, program: str, expected: str
 ) -> None:
-    """On a busy machine the process can end before this test finds it; then the test tries another run."""
+    """On a busy machine the process can end before the test finds it; then the test repeats the run."""
     for number in range(5):
         (folder := tmp_path / f"{number}").mkdir()
         run = start(folder)
@@ -396,12 +394,12 @@ def test_a_process_that_is_killed_during_the_start_ends_it_with_one_line(
             break
         assert run.end(signal.SIGINT) == 0
     assert run.process.wait(PATIENCE) == 2
-    assert run.screen.splitlines()[-1].startswith(said)
+    assert run.screen.splitlines()[-1].startswith(expected)
     assert "Traceback" not in run.screen
 
 
 def kills(run: Run, program: str) -> bool:
-    """Kill a child with the text in its command line; returns true if it was found before the start was over."""
+    """Kill a child process with the text in its command line; returns true if one was found during the start."""
     while run.process.poll() is None and "What happens" not in run.screen:
         for child in run.note_children():
             if program in _command(child):
@@ -423,11 +421,11 @@ def test_a_second_run_in_the_same_folder_is_refused(start: Callable[..., Run]) -
 def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> None:
     offset = free_offset()
     with socket.create_server(("127.0.0.1", 8180 + offset)):
-        said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(offset)})
-    assert said.startswith(f"run: port {8180 + offset}, which task2/api (API_BIND) needs, is in use by ")
+        complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(offset)})
+    assert complaint.startswith(f"run: port {8180 + offset}, which task2/api (API_BIND) needs, is in use by ")
 
 
-def test_a_port_that_two_containers_want_is_one_line_and_nothing_is_started(tmp_path: Path) -> None:
+def test_two_containers_with_the_same_port_are_one_line_and_nothing_is_started(tmp_path: Path) -> None:
     offset = free_offset()
     clash = json.loads((ROOT / "task-definition.json").read_text())
     (sidecar,) = (entry for entry in clash["containerDefinitions"] if entry["name"] == "sidecar")
@@ -451,14 +449,14 @@ def test_a_bad_setting_or_folder_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "told"),
+    ("variable", "field"),
     [("LEASE_TTL", "container sidecar: LEASE_TTL: "), ("TRACKER_INTERVAL", "container api: TRACKER_INTERVAL: ")],
 )
 def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
-    tmp_path: Path, variable: str, told: str
+    tmp_path: Path, variable: str, field: str
 ) -> None:
-    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), variable: "soon"})
-    assert said.startswith(f"run: {told}'soon' is not a")
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), variable: "soon"})
+    assert complaint.startswith(f"run: {field}'soon' is not a")
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
 
 
@@ -466,8 +464,8 @@ def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
 def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_path: Path, name: str) -> None:
     log = tmp_path / "logs" / name
     log.mkdir(parents=True)  # a folder, since root can write any file
-    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())})
-    assert said == f"run: {log}: cannot be written: Is a directory; set RUN_FOLDER\n"
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())})
+    assert complaint == f"run: {log}: cannot be written: Is a directory; set RUN_FOLDER\n"
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
 
 
@@ -479,13 +477,13 @@ def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_pat
         ("DATABASE_URL", "postgresql://me:hidden@127.0.0.1:1/db"),
     ],
 )
-def test_a_server_of_the_caller_s_that_cannot_be_used_is_one_line_without_its_password(
+def test_an_unusable_server_of_the_caller_is_one_line_without_its_password(
     tmp_path: Path, variable: str, value: str
 ) -> None:
     offset = str(free_offset())
-    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": offset, variable: value})
-    assert variable in said or "database" in said
-    assert "hidden" not in said
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": offset, variable: value})
+    assert variable in complaint or "database" in complaint
+    assert "hidden" not in complaint
 
 
 def refused(variables: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""docs/runbooks.md has a complete section for each alert, and names only what exists; a cause pages once.
+"""docs/runbooks.md has a complete section for each alert, and names only existing things; a cause pages once.
 
 `make alerts` tests with promtool which alerts fire in a deploy, a failover and an outage.
 """
@@ -24,7 +24,7 @@ ABOUT_PAGES = 'group by (alertname) (max_over_time(ALERTS{alertstate="firing", s
 
 
 def sections(group: str) -> dict[str, str]:
-    """The sections of one group by title."""
+    """Return the sections of one group by title."""
     _, _, rest = RUNBOOKS.partition(f"\n## {group}\n")
     titles = re.split(r"^### (.+)$", rest.partition("\n## ")[0], flags=re.MULTILINE)[1:]
     return dict(zip(titles[::2], titles[1::2], strict=True))
@@ -48,32 +48,32 @@ def test_each_section_is_below_the_severity_of_its_alert() -> None:
 
 
 @pytest.mark.parametrize("title", ALL)
-def test_a_section_says_what_it_means_what_to_look_at_what_to_do_and_when_it_is_over(title: str) -> None:
+def test_a_section_has_the_meaning_the_checks_the_remedy_and_the_end(title: str) -> None:
     parts = re.findall(r"^- \*\*(.+?)\*\*: (.+?)(?=\n- |\n*\Z)", ALL[title], re.MULTILINE | re.DOTALL)
     assert [name for name, _ in parts] == PARTS
     assert all(len(text.split()) > 3 and text.rstrip().endswith((".", "?")) for _, text in parts)
 
 
-def test_each_command_is_one_that_its_program_has() -> None:
-    said = set(re.findall(r"python -m (\w+)\s+(\w[\w-]*)", RUNBOOKS)) | {
+def test_each_command_exists_in_its_program() -> None:
+    named = set(re.findall(r"python -m (\w+)\s+(\w[\w-]*)", RUNBOOKS)) | {
         ({"sidecar": "sidecar", "api": "service"}[container], command)
         for container, command in re.findall(r"`once (sidecar|api) ([\w-]+)", RUNBOOKS)
     }
-    assert {("sidecar", "leaders"), ("sidecar", "fence"), ("service", "run"), ("service", "fence")} <= said
-    assert_known(said)
+    assert {("sidecar", "leaders"), ("sidecar", "fence"), ("service", "run"), ("service", "fence")} <= named
+    assert_known(named)
     targets = set(re.findall(r"`make (\w+)", RUNBOOKS))
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-async def test_each_redis_command_is_one_that_redis_has(redis_server: RedisServer) -> None:
-    said = {command.split()[0] for command in re.findall(r"redis-cli ([A-Z]+[^`]*)`", RUNBOOKS)}
-    assert said
+async def test_each_redis_command_exists(redis_server: RedisServer) -> None:
+    named = {command.split()[0] for command in re.findall(r"redis-cli ([A-Z]+[^`]*)`", RUNBOOKS)}
+    assert named
     async with redis.asyncio.Redis.from_url(redis_server.url) as client:
         known = await client.command()
-    assert {command.lower() for command in said} <= set(known)
+    assert {command.lower() for command in named} <= set(known)
 
 
-async def test_each_metric_is_one_that_the_containers_have(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_each_metric_exists(redis_server: RedisServer, tmp_path: Path) -> None:
     there = set(await of_a_sidecar(redis_server, tmp_path) | of_the_service())
     histograms = {name.removesuffix("_bucket") for name in there if name.endswith("_bucket")}
     schema = "".join(path.read_text() for path in (ROOT / "supabase/migrations").glob("*.sql"))
@@ -81,7 +81,7 @@ async def test_each_metric_is_one_that_the_containers_have(redis_server: RedisSe
     assert {name for name in others if not re.search(rf"\b{name}\b", schema)} == set()
 
 
-def test_each_line_of_a_log_is_one_that_the_code_writes() -> None:
+def test_each_log_line_exists_in_the_code() -> None:
     code = "".join(path.read_text() for folder in ("sidecar", "service") for path in (ROOT / folder).rglob("*.py"))
     quoted = re.findall(
         r"(?:log says|The log says|log line|log lines|line of the leader|API's log:|sessions:|leader:) `([^`]+)`",
@@ -92,13 +92,13 @@ def test_each_line_of_a_log_is_one_that_the_code_writes() -> None:
 
 
 def to_do(title: str) -> set[str]:
-    """The words in backticks in a section's part `Do` that are labels: lower case, and before a colon or a comma."""
+    """Return the labels in a section's part `Do`: words in backticks, in lower case, before a colon or a comma."""
     part = ALL[title].partition("- **Do**")[2].partition("- **Over when**")[0]
     return set(re.findall(r"`([a-z_]+)`[:,]", part))
 
 
 @pytest.mark.parametrize("title", ["RedisFails", "RedisUnreachable"])
-def test_each_kind_of_failure_is_one_that_the_sidecar_reports(title: str) -> None:
+def test_the_sidecar_reports_each_kind_of_failure(title: str) -> None:
     codes = re.findall(r"[A-Z]{3,}", failures._CODES.pattern)
     others = {"timeout", "connection", "tls", "response", "malformed"}
     source = Path(failures.__file__).read_text()
@@ -108,7 +108,7 @@ def test_each_kind_of_failure_is_one_that_the_sidecar_reports(title: str) -> Non
     assert named <= {*failures.KINDS.values(), *(code.lower() for code in codes), *others}
 
 
-def test_each_state_and_each_reason_is_one_that_the_sidecar_reports() -> None:
+def test_the_sidecar_reports_each_state_and_each_reason() -> None:
     states = to_do("NobodyLeads") - {"following"}
     assert {"waiting", "guarded", "disconnected"} == states
     assert states <= set(State)
@@ -117,20 +117,23 @@ def test_each_state_and_each_reason_is_one_that_the_sidecar_reports() -> None:
     assert reasons <= {*Reason, *Outcome}
 
 
-def test_each_link_to_a_section_leads_to_one() -> None:
+def test_each_link_leads_to_an_existing_section() -> None:
     headings = {title.lower() for title in ALL}
     assert set(re.findall(r"\]\(#([^)]+)\)", RUNBOOKS)) <= headings
 
 
-def test_a_page_is_about_the_whole_service_and_not_about_one_task() -> None:
-    """If one task fails, another one leads: that can wait for the next day."""
+def test_a_critical_alert_is_about_the_whole_service() -> None:
+    """If one task fails, another task leads, so the failure can wait for the next day."""
     for alert in ALERTS:
         if alert["labels"]["severity"] == "critical":
             assert "$labels.instance" not in alert["annotations"]["summary"], alert["alert"]
 
 
-def test_one_cause_pages_once_in_each_scenario() -> None:
-    """`make alerts` tests the rules; this test holds that every cause has a scenario, and none expects two pages."""
+def test_each_scenario_pages_once() -> None:
+    """`make alerts` tests the rules.
+
+    This test checks that every cause has a scenario, and that none expects two pages.
+    """
     pages = {
         test["name"]: {sample["labels"] for case in cases for sample in case["exp_samples"]}
         for test in SCENARIOS
@@ -144,7 +147,7 @@ def test_one_cause_pages_once_in_each_scenario() -> None:
 
 
 def test_the_example_of_alertmanager_makes_one_notification_of_an_alert() -> None:
-    """NobodyLeads fires once a lease, and a warning once a task."""
+    """NobodyLeads fires once per lease, and a warning once per task."""
     route = yaml.safe_load((OPS / "prometheus/alertmanager.yml").read_text())["route"]
     assert route["group_by"] == ["alertname"]
     assert [each["matchers"] for each in route["routes"]] == [['severity="critical"']]

@@ -1,4 +1,4 @@
-"""docs/security.md names what listens, every secret, and the versions that the package declares."""
+"""docs/security.md names the listening ports, every secret, and the versions that the package declares."""
 
 import json
 import re
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/security.md").read_text()
 
 
-def test_it_lists_each_port_that_is_listened_on_with_its_container() -> None:
+def test_each_listening_port_is_listed_with_its_container() -> None:
     rows = {(int(port), name) for port, name in re.findall(r"^\| (\d{4,5}) \| (\w+) \|", DOCUMENT, re.MULTILINE)}
     mapped = {
         (mapping["containerPort"], name) for name, entry in CONTAINERS.items() for mapping in entry["portMappings"]
@@ -21,14 +21,14 @@ def test_it_lists_each_port_that_is_listened_on_with_its_container() -> None:
     assert rows == mapped | {(int(CONTROL.rpartition(":")[2]), "sidecar")}
 
 
-def test_it_says_how_each_secret_is_rotated() -> None:
+def test_the_rotation_of_each_secret_is_described() -> None:
     rotation = DOCUMENT.split("## Secrets and their rotation")[1].split("\n## ")[0]
     generated = load()["Resources"]["Secret"]["Properties"]["GenerateSecretString"]
     for name in (*json.loads(generated["SecretStringTemplate"]), generated["GenerateStringKey"]):
         assert f"`{name}`" in rotation, name
 
 
-def test_the_supported_pythons_are_those_that_the_package_declares() -> None:
+def test_the_supported_pythons_are_the_pythons_of_the_package() -> None:
     [row] = re.findall(r"^\| Python \| ([^|]+) \|", DOCUMENT, re.MULTILINE)
     classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     declared = [entry.rpartition(" ")[2] for entry in classifiers if re.search(r":: 3\.\d+$", entry)]
@@ -37,6 +37,6 @@ def test_the_supported_pythons_are_those_that_the_package_declares() -> None:
     assert set(base) <= set(declared)
 
 
-def test_each_document_that_it_refers_to_is_there() -> None:
+def test_each_document_in_a_reference_exists() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", DOCUMENT):
         assert (ROOT / "docs" / target).exists(), target

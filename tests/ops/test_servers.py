@@ -20,7 +20,7 @@ from tests.ops.living import lives
 ROOT = Path(__file__).parents[2]
 
 
-async def test_redis_starts_beside_a_loop_and_starts_again_on_its_port_after_a_kill(tmp_path: Path) -> None:
+async def test_redis_starts_during_an_event_loop_and_restarts_on_its_port_after_a_kill(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     try:
         await server.start_beside()
@@ -43,8 +43,8 @@ def test_a_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> N
             server.start(wait=5)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere such a socket keeps servers out, too")
-def test_a_free_port_is_nobody_else_s_before_it_is_listened_on_and_after_its_server_was_killed(tmp_path: Path) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="on other systems such a socket also blocks servers")
+def test_a_free_port_stays_reserved_until_its_server_listens_and_after_a_kill(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     for _ in range(2):
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -76,9 +76,7 @@ def test_servers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
-def test_a_postgres_of_one_s_own_choice_takes_the_place_of_the_wheel_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_postgres_server_replaces_the_wheel_s_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     older = min(postgres_server.postgres_binaries().parent.parent.glob("pginstall*/bin/postgres"))
     monkeypatch.setenv("POSTGRES_SERVER", str(older))
     assert PostgresServer(tmp_path).binaries == older.parent.resolve()
@@ -87,8 +85,8 @@ def test_a_postgres_of_one_s_own_choice_takes_the_place_of_the_wheel_s(
         PostgresServer(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand Postgres to another user")
-def test_root_s_postgres_runs_as_nobody_from_binaries_that_nobody_else_can_reach(
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must run Postgres as another user")
+def test_root_s_postgres_runs_as_the_user_nobody_from_private_binaries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = postgres_server.postgres_binaries().parent
@@ -113,8 +111,8 @@ def test_root_s_postgres_runs_as_nobody_from_binaries_that_nobody_else_can_reach
     assert not private.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a private folder elsewhere")
-def test_what_a_killed_owner_left_behind_is_removed_at_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a separate private folder")
+def test_the_next_start_removes_the_files_of_a_killed_owner(tmp_path: Path) -> None:
     killed = PostgresServer(tmp_path / "postgres")
     killed.start()
     left = killed.data.parent

@@ -1,4 +1,4 @@
-"""The parts of `make sizes` that need no containers: its table, its options, its streams."""
+"""The parts of `make sizes` without containers: its table, its options, its streams."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ def size(portfolios: int, *, jobs: float, streams: float) -> Size:
     )
 
 
-def test_the_api_needs_so_much_that_its_largest_use_refuses_no_stream() -> None:
+def test_the_api_has_enough_memory_to_refuse_no_stream_at_its_maximum_use() -> None:
     assert needed(size(1, jobs=100, streams=544)) == 640, "544 of 640 are 85 %"
     assert needed(size(1, jobs=545, streams=100)) == 704
 
@@ -49,7 +49,7 @@ def test_the_table_has_a_row_for_each_number_of_portfolios() -> None:
 @pytest.mark.parametrize(
     "arguments", [["--portfolios", "0"], ["--portfolios", "1 many"], ["--streams", "-1"], ["--cpu", "500"]]
 )
-def test_an_option_that_makes_no_sense_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_option_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         _options(arguments)
     assert ended.value.code == 2
@@ -60,7 +60,7 @@ def test_the_numbers_of_portfolios_are_one_option() -> None:
     assert _options(["--portfolios", "1 10000"]).portfolios == [1, 10_000]
 
 
-async def test_streams_are_counted_until_they_end_and_a_refusal_is_an_answer() -> None:
+async def test_streams_are_counted_until_they_end_and_a_refused_stream_is_reported() -> None:
     more = asyncio.Event()
     opened = 0
 

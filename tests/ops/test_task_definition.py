@@ -1,4 +1,4 @@
-"""The task definition and the Dockerfiles: mistakes that ECS refuses or does not notice."""
+"""The task definition and the Dockerfiles: faults that ECS refuses or does not notice."""
 
 import json
 import re
@@ -40,15 +40,15 @@ def test_botocore_accepts_it_as_the_input_of_register_task_definition() -> None:
     assert shape is not None
     validator = botocore.validate.ParamValidator()
     assert validator.validate(DOCUMENT, shape).generate_report() == ""
-    assert validator.validate(DOCUMENT | {"stopTimeout": 3}, shape).has_errors(), "it no longer sees unknown fields"
+    assert validator.validate(DOCUMENT | {"stopTimeout": 3}, shape).has_errors(), "unknown fields are not found"
 
 
 def test_the_runner_s_own_checks_pass_too() -> None:
-    """Ranges of the health checks and timeouts, known and acyclic dependsOn, a healthCheck where HEALTHY is awaited."""
+    """The checks: ranges of health checks and timeouts, known and acyclic dependsOn, a healthCheck for HEALTHY."""
     assert read(FILE).dependents("sidecar") == ["api"]
 
 
-def test_the_api_starts_only_beside_a_healthy_sidecar_and_stops_before_it() -> None:
+def test_the_api_starts_after_a_healthy_sidecar_and_stops_before_it() -> None:
     assert CONTAINERS["api"]["dependsOn"] == [{"containerName": "sidecar", "condition": "HEALTHY"}]
     assert "dependsOn" not in CONTAINERS["sidecar"]
 
@@ -67,14 +67,14 @@ def test_an_ordered_stop_fits_into_the_two_minutes_of_a_spot_interruption() -> N
     assert sum(container["stopTimeout"] for container in CONTAINERS.values()) < 120
 
 
-def test_no_container_is_killed_before_it_can_have_stopped_by_itself() -> None:
+def test_every_container_has_enough_time_for_an_orderly_stop() -> None:
     service = container_environment(_defined("api"), shift=0, caller={}, backends={})
     assert CONTAINERS["api"]["stopTimeout"] > float(service["SHUTDOWN_TIMEOUT"]) + 5
     timings = _sidecar().timings
     assert CONTAINERS["sidecar"]["stopTimeout"] > timings.grant_ttl + 2 * timings.call_limit
 
 
-def test_cpu_and_memory_are_a_pair_that_fargate_has_and_the_containers_fit_in() -> None:
+def test_fargate_has_the_task_s_size_and_the_containers_fit() -> None:
     cpu, memory = int(DOCUMENT["cpu"]), int(DOCUMENT["memory"])
     assert memory in MEMORY_BY_CPU[cpu]
     assert sum(container["cpu"] for container in CONTAINERS.values()) <= cpu
@@ -102,12 +102,12 @@ def test_prometheus_finds_each_container_s_metrics_at_a_mapped_port(name: str) -
     assert labels["ECS_PROMETHEUS_JOB_NAME"]
 
 
-def test_the_api_asks_the_sidecar_where_it_listens() -> None:
+def test_the_api_uses_the_sidecar_s_address() -> None:
     control = _sidecar().control
     assert _defined("api").variables["SIDECAR_URL"] == f"http://{control.host}:{control.port}"
 
 
-def test_each_variable_is_one_that_its_program_reads() -> None:
+def test_each_variable_is_read_by_its_program() -> None:
     known_to_service = {*(name.upper() for name in ServiceSettings.model_fields), *KEPT, "PGSSLMODE"}
     assert {*_defined("api").variables, *(entry.name for entry in _defined("api").secrets)} <= known_to_service
     source = "".join(path.read_text() for path in Path(sidecar_settings.__file__).parent.glob("*.py"))
@@ -115,14 +115,14 @@ def test_each_variable_is_one_that_its_program_reads() -> None:
         assert f'"{name}"' in source, name
 
 
-def test_the_database_s_certificate_is_checked_against_a_ca_that_the_image_copies() -> None:
+def test_the_database_s_certificate_is_checked_with_a_ca_in_the_image() -> None:
     variables = _defined("api").variables
     assert variables["PGSSLMODE"] == "verify-full"
     assert "\nCOPY ops/certificates certificates\n" in DOCKERFILES["api"].read_text()
     assert Path(variables["PGSSLROOTCERT"]).parent == Path("/app/certificates")
 
 
-def test_secrets_are_no_part_of_the_environment() -> None:
+def test_the_environment_has_no_secrets() -> None:
     secrets = {name: [entry["name"] for entry in container["secrets"]] for name, container in CONTAINERS.items()}
     assert secrets == {
         "api": ["DATABASE_URL", "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"],
@@ -133,8 +133,8 @@ def test_secrets_are_no_part_of_the_environment() -> None:
             assert re.fullmatch(r"arn:aws:secretsmanager:us-west-1:0{12}:secret:[\w/-]+:\w+::", entry["valueFrom"])
 
 
-def test_only_the_folders_of_ecs_exec_s_agent_can_be_written_to() -> None:
-    """Issue 1359 of aws/containers-roadmap names the folders; each container needs its own, since each has an agent."""
+def test_only_the_folders_of_ecs_exec_s_agent_are_writable() -> None:
+    """Issue 1359 of aws/containers-roadmap names the folders. Each container has an agent and needs its own folders."""
     mounted = [mount for container in CONTAINERS.values() for mount in container["mountPoints"]]
     assert [volume["name"] for volume in DOCUMENT["volumes"]] == [mount["sourceVolume"] for mount in mounted]
     for container in CONTAINERS.values():
@@ -142,7 +142,7 @@ def test_only_the_folders_of_ecs_exec_s_agent_can_be_written_to() -> None:
         assert folders == {"/managed-agents", "/var/lib/amazon/ssm", "/var/log/amazon/ssm"}
 
 
-def test_the_redis_password_travels_only_encrypted_and_belongs_to_a_user_of_the_sidecar_s_own() -> None:
+def test_the_redis_password_is_sent_only_over_tls_and_belongs_to_the_sidecar_s_own_user() -> None:
     """ElastiCache accepts a password only over TLS."""
     variables = _defined("sidecar").variables
     assert variables["REDIS_URL"].startswith("rediss://")
@@ -156,13 +156,13 @@ def test_placeholders_are_obvious_and_the_same_everywhere() -> None:
 
 
 @each_container
-def test_logs_never_hold_a_container_up(name: str) -> None:
+def test_logs_never_block_a_container(name: str) -> None:
     options = CONTAINERS[name]["logConfiguration"]["options"]
     assert options["mode"] == "non-blocking"
     assert options["awslogs-group"] == "/ecs/portfolio-api"
 
 
-def test_a_sidecar_that_dies_is_restarted_but_not_for_settings_that_it_refuses() -> None:
+def test_a_sidecar_that_crashes_is_restarted_but_not_after_invalid_settings() -> None:
     policy = CONTAINERS["sidecar"]["restartPolicy"]
     assert policy == {"enabled": True, "ignoredExitCodes": [2], "restartAttemptPeriod": 60}
 
@@ -175,7 +175,7 @@ def test_hadolint_accepts_the_dockerfile(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_the_image_runs_what_the_task_definition_runs_as_the_same_user(name: str) -> None:
+def test_the_image_has_the_command_and_the_user_of_the_task_definition(name: str) -> None:
     text = DOCKERFILES[name].read_text()
     assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[-1]) == CONTAINERS[name]["entryPoint"]
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE)[-1] == CONTAINERS[name]["user"]
@@ -197,14 +197,14 @@ def test_the_image_is_built_in_two_stages_from_locked_and_hashed_wheels(name: st
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_what_an_image_copies_exists_and_is_let_through_by_the_ignore_file(name: str) -> None:
+def test_the_files_that_an_image_copies_exist_and_are_not_ignored(name: str) -> None:
     let_through = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for source in re.findall(r"^COPY ([^-]\S*) ", DOCKERFILES[name].read_text(), re.MULTILINE):
         assert (ROOT / source).exists()
         assert any(entry == source or entry.startswith(f"{source}/") for entry in let_through), source
 
 
-def test_the_sidecar_s_image_holds_nothing_of_the_service() -> None:
+def test_the_sidecar_s_image_has_no_files_of_the_service() -> None:
     copied = re.findall(r"^COPY ([^-]\S*) ", DOCKERFILES["sidecar"].read_text(), re.MULTILINE)
     assert copied == ["requirements/sidecar.txt", "runtime", "sidecar"]
 

@@ -1,4 +1,4 @@
-"""The life of a task, with small shell scripts for containers: start order, stop order, health, restarts."""
+"""The life cycle of a task, with small shell scripts as containers: start order, stop order, health, restarts."""
 
 import asyncio
 import os
@@ -19,14 +19,14 @@ from tests.ops.living import lives
 from tests.support.waiting import eventually
 
 SERVE = 'trap "echo $NAME ends >>order; exit 0" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
-"""A command that runs until SIGTERM."""
+"""Command that runs until SIGTERM."""
 STUBBORN = 'trap "" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
-"""A command that ignores SIGTERM."""
+"""Command that ignores SIGTERM."""
 
 QUICK = Pace(start_probe=0.02, restart_attempt_period=0.2)
 
 
-class Heard:
+class RecordingJournal:
     """A journal that keeps its events."""
 
     def __init__(self) -> None:
@@ -67,15 +67,17 @@ def define(*containers: dict[str, Any], stop_timeout: float = 20, interval: floa
     return checked.model_copy(update={"container_definitions": quick})
 
 
-def new_task(folder: Path, definition: TaskDefinition, pace: Pace = QUICK, **options: Any) -> tuple[Task, Heard]:
-    heard = Heard()
+def new_task(
+    folder: Path, definition: TaskDefinition, pace: Pace = QUICK, **options: Any
+) -> tuple[Task, RecordingJournal]:
+    journal = RecordingJournal()
     environments = {
         entry.name: {"PATH": os.environ["PATH"], "NAME": entry.name} for entry in definition.container_definitions
     }
     task = Task(
-        definition, "task1", "0" * 32, environments=environments, folder=folder, journal=heard, pace=pace, **options
+        definition, "task1", "0" * 32, environments=environments, folder=folder, journal=journal, pace=pace, **options
     )
-    return task, heard
+    return task, journal
 
 
 @asynccontextmanager
@@ -118,33 +120,33 @@ async def test_containers_stop_in_the_reverse_of_their_order(tmp_path: Path) -> 
     assert order(tmp_path)[3:] == ["third ends", "second ends", "first ends"]
 
 
-async def test_a_container_that_does_not_heed_sigterm_is_killed_after_its_stop_timeout(tmp_path: Path) -> None:
+async def test_a_container_that_ignores_sigterm_is_killed_after_its_stop_timeout(tmp_path: Path) -> None:
     definition = define(
         container("api", STUBBORN, **after("sidecar", "START")), container("sidecar", SERVE), stop_timeout=3
     )
-    task, heard = new_task(tmp_path, definition)
+    task, journal = new_task(tmp_path, definition)
     async with running(task):
         await eventually(lambda: len(order(tmp_path)) == 2)
         began = time.monotonic()
         task.stop("enough")
     assert time.monotonic() - began >= 3
-    assert "task1/api still runs 3 s after SIGTERM (stopTimeout): SIGKILL" in heard.events
-    assert "task1/api stopped with 137 (SIGKILL)" in heard.events
+    assert "task1/api still runs 3 s after SIGTERM (stopTimeout): SIGKILL" in journal.events
+    assert "task1/api stopped with 137 (SIGKILL)" in journal.events
     assert order(tmp_path)[2:] == ["sidecar ends"]
 
 
 async def test_the_exit_of_an_essential_container_stops_its_task(tmp_path: Path) -> None:
     exits: list[tuple[str, str]] = []
     definition = define(container("api", "exit 3", **after("sidecar", "START")), container("sidecar", SERVE))
-    task, heard = new_task(tmp_path, definition, exited=lambda label, name: exits.append((label, name)))
+    task, journal = new_task(tmp_path, definition, exited=lambda label, name: exits.append((label, name)))
     async with running(task) as run:
         await run
     assert run.result() == "essential container api exited with 3"
     assert exits == [("task1", "api"), ("task1", "sidecar")]
-    assert heard.events[0] == "task1/api exited with 3; it is essential: task1 stops"
+    assert journal.events[0] == "task1/api exited with 3; it is essential: task1 stops"
 
 
-async def test_the_exit_of_another_container_does_not(tmp_path: Path) -> None:
+async def test_the_exit_of_an_optional_container_does_not_stop_its_task(tmp_path: Path) -> None:
     definition = define(container("api", SERVE), container("helper", "exit 0", essential=False))
     task, _ = new_task(tmp_path, definition)
     async with running(task) as run:
@@ -153,24 +155,24 @@ async def test_the_exit_of_another_container_does_not(tmp_path: Path) -> None:
         assert not run.done()
 
 
-async def test_a_container_that_is_not_essential_and_does_not_start_leaves_its_task_healthy(tmp_path: Path) -> None:
+async def test_an_optional_container_that_does_not_start_leaves_its_task_healthy(tmp_path: Path) -> None:
     missing = {"name": "helper", "image": "test", "essential": False, "entryPoint": ["/no/such/program"]}
     unwell = container("monitor", SERVE, essential=False, **probe("false"))
-    task, heard = new_task(tmp_path, define(container("api", SERVE, **probe("true")), missing, unwell))
+    task, journal = new_task(tmp_path, define(container("api", SERVE, **probe("true")), missing, unwell))
     async with running(task):
         await asyncio.wait_for(task.steady.wait(), 20)
-    assert "task1/helper cannot be started: /no/such/program: No such file or directory" in heard.events
+    assert "task1/helper cannot be started: /no/such/program: No such file or directory" in journal.events
 
 
 async def test_success_is_awaited_and_a_failure_starts_nothing(tmp_path: Path) -> None:
     setup = container("setup", "test -e ready && echo setup >>order", essential=False)
     definition = define(container("api", SERVE, **after("setup", "SUCCESS")), setup)
-    failing, heard = new_task(tmp_path, definition)
+    failing, journal = new_task(tmp_path, definition)
     async with running(failing) as run:
         await run
     assert run.result() == "setup did not become SUCCESS"
     assert order(tmp_path) == []
-    assert "task1/api does not start: setup did not become SUCCESS" in heard.events
+    assert "task1/api does not start: setup did not become SUCCESS" in journal.events
 
     (tmp_path / "ready").touch()
     task, _ = new_task(tmp_path, definition)
@@ -178,7 +180,7 @@ async def test_success_is_awaited_and_a_failure_starts_nothing(tmp_path: Path) -
         await eventually(lambda: order(tmp_path) == ["setup", "api begins"])
 
 
-async def test_complete_is_the_end_however_it_ended(tmp_path: Path) -> None:
+async def test_complete_is_an_end_with_any_exit_code(tmp_path: Path) -> None:
     definition = define(
         container("api", SERVE, **after("setup", "COMPLETE")), container("setup", "exit 1", essential=False)
     )
@@ -197,16 +199,16 @@ async def test_a_dependency_that_is_not_healthy_in_time_stops_the_task(tmp_path:
     assert order(tmp_path) == ["sidecar begins", "sidecar ends"]
 
 
-async def test_an_essential_container_that_becomes_unhealthy_has_its_task_stopped(tmp_path: Path) -> None:
+async def test_an_unhealthy_essential_container_stops_its_task(tmp_path: Path) -> None:
     definition = define(container("api", SERVE, **probe("test ! -e ill || { echo feverish; exit 1; }")))
-    task, heard = new_task(tmp_path, definition)
+    task, journal = new_task(tmp_path, definition)
     async with running(task) as run:
         await asyncio.wait_for(task.steady.wait(), 20)
         await eventually(lambda: order(tmp_path) == ["api begins"])
         (tmp_path / "ill").touch()
         await run
     assert run.result() == "essential container api is unhealthy"
-    assert "task1/api is UNHEALTHY: feverish" in heard.events
+    assert "task1/api is UNHEALTHY: feverish" in journal.events
     assert order(tmp_path) == ["api begins", "api ends"]
 
 
@@ -215,7 +217,7 @@ async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_p
         container("api", SERVE),
         container("sidecar", SERVE, restartPolicy={"enabled": True, "restartAttemptPeriod": 60}),
     )
-    task, heard = new_task(tmp_path, definition)
+    task, journal = new_task(tmp_path, definition)
     async with running(task):
         await eventually(lambda: len(order(tmp_path)) == 2)
         await asyncio.sleep(QUICK.restart_attempt_period + 0.05)
@@ -226,21 +228,21 @@ async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_p
         second = task.containers["sidecar"].pid
         assert second != first
         assert not task.stopping.is_set()
-    assert f"task1/sidecar runs again: pid {second}" in heard.events
-    assert any("exited with 137 (SIGKILL)" in event and "restarted in this task" in event for event in heard.events)
+    assert f"task1/sidecar runs again: pid {second}" in journal.events
+    assert any("exited with 137 (SIGKILL)" in event and "restarted in this task" in event for event in journal.events)
 
 
 @pytest.mark.parametrize(
-    "beside",
+    "optional",
     [
-        container("beside", "exit 0"),
-        container("beside", SERVE, **probe("false")),
-        container("beside", "never", entryPoint=["/no/such/program"]),
+        container("optional", "exit 0"),
+        container("optional", SERVE, **probe("false")),
+        container("optional", "never", entryPoint=["/no/such/program"]),
     ],
     ids=["ends", "is ill", "cannot be started"],
 )
-async def test_a_task_is_steady_once_its_essential_containers_are(tmp_path: Path, beside: dict[str, Any]) -> None:
-    definition = define(container("api", SERVE, **probe("true")), beside | {"essential": False})
+async def test_a_task_is_steady_when_its_essential_containers_are(tmp_path: Path, optional: dict[str, Any]) -> None:
+    definition = define(container("api", SERVE, **probe("true")), optional | {"essential": False})
     task, _ = new_task(tmp_path, definition)
     async with running(task):
         await asyncio.wait_for(task.steady.wait(), 20)
@@ -250,20 +252,20 @@ async def test_a_task_is_steady_once_its_essential_containers_are(tmp_path: Path
 async def test_a_container_that_exits_too_soon_is_not_restarted(tmp_path: Path) -> None:
     policy = {"enabled": True, "restartAttemptPeriod": 60}
     slow = Pace(start_probe=0.02, restart_attempt_period=30)  # a busy machine may take seconds to start a shell
-    task, heard = new_task(tmp_path, define(container("sidecar", "exit 1", restartPolicy=policy)), slow)
+    task, journal = new_task(tmp_path, define(container("sidecar", "exit 1", restartPolicy=policy)), slow)
     async with running(task) as run:
         await run
     assert "restartPolicy needs 30 s (on ECS 60 s)" in run.result()
-    assert len(heard.events) == 1
+    assert len(journal.events) == 1
 
 
-async def test_a_container_s_last_words_are_reported_when_it_fails_by_itself(tmp_path: Path) -> None:
+async def test_the_last_line_of_a_container_that_fails_is_reported(tmp_path: Path) -> None:
     words = "echo starting; echo 'API_BIND: no such address' >&2; "
-    for end, said in ("exit 2", True), ("exit 0", False), ("kill -9 $$", False):
-        task, heard = new_task(tmp_path, define(container("api", words + end)))
+    for end, reported in ("exit 2", True), ("exit 0", False), ("kill -9 $$", False):
+        task, journal = new_task(tmp_path, define(container("api", words + end)))
         async with running(task) as run:
             await run
-        assert ("last line 'API_BIND: no such address'" in heard.events[0]) == said, heard.events
+        assert ("last line 'API_BIND: no such address'" in journal.events[0]) == reported, journal.events
 
 
 async def test_an_ignored_exit_code_is_not_restarted(tmp_path: Path) -> None:
@@ -282,7 +284,7 @@ async def test_a_command_that_does_not_exist_stops_the_task_with_its_name(tmp_pa
     assert run.result() == "essential container api cannot be started: /no/such/program: No such file or directory"
 
 
-async def test_what_a_container_starts_ends_with_it(tmp_path: Path) -> None:
+async def test_the_child_processes_of_a_container_end_with_it(tmp_path: Path) -> None:
     task, _ = new_task(tmp_path, define(container("api", "sleep 60 & echo $! >child; exit 0")))
     async with running(task) as run:
         await run
@@ -290,14 +292,14 @@ async def test_what_a_container_starts_ends_with_it(tmp_path: Path) -> None:
     await eventually(lambda: not lives(child))
 
 
-async def test_all_that_a_container_wrote_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_output_of_a_container_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "LAST_WORDS", 30.0)
-    task, heard = new_task(
+    task, journal = new_task(
         tmp_path, define(container("api", "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); echo $i; done; echo last >&2"))
     )
     async with running(task) as run:
         await run
-    assert heard.written.split() == [*(str(number).encode() for number in range(1, 5001)), b"last"]
+    assert journal.written.split() == [*(str(number).encode() for number in range(1, 5001)), b"last"]
 
 
 async def test_a_kill_ends_an_orderly_stop_at_once(tmp_path: Path) -> None:

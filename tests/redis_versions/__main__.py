@@ -1,6 +1,6 @@
 """`python -m tests.redis_versions`: the scripts, the model of Redis and the faults on each version of the server.
 
-A version that cannot be had is a failure, not a skip.
+A version that is not available is a failure, not a skip.
 """
 
 import os
@@ -21,14 +21,14 @@ SCRIPTS = (
     "tests/sidecar/redis/test_watch.py",
     "tests/sidecar/redis/test_password_file.py",
 )
-"""Tests of what a server answers."""
+"""Tests of the answers of a server."""
 DIFFERENTIAL = ("tests/simulation/test_redis_model.py",)
-"""The comparison of the simulator's model with a real server."""
+"""Test that compares the simulator's model with a real server."""
 FAULTS = ("tests/faults",)
 
 
 def main() -> int:
-    """Exit status 1 if a test fails on a version, 2 if a version cannot be had."""
+    """Return the exit status: 1 if a test fails on a version, 2 if a version is not available."""
     failed = []
     for version in VERSIONS:
         try:
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def files_for(version: Version) -> Sequence[str]:
-    """The tests that a version has to pass."""
+    """Return the tests that a version must pass."""
     return [*SCRIPTS, *DIFFERENTIAL, *(FAULTS if version.with_faults else ())]
 
 

@@ -1,4 +1,4 @@
-"""A server of each version: the wheel's, the one on the path, or one of Debian's packages in a folder of its own."""
+"""A server of each version: from the wheel, from the path, or from a Debian package in its own folder."""
 
 import os
 import platform
@@ -14,14 +14,14 @@ from ops.local.servers import ServerError, redis_binary
 
 
 class Missing(Exception):
-    """A server that cannot be had; the text is one line that says what is missing."""
+    """A server is not available; the text is one line that names the missing program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version to test. `says` begins its own answer to --version.
+    """A version to test. `says` is the start of its answer to --version.
 
-    `suite` and `package` are where Debian has it; None where no package is needed.
+    `suite` and `package` are Debian's names; None if no package is needed.
     """
 
     name: str
@@ -40,32 +40,32 @@ VERSIONS = (
 
 
 def kept_in(environment: Mapping[str, str]) -> Path:
-    """The folder for what was downloaded, which the next run finds."""
+    """Return the folder for downloads, which the next run uses again."""
     cache = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "/root")) / ".cache"
     return Path(cache) / "ecs-lease-sidecar" / "redis-versions"
 
 
 def binary_of(version: Version, kept: Path) -> Path:
-    """The path of a server of this version; Debian's package is downloaded once.
+    """Return the path of a server of this version; Debian's package is downloaded once.
 
     Raises:
-        Missing: it cannot be had.
+        Missing: the server is not available.
     """
     for found in _on_this_machine(version):
-        if _says(found).startswith(version.says):
+        if _reported_version(found).startswith(version.says):
             return found
     if version.suite is None or version.package is None:
         raise Missing(f"{version.name}: the wheel has no redis-server of that version; run make setup")
     launcher = kept / version.suite / "bin" / version.package
     if not launcher.exists():
         _download(version.suite, kept)
-    if not (said := _says(launcher)).startswith(version.says):
-        raise Missing(f"{version.name}: {launcher} says {said or 'nothing'}; delete {kept} to download it again")
+    if not (output := _reported_version(launcher)).startswith(version.says):
+        raise Missing(f"{version.name}: {launcher} says {output or 'nothing'}; delete {kept} to download it again")
     return launcher
 
 
 def _on_this_machine(version: Version) -> list[Path]:
-    """The servers that may have the version: the wheel's for Redis 6.2, the one on the path for the others."""
+    """Return the installed servers that may have the version: from the wheel for Redis 6.2, else from the path."""
     if version.suite is None:
         try:
             return [redis_binary()]
@@ -75,18 +75,18 @@ def _on_this_machine(version: Version) -> list[Path]:
     return [] if found is None else [Path(found)]
 
 
-def _says(binary: Path) -> str:
-    """The name and the version that a server says it has; empty where it says none."""
+def _reported_version(binary: Path) -> str:
+    """Return the name and the version that a server reports; empty if it reports none."""
     try:
         words = [str(binary), "--version"]
-        said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
+        output = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
     except OSError:
         return ""
-    return said.partition(" sha=")[0]
+    return output.partition(" sha=")[0]
 
 
 def _download(suite: str, kept: Path) -> None:
-    """Unpack Debian's packages into a folder, complete or not at all."""
+    """Unpack Debian's packages into a folder; an incomplete folder is removed."""
     packages = sorted({each.package for each in VERSIONS if each.suite == suite and each.package is not None})
     if shutil.which("debootstrap") is None:
         raise Missing("debootstrap is not installed; Debian has it in the package debootstrap")
@@ -118,7 +118,7 @@ def _download(suite: str, kept: Path) -> None:
 
 
 def _launcher(root: Path, package: str) -> str:
-    """A program that runs the server with the libraries of its own Debian, as the same process."""
+    """Return a program that replaces itself with the server and the libraries of its Debian suite."""
     triplet = f"{platform.machine()}-linux-gnu"
     [loader] = ("ld-linux-x86-64.so.2",) if platform.machine() == "x86_64" else ("ld-linux-aarch64.so.1",)
     libraries = root / "usr/lib" / triplet

@@ -1,8 +1,8 @@
-"""A service beside a sidecar, as a process: `python -m tests.routing.app NAME ADDRESS PORT DATABASE`.
+"""A service with a sidecar, as a process: `python -m tests.routing.app NAME ADDRESS PORT DATABASE`.
 
-`POST /work` writes into a database of its own with the token of the term, through a fence: the write of an older term
-is refused. The service answers 503 where it does not lead, unless the request has `?stale`: then it writes with the
-last token that it had, as a program that was frozen between the check and the write.
+`POST /work` writes into a database with the token of the term, through a fence that refuses the write of an older term.
+A follower answers 503. With `?stale` in the request it writes with its last token, like a program that was frozen
+between the check and the write.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ async def main(name: str, address: str, port: int, database: str) -> None:
         await stop.wait()
         campaign.cancel()
         await asyncio.wait((campaign,))
-        await asyncio.sleep(float(os.environ.get("LINGER", "0")))  # it serves on, as a task that has lost the lead
+        await asyncio.sleep(float(os.environ.get("LINGER", "0")))  # continue to serve, like an old leader
         await runner.cleanup()
 
 

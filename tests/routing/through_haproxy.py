@@ -1,6 +1,6 @@
-"""Two tasks behind a real HAProxy that sends requests to the leader alone: `make proxy`.
+"""Two tasks behind a real HAProxy that sends requests only to the leader: `make proxy`.
 
-The file is not named test_*.py: `make test` needs no HAProxy.
+The file is not named test_*.py, so that `make test` needs no HAProxy.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from tests.support.processes import ROOT, Process, ended
 from tests.support.waiting import eventually
 
 CHECK_INTERVAL = 1.0
-"""`inter` of ops/haproxy/haproxy.cfg, in seconds."""
+"""Value of `inter` in ops/haproxy/haproxy.cfg, in seconds."""
 CHECK_LIMIT = 1.0
-"""`timeout check` of it, in seconds."""
+"""Value of `timeout check` in ops/haproxy/haproxy.cfg, in seconds."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Answer:
 
 
 class Task:
-    """A sidecar and a service, on a loopback address of their own."""
+    """A sidecar and a service, on their own loopback address."""
 
     def __init__(self, folder: Path, redis: RedisServer, name: str, address: str, api: int, metrics: int) -> None:
         control = free_port()
@@ -82,15 +82,15 @@ class Traffic:
         self.answers: list[Answer] = []
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Send requests until cancelled."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
             while True:
                 sent = time.monotonic()
                 try:
                     async with session.post(self.url) as response:
-                        told = await response.json() if response.content_type == "application/json" else {}
-                        self.answers.append(Answer(sent, response.status, told.get("task", "")))
-                except aiohttp.ClientError:  # its session was shut down
+                        body = await response.json() if response.content_type == "application/json" else {}
+                        self.answers.append(Answer(sent, response.status, body.get("task", "")))
+                except aiohttp.ClientError:  # the proxy closed the session
                     self.answers.append(Answer(sent, 0, ""))
                 await asyncio.sleep(0.01)
 
@@ -100,7 +100,7 @@ class Traffic:
 
 @dataclass
 class Fleet:
-    """The two tasks, and the address of the proxy before them."""
+    """The two tasks, and the address of their proxy."""
 
     one: Task
     other: Task
@@ -148,10 +148,10 @@ async def test_requests_follow_the_lead_within_a_check_and_the_fence_refuses_the
     assert {(answer.status, answer.task) for answer in traffic.answers} == {(200, "task-a")}
     assert fleet.one.app.process is not None
     resigned = time.monotonic()
-    fleet.one.app.send(signal.SIGTERM)  # it gives the lease up, and serves on for five seconds
+    fleet.one.app.send(signal.SIGTERM)  # it resigns the lease, and continues to serve for five seconds
     await eventually(lambda: traffic.last().status == 200 and traffic.last().task == "task-b")
     arrived = time.monotonic()
-    # A request that had passed the check, and whose write comes late.
+    # A request that has passed the check, and whose write is late.
     async with aiohttp.ClientSession() as session, session.post(fleet.one.direct, params={"stale": ""}) as response:
         assert await response.json() == {"task": "task-a", "written": False}, "the fence refuses the older token"
     await asyncio.sleep(2 * CHECK_INTERVAL)
@@ -162,7 +162,7 @@ async def test_requests_follow_the_lead_within_a_check_and_the_fence_refuses_the
     late = [answer for answer in traffic.answers if answer.sent > resigned and answer.task == "task-a"]
     until = max((answer.sent - resigned for answer in late), default=0.0)
     sys.stdout.write(f"\nhand-over: {len(late)} requests reached the old leader for {until:.2f} s;"
-          f" the new one was reached after {arrived - resigned:.2f} s\n")  # fmt: skip
+          f" the new leader was reached after {arrived - resigned:.2f} s\n")  # fmt: skip
     assert until < CHECK_INTERVAL + CHECK_LIMIT + 2, "an interval, the limit of a check, and a busy machine"
     with sqlite3.connect(fleet.database) as connection:
         ((writer,),) = connection.execute("SELECT writer FROM work")
@@ -170,17 +170,17 @@ async def test_requests_follow_the_lead_within_a_check_and_the_fence_refuses_the
     assert writer == "task-b"
 
 
-async def test_a_task_that_is_lost_is_replaced_when_its_lease_expires(fleet: Fleet) -> None:
+async def test_a_lost_task_is_replaced_when_its_lease_expires(fleet: Fleet) -> None:
     for process in (fleet.one.app, fleet.one.sidecar):
         process.stop(signal.SIGKILL)
     lost = time.monotonic()
     await eventually(lambda: _served_by(fleet.url, "task-b"), within=20)
     sys.stdout.write(
-        f"\na lost task: the other one was reached after {time.monotonic() - lost:.2f} s of a lease of 6 s\n"
+        f"\na lost task: the other task was reached after {time.monotonic() - lost:.2f} s of a lease of 6 s\n"
     )
 
 
-async def test_nobody_is_served_where_nobody_leads(fleet: Fleet) -> None:
+async def test_requests_get_503_while_no_task_leads(fleet: Fleet) -> None:
     for task in (fleet.one, fleet.other):
         task.sidecar.stop(signal.SIGTERM)
 

@@ -1,1 +1,1 @@
-"""The CloudFormation stack before cfn-lint and moto (`make aws`)."""
+"""Tests of the CloudFormation stack with cfn-lint and moto (`make aws`)."""

@@ -1,4 +1,7 @@
-"""Left out where cfn-lint and moto are not installed: `make aws` installs them, and `make test` needs neither."""
+"""Tests of the stack are ignored if cfn-lint and moto are not installed.
+
+`make aws` installs them; `make test` does not need them.
+"""
 
 from importlib.util import find_spec
 

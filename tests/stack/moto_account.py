@@ -1,7 +1,8 @@
-"""An AWS account of moto's in this process, and the stack in it.
+"""An AWS account in moto, and the stack in the account.
 
-moto's CloudFormation knows half of the types. The others are created by the service's own API, with the properties of
-the template as parameters: botocore checks their names and types, and moto what it knows of the service.
+moto's CloudFormation supports half of the types. The others are created with the service's API. The template's
+properties are the parameters: botocore checks their names and types, and moto their values as far as it supports the
+service.
 """
 
 import json
@@ -28,26 +29,26 @@ BY_API: dict[str, tuple[str, str]] = {
     "AWS::SecretsManager::Secret": ("secretsmanager", "create_secret"),
     "AWS::SNS::Subscription": ("sns", "subscribe"),
 }
-"""The call that creates a resource of a type that moto's CloudFormation does not know."""
+"""Call that creates a resource of each type that moto's CloudFormation does not support."""
 
 
 def known_to_cloudformation(kind: str) -> bool:
-    """Whether moto creates this type out of a template."""
+    """Return true if moto creates this type from a template."""
     return kind in get_model_map()
 
 
 def types(wanted: Callable[[str], bool]) -> set[str]:
-    """The types of the template that are as wanted."""
+    """Return the types of the template for which `wanted` is true."""
     return {entry["Type"] for entry in RESOURCES.values() if wanted(entry["Type"])}
 
 
 def client(service: str) -> Any:
-    """A client of moto's account."""
+    """Return a client of the account."""
     return boto3.client(service, region_name=REGION, aws_access_key_id="none", aws_secret_access_key="none")
 
 
 class Account:
-    """The stack with every parameter given. `values` has what each resource is called once it is there."""
+    """The stack with a value for every parameter. `values` has the name of each created resource."""
 
     def __init__(self, **parameters: str) -> None:
         ec2 = client("ec2")
@@ -79,13 +80,13 @@ class Account:
         self.created: dict[str, str] = {}
 
     def create(self) -> None:
-        """The secret and Redis, the stack, then what refers to the stack."""
+        """Create the secret and Redis, the stack, then the resources that refer to the stack."""
         self._by_api("Secret", SecretString='{"redis_password": "0123456789abcdef"}', GenerateSecretString=None)
         for name in ("RedisSubnets", "RedisDefaultUser", "RedisUser"):
             self._by_api(name)
-        self.values |= {"RedisUsers": "portfolio-users", "RedisParameters": "portfolio-redis"}  # unknown to moto
+        self.values |= {"RedisUsers": "portfolio-users", "RedisParameters": "portfolio-redis"}  # not in moto
         self.values["RedisGroup.GroupId"] = client("ec2").create_security_group(
-            GroupName="redis", Description="stands in until the stack makes one", VpcId=self.values["Vpc"]
+            GroupName="redis", Description="placeholder until the stack creates it", VpcId=self.values["Vpc"]
         )["GroupId"]
         redis = self._by_api("Redis", ReplicationGroupId="portfolio-redis")["ReplicationGroup"]
         endpoint = redis["NodeGroups"][0]["PrimaryEndpoint"]
@@ -115,13 +116,13 @@ class Account:
             self.values[f"{name}.{name}FullName"] = self.values[name].rpartition(":")[2]
 
     def _reduced(self) -> dict[str, Any]:
-        """The template without types that moto's CloudFormation does not know; each attribute in use is an output."""
+        """Return the template without the types that moto does not support; each attribute in use is an output."""
         kept = {name: entry for name, entry in RESOURCES.items() if known_to_cloudformation(entry["Type"])}
         asked = {name for entry in RESOURCES.values() for name in references(entry) if name.split(".")[0] in kept}
         outputs = {
             name.replace(".", "DOT"): {"Value": {"Fn::GetAtt": name.split(".", 1)}}
             for name in asked
-            if "." in name and not name.endswith("FullName")  # moto does not know these attributes
+            if "." in name and not name.endswith("FullName")  # moto does not support these attributes
         }
         for entry in kept.values():
             entry = entry.get("DependsOn", [])
@@ -130,7 +131,7 @@ class Account:
         return reduced
 
     def _filled(self, part: Any) -> Any:
-        """The part with the names of what is already there in place of references to it."""
+        """Return the part with the names of created resources in place of references."""
         there = {name for name in self.values if name.split(".")[0] in RESOURCES} - {"RedisGroup.GroupId"}
         if isinstance(part, list):
             return [self._filled(entry) for entry in part]
@@ -162,7 +163,7 @@ class Account:
 
 
 def _as_parameters(kind: str, name: str, properties: dict[str, Any]) -> dict[str, Any]:
-    """The properties as the call wants them, where the two differ."""
+    """Return the properties in the form that the call expects, where the two differ."""
     match kind.rpartition("::")[2]:
         case "Alarm":
             return {"AlarmName": f"portfolio-{name}", **properties}
@@ -203,7 +204,7 @@ def _as_parameters(kind: str, name: str, properties: dict[str, Any]) -> dict[str
 
 
 class _Names(dict[str, str]):
-    """The names that the service and its cluster have."""
+    """Return the names of the service and its cluster."""
 
     def __missing__(self, name: str) -> str:
         return {"Cluster": "production", "Service.Name": "api-service"}.get(name, "0")

@@ -1,4 +1,4 @@
-"""The stack is clean for cfn-lint and is created in moto; what moto knows of it is what ops/aws/README.md says."""
+"""cfn-lint finds nothing in the stack, and moto creates the types that ops/aws/README.md lists."""
 
 import re
 import subprocess
@@ -25,16 +25,16 @@ def account() -> Iterator[Account]:
         yield account
 
 
-def test_cfn_lint_finds_nothing_information_included() -> None:
+def test_cfn_lint_finds_nothing_at_any_level() -> None:
     lint = Path(sys.executable).parent / "cfn-lint"
     found = subprocess.run([lint, "--include-checks", "I", "--", FILE], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
-def test_what_moto_knows_is_what_the_readme_says() -> None:
+def test_the_readme_lists_the_types_that_moto_supports() -> None:
     rows = dict(re.findall(r"^\| ([^|]+?) \| ((?:`AWS::\w+::\w+`(?:, )?)+) \|$", README, re.MULTILINE))
-    said = {what: set(re.findall(r"AWS::\w+::\w+", row)) for what, row in rows.items()}
-    assert said == {
+    documented = {what: set(re.findall(r"AWS::\w+::\w+", row)) for what, row in rows.items()}
+    assert documented == {
         "created by moto's CloudFormation": types(known_to_cloudformation),
         "created by the service's API in moto": types(lambda kind: kind in BY_API),
         "not known to moto": types(lambda kind: not known_to_cloudformation(kind) and kind not in BY_API),
@@ -42,7 +42,7 @@ def test_what_moto_knows_is_what_the_readme_says() -> None:
     assert not set(BY_API) & types(known_to_cloudformation)
 
 
-def test_every_resource_that_moto_knows_is_created(account: Account) -> None:
+def test_every_resource_that_moto_supports_is_created(account: Account) -> None:
     wanted = {
         name for name, entry in RESOURCES.items() if known_to_cloudformation(entry["Type"]) or entry["Type"] in BY_API
     }
@@ -61,7 +61,7 @@ def test_the_service_runs_the_task_definition(account: Account) -> None:
             assert as_ecs_s_input(container[field]) == defined[field], field
 
 
-def test_the_alarms_and_filters_are_taken(account: Account) -> None:
+def test_the_alarms_and_filters_are_created(account: Account) -> None:
     cloudwatch, logs = client("cloudwatch"), client("logs")
     alarms = cloudwatch.describe_alarms(AlarmNamePrefix="portfolio-")["MetricAlarms"]
     assert len(alarms) == len([entry for entry in RESOURCES.values() if entry["Type"].endswith("::Alarm")])

@@ -1,7 +1,7 @@
 """The limit of a hand-over through Redis: `python -m bench.handover.candidates.limit URL`.
 
-The program that ends its work runs one script, which deletes a key and publishes a message. The other program waits for
-the message and begins its work at once, without asking Redis for the key. So this is no lock, and works with two
+After its work, a program runs one script, which deletes a key and publishes a message. The other program waits for the
+message and begins its work at once, without asking Redis for the key. So this is not a lock, and it works with two
 programs only.
 """
 
@@ -43,7 +43,7 @@ class Connection:
 
 
 def main(url: str) -> None:
-    """Wait for the release of the other program after each line of the benchmark."""
+    """Wait for the other program's release after each line of the benchmark."""
     prepare()
     calls = Connection(url)
     calls.call("SCRIPT", "LOAD", RELEASE)

@@ -1,6 +1,6 @@
 """A program with a lock on Redis: `python -m bench.handover.candidates.redis_locks KIND URL [TTL]`.
 
-Without TTL (in seconds) each lock has the library's default. Where the library has none, the lock expires after 30 s.
+Without TTL (in seconds) each lock has the library's default. A library without a default gets 30 s.
 """
 
 import sys
@@ -12,9 +12,9 @@ import redis
 from bench.handover.candidates.stage import prepare, report, turns, work
 
 TTL = 30.0
-"""Seconds of a lease where the library has no default; the guide's lease."""
+"""Duration of a lease in seconds, for a library without a default; also the duration in the guide."""
 RENEWALS = 3
-"""Number of renewals within a lease, as the guide renews."""
+"""Number of renewals within a lease, as in the guide."""
 GUIDE_KEY = "portfolio:background_services:leader"
 RENEW = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('expire', KEYS[1], ARGV[2])"
 RELEASE = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1])"
@@ -45,7 +45,7 @@ def redis_py(url: str, ttl: float | None) -> None:
 def pottery(url: str, ttl: float | None) -> None:
     """Use pottery's Redlock on one server. It polls after random pauses of up to 0.2 s.
 
-    By default it refuses the fourth renewal, so a program that leads for longer has to set another number.
+    By default it refuses the fourth renewal, so a longer leadership needs a higher limit.
     """
     from pottery import Redlock
 
@@ -58,7 +58,7 @@ def pottery(url: str, ttl: float | None) -> None:
 
 
 def guide(url: str, ttl: float | None) -> None:
-    """Run the guide's loop: SET NX each heartbeat; the leader renews each heartbeat, and deletes its key at the end."""
+    """Run the guide's loop: SET NX each heartbeat. The leader renews each heartbeat, and deletes its key at the end."""
     client = redis.Redis.from_url(url)
     name, lease = str(uuid.uuid4()), ttl or TTL
     heartbeat = lease / RENEWALS

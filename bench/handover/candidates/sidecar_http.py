@@ -1,6 +1,6 @@
-"""A program beside a sidecar, with `http.client` alone: `python -m bench.handover.candidates.sidecar_http URL`.
+"""A program with a sidecar and `http.client` alone: `python -m bench.handover.candidates.sidecar_http URL`.
 
-This is the least that a program has to do: hold a request while it follows and while it leads, and resign.
+This is the minimum: the program keeps a held request while it follows and while it leads, and resigns.
 """
 
 import json
@@ -19,19 +19,19 @@ HELD = 20
 
 
 def ask(connection: HTTPConnection, version: str | None) -> None:
-    """Send a question, which the sidecar answers when the version has changed."""
+    """Send a request, which the sidecar answers when the version has changed."""
     query = f"?wait={HELD}&version={version}" if version else ""
     connection.request("GET", f"/is-leader/bench{query}")
 
 
 def answer(connection: HTTPConnection) -> dict[str, Any]:
-    """Read the answer to the last question."""
+    """Read the answer to the last request."""
     found: dict[str, Any] = json.loads(connection.getresponse().read())
     return found
 
 
 def work(connection: HTTPConnection, version: str, signals: int) -> float | None:
-    """Work until a signal, and keep asking; returns the time of the end, or None if the term has ended before."""
+    """Work until a signal, and keep asking; returns the time of the end, or None if the term ended first."""
     report("began", now())
     ask(connection, version)
     while True:
@@ -39,10 +39,10 @@ def work(connection: HTTPConnection, version: str, signals: int) -> float | None
         if signals in readable:
             os.read(signals, 1)
             return now()
-        said = answer(connection)
-        if not said["is_leader"]:
+        reply = answer(connection)
+        if not reply["is_leader"]:
             return None
-        ask(connection, said["version"])
+        ask(connection, reply["version"])
 
 
 def main(url: str) -> None:
@@ -60,9 +60,9 @@ def main(url: str) -> None:
         ended = None
         while ended is None:
             ask(asking, None)
-            while not (said := answer(asking))["is_leader"]:
-                ask(asking, said["version"])
-            ended = work(asking, said["version"], signals)
+            while not (reply := answer(asking))["is_leader"]:
+                ask(asking, reply["version"])
+            ended = work(asking, reply["version"], signals)
             resigning.request("POST", "/resign/bench", headers={"X-Lease-Client": "bench"})
             resigning.getresponse().read()
         answer(asking)

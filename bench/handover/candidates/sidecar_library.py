@@ -1,4 +1,4 @@
-"""A program beside a sidecar, with the client library: `python -m bench.handover.candidates.sidecar_library URL`."""
+"""A program with a sidecar and the client library: `python -m bench.handover.candidates.sidecar_library URL`."""
 
 import asyncio
 import signal
@@ -35,7 +35,7 @@ async def main(url: str) -> None:
             loop.add_signal_handler(signal.SIGTERM, running.cancel)
             await asyncio.wait([running])
             if not running.cancelled():
-                raise SystemExit(f"run() ended by itself: {running.exception()!r}")
+                raise SystemExit(f"run() returned: {running.exception()!r}")
             report("ended", ended)
 
 

@@ -1,8 +1,8 @@
-"""What a candidate reports to the benchmark, and what it waits for.
+"""The protocol between the benchmark and a candidate.
 
 The benchmark writes a line to the candidate's standard input when the candidate may campaign. It sends SIGTERM when the
-work of the leader has to stop. The candidate then ends its work, releases the lease and waits for the next line. It
-reports each event on standard output as a word and a time of the monotonic clock, which all processes share:
+work of the leader has to stop. The candidate then ends its work, releases the lease and waits for the next line. The
+candidate reports each event on standard output as a word and a time of the monotonic clock, which all processes share:
 
 - `ready`: the program has started and waits for a line.
 - `began`: the first line of the work.
@@ -32,7 +32,7 @@ def report(word: str, at: float) -> None:
 
 
 def log() -> None:
-    """Log to standard error from the level INFO on, as a program in production does."""
+    """Log the levels from INFO up to standard error, as a program in production does."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
@@ -46,7 +46,7 @@ def turns(polls_every: float = 0.0) -> Iterator[None]:
     """Yield each time the candidate may campaign.
 
     For a lock that polls, the first poll comes at any moment of the pause between two polls. Otherwise the candidates
-    would poll at the same moments, since each of them begins to poll when another one begins its work.
+    would poll at the same moments, since each candidate begins to poll when another one begins its work.
     """
     report("ready", now())
     for _ in sys.stdin:
@@ -55,7 +55,7 @@ def turns(polls_every: float = 0.0) -> Iterator[None]:
 
 
 def work(renew: Callable[[], object] | None = None, every: float = 0.0) -> float:
-    """Work until SIGTERM, and renew the lease every so many seconds; returns the time of the end."""
+    """Work until SIGTERM, and renew the lease every `every` seconds; returns the time of the end."""
     report("began", now())
     if renew is None:
         signal.sigwait(SIGNALS)

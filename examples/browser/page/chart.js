@@ -5,7 +5,7 @@ const SVG = "http://www.w3.org/2000/svg";
 /** Number of values that the line shows. */
 const KEPT = 240;
 
-/** Shortest time that the axis shows, in milliseconds: the first values do not jump across the picture. */
+/** Minimum time range of the axis, in milliseconds, so that the first values do not jump across the chart. */
 const SHORTEST = 60_000;
 
 const MARGIN = { top: 8, right: 8, bottom: 24, left: 0 };
@@ -17,7 +17,7 @@ export class Chart {
 
   /**
    * @param {SVGElement} svg
-   * @param {(value: number, digits: number) => string} format shows a value with that many digits after the point
+   * @param {(value: number, digits: number) => string} format formats a value with `digits` digits after the point
    */
   constructor(svg, format) {
     this.#svg = svg;
@@ -30,7 +30,7 @@ export class Chart {
     this.#draw();
   }
 
-  /** Add a value at a time in milliseconds. A value of the same time replaces the last one. */
+  /** Add a value at a time in milliseconds. A value with the same time replaces the last value. */
   add(time, value) {
     if (this.#points.at(-1)?.time === time) this.#points.pop();
     this.#points.push({ time, value });
@@ -81,7 +81,7 @@ export class Chart {
   }
 }
 
-/** Round values around a range, and the digits after the point that tell them apart. */
+/** Round tick values around a range, and the digits after the point that distinguish them. */
 function niceTicks(least, most) {
   const span = most - least || Math.abs(most) * 0.001 || 1;
   const rough = span / 3;

@@ -1,8 +1,8 @@
 // Server-sent events from the body of a fetch response. EventSource cannot send an Authorization header.
 
-/** The stream broke off, or there was none. */
+/** The stream ended, or could not be opened. */
 export class Interrupted extends Error {
-  /** @param {number} retryAfter milliseconds for which the server wants no further request */
+  /** @param {number} retryAfter milliseconds until the server accepts the next request */
   constructor(message, retryAfter = 0) {
     super(message);
     this.retryAfter = retryAfter;

@@ -1,17 +1,17 @@
-// Follows a portfolio's live values, and connects again whenever the stream ends.
+// Follows a portfolio's live values, and reconnects whenever the stream ends.
 
 import { Interrupted, readEvents } from "./events.js";
 
 /** Milliseconds without a byte after which a connection counts as dead. The server sends a comment every 15 s. */
 const SILENCE = 45_000;
 
-/** Statuses that mean "later": too many streams, a bug, a task that stops, a database that does not answer. */
+/** Statuses that are worth a retry: too many streams, a bug, a task that stops, a database that does not answer. */
 const LATER = new Set([408, 429, 500, 502, 503, 504]);
 
-/** Why there is no stream if the API does not answer, or if the browser keeps its answer from the page. */
+/** The reason shown if the API does not answer, or if the browser hides its answer from the page. */
 export const NO_ANSWER = "no answer";
 
-/** The API refuses the stream; to ask again would change nothing. */
+/** The API refuses the stream; a retry would not help. */
 export class Refused extends Error {}
 
 export class Follower {
@@ -24,7 +24,7 @@ export class Follower {
    * @param {object} options
    * @param {string} options.url the address of the stream
    * @param {() => string} options.token the access token of the next connection; empty for none
-   * @param {() => Promise<boolean>} options.renew gets a new token; false if it cannot
+   * @param {() => Promise<boolean>} options.renew gets a new token; false if that fails
    * @param {(value: object) => void} options.onValue called with each value
    * @param {(state: "connecting" | "live" | "waiting", wait?: {until: number, reason: string}) => void} options.onState
    */
@@ -65,7 +65,7 @@ export class Follower {
     }
   }
 
-  /** Connect again now: with a new token, or because the network is back. */
+  /** Reconnect now: with a new token, or because the network is back. */
   restart() {
     this.#attempt.abort();
   }
@@ -98,7 +98,7 @@ export class Follower {
   }
 }
 
-/** Aborts its signal when a connection has been silent for too long. */
+/** Aborts its signal when a connection has sent nothing for too long. */
 class Silence {
   #controller = new AbortController();
   #timer;
@@ -121,7 +121,7 @@ class Silence {
   }
 }
 
-/** The API's own words for an error. */
+/** The API's error text. */
 async function problemOf(response) {
   const body = await response.json().catch(() => ({}));
   return body.error ?? `status ${response.status}`;

@@ -1,10 +1,10 @@
-// The page: signs in, shows the live value, and says what it is doing.
+// The page: signs in, and shows the live value and the state of the connection.
 
 import { Chart } from "./chart.js";
 import { Follower, NO_ANSWER, Refused } from "./follower.js";
 import { Session } from "./session.js";
 
-/** Where the tab keeps its settings, so that a reload stays signed in. Another tab has its own. */
+/** Key of the tab's settings in the session storage, so that a reload stays signed in. Each tab has its own. */
 const STORED = "portfolio";
 
 const byId = (id) => document.getElementById(id);
@@ -27,11 +27,11 @@ addEventListener("online", () => waiting && follower?.restart());
 setInterval(showTimes, 250);
 begin();
 
-/** Sign in as the address says, or as the tab did before, or show the form. */
+/** Sign in with the address or with the tab's stored settings, or show the form. */
 function begin() {
   const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   if (location.hash) {
-    // The token must not stay in the address bar. A stored token is never sent to an API that a link names.
+    // The token must not stay in the address bar. A stored token is never sent to the API of a link.
     history.replaceState(null, "", location.pathname + location.search);
     end();
     fill(given);
@@ -65,7 +65,7 @@ async function signIn(wanted) {
     sessionStorage.setItem(STORED, JSON.stringify(settings));
     follower?.restart();
   }));
-  await session.renew(); // a token that was typed in may be about to expire
+  await session.renew(); // a token from the form may be about to expire
   if (session !== mine) return; // signed out meanwhile
   const own = (follower = new Follower({
     url: `${settings.api}/portfolios/${encodeURIComponent(settings.portfolio)}/stream`,
@@ -82,7 +82,7 @@ async function signIn(wanted) {
   }
 }
 
-/** Show the form, with the reason if the API did not let us in. */
+/** Show the form, with the reason if the API refused the stream. */
 function signOut(problem = "") {
   end();
   sessionStorage.removeItem(STORED);
@@ -107,7 +107,7 @@ function fill(given) {
 }
 
 function showState(state, wait = null) {
-  if (state !== "signed-out" && !follower) return; // of a stream that has been left
+  if (state !== "signed-out" && !follower) return; // from a stopped stream
   waiting = wait;
   byId("state").dataset.state = state;
   setText("state", wait ? wait.reason : state.replace("-", " "));
@@ -117,7 +117,7 @@ function showState(state, wait = null) {
   showTimes();
 }
 
-/** What changes with time alone: the seconds to the next connection, and to the next renewal. */
+/** Show the seconds until the next connection and until the next renewal. */
 function showTimes() {
   setText("again", waiting ? `again in ${secondsTo(waiting.until)} s` : "");
   const renewal = session?.nextRenewal;
@@ -139,7 +139,7 @@ function showValue(live) {
   const priced = Number(live.priced_fraction);
   setText("prices", live.stale ? "stale" : priced < 1 ? `${(100 * priced).toFixed(1)} % priced` : "all fresh");
   byId("prices").dataset.warn = live.stale || priced < 1;
-  if (live.value !== null) chart.add(Date.parse(live.as_of), Number(live.value)); // for the picture, not for sums
+  if (live.value !== null) chart.add(Date.parse(live.as_of), Number(live.value)); // for the chart, not for sums
 }
 
 function showChange({ day_change: change, day_open: open }) {
@@ -150,7 +150,7 @@ function showChange({ day_change: change, day_open: open }) {
   setText("change", change === null ? "no prices yet" : `${arrow}${money(change)}${percent} today`);
 }
 
-/** Money from the API is a decimal in a string, which a number may not hold exactly: it is shown as it is. */
+/** Format an amount from the API: a decimal in a string, which a number may not represent exactly. */
 function money(decimal, digits = 2) {
   const options = { style: "currency", currency: "USD", minimumFractionDigits: digits, maximumFractionDigits: digits };
   return decimal === null ? "–" : new Intl.NumberFormat("en-US", options).format(decimal);
@@ -164,7 +164,7 @@ function clock(seconds) {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
-/** Set a text only if it differs, so that a screen reader does not say the same thing again. */
+/** Set a text only if it differs, so that a screen reader does not repeat it. */
 function setText(id, text) {
   if (byId(id).textContent !== text) byId(id).textContent = text;
 }

@@ -1,12 +1,12 @@
 // A signed-in session: its access token, which is renewed before it expires.
 
-/** Where the development server renews tokens. A real front end asks its identity provider here. */
+/** Path of the token renewal on the development server. A real front end asks its identity provider. */
 const RENEWAL = "token";
 
 /** Share of a token's life after which it is renewed. */
 const RENEW_AT = 0.75;
 
-/** Milliseconds to the next attempt when a renewal had no answer. */
+/** Milliseconds until the next attempt after a failed renewal. */
 const TRY_AGAIN = 5_000;
 
 export class Session {
@@ -32,11 +32,11 @@ export class Session {
   }
 
   /**
-   * Exchange the token for a new one, and do so again before that one expires.
+   * Exchange the token for a new token, and renew that token before it expires.
    *
-   * The server says for how long a token is valid, since this machine's clock may differ from the server's.
+   * The server sends the validity of the token, since this machine's clock may differ from the server's.
    *
-   * @returns {Promise<boolean>} whether there is a new token
+   * @returns {Promise<boolean>} true if there is a new token
    */
   async renew() {
     clearTimeout(this.#timer);

@@ -23,16 +23,16 @@ import (
 )
 
 const (
-	wait          = 10 * time.Second       // for which a request is held back while this process does not lead
-	limit         = time.Second            // that an answer may take beyond that
-	spacing       = 20 * time.Millisecond  // between two requests, whatever the sidecar answers
-	tick          = 250 * time.Millisecond // between two looks at the clock
+	wait          = 10 * time.Second       // the wait of a held request while this process follows
+	limit         = time.Second            // the timeout of an answer, in addition to the wait
+	spacing       = 20 * time.Millisecond  // the minimum time between two requests
+	tick          = 250 * time.Millisecond // the maximum time between two checks of the clock
 	longestAnswer = 16 * 1024              // bytes
 	longestGrant  = 60.0                   // seconds
-	bootTime      = 7                      // CLOCK_BOOTTIME of Linux: it counts a suspended machine's time
+	bootTime      = 7                      // CLOCK_BOOTTIME of Linux, which includes the time in suspend
 )
 
-// ErrOver is the error of a term that is over.
+// ErrOver reports that a term is over.
 var ErrOver = errors.New("the term is over")
 
 func now() time.Duration {
@@ -44,7 +44,7 @@ func now() time.Duration {
 // Term is one term of a lease.
 type Term struct {
 	Name       string // of the lease
-	Token      int64  // the fencing token: write with it
+	Token      int64  // the fencing token: add it to every write
 	Holder     string // the id of this task
 	stopBefore time.Duration
 
@@ -104,13 +104,13 @@ func (t *Term) end() {
 
 type answer struct {
 	instanceID, version string
-	token               int64 // 0 unless it grants the lead
+	token               int64 // 0 if the answer does not grant the lease
 	deadline            time.Duration
 }
 
-// parse checks an answer to GET /is-leader/NAME that was asked for at sentAt; nil if it breaks the contract.
+// parse checks an answer to a GET /is-leader/NAME that was sent at sentAt; it returns nil for an invalid answer.
 func parse(body []byte, name string, sentAt time.Duration) *answer {
-	var told struct {
+	var reply struct {
 		Lease      *string  `json:"lease"`
 		IsLeader   *bool    `json:"is_leader"`
 		InstanceID *string  `json:"instance_id"`
@@ -120,32 +120,32 @@ func parse(body []byte, name string, sentAt time.Duration) *answer {
 		State      *string  `json:"state"`
 		Version    *string  `json:"version"`
 	}
-	if json.Unmarshal(body, &told) != nil {
+	if json.Unmarshal(body, &reply) != nil {
 		return nil
 	}
-	if told.Lease == nil || *told.Lease != name || told.IsLeader == nil || told.State == nil || told.Version == nil ||
-		told.InstanceID == nil || *told.InstanceID == "" {
+	if reply.Lease == nil || *reply.Lease != name || reply.IsLeader == nil || reply.State == nil || reply.Version == nil ||
+		reply.InstanceID == nil || *reply.InstanceID == "" {
 		return nil
 	}
-	found := &answer{instanceID: *told.InstanceID, version: *told.Version}
-	if !*told.IsLeader {
-		if told.Token != nil || told.ExpiresIn != nil {
+	found := &answer{instanceID: *reply.InstanceID, version: *reply.Version}
+	if !*reply.IsLeader {
+		if reply.Token != nil || reply.ExpiresIn != nil {
 			return nil
 		}
 		return found
 	}
-	if told.Token == nil || *told.Token <= 0 || told.Holder == nil || *told.Holder != *told.InstanceID ||
-		told.ExpiresIn == nil || !(*told.ExpiresIn > 0 && *told.ExpiresIn <= longestGrant) {
+	if reply.Token == nil || *reply.Token <= 0 || reply.Holder == nil || *reply.Holder != *reply.InstanceID ||
+		reply.ExpiresIn == nil || !(*reply.ExpiresIn > 0 && *reply.ExpiresIn <= longestGrant) {
 		return nil
 	}
-	found.token = *told.Token
-	found.deadline = sentAt + time.Duration(*told.ExpiresIn*float64(time.Second))
+	found.token = *reply.Token
+	found.deadline = sentAt + time.Duration(*reply.ExpiresIn*float64(time.Second))
 	return found
 }
 
-// Client asks the sidecar at a URL.
+// Client sends requests to the sidecar at a URL.
 type Client struct {
-	// StopBefore is the time before the deadline at which the work is asked to stop; at most a quarter of the grant.
+	// StopBefore is the time between the request to stop the work and the deadline; at most a quarter of the grant.
 	StopBefore time.Duration
 
 	url, name string
@@ -153,7 +153,7 @@ type Client struct {
 	sent      time.Duration
 }
 
-// New makes a client of the sidecar at url, such as http://127.0.0.1:4040.
+// New returns a client of the sidecar at url, such as http://127.0.0.1:4040.
 func New(url string) *Client {
 	word := make([]byte, 8)
 	if _, err := rand.Read(word); err != nil {
@@ -162,7 +162,7 @@ func New(url string) *Client {
 	return &Client{
 		StopBefore: 500 * time.Millisecond,
 		url:        strings.TrimRight(url, "/"),
-		name:       hex.EncodeToString(word), // new at each start: an earlier process's resign is not taken for ours
+		name:       hex.EncodeToString(word), // new at each start, so that an earlier process's resign differs
 		http: &http.Client{
 			Transport:     &http.Transport{Proxy: nil, DisableCompression: true, MaxIdleConnsPerHost: 2},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -172,30 +172,30 @@ func New(url string) *Client {
 
 // Run campaigns, and runs the work whenever this process leads, until ctx is cancelled.
 //
-// The work's context is cancelled at the end of the term. The client resigns after the work has ended. If the work ends by
-// itself, Run returns its error. If ctx is cancelled, Run returns the error of ctx.
+// The work's context is cancelled at the end of the term. The client resigns after the work has ended. If the work returns
+// before the end of its term, Run returns its error. If ctx is cancelled, Run returns the error of ctx.
 func (c *Client) Run(ctx context.Context, name string, work func(context.Context, *Term) error) error {
 	version, token, resigned := "", int64(0), false
 	defer func() {
 		if !resigned {
-			c.resign(name, 0) // the demand ends with this process
+			c.resign(name, 0) // this process no longer wants the lease
 		}
 	}()
 	for ctx.Err() == nil {
-		told := c.ask(ctx, name, version, token, wait, wait+limit)
-		if told == nil {
+		reply := c.ask(ctx, name, version, token, wait, wait+limit)
+		if reply == nil {
 			version = ""
 			sleep(ctx, 100*time.Millisecond+time.Duration(mathrand.Int63n(int64(400*time.Millisecond))))
 			continue
 		}
-		version = told.version
-		if told.token == 0 {
+		version = reply.version
+		if reply.token == 0 {
 			continue
 		}
-		term := &Term{Name: name, Token: told.token, Holder: told.instanceID, stopBefore: c.StopBefore}
-		term.extend(told.deadline)
+		term := &Term{Name: name, Token: reply.token, Holder: reply.instanceID, stopBefore: c.StopBefore}
+		term.extend(reply.deadline)
 		if term.workingTime() <= 0 {
-			version = "" // it came too late to be of use
+			version = "" // the answer came too late
 			continue
 		}
 		token = term.Token
@@ -209,7 +209,7 @@ func (c *Client) Run(ctx context.Context, name string, work func(context.Context
 	return ctx.Err()
 }
 
-// lead runs the work to its end; it returns true if the work ended by itself.
+// lead runs the work to its end; it returns true if the work returned before the end of the term.
 func (c *Client) lead(ctx context.Context, term *Term, version string, work func(context.Context, *Term) error) (bool, error) {
 	working, stop := context.WithCancel(ctx)
 	asking, silence := context.WithCancel(ctx)
@@ -218,11 +218,11 @@ func (c *Client) lead(ctx context.Context, term *Term, version string, work func
 	go func() { c.prolong(asking, term, version); close(over) }()
 	own, err := c.attend(ctx, term, done, over)
 	stop()
-	silence() // to ask is to campaign: not while the work comes to its end
+	silence() // a request would campaign while the work ends
 	if !own {
 		<-done
 	}
-	<-over // no request is under way
+	<-over // no request is pending
 	term.end()
 	resigned := term.Token
 	if own || ctx.Err() != nil {
@@ -232,8 +232,7 @@ func (c *Client) lead(ctx context.Context, term *Term, version string, work func
 	return own, err
 }
 
-// attend waits until the work has ended by itself or the term is over. A timer alone ignores the time of a suspended
-// machine.
+// attend waits until the work returns or the term is over. It checks the clock, because a timer ignores time in suspend.
 func (c *Client) attend(ctx context.Context, term *Term, done <-chan error, over <-chan struct{}) (bool, error) {
 	for {
 		left := term.workingTime()
@@ -266,8 +265,8 @@ func (c *Client) prolong(ctx context.Context, term *Term, version string) {
 		if within > 2*hold {
 			within = 2 * hold
 		}
-		told := c.ask(ctx, term.Name, version, term.Token, hold, within)
-		if told == nil {
+		reply := c.ask(ctx, term.Name, version, term.Token, hold, within)
+		if reply == nil {
 			version = ""
 			pause := term.workingTime() / 4
 			if pause > 100*time.Millisecond {
@@ -276,14 +275,14 @@ func (c *Client) prolong(ctx context.Context, term *Term, version string) {
 			sleep(ctx, pause)
 			continue
 		}
-		if told.token != term.Token || told.instanceID != term.Holder || !term.extend(told.deadline) {
+		if reply.token != term.Token || reply.instanceID != term.Holder || !term.extend(reply.deadline) {
 			return
 		}
-		version = told.version
+		version = reply.version
 	}
 }
 
-// ask asks once; it returns nil unless the answer is valid.
+// ask sends one request; it returns nil if the answer is invalid.
 func (c *Client) ask(ctx context.Context, name, version string, token int64, hold, within time.Duration) *answer {
 	sleep(ctx, c.sent+spacing-now())
 	query := url.Values{}
