@@ -13,7 +13,7 @@ import socket
 import sys
 from urllib.parse import urlsplit
 
-from bench.candidates import say
+from bench.candidates import emit
 
 KEY = "limit"
 RELEASE = f"redis.call('DEL', '{KEY}') redis.call('PUBLISH', '{KEY}:changed', 'released') return 1"
@@ -66,14 +66,14 @@ def claim(watch: socket.socket, calls: socket.socket) -> None:
     while watch.recv(READ):
         calls.sendall(CLAIM)
         if calls.recv(READ).startswith(b"+OK"):
-            say("began")
+            emit("began")
 
 
 def main(count: int, redis_url: str, mode: str) -> None:
     """Watch until Redis closes the connections."""
     watches = [watching(redis_url) for _ in range(count)]
     calls = connected(redis_url)
-    say("ready")
+    emit("ready")
     if mode == "crowd":
         drop_messages(watches)
     else:
