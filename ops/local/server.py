@@ -170,3 +170,13 @@ class Server:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await self.start_beside()
+        except BaseException:
+            self.stop()  # removes the files that a start leaves behind
+            raise
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.stop()

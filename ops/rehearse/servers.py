@@ -191,13 +191,15 @@ class TlsPostgres(PostgresServer):
         with (self.data / "pg_hba.conf").open("a") as file:
             file.write("hostssl all all 0.0.0.0/0 scram-sha-256\n")
 
-    async def set_password(self) -> None:
-        """Set the password of the user `postgres`."""
+    async def start_beside(self, *, wait: float = 30.0) -> Self:
+        """Start the server, and give the user `postgres` its password."""
+        await super().start_beside(wait=wait)
         connection = await asyncpg.connect(self.url)
         try:
             await connection.execute(f"alter user postgres password '{PASSWORD}'")
         finally:
             await connection.close()
+        return self
 
 
 def addresses() -> dict[str, dict[str, str]]:

@@ -70,7 +70,7 @@ class Stage:
         version = self.service.version.name
         await make_bridge()
         try:
-            async with self._endpoints, self.redis, self._postgres_running(), self.balancer:
+            async with self._endpoints, self.redis, self.postgres, self.balancer:
                 await self.one_off(version, "migrate")
                 await self.one_off(version, "sample")
                 await database.watch(self.postgres.url)
@@ -169,15 +169,6 @@ class Stage:
     async def _has_values(self) -> bool:
         writes = await self.writes()
         return any(write.via == "portfolio_live" for write in writes)
-
-    @asynccontextmanager
-    async def _postgres_running(self) -> AsyncIterator[None]:
-        try:
-            await self.postgres.start_beside()
-            await self.postgres.set_password()
-            yield
-        finally:
-            self.postgres.stop()
 
     def _new_member(self, label: str, version: Version) -> Member:
         return Member(

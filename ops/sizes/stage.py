@@ -73,7 +73,7 @@ class Stage:
     @asynccontextmanager
     async def running(self, portfolios: int) -> AsyncIterator[None]:
         """Run the servers during the block; the database has the portfolios."""
-        async with self._endpoints, self._redis, self._postgres_running(), self._balancer:
+        async with self._endpoints, self._redis, self.postgres, self._balancer:
             await self._one_off("migrate")
             self.journal.event("database", f"inserts {portfolios:,} portfolios of 20 positions")
             await fill(
@@ -137,15 +137,6 @@ class Stage:
         if code != 0:
             last = (text.strip().splitlines() or [""])[-1]
             raise RehearsalError(f"`python -m service {command[0]}` exited with {code}: {last}")
-
-    @asynccontextmanager
-    async def _postgres_running(self) -> AsyncIterator[None]:
-        try:
-            await self.postgres.start_beside()
-            await self.postgres.set_password()
-            yield
-        finally:
-            self.postgres.stop()
 
 
 async def metrics(member: Member) -> dict[str, float]:

@@ -136,7 +136,7 @@ class Fleet:
     async def running(self) -> AsyncIterator[None]:
         """Run servers and tasks during the block; at the end, stop all tasks in ECS's order, then the servers."""
         try:
-            async with self.redis, self._postgres_running(), self._metadata:
+            async with self.redis, self.postgres, self._metadata:
                 await self._prepare()
                 self.slots = {label: Slot(label, self._new_task, self.log) for label in self.labels}
                 async with asyncio.TaskGroup() as group:
@@ -182,14 +182,6 @@ class Fleet:
     def keys(self) -> dict[str, str]:
         """Return the Redis key of each lease."""
         return {name: self.redis.lease_key.replace("{name}", name) for name in LEASES}
-
-    @contextlib.asynccontextmanager
-    async def _postgres_running(self) -> AsyncIterator[None]:
-        try:
-            await self.postgres.start_beside()
-            yield
-        finally:
-            self.postgres.stop()
 
     async def _prepare(self) -> None:
         url = self.postgres.url

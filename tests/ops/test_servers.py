@@ -36,6 +36,18 @@ async def test_redis_starts_during_an_event_loop_and_restarts_on_its_port_after_
         server.stop()
 
 
+async def test_a_server_runs_during_an_async_block_and_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
+    async with PostgresServer(tmp_path / "postgres") as server:
+        assert server.ready()
+    assert server.exit_code is None and not server.ready()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        other = PostgresServer(tmp_path / "other", port=listener.getsockname()[1])
+        with pytest.raises(ServerError):
+            await other.__aenter__()
+        data = other.data
+    assert data == tmp_path / "other" / "data", "the folder of `nobody` is removed"
+
+
 def test_a_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = RedisServer(tmp_path / "redis", port=listener.getsockname()[1])
