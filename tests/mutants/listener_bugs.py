@@ -106,7 +106,7 @@ BUGS = [
         "sidecar/control.py",
         right="if refusal_of(message.method, message.headers) or not",
         wrong="if not",
-        test=_PAGES + "a_web_page_is_refused_on_the_fast_path[a name that was rebound]",
+        test=_PAGES + "a_web_page_is_refused_on_the_fast_path[a rebound name]",
     ),
     Bug(
         "an unknown expectation gets an immediate answer",
@@ -120,7 +120,7 @@ BUGS = [
         "runtime/local_requests.py",
         right="        if not is_loopback(host):",
         wrong="        if False:",
-        test=_PAGES + "a_web_page_is_refused_on_every_route[a name that was rebound]",
+        test=_PAGES + "a_web_page_is_refused_on_every_route[a rebound name]",
     ),
     Bug(
         "a page with another origin is not refused",
