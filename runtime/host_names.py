@@ -4,7 +4,7 @@ import re
 
 
 def may_be_host(name: str) -> bool:
-    """Whether the text is an address, or a name that can be looked up. Libraries fail oddly on other texts."""
+    """Whether the text is an address, or a name that can be looked up. Libraries raise odd errors for other texts."""
     try:
         return re.fullmatch(r"[\w.:%-]+", name) is not None and bool(name.encode("idna"))
     except UnicodeError:  # a label is empty or too long

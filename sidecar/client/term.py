@@ -18,7 +18,7 @@ class TermOver(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One tenure, which the work receives: the lease's name, the fencing token, and the instance id of the holder.
+    """One term, which the work receives: the lease's name, the fencing token, and the instance id of the holder.
 
     `remaining()` gives the seconds that are left, 0.0 once the term is over. A term that is over stays over. Any thread
     may call `remaining` and `check`.
@@ -55,8 +55,8 @@ class Term:
         `run` still waits for the job, unless `run` itself was cancelled, as at the end of the process. The thread then
         ends with the process.
 
-        `asyncio.to_thread` is no substitute: there the work ends at its cancellation, but the thread continues beside
-        the next leader.
+        `asyncio.to_thread` is no substitute: there the work ends at its cancellation, but the thread still runs while
+        the next leader works.
 
         Raises:
             TermOver: the term was over before the job began, or the job raised it.

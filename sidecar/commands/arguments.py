@@ -24,7 +24,7 @@ usage: python -m sidecar [COMMAND]
   fence LEASE            show the last token in Redis, and repair a fence that refuses every term while the lease is
                          disabled (--dry-run changes nothing; --above TOKEN: the next token is above the database's)
 
-Each command from leaders on, and status, takes --json: one JSON document (watch: one JSON object per line).
+status, leaders and each command below leaders take --json: one JSON document (watch: one JSON object per line).
 Settings come from the environment; docs/settings.md lists them.
 Exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
 

@@ -364,7 +364,9 @@ def _trouble_of(call: Call, reply: Reply) -> str | None:
 
 
 def _superseded_by_other_process(call: Call, reply: Reply) -> bool:
-    """Whether another process with our id superseded a call; a look only finds what an earlier process left.
+    """Whether another process with our id superseded a call.
+
+    A look does not count: it only finds what an earlier process left.
 
     A fence without a tenure names no process: somebody deleted it, or the server evicted it.
     """

@@ -46,7 +46,7 @@ class Facts:
         self._uniform = uniform
         self._term: HeldTerm | None = None  # the current term, until it ends
         self._to_release: HeldTerm | None = None  # ended, its key still to be deleted
-        self._previous_term: HeldTerm | None = None  # re-adopted under the same token, it still belongs to its client
+        self._previous_term: HeldTerm | None = None  # has ended; if adopted again, it still belongs to its client
         self._attempts = 0  # acquires so far; each has a new tenure
         self._predecessor_acts_until = now + timings.call_limit  # calls of a killed process may execute until then
         self._grants = Grants(now + timings.grant_ttl)
@@ -63,7 +63,7 @@ class Facts:
         self._connected: bool | None = None  # None before the first reply or failure
         self._holder: str | None = None
         self._watchers: int | None = None  # the number of candidates, by the last reply that had it
-        self._reported_leading: bool | None = None  # by the last transition
+        self._reported_leading: bool | None = None  # as the last transition reported it
         self._transitions: list[Transition] = []
         self._version = 0
         self._view = View(State.WAITING, None, None, 0)

@@ -4,16 +4,16 @@ There is one connection, and each round trip has a limit. The client library's o
 executed acquire would report 'not acquired', and redis-py's default timeouts can block for a minute. A call is repeated
 at once, and once only, if it certainly was not executed: the connection could not be made, or the reply refuses the
 EVAL as a whole. After a timeout, an end of the stream after the call was sent, or an error from inside a script, the
-call may have been executed, so it is not repeated. The second attempt has the anchor, the limit and the tenure of the
-first. In a cluster a reply may name another node. Then only the refused calls are sent to that node, with a deadline in
-the time of that node.
+call may have been executed, so it is not repeated. The second attempt has the start time, the limit and the tenure of
+the first. In a cluster a reply may name another node. Then only the refused calls are sent to that node, with a
+deadline in the time of that node.
 
 A connection is closed after a failure. After a complete reply about one key it stays open, as long as another lease
 uses it.
 
 A call always ends with a `Reply` or a `Failure`. A malformed answer can make redis-py raise any error (ValueError for
-`$abc` or `-MOVED x`, RecursionError for brackets). It must not end the sidecar, hence the broad `except Exception`. A
-cancellation is not an Exception, and passes.
+`$abc` or `-MOVED x`, RecursionError for brackets). Such an error must not end the sidecar, hence the broad `except
+Exception`. A cancellation is not an Exception, and passes.
 """
 
 import asyncio

@@ -3,7 +3,8 @@
 -- ARGV[1]  the time in seconds
 -- ARGV[2]  who disables the lease
 -- ARGV[3]  the reason; '' for none
--- Returns the holder that was found ('' if none), why the notice was refused, and why the reason was ('' if it was not).
+-- Returns the holder that was found ('' if none), why the notice was refused ('' if it was not), and why the reason
+-- could not be stored ('' if it was).
 --
 -- The fence is not a key of the call: a user without the right to the fence loses only the reason. `disabled_until` (ms)
 -- ties the reason to this DISABLED: a later SET by hand has another end.

@@ -71,7 +71,7 @@ local function read()
 end
 
 -- Count the candidates that watch the lease: this number decides by how much each of them delays its calls after a
--- notice. A user may lack the right; then none delays them.
+-- notice. If the user lacks the right, no candidate delays its calls.
 local function count_watchers()
   local counted = redis.pcall('PUBSUB', 'NUMSUB', key .. ':changed')
   if type(counted[2]) == 'number' then watchers = integer(counted[2]) end

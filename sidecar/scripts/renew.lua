@@ -18,7 +18,7 @@ if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody
 elseif ARGV[8] == '1' then
   call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without one, any replica confirms
 end
-vouch() -- only now: at a stale replica the key expires earlier than we believe, and from here on the guard is open
+vouch() -- ends the guard, so the key is extended first: at a stale replica it expires earlier than we believe
 if ARGV[8] == '1' and recorded ~= token then -- only a confirmed acquire is renewed
   redis.pcall('HSET', fence, 'recorded', token)
   record('acquire', '')

@@ -41,7 +41,7 @@ def members(session: int) -> list[Member]:
 
 
 def send(session: int, number: signal.Signals, seen: list[Member]) -> None:
-    """Send a signal to the process group that leads a session, and to the processes `seen` in its other groups.
+    """Send a signal to the group of a session's leader, and to the processes `seen` in the session's other groups.
 
     The leader must not have been reaped, because its id could then belong to another process.
     """
