@@ -4,9 +4,9 @@ Every candidate that releases publishes on `KEY:changed`. Where the server allow
 redirected to this connection, also reports every other change: a raw DEL, a SET by an operator, an expiry.
 
 A user of Redis may lack the right to any part. Each part is requested separately, and a refusal disables only that
-part: the watch degrades from tracking to notices, and from notices to off. A degraded watch is set up again every `RETRY`
-seconds, since no server announces a new right. Behind a proxy or a balancer, one address leads to several servers. A
-watch at another server than the election's is also degraded, and set up again.
+part: the watch degrades from tracking to notices, and from notices to off. A degraded watch is set up again every
+`RETRY` seconds, since no server announces a new right. Behind a proxy or a balancer, one address leads to several
+servers. A watch at another server than the election's is also degraded, and set up again.
 """
 
 import asyncio
