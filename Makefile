@@ -84,7 +84,7 @@ bench-docs: $(STAMP) ## Write docs/benchmarks.md and its plots from the last `ma
 bench-tracker: $(STAMP) ## Measure the portfolio work at scale: PORTFOLIOS='1000000 5000000' for its full size
 	@$(BIN)/python -m bench.tracker $(foreach number,$(PORTFOLIOS),'$(number)') --json build/bench/tracker.json
 
-soak: $(STAMP) ## Run whole tasks under a compressed load; fail at leaks, lost leads and loud logs: MINUTES=60
+soak: $(STAMP) ## Run whole tasks under a compressed load; fail at leaks, lost leads and too many log lines: MINUTES=60
 	@$(BIN)/python -m bench.soak --minutes '$(or $(MINUTES),60)'
 
 redis-kinds: $(STAMP) ## Measure hand-over and failovers on each kind of Redis, in about ten minutes: ARGS="--kind cluster --ttl 6"
