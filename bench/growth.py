@@ -34,7 +34,7 @@ ROUNDS = 25
 QUIET = 0.2
 """Seconds between two reads of Redis's counters after a hand-over."""
 QUIET_LOOKS = 3
-"""Number of successive reads with few scripts that end a hand-over: the crowd's process may be late."""
+"""Number of successive reads with few scripts after which a hand-over is over: one may come before the crowd's calls."""
 LONGEST = 10.0
 """Limit, in seconds, for the calls that follow a hand-over."""
 LIMIT = 30.0
