@@ -34,7 +34,7 @@ ROUNDS = 25
 QUIET = 0.2
 """Seconds between two reads of Redis's counters after a hand-over."""
 QUIET_LOOKS = 3
-"""Number of successive reads with few scripts that end a hand-over: the crowd's process may be late."""
+"""Number of successive reads with few scripts after which a hand-over is over: the crowd's calls may be late."""
 LONGEST = 10.0
 """Limit, in seconds, for the calls that follow a hand-over."""
 LIMIT = 30.0
@@ -362,8 +362,8 @@ def _release(found: Measured, two: Measured | None) -> tuple[str, ...]:
 TEXT = """\
 All candidates want the lease, and one of them leads. They are the production classes with the default settings; only
 the failover guard is off, since the Redis has just started. Two measured candidates have a process each. The others
-share two processes of the lowest priority, so that they cost the measured ones little of the two cores. One half of
-them connects before the measured ones and the other half after them, because Redis writes its messages in the order
+share two processes of the lowest priority, so that they leave most of the two cores to the measured ones. One half
+of them connects before the measured ones and the other half after them, because Redis writes its messages in the order
 of the connections. A hand-over lasts from the resign of a measured candidate until the next candidate believes that
 it leads, without HTTP. The measured candidates draw the lowest random number: where only a few candidates call at
 once after a release, they are among those few. Rounds in which the crowd gives the lease up are not counted. In a
@@ -373,9 +373,9 @@ With 1,000 candidates the time goes into messages, not into scripts: Redis write
 release before it reads the next call, and again after the acquire before it replies to the new leader. The limit in
 the table is the time for these messages alone: one script with DEL and PUBLISH, and one SET by a member that waits,
 while the other members only read. The limit needs no sidecar and no script of the lease. So a fleet in which every
-candidate learns of each change at once cannot be much faster on this Redis. At three times the hand-over of two, most
-candidates would have no watch of their own. A lease would then wait for a heartbeat where the few candidates with a
-watch have no client."""
+candidate learns of each change at once cannot be much faster on this Redis. To hand over in three times the time of two
+candidates, most candidates would have to do without a watch. A lease would then wait for a heartbeat whenever none of
+the few candidates with a watch has a client."""
 
 
 def estimate(results: Sequence[Measured], empty: int) -> str:

@@ -41,7 +41,7 @@ def measure_limit(redis: Redis, redis_url: str, members: int, rounds: int) -> tu
 
 @contextmanager
 def _watchers(count: int, redis_url: str, mode: str) -> Iterator[IO[str]]:
-    """Run a process of members, and give what it prints."""
+    """Run a process of members during the block; yields its output."""
     command = [sys.executable, "-m", "bench.watchers", str(count), redis_url, mode]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -220,9 +220,9 @@ def report(records: Records, parts_found: dict[str, list[float]]) -> Report:
             Table(
                 header,
                 tuple(row(name, seconds) for name, seconds in parts_found.items()),
-                "Each sample follows a pause, so that caches are as cold as in a hand-over. A hand-over has one way of"
-                " HTTP in each task, two scripts and a notice. A process wakes another one six times; with"
-                " python-redis-lock four times.",
+                "Each sample follows a pause, so that caches are as cold as in a hand-over. A hand-over has one"
+                " HTTP message in each task, two scripts and a notice. One process wakes another six times; with"
+                " python-redis-lock, four times.",
             ),
         ),
         versions={name: version(name) for name in ("aiohttp", "redis", "uvloop")},

@@ -21,7 +21,7 @@ LATE = re.compile(r"\b(in time|timeout|late|longer|the work stopped|was frozen|a
 SHOWN = 5
 """Maximum number of lines for one rule."""
 CALLS = 2
-"""Number of calls per renewal: the notification of its own write makes a leader look at its key."""
+"""Number of calls per renewal: the renewal, and a look at the key when Redis notifies the leader of its own write."""
 JUDGED = REDIS, *(f"{label} {container}" for label in LABELS if label != RESTARTED for container in METRICS)
 """Names of the processes that run for the whole time."""
 

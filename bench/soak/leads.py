@@ -37,7 +37,7 @@ class Causes:
         return total
 
     def explain(self, token: int, holder: str, at: float, *, late: bool) -> bool:
-        """Return true if this term of this holder may end at that time; `late` if a standstill can be the cause."""
+        """Return true if this term of this holder may end at that time. `late`: a standstill can be the cause."""
         stopped_at = self.stopped.get(holder)
         stopped = stopped_at is not None and at >= stopped_at
         return token in self.stepped_down or stopped or (late and self.stood_still(at))

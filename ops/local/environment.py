@@ -19,7 +19,7 @@ PASSED_ON = {
     "APCA_API_KEY_ID": "PRICE_SOURCE",
     "APCA_API_SECRET_KEY": "PRICE_SOURCE",
 }
-"""The caller's secrets: each goes to the containers that have the variable on the right."""
+"""The caller's secrets. Each goes to the containers whose definition has the variable on the right."""
 
 FIXED = {"LOG_FORMAT": "text"}
 """Settings that the caller cannot change: the screen parses the logs."""

@@ -124,7 +124,7 @@ def overlap(writes: Sequence[Accepted], lease: str, span: Span) -> float:
     Args:
         writes: writes in the order of their commits.
         lease: lease of the writes.
-        span: span in which a late write must be committed to count.
+        span: only late writes that are committed in this span count.
     """
     newest, since, longest = 0, 0.0, 0.0
     for write in writes:

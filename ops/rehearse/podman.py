@@ -65,7 +65,7 @@ class _Contained(Process):
 
     @property
     def pid(self) -> int:
-        """The machine's process id of the container's first process, or of the client before that process exists."""
+        """The process id, on the machine, of the container's first process; before it exists, that of the client."""
         try:
             return int(self._pidfile.read_text())
         except (FileNotFoundError, ValueError):

@@ -20,7 +20,7 @@ ALWAYS = {
 """Variables for a market that never closes, values that change each second, and tokens signed with `SECRET`."""
 
 BESIDE = {"SUPABASE_JWT_SECRET": "SUPABASE_URL", "REDIS_TIMEOUT": "LEASE_TTL"}
-"""Variables that the definition omits. A container gets each one if it has the variable on the right."""
+"""Variables that the definition omits. A container gets one of them if it has the variable on the right."""
 
 
 PACE = Pace(start_probe=1.0)

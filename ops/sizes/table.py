@@ -25,7 +25,7 @@ def needed(size: Size) -> int:
 
 
 def smallest_task(api: int, sidecar: int, cpu: int) -> int | None:
-    """Return the smallest memory of a Fargate task of that size for both containers, in MiB; None if it needs more."""
+    """Return the smallest memory, in MiB, of a Fargate task with that `cpu` for both containers; None if none fits."""
     return next((memory for memory in SIZES[cpu] if memory >= api + sidecar), None)
 
 

@@ -43,7 +43,7 @@ VALUE_ROW = np.dtype(
 
 
 def read_ids(copied: bytes | bytearray) -> Ids:
-    """The ids in a complete COPY TO of ids."""
+    """The ids in the complete output of a COPY TO of ids."""
     body = _body(copied)
     if len(body) % ID_ROW.itemsize:
         raise ValueError("invalid COPY data for a column of ids")
@@ -62,7 +62,7 @@ class PositionRows:
 
 
 def read_position_rows(copied: bytes | bytearray) -> PositionRows:
-    """The rows in a complete COPY TO of ids and packed positions."""
+    """The rows in the complete output of a COPY TO of ids and packed positions."""
     body = bytes(_body(copied))  # slices of bytes are not tracked by the garbage collector
     heads, packed, at = [], [], 0
     while at + HEAD_ROW.itemsize <= len(body):

@@ -27,8 +27,8 @@ PLANS = "set local work_mem = '128MB'; set local jit = off; set local enable_has
 """Settings of the planner for statements that write staged values.
 
 The staged rows are in key order, but the planner does not know the order and would choose a hash join. The hash join
-takes a sixth more processor time than a merge join, whose sort gets sorted rows. That sort of half a million rows stays
-in memory. Compiling a statement takes as long as running it.
+takes a sixth more processor time than a merge join, which sorts rows that are already in order. With `work_mem`, the
+sort of half a million rows stays in memory. Compiling a statement takes as long as running it.
 """
 
 

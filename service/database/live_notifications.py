@@ -25,7 +25,7 @@ RECONNECT_DELAY = 0.5, 5.0
 """Seconds from one attempt to the next: first pause and longest pause."""
 
 CLOSE_DELAY = 0.1
-"""Seconds for the server to notice that another pool closed a connection for this one."""
+"""Seconds that the server may need to notice that another pool closed a connection for this one."""
 
 
 BACKEND_QUERY = "select pg_catalog.pg_backend_pid()"

@@ -143,7 +143,7 @@ class Store(Transactions):
         lanes: Sequence[AsyncIterator[Values] | None],
         turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
-        """One transaction like `fenced` for each lane's values, so that several processors of the server write.
+        """Open a transaction like `fenced` for the values of each lane. Several processors of the server then write.
 
         A lane's values come in parts, in key order. The parts may be computed while earlier parts are copied.
 

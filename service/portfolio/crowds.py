@@ -1,4 +1,4 @@
-"""Crowds: the number of symbols of unknown standing in a portfolio.
+"""Crowds. A portfolio's crowd is the number of its symbols of unknown standing.
 
 A portfolio with few such symbols does not wait for a portfolio with many.
 """

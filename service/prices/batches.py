@@ -250,7 +250,7 @@ class Batches:
             answers.newly_refused.append(symbol)
 
     def _conclude(self, answers: Answers) -> None:
-        """Decide the cause of failures: the symbols, if others were answered; otherwise the question."""
+        """Decide the cause of the failures: the failed symbols if others were answered, otherwise the question."""
         if answers.answered:
             for symbol, _ in answers.refused_alone:
                 self._refuse(answers, symbol)

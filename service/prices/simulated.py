@@ -65,12 +65,12 @@ class SimulatedPrices:
 
 
 def _wave(name: str, second: int, period: int, most: int) -> int:
-    """The wave at that second, from -most to most: linear between heights drawn once a period."""
+    """The wave at that second, from `-most` to `most`: linear between heights that are drawn once a period."""
     step, part = divmod(second, period)
     here, there = (_draw(f"{name}/{at}", 2 * most + 1) - most for at in (step, step + 1))
     return here + (there - here) * part // period
 
 
 def _draw(name: str, below: int) -> int:
-    """An integer from 0 to below - 1 that depends only on the name."""
+    """An integer from 0 up to `below`, which is excluded. It depends only on the name."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) % below

@@ -185,7 +185,7 @@ class Standing:
         return before is None
 
     def record_failure(self, rest: Collection[str], *, alone: bool = False) -> None:
-        """Record the rest of a failed batch. A symbol that failed alone is not asked for again for a while."""
+        """Record the unresolved symbols of a failed batch. One that failed alone is not asked for again for a while."""
         now = self._now()
         due = now + NO_PRICE_PAUSE if alone else now
         for symbol in rest:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 async def report_load_progress(
     store: Store, term: Term, loading: Callable[[], Loading | None], sleep: Sleep = asyncio.sleep
 ) -> Never:
-    """Record the progress that `loading` returns while it returns one, until the term is over.
+    """Record the progress that `loading` returns, unless it returns None, until the term is over.
 
     Raises:
         StaleTerm: a newer term has claimed the fence.

@@ -36,8 +36,9 @@ class Scheduler:
     """Runs the daily jobs of the last `look_back` sessions under one lease.
 
     A failed run does not stop the others. It is tried again every `retry_after` seconds until it is done or out of the
-    look-back. A session that leaves the look-back unsettled is reported until a snapshot by hand settles it; the
-    scheduler looks for that every `retry_after` seconds too. The task is protected from a scale-in while runs are due.
+    look-back. A session that is unsettled when it leaves the look-back is reported until a snapshot by hand settles it;
+    the scheduler looks for that snapshot every `retry_after` seconds too. The task is protected from a scale-in while
+    runs are due.
 
     A run is due when both this machine's clock and the database's have passed its time.
     """

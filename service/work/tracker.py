@@ -99,8 +99,8 @@ class Tracker:
             "old days of intraday values are dropped again",
         )
         self._written = self._schedule.slot_number(now())
-        """Number of ticks written, from a start that differs between processes. It determines which portfolios get a
-        point."""
+        """Number of ticks written, added to a first value that differs between processes. The sum determines which
+        portfolios get a point."""
         self.last_run: datetime | None = None
         """Time of this process's last committed tick."""
         self.loading: Loading | None = None

@@ -70,7 +70,7 @@ def test_a_slow_leak_counts_as_growth(measure: Measure, leak: float) -> None:
 
 
 def test_a_leak_that_begins_late_counts_as_growth() -> None:
-    """Most pairs of points have no slope then."""
+    """In such a series, most pairs of points have no slope."""
     assert not growth(series(40, 1 / 3, begins=200), DESCRIPTORS).flat
 
 
@@ -123,7 +123,7 @@ def test_a_stop_of_the_task_is_the_cause_of_its_later_releases_only() -> None:
 
 
 def test_a_term_that_ends_without_a_release_is_a_lost_lead() -> None:
-    """An expired or deleted key leaves no release; a requested step-down is no excuse."""
+    """An expired or deleted key leaves no release; a requested step-down does not explain that."""
     terms = [term(1)[0], *term(2, "two")]
     assert texts(terms, Causes({1, 2})) == ["one lost term 1 of work without a release"]
 
@@ -209,7 +209,7 @@ async def test_a_process_without_a_processor_is_a_standstill(monkeypatch: pytest
 
 
 async def test_a_frozen_processor_is_a_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each thread its processor seems to stand still, since the threshold is below the thread's pause."""
+    """Each thread sees a standstill of its processor, since the threshold is shorter than the thread's own pause."""
     monkeypatch.setattr(machine, "STANDSTILL", 0.001)
     assert all(ended > began for began, ended in await standstills(list))
 

@@ -1,7 +1,7 @@
 """A primary, two replicas and three sentinels for the chaos run.
 
 The servers have no configuration file. An old primary that is started again is therefore a primary without data, and
-the sentinels make it a replica, as with a file that names no primary.
+the sentinels make it a replica. The same happens with a configuration file that names no primary.
 """
 
 import asyncio

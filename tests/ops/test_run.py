@@ -355,7 +355,7 @@ def test_a_second_ctrl_c_kills_the_remaining_processes(start: Callable[..., Run]
     os.kill(run.pid(1, "api"), signal.SIGSTOP)
     run.process.send_signal(signal.SIGINT)
     run.until_shown("a second signal kills")
-    time.sleep(FORCE_AFTER + 0.1)  # an earlier signal is taken for an echo of the first one
+    time.sleep(FORCE_AFTER + 0.1)  # an earlier signal counts as a repetition of the first
     assert run.end(signal.SIGINT) == 0
     assert "task1/api           stopped with 137 (SIGKILL)" in run.screen
 

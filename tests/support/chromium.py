@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 PROGRAM = "chromium"
 NARROW = 600
-"""Width below which a viewport is that of a phone, which obeys the page's `viewport` tag, in pixels."""
+"""Width in pixels below which a viewport is a phone's. A phone obeys the page's `viewport` tag."""
 DOMAINS = ("Page", "Runtime", "Network", "Log")
 """Parts of the protocol whose events a page records."""
 OPTIONS = (

@@ -173,7 +173,7 @@ class Clock:
 
 
 class Work:
-    """Work that runs until it is cancelled, and records events. `left` has the seconds that its terms had left."""
+    """Work that runs until it is cancelled, and records events. `left` has the seconds that remained of each term."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events

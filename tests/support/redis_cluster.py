@@ -21,7 +21,7 @@ NODE_TIMEOUT = 1_000
 
 
 def cluster_port() -> int:
-    """A port whose bus port is free too, outside of the range that clients get."""
+    """A free port with a free bus port, both below the range of outgoing connections."""
     drawn = iter(lambda: random.randrange(11_000, 22_000), None)
     return next(port for port in drawn if claim((port, port + BUS)))
 

@@ -48,7 +48,7 @@ class FakeTerm:
 
 
 class ScriptedPrices:
-    """Prices from a script, which may also raise errors or change something else first.
+    """Prices from the test's functions. A function may also raise an error, or change something before it answers.
 
     A latest price has the time of the request, unless the script gives it another time.
     """
