@@ -154,7 +154,7 @@ async def test_a_token_is_renewed_before_it_expires(
     accepted_until = time.monotonic() + 60 * float(SHORT_LIFE) + 10
     await eventually(lambda: time.monotonic() > accepted_until + 1, within=LIMIT)
     await moves(page)
-    assert page.errors == [], "a 401 would be one"
+    assert page.errors == [], "a 401 would be an error"
     renewals = [request.status for request in page.requests if request.url.endswith("/token")]
     assert len(renewals) >= 3
     assert set(renewals) == {200}
@@ -203,7 +203,7 @@ async def test_the_server_sets_the_time_of_the_reconnect(
     await server.link()
     await page.navigate(server.origin)
     await sign_in(page, api=url, token="")
-    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # 3 s; its own pauses would last minutes
+    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # 3 s; minutes with the page's own pauses
     gaps = [later - earlier for earlier, later in zip(streams.begun, streams.begun[1:], strict=False)]
     assert min(gaps) >= 0.1
     streams.status = 503

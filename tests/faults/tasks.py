@@ -49,14 +49,14 @@ class Task:
         self.name = name
         self.way = way
         self.beliefs: list[Belief] = []
-        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # gives the address
+        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # only for the address
         self.sidecar.environment |= environment
         self.key = self.sidecar.environment["LEASE_KEY"].replace("{name}", LEASE)
         self._session = session
 
     @property
     def leads(self) -> bool:
-        """Whether the client believes now."""
+        """Whether the client now believes that it leads."""
         return bool(self.beliefs) and elapsed() < self.beliefs[-1].end
 
     @property
@@ -131,7 +131,7 @@ async def running(*tasks: Task) -> AsyncIterator[None]:
 
 
 def terms(task: Task) -> set[int]:
-    """The tokens under which the client believed."""
+    """The tokens under which the client believed that it led."""
     return {belief.token for belief in task.beliefs}
 
 

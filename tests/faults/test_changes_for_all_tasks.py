@@ -159,7 +159,7 @@ async def test_a_change_of_the_connection_to_the_same_server_needs_no_procedure(
 async def test_a_rolling_deploy_without_the_procedure_has_two_leaders(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
-    """The other tests can fail: without the procedure, two clients believe."""
+    """This shows that the other tests can fail: without the procedure, two clients believe that they lead."""
     async with deploy(change, tmp_path, session) as rolling:
         await rolling.start(rolling.new[0])
         await eventually(lambda: two_believers(rolling.tasks))

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 OFF = {"FAILOVER_GUARD": "false"}
 PATIENT = {"LEASE_TTL": "30"}
-"""A ttl long enough that two clients believe at the same time, even on a slow machine."""
+"""A ttl long enough that two clients believe at the same time that they lead, even on a slow machine."""
 
 
 @pytest.mark.slow

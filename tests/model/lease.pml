@@ -93,7 +93,7 @@ typedef Data {       /* a server's data about the lease, which replication copie
   byte holder;       /* KEY's value */
   byte left;         /* KEY's TTL */
   byte token;        /* the fence: the last token (its holder is KEY's while KEY exists), */
-  byte tenure;       /* the stretch of its term, */
+  byte tenure;       /* the tenure of its term: an adopted term has a new one, */
   byte server;       /* the server that last acted on the lease, */
   byte changed_server; /* another server that was seen later, */
   byte wait          /* and the time for which the guard stays closed */
@@ -115,7 +115,7 @@ typedef Data {       /* a server's data about the lease, which replication copie
 Data redis;          /* the primary */
 Data replica;        /* while `lagging`: the other server's data at the stop of replication */
 bit  lagging;        /* set from the first write that a failover would lose */
-Data spare;          /* of one step */
+Data spare;          /* used only within one step */
 #if DEMOTION
 Data old;            /* the old primary, while it serves */
 byte old_server;     /* its name */
@@ -150,7 +150,7 @@ typedef Request {    /* a request whose sender gave up or died, and which may st
 typedef Task {
   /* the sidecar: the facts of `Lease` */
   byte lead;         /* the time for which it leads; [Time 3] computed from the clock, not stored */
-  byte token;        /* of its term, */
+  byte token;        /* the token of its term, */
   byte tenure;       /* and its tenure, named after the acquire that won it */
   byte leaving;      /* the token of an ended term whose key must still be deleted, */
   byte leaving_tenure;
@@ -161,15 +161,15 @@ typedef Task {
   mtype call;        /* the pending call: one at a time */
   byte  call_token;
   byte  call_tenure;
-  byte  age;         /* of the call, up to LEAD: deadlines count from before the send */
-  mtype reply;       /* of Redis, on the way back */
+  byte  age;         /* the call's age, up to LEAD: deadlines count from before the send */
+  mtype reply;       /* Redis's reply, on the way back */
   byte  reply_token;
   byte  reply_tenure;
   /* the network */
   byte  deadline;    /* the request is in transit, and executes within this time on the server's clock */
 #if DEMOTION
   bit   on_old;      /* the sidecar's connection leads to the old primary */
-  bit   to_old;      /* so did the connection of the request in transit */
+  bit   to_old;      /* the connection of the request in transit leads to the old primary */
 #endif
   Request late[LATE];
   /* the client */
@@ -893,7 +893,7 @@ inline sidecar_ends(i) {
 /* A sidecar dies; its client lives on with its grant. */
 proctype accident(byte i) provided (!calm) {
   do
-  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* same id, and at once: later is safer */
+  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* same id, at once: a later restart is safer */
        sidecar_ends(i);
 #ifndef PREDECESSORS_GRANT_FORGOTTEN
        task[i].granted = GRANT;      /* [Promise 4] a grant of the previous process may still last */

@@ -24,7 +24,7 @@ def test_each_bug_applies_and_leaves_a_valid_program(tmp_path: Path) -> None:
     options = ["--isolated", "--select", "F821", "--target-version", "py311", "--output-format", "concise"]
     command = [sys.executable, "-m", "ruff", "check", *options, str(tmp_path)]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, f"a name that does not exist is no bug of the protocol: {checked.stdout}"
+    assert checked.returncode == 0, f"a bug uses a name that does not exist: {checked.stdout}"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -40,7 +40,7 @@ def test_each_bug_is_unique_and_its_test_exists(request: pytest.FixtureRequest) 
     assert len({(bug.file, bug.right, bug.wrong) for bug in BUGS}) == len({bug.name for bug in BUGS}) == len(BUGS)
     here = {item.nodeid for item in request.session.items}
     here |= {name.partition("[")[0] for name in here}
-    elsewhere = sorted({bug.test for bug in BUGS} - here)  # all if this file runs alone, else the slow ones
+    elsewhere = sorted({bug.test for bug in BUGS} - here)  # all tests if this file runs alone, otherwise the slow ones
     if not elsewhere:
         return
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *elsewhere]

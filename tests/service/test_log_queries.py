@@ -146,7 +146,7 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     by_hand.start()
     assert await by_hand.end() == 0
 
-    # A task is stopped in order.
+    # The second API ends by SIGTERM, then both sidecars.
     second.send(signal.SIGTERM)
     assert await second.end() == 0
     for sidecar in (second_sidecar, first_sidecar):

@@ -87,7 +87,7 @@ async def test_every_task_reports_the_leaders_loading_progress(
     stack.push_async_callback(database.close)
     lock = database.transaction()
     await lock.start()
-    await database.execute("lock table position")  # no client reads any
+    await database.execute("lock table position")  # blocks only the loading: no client reads positions
     first = await stack.enter_async_context(new_sidecar("one"))
     leader = await stack.enter_async_context(new_service("one", first.url))
     await eventually(leader.leads)
@@ -159,7 +159,7 @@ async def test_a_signal_stops_the_work_then_resigns_then_ends_the_connections(
     for _ in range(ROUNDS):
         if await stops_in_order(number, new_service, samples_url):
             return
-    raise AssertionError("whenever a lease was resigned, the connections had ended already")
+    raise AssertionError("in every round the connections had ended before the check")
 
 
 async def stops_in_order(number: int, new_service: Callable[..., Service], samples_url: str) -> bool:
@@ -189,7 +189,7 @@ async def stops_in_order(number: int, new_service: Callable[..., Service], sampl
         service = await stack.enter_async_context(new_service("one", sidecar.url))
         database = await asyncpg.connect(samples_url)
         stack.push_async_callback(database.close)
-        await eventually(lambda: has_value(service))  # before that, the database may not be connected
+        await eventually(lambda: has_value(service))  # before the first value, the database may not be connected
         stream = await service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream")
         stack.callback(stream.close)
         await events(stream, 3)

@@ -192,7 +192,7 @@ def test_any_password_leads_to_the_named_host_and_is_never_shown(
     password: str, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{password}@" + where.format(port=free_port()))
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a configured log would outlast the test
     assert main(["migrate"]) == 1
     output = capsys.readouterr()
     assert (output.out, output.err.count("\n")) == ("", 1)
@@ -211,7 +211,7 @@ def test_a_bad_libpq_variable_is_one_line_without_secrets(
     monkeypatch.setenv("DATABASE_URL", "postgresql://app:topsecret@127.0.0.1/portfolio")
     monkeypatch.setenv(name, value)
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # another test's output is closed
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # they may write to another test's closed output
     assert main([command]) == 1
     output = capsys.readouterr()
     assert (output.out, output.err.count("\n")) == ("", 1)
@@ -287,7 +287,7 @@ def signals_as_they_were() -> Iterator[None]:
 def test_without_settings_for_authentication_the_service_does_not_start(
     auth: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a configured log would outlast the test
     monkeypatch.setenv("PRICE_SOURCE", "simulated")
     if auth is not None:
         monkeypatch.setenv("AUTH", auth)
@@ -299,7 +299,7 @@ def test_without_settings_for_authentication_the_service_does_not_start(
 def test_without_a_price_source_the_service_does_not_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a configured log would outlast the test
     monkeypatch.setenv("AUTH", "off")
     assert main([]) == 2
     expected = "PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices\n"

@@ -108,7 +108,7 @@ async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar:
 async def test_a_client_refused_because_of_another_clients_grant_is_answered_once_that_grant_ends(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The version is the version of the term that the other client was granted, and nothing else changes it."""
+    """The version is that of the term that the other client was granted. Until that grant ends, it does not change."""
     waits: list[float] = []
     hold = sidecar.candidate._hold
 

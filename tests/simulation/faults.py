@@ -617,7 +617,7 @@ class Faults:
         self._over()
 
     def _shift(self) -> float:
-        """The step of a server's clock, in seconds: at most the margin minus the drift, and one step per 1.3 ttls."""
+        """The step of a server's clock in seconds, at most the margin minus the drift; 0 within 1.3 ttls of a step."""
         if self.world.now - self._stepped_at < 1.3 * self.ttl:
             return 0.0
         self._stepped_at = self.world.now

@@ -154,7 +154,11 @@ class Oracle:
         self.world.at(self.world.now + self.world.scenario.timings.ttl, self._obeyed, (self.world.now, None))
 
     def _obeyed(self, arg: tuple[float, int | None]) -> None:
-        """Check that no client leads: soon, if nothing disturbs, and in any case after a ttl (number: None)."""
+        """Check that no client leads.
+
+        The early check has a `number`, and counts only if nothing disturbs. The check after a ttl has None, and always
+        counts.
+        """
         since, number = arg
         if since == self.disabled_since and number in (None, self._pendings):
             for client in self.world.clients:

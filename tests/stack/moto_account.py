@@ -29,7 +29,7 @@ BY_API: dict[str, tuple[str, str]] = {
     "AWS::SecretsManager::Secret": ("secretsmanager", "create_secret"),
     "AWS::SNS::Subscription": ("sns", "subscribe"),
 }
-"""Call that creates a resource of each type that moto's CloudFormation does not support."""
+"""The call that creates a resource, for each type that moto's CloudFormation does not support."""
 
 
 def known_to_cloudformation(kind: str) -> bool:
@@ -163,7 +163,7 @@ class Account:
 
 
 def _as_parameters(kind: str, name: str, properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the properties in the form that the call expects, where the two differ."""
+    """Return the properties in the form that the call expects, where this form differs from the template's."""
     match kind.rpartition("::")[2]:
         case "Alarm":
             return {"AlarmName": f"portfolio-{name}", **properties}

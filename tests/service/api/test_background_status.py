@@ -28,7 +28,7 @@ async def shown_progress(served: Served) -> Any:
 
 @contextmanager
 def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
-    """Record each call of that method."""
+    """Record each call of the method `name`."""
     calls: list[None] = []
     original = getattr(store, name)
 

@@ -21,7 +21,7 @@ class Container:
         self.proc.mkdir()
 
     def sees(self, *, path: str, root: str) -> CgroupMemory:
-        """The reader in a container with that path in /proc/self/cgroup and that root of the mount."""
+        """The reader in a container with this path in /proc/self/cgroup and this root of the mount."""
         hybrid = "5:cpu,cpuacct:/elsewhere\n1:name=systemd:/elsewhere\n"
         own = f"0::{path}\n" if self.unified else f"4:memory:{path}\n{hybrid}0::/elsewhere\n"
         (self.proc / "cgroup").write_text(own)
@@ -112,7 +112,7 @@ def test_a_sibling_of_the_process_s_cgroup_does_not_count(container: Container) 
 
 
 def test_the_limit_of_an_invisible_parent_counts_if_the_kernel_shows_it(tmp_path: Path) -> None:
-    """Version 1 alone shows the smallest limit of all parents."""
+    """Only version 1 of cgroups shows the smallest limit of all parents."""
     container = Container(tmp_path, unified=False)
     container.group("", usage=400, limit=None, parents=512)
     assert container.sees(path="/", root="/").read() == mebibytes(400, 512)

@@ -64,7 +64,7 @@ async def test_a_connection_without_a_whole_header_is_closed_in_time_and_a_strea
         dripping = asyncio.create_task(drip())
         answers = 0
         async with asyncio.timeout(20):
-            with suppress(ConnectionError):  # the bytes that came too late
+            with suppress(ConnectionError):  # bytes that arrive after the close cause a reset
                 while line := await reader.readline():
                     answers += line.startswith(b"HTTP/1.1 200")
         assert answers == before.count(b"\r\n\r\n")

@@ -56,7 +56,7 @@ def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathes
         "request-timeout": 20,
         "max-stream-events": 1,
         "generation": {**generation, "with-security-parameters": inventing_tokens},
-        # A random id would never be a portfolio's.
+        # A random id would never belong to a portfolio.
         "dictionaries": {"portfolios": {"values": [str(PORTFOLIO)] * 8 + [str(OTHERS), UNKNOWN]}},
         "parameters": {"path.id": {"dictionary": "portfolios", "probability": 0.8}},
     }

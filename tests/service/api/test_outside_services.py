@@ -62,7 +62,8 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
         return "Alpaca refuses KO" in service.output
 
     await eventually(jobs_are_done)
-    # Requests for symbols of unknown standing are limited per minute: the halves may have to wait for the next one.
+    # Requests for symbols of unknown standing are limited per minute. The halves of a refused batch may have to
+    # wait for the next minute.
     await eventually(ko_is_refused, within=90)
     service.send()
     assert await service.end() == 0
@@ -74,7 +75,7 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
 
 
 class Trading(dict[str, str]):
-    """Snapshots whose trades are of this moment."""
+    """Snapshots whose trades have the time of the request."""
 
     def __getitem__(self, symbol: str) -> str:
         return trade(super().__getitem__(symbol), datetime.now(UTC).isoformat())

@@ -14,7 +14,7 @@ SECOND = timedelta(seconds=1)
 
 
 def condition(clock_lead: timedelta, took: timedelta = SECOND / 100, **states: bool) -> Condition:
-    """The answer of a database whose clock is that far behind ours."""
+    """The answer of a database whose clock is behind ours by `clock_lead`."""
     known = {"standby": False, "read_only": False, **states}
     return Condition(**known, clock=NOON + took / 2 - clock_lead, asked_at=NOON, answered_at=NOON + took)
 

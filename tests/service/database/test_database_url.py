@@ -30,7 +30,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def refusal(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of `migrate` for that address, with exit status 2."""
+    """The error of `migrate` for this address: it is one line, and the exit status is 2."""
     monkeypatch.setenv("DATABASE_URL", url)
     assert main(["migrate"]) == 2
     message = capsys.readouterr()

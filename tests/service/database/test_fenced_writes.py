@@ -39,10 +39,10 @@ async def token_of_live(store: Store) -> int | None:
 
 
 async def waits_for_a_lock(statement: "asyncio.Task[None]", raw: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Wait until the task waits for a lock. It must be the only one."""
+    """Wait until the task waits for a lock. No other session may wait for a lock."""
     async with asyncio.timeout(20):
         while not await raw.fetchval("select exists (select from pg_locks where not granted)"):
-            assert not statement.done(), "it did not wait"
+            assert not statement.done(), "the statement did not wait"
             await asyncio.sleep(0.01)
 
 
@@ -301,8 +301,8 @@ async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_whe
         await write(store, 2, "two")
         leader.send_signal(signal.SIGCONT)
         leader.stdin.write(b"go on\n")
-        assert await leader.stdout.readline() == b"StoreError\n"  # its transaction was ended by the server
-        assert await leader.stdout.readline() == b"StaleTerm\n"  # the next one is refused
+        assert await leader.stdout.readline() == b"StoreError\n"  # the server ended its transaction
+        assert await leader.stdout.readline() == b"StaleTerm\n"  # the next transaction is refused
         assert await leader.wait() == 0
     finally:
         if leader.returncode is None:

@@ -132,7 +132,7 @@ async def test_a_store_without_a_connection_gets_an_idle_one_of_another_store(na
 
 @asynccontextmanager
 async def always_busy(store: Store, tasks: int) -> AsyncIterator[None]:
-    """Use the store continuously in that many tasks."""
+    """Use the store continuously in this number of tasks."""
 
     async def ask() -> None:
         while True:
@@ -189,7 +189,7 @@ async def test_a_pool_that_gave_up_a_connection_waits_for_its_busy_one(
             assert given_up.get_size() == 1
             assert await pool.give_up_connection()
             waiting = asyncio.create_task(store.ping())
-            for _ in range(10):  # in its first steps it takes the slot or leaves it
+            for _ in range(10):  # in its first steps the caller takes the slot or leaves it
                 await asyncio.sleep(0)
             assert (pool._free, given_up.get_size(), waiting.done()) == ([given_up], 0, False)
             over.set()

@@ -75,7 +75,7 @@ async def test_a_pooler_that_changes_its_mode_is_detected_and_accepted_again(poo
         await asyncio.gather(store.check_sessions(), neighbour.ping())
         pooler.mode = "transaction"
         with pytest.raises(StoreError, match=FOUND):
-            for _ in range(2):  # at the first check, each still has its old session
+            for _ in range(2):  # at the first check, each connection still has its old session
                 await store.check_sessions()
         with pytest.raises(StoreError, match=FOUND):
             await neighbour.ping()
@@ -104,7 +104,7 @@ async def test_a_listener_whose_session_was_exchanged_reports_the_pooler(
             await one.execute("select 1")
             listening = notices.listen(through(pooler), probe_interval=0.05)
             assert (await anext(listening)).missed
-            await other.execute("select 1")  # in the session that listens
+            await other.execute("select 1")  # runs in the session that listens
         hearing = asyncio.ensure_future(anext(listening))
         await eventually(lambda: FOUND in caplog.text)
         hearing.cancel()

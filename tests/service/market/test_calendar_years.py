@@ -14,7 +14,7 @@ YEARS = range(2026, 2061)
 
 
 def nth(year: int, month: int, weekday: int, n: int) -> date:
-    """The n-th such weekday of a month; the last one if n is 0."""
+    """The date of the n-th `weekday` of a month; of the last one if n is 0."""
     if n == 0:
         return nth(year, month + 1, weekday, 1) - timedelta(days=7)
     first = date(year, month, 1)

@@ -54,7 +54,7 @@ def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
 
 
 def last_and_open(answers: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
-    """The last price and the session's open after all answers for one symbol, at least one, in their order.
+    """The last price and the session's open, after one or more answers for one symbol in their order.
 
     An answer counts if it is newer than all answers before it.
     """

@@ -40,7 +40,7 @@ class Alpaca:
     snapshots: dict[str, str] = field(default_factory=dict)
     bars: dict[str, list[str]] = field(default_factory=dict)
     renamed: dict[str, tuple[date, str]] = field(default_factory=dict)
-    """Symbols that a company gave up: since when, and the company's present symbol.
+    """Symbols that a company gave up: the date of the change, and the company's present symbol.
 
     By default a request is for the company that has the symbol today; with `asof`, for the company that had it on that
     date. The answer uses the symbol of the request.
@@ -48,7 +48,7 @@ class Alpaca:
     invalid: set[str] = field(default_factory=set)
     names_invalid: bool = True
     most_symbols: int = 100_000
-    """Length above which a URL is refused."""
+    """Number of symbols above which the URL counts as too long and is refused."""
     page: int = 10_000
     recent_sip: bool = False
     now: datetime = datetime(2026, 2, 13, 15, 30, 1, tzinfo=UTC)
@@ -173,7 +173,7 @@ def error(status: int, message: str, headers: dict[str, str] | None = None) -> w
 
 
 def answering(status: int, text: str = "", **more: Any) -> Behaviour:
-    """An action that answers with this."""
+    """An action that answers with this response."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(status=status, text=text, **more)

@@ -679,7 +679,7 @@ async def test_simultaneous_false_leaders_lose_no_row_and_write_none_twice(
         except StaleTerm:
             refused += 1
 
-    while not refused:  # on a stalled machine their times may not overlap
+    while not refused:  # on a stalled machine the terms may not overlap
         await work.start_over()
         await asyncio.gather(*(lead(place) for place in range(6)))
         assert await written(raw) == expected
@@ -791,7 +791,7 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
 async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     store: Store, raw: Connection, term: FakeTerm, migrated: str
 ) -> None:
-    """The database could not detect it: one lane waits for the other in this process."""
+    """The database could not detect such a deadlock: one lane waits for the other in this process."""
     one, two = UUID(int=1), UUID(int=2)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     async with store.fenced(FakeTerm()) as first:

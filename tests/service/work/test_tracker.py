@@ -275,7 +275,7 @@ async def test_the_first_trade_of_the_day_resets_high_and_low_once(store: Store,
 
 
 async def test_high_and_low_are_for_the_positions_held_now(store: Store, metrics: WorkMetrics) -> None:
-    """A purchase is not a new high, and the value of an empty portfolio is not the low of what is bought."""
+    """A purchase is not a new high. The value of an empty portfolio is not the low of the positions bought later."""
 
     async def buying() -> Answer:
         await store.put_positions([entry(1, "A", "10", MONDAY), entry(2, "A", "3", MONDAY)])
@@ -438,7 +438,7 @@ async def test_a_database_failure_costs_ticks_and_not_the_term(
 async def test_after_a_failed_tick_the_prices_are_those_in_the_database(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """A tick in lanes commits its prices first. If the database then fails, they are newer than those in memory."""
+    """A tick in lanes commits its prices first. If the database then fails, the prices in memory are older."""
 
     async def failing() -> Answer:
         await raw.execute("""
@@ -605,7 +605,7 @@ async def test_thirty_days_of_intraday_points_are_kept(store: Store, raw: Connec
 async def test_old_days_that_a_reader_locks_are_dropped_later_and_delay_no_tick(
     migrated: str, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The wait is shorter than for another statement, because readers of the day's course wait behind it."""
+    """The wait for this lock is shorter than other waits, because readers of intraday points wait behind it."""
 
     async def leaving() -> Answer:
         await reader.rollback()

@@ -1,4 +1,4 @@
-"""Ticks of many portfolios: in parallel transactions, and with points of the day's course in turns."""
+"""Ticks of many portfolios: they use parallel transactions, and portfolios take turns to get intraday points."""
 
 import asyncio
 import threading
@@ -107,7 +107,7 @@ async def test_no_value_is_committed_before_its_prices(
 async def test_a_deletion_waits_for_a_tick_in_lanes(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, migrated: str
 ) -> None:
-    """Otherwise it could wait for one lane, and the other lane for it."""
+    """Otherwise the deletion could wait for one lane while the other lane waits for the deletion."""
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)

@@ -212,7 +212,7 @@ async def test_a_deleted_key_starts_a_new_term_without_a_resign(
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
 async def test_a_frozen_sidecar_cannot_keep_its_client_leading(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
-    async with Task(sidecars[0].url, [], stop_before=1.25).open() as one:  # the whole time of a grant of 5 s
+    async with Task(sidecars[0].url, [], stop_before=1.25).open() as one:  # the maximum for a grant of 5 s
 
         async def is_stopped() -> None:
             await eventually(one.works)

@@ -41,7 +41,7 @@ async def way(redis_server: RedisServer) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def connected(redis: RedisServer, way: Proxy, timings: Timings) -> AsyncIterator[Served]:
-    """A sidecar whose watch tracks changes, and whose next call is its only call."""
+    """A sidecar that is connected and whose watch tracks changes. No call is under way."""
     async with served(redis, timings=timings, calls=way.port) as sidecar:
         await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING and sidecar.candidate._store.connected)
         yield sidecar

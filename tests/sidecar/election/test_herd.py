@@ -1,4 +1,4 @@
-"""The calls of many candidates after an event that all notice at the same time."""
+"""The calls of many candidates after an event that all candidates notice at the same time."""
 
 from random import Random
 

@@ -93,7 +93,7 @@ class Candidates(RuleBasedStateMachine):
         assert call.sent_at == self.now, "each attempt starts its own term"
         assert self.now < call.give_up_at <= self.now + TIMINGS.call_limit
         if call.kind is Kind.RELEASE:
-            assert task.believes_until <= self.now, "the lease moved under its client's feet"
+            assert task.believes_until <= self.now, "the lease was released while its client may act"
         if call.kind is Kind.ACQUIRE:
             assert self.now < task.drains_from, "a draining candidate campaigned"
             assert self.now >= task.yields_until, "a candidate did not yield after its resign"
@@ -300,7 +300,7 @@ class UndisturbedCandidates(Candidates):
     @precondition(lambda self: self.redis.holder is None)
     @rule(name=NAMES)
     def a_vacant_lease_is_led_soon(self, name: str) -> None:
-        """A vacant lease with one live client is led within the longest pause of the rules."""
+        """A vacant lease with one live client is led within the longest pause that the rules allow."""
         task = self.tasks[name]
         if task.drains_from < inf or task.in_flight is not None:
             return
@@ -372,12 +372,12 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         call = lease.next_call(self.now)
         if call is not None:
             if call.kind is Kind.RELEASE:
-                assert not self.believers(name), "the lease moved under its client's feet"
+                assert not self.believers(name), "the lease was released while its client may act"
             lease.replied(call, self.redis.execute(call, name, self.now), self.now)
 
     @rule(number=st.integers(0, 3), delay=st.sampled_from([0.0, 0.0, 0.0, 1.0, 4.0]), says=st.booleans())
     def a_worker_asks(self, number: int, delay: float, says: bool) -> None:
-        """The request arrived `delay` seconds ago; if it `says` so, it presents the token of the client's term."""
+        """The request arrived `delay` seconds ago. If `says`, the worker presents the token of its term."""
         worker = self.workers[number]
         if worker.frozen:
             return

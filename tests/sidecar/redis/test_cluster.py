@@ -155,7 +155,7 @@ async def test_a_call_is_redirected_at_most_three_times(cluster: RedisCluster) -
         before = sum(connections(cluster))
         failure = await store.failure(Kind.ACQUIRE)
         assert failure.kind in ("ask", "moved")
-        made = sum(connections(cluster)) - before - 2  # the connections of the two counts
+        made = sum(connections(cluster)) - before - 2  # the counts themselves made two connections
         assert made <= 4, made
 
 

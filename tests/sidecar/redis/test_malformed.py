@@ -61,7 +61,7 @@ RUN_ID = bulk(b"run_id:0123\r\n")
 
 
 class Hostile:
-    """A server that answers with `nonsense`: every command, or if it `greets`, every call and subscription.
+    """A server that answers every command with `nonsense`; if it `greets`, only every call and subscription.
 
     `answered` counts the nonsense replies by the use of the connection.
     """

@@ -32,7 +32,7 @@ def contents(redis: Redis) -> list[object]:
 
 
 class Trial:
-    """The calls of a term as a user: which one fails first, and that a refused call changes nothing."""
+    """The calls of a term, sent by one user: which call fails first. A refused call must change nothing."""
 
     def __init__(self, redis: Redis, store: Storing) -> None:
         self.redis = redis
@@ -52,7 +52,7 @@ class Trial:
         return None
 
     async def first_loss(self) -> str:
-        """The first loss, in the words of the document."""
+        """What the user loses first, in the words of the document."""
         if await self.outcome_of(Kind.ACQUIRE) is not Outcome.ACQUIRED:
             return "nobody leads"
         self.redis.pexpire(KEY, 1000)
@@ -76,7 +76,7 @@ def record_server(redis: Redis) -> None:
 
 
 async def loss_of(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[str, list[str]]:
-    """The loss of a user with this connection, and the texts of the refusals."""
+    """What the user of this connection loses, and the texts of the refusals."""
     record_server(redis)
     async with storing(connect, guard=True) as store:
         opened = await store.store.open()

@@ -97,7 +97,7 @@ async def test_a_grace_period_longer_than_the_grant_is_warned_about_and_sigkill_
                 await eventually(lambda: run(wrapper.pids) == [])
                 assert elapsed() < frozen_at + 5
                 await eventually(lambda: "the work has ended" in wrapper.output)
-                assert "did not end on SIGTERM: SIGKILL" in wrapper.output  # by the wrapper, before the watchdog does
+                assert "did not end on SIGTERM: SIGKILL" in wrapper.output  # the wrapper acted before the watchdog
                 assert "past its deadline" not in wrapper.output
             finally:
                 sidecars[0].send(signal.SIGCONT)
