@@ -170,6 +170,8 @@ class Sidecar:
         """End the process at once; the requests that it has sent are still delivered."""
         if self.alive:
             self.client.sync()
+            if self.calling:
+                self.world.oracle.orphaned()
             self.alive = self.frozen = False
             self._attempt += 1
             self._timer += 1

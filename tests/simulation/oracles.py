@@ -37,6 +37,8 @@ class Oracle:
         self.disabled_since = 0.0
         self.ghost_until = 0.0
         """The time until which a sidecar may lead after its client was killed, because the demand lasts until then."""
+        self._orphan_until = 0.0
+        """The time until which Redis may execute the call of a killed sidecar."""
         self._tenures: dict[tuple[str, int], Tenure] = {}
         self._won = 0
         self._newest: Tenure | None = None
@@ -282,7 +284,8 @@ class Oracle:
                 self._vacate("takeover", expiry, expiry, sidecar)
 
     def _vacate(self, kind: str, since: float, due: float, sidecar: "Sidecar") -> None:
-        if self._disturbed(self.world.now) or not self.world.scenario.require_client:
+        orphan = self.world.now < self._orphan_until
+        if orphan or self._disturbed(self.world.now) or not self.world.scenario.require_client:
             return
         self._pendings += 1
         self._pending = (kind, since, due, sidecar.task, self._pendings)
@@ -300,6 +303,11 @@ class Oracle:
         """Stop measuring a vacancy, because an event may extend it."""
         self._pending = None
         self._pendings += 1
+
+    def orphaned(self) -> None:
+        """A sidecar was killed during a call. If the call acquires the lease, no client can use the term."""
+        self._orphan_until = self.world.now + 1.1 * self.world.scenario.timings.call_limit
+        self.forget()
 
     def restarted(self, sidecar: "Sidecar") -> None:
         """A sidecar was restarted: while its key still exists, the sidecar must adopt its term."""
