@@ -160,7 +160,9 @@ def task(folder: Path, server: RedisServer, name: str, **login: str) -> RealSide
 
     It renews rarely, because a renewal is an error if its connection ends after it was sent.
     """
-    sidecar = RealSidecar(folder, server, name, **STEADY | {"HEARTBEAT_INTERVAL": "10"})
+    sidecar = RealSidecar(
+        folder, server, name, **STEADY | {"LEASE_TTL": "120", "HEARTBEAT_INTERVAL": "40", "GRANT_TTL": "30"}
+    )
     sidecar.environment |= {"REDIS_USERNAME": "sidecar", "LEASE_KEY": "portfolio:{name}:leader", **login}
     return sidecar
 
