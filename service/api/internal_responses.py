@@ -127,7 +127,7 @@ class BackgroundStatus(ResponseModel):
     now: Instant = Field(description="The clock of this task.")
     version: str = Field(description="The version of the service.")
     instance_id: OutsideText | None
-    problems: list[Problem] = Field(description="The problems in words; empty if there are none.")
+    problems: list[Problem] = Field(description="The problems in words; an empty list if there is no problem.")
     leases: Leases
     jobs: Jobs
     database: str = Field(description="`ok`, or what is wrong; then the jobs' last runs are null.")

@@ -157,7 +157,7 @@ class _Role:
             problem = _told(error)
             if self._problem != problem:
                 left = max(0.0, (self._valid_until - self._now()).total_seconds())
-                valid = f"the previous ones are valid for {left:.0f} s more" if self._keys else "there are none"
+                valid = f"the previous ones are valid for {left:.0f} s more" if self._keys else "there are no others"
                 log.warning("REDIS_IAM: the credentials of the task's role cannot be fetched: %s; %s", problem, valid)
             self._problem = problem
             when_failed(problem)

@@ -131,7 +131,7 @@ class ClusterNodes(RedisNodes):
         return int(node in self._group(1))
 
     async def _line(self, node: ClockedRedis, mark: str) -> str:
-        """Return the line of CLUSTER NODES that contains the mark; '' if there is none, or the node does not answer."""
+        """Return the line of CLUSTER NODES that contains the mark; '' if no line does, or the node does not answer."""
         try:
             answer = str(await ask(node, "CLUSTER", "NODES"))
         except (RedisError, OSError):
