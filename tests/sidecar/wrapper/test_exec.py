@@ -229,7 +229,7 @@ async def test_a_command_that_the_system_refuses_ends_the_wrapper_without_a_retr
         with ended(wrapper):
             wrapper.start()
             assert await asyncio.to_thread(wrapper.wait) == status
-    assert sidecars[0].output.count('"reason": "resigned"') == 2
+    await eventually(lambda: sidecars[0].output.count('"reason": "resigned"') == 2)  # logged after the release
 
 
 async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retry(
