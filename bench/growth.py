@@ -27,9 +27,9 @@ from ops.local.servers import RedisServer
 
 SIZES = (1, 2, 10, 100, 1_000)
 """Numbers of candidates. The ratios compare with two."""
-STEADY = 25.0
-"""Seconds of a steady state: two and a half heartbeats."""
-ROUNDS = 25
+STEADY = 20.0
+"""Seconds of a steady state: two heartbeats."""
+ROUNDS = 20
 """Hand-overs for each number of candidates."""
 QUIET = 0.2
 """Seconds between two reads of Redis's counters after a hand-over."""

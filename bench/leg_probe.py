@@ -11,6 +11,7 @@ A client holds the lease for `HOLD` seconds, resigns, and asks again after `PAUS
 import asyncio
 import functools
 import json
+import logging
 import os
 import resource
 import signal
@@ -78,6 +79,7 @@ async def run_client(url: str) -> None:
     """Lead in turns with another client until SIGTERM."""
     from sidecar.client import LeaseClient, Term, sidecar_api
 
+    logging.getLogger("sidecar.client").setLevel(logging.ERROR)  # a client may start before its sidecar listens
     before(sidecar_api.SidecarApi, "start_resign", lambda *_: "resign begins")
     before(sidecar_api, "parse", lambda *_: "answer read")
 

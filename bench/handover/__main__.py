@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=_number, default=200, help="hand-overs by SIGTERM of each contender (200)")
     parser.add_argument("--kills", type=_number, default=30, help="hand-overs by SIGKILL of each contender (30)")
     parser.add_argument(
-        "--ttl", type=int, choices=range(3, 7), default=5, help="seconds of a lease in rounds by SIGKILL (5)"
+        "--ttl", type=int, choices=range(3, 7), default=4, help="seconds of a lease in rounds by SIGKILL (4)"
     )
     names = [each.key for each in CONTENDERS]
     parser.add_argument("--without", action="append", default=[], choices=names, help="leave this contender out")
