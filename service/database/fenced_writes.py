@@ -23,12 +23,19 @@ from service.prices.standing import Refusals
 FORGET_REFUSALS = timedelta(days=7)
 """Time from the retry time of a refused symbol until its refusal is deleted."""
 LIVE_CHANNEL = "portfolio_live"
-PLANS = "set local work_mem = '128MB'; set local jit = off; set local enable_hashjoin = off"
-"""Settings of the planner for statements that write staged values.
+PLANS = (
+    "set local work_mem = '128MB'; set local jit = off; set local enable_hashjoin = off;"
+    " set local enable_nestloop = off"
+)
+"""Settings of the planner for statements that write staged values. They leave it only the merge join.
 
-The staged rows are in key order, but the planner does not know the order and would choose a hash join. The hash join
-takes a sixth more processor time than a merge join, which sorts rows that are already in order. With `work_mem`, the
-sort of half a million rows stays in memory. Compiling a statement takes as long as running it.
+- The staged rows are in key order, but the planner does not know the order and would choose a hash join. The hash join
+  takes a sixth more processor time than a merge join, which sorts rows that are already in order.
+- The planner expects one row in a range of ids that lies between two neighbours of its histogram: it cannot interpolate
+  uuids. It would then choose a nested loop, which reads all staged rows again for each row of the range. With five
+  million portfolios, a chunk of 20,000 took 15 s instead of 0.03 s.
+- With `work_mem`, the sort of half a million rows stays in memory.
+- Compiling a statement takes as long as running it.
 """
 
 
@@ -85,7 +92,7 @@ class FencedWrites:
         known, between = (session_date, as_of, self._token), self._staged.between
         updated = row_count(await self._connection.execute(statement("update_live"), *known, *between))
         if updated < self._staged.count:
-            await self._connection.execute(statement("insert_live"), *known)
+            await self._connection.execute(statement("insert_live"), *known, *between)
 
     async def block_deletions(self) -> None:
         """Wait for deletions of portfolios that are under way, and block new ones until this transaction has ended."""

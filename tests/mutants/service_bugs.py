@@ -217,6 +217,13 @@ BUGS = [
         test=_JOBS + "a_chunk_is_written_even_if_one_of_its_rows_exists",
     ),
     Bug(
+        "staged values may be joined by a nested loop",
+        "service/database/fenced_writes.py",
+        right='    " set local enable_nestloop = off"\n',
+        wrong='    ""\n',
+        test="tests/service/work/test_tracker_lanes.py::test_staged_values_are_merged_with_the_stored_rows_in_key_order",
+    ),
+    Bug(
         "a user's positions are written in the request's order, not in the import's",
         "service/database/sql/put_positions.sql",
         right="\norder by portfolio_id, symbol, valid_from",
