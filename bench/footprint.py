@@ -95,7 +95,7 @@ def idle(server: Started, redis: "Redis", seconds: float) -> Table:
     rows = (
         ("processor time, % of a core", f"{share:.3f}", "0.1"),
         ("Redis commands in 10 s", f"{commands:.1f}", ""),
-        ("questions in 10 s", f"{questions / took * 10:.1f}", ""),
+        ("requests in 10 s", f"{questions / took * 10:.1f}", ""),
     )
     return Table(header, rows)
 
@@ -134,7 +134,7 @@ def measure(*, starts: int = STARTS, number: int = CHECKS, seconds: float = IDLE
         command="python -m bench.footprint",
         text=(
             "The bare program imports the sidecar's libraries and serves one aiohttp handler; the start ends when the"
-            " port listens. Memory is the proportional set size after some questions. The health check is the command"
+            " port listens. Memory is the proportional set size after some requests. The health check is the command"
             " of the task definition, `python -m sidecar healthcheck`; the bare one is a Python that imports"
             " `http.client` and does nothing. Each figure is the median, with the worst in brackets; a ratio is the"
             " median of the ratios of neighbouring measurements."

@@ -397,7 +397,7 @@ def estimate(results: Sequence[Measured], empty: int) -> str:
             f" {scripts * FLEET:,.0f} scripts a second. Redis runs scripts on one core, which is enough for"
             f" {1e6 / max(each, 1e-3):,.0f} tasks. `HEARTBEAT_INTERVAL` moves this limit in proportion: with"
             f" `LEASE_TTL=300` and `HEARTBEAT_INTERVAL=100` the fleet needs {each * FLEET / 1e7:.1f} cores. After a"
-            " lost task its lease is then free after 300 s.",
+            " task is lost, its lease then stays taken for up to 300 s.",
         ),
     ]
     if largest.release:
@@ -408,8 +408,8 @@ def estimate(results: Sequence[Measured], empty: int) -> str:
                 f"**Each hand-over.** Redis spends {share * 1e6:.0f} µs for each candidate, on scripts and on messages"
                 f" to every watch: {share * 1e6:.0f} µs x {FLEET:,} = {share * FLEET:.1f} s. A call ends after"
                 f" `REDIS_TIMEOUT` ({CALL_LIMIT:g} s), so calls may fail from {CALL_LIMIT / share:,.0f} tasks on. A"
-                " call that fails is made again, and no promise about safety depends on it. `LEASE_TTL` moves this"
-                " limit, because the default of `REDIS_TIMEOUT` is a fifteenth of it.",
+                " call that fails is retried, and no promise about safety depends on its success. `LEASE_TTL` moves"
+                " this limit, because the default of `REDIS_TIMEOUT` is a fifteenth of it.",
             )
         )
     lines = [f"{number}. {text}" for number, (_, text) in enumerate(sorted(limits), start=1)]

@@ -208,7 +208,7 @@ def change_table(found: dict[str, list[Change]], number: int) -> Table:
 
 
 def redis_table(server: Started, load: Loader, redis: Redis, seconds: float) -> Table:
-    """Return the table of Redis's commands under many questions, and under one question a second."""
+    """Return the table of Redis's commands under many requests, and under one request a second."""
 
     def one_a_second() -> int:
         asked, until = 0, time.monotonic() + seconds
@@ -221,7 +221,7 @@ def redis_table(server: Started, load: Loader, redis: Redis, seconds: float) -> 
     lead(server)
     asking = {
         "16 connections": lambda: load(f"{server.url}{ONE}", 16, seconds).requests,
-        "one question a second": one_a_second,
+        "one request a second": one_a_second,
     }
     rows = []
     for title, ask in asking.items():
@@ -229,7 +229,7 @@ def redis_table(server: Started, load: Loader, redis: Redis, seconds: float) -> 
         asked = ask()
         rows.append((title, f"{asked:,}", str(executed_commands(redis) - executed)))
     note = "The sidecar sends commands to renew its lease, and to check its connections."
-    return Table((f"Redis in {seconds:g} s", "questions", "commands"), tuple(rows), note)
+    return Table((f"Redis in {seconds:g} s", "requests", "commands"), tuple(rows), note)
 
 
 def measure(
@@ -269,7 +269,7 @@ def measure(
     }
     return Report(
         name="questions",
-        title="Questions to the sidecar",
+        title="Requests to the sidecar",
         command="python -m bench.questions",
         text=(
             "A sidecar that leads one lease on a real Redis answers `GET /is-leader`. The bare program imports the same"
@@ -279,7 +279,7 @@ def measure(
             f" percentile. Requests that failed: {failed}."
         ),
         tables=(*tables, change_table(changed, held), executed),
-        plots=(Plot("questions", "Questions a second", "turn", "requests a second", series),),
+        plots=(Plot("questions", "Throughput", "turn", "requests a second", series),),
         versions={"aiohttp": version("aiohttp"), "uvloop": version("uvloop"), "wrk": wrk_version()},
     )
 

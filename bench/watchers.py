@@ -1,4 +1,4 @@
-"""The smallest fleet in which every member learns of a release: bare connections to Redis, without a sidecar.
+"""A minimal fleet in which every member learns of a release: bare connections to Redis, without a sidecar.
 
 `python -m bench.watchers COUNT URL MODE`. Each member has the watch of a sidecar: tracking of the key in broadcast
 mode, and the channel of releases. MODE is `crowd`, for a process with the lowest priority that drops all messages, or

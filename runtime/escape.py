@@ -38,7 +38,7 @@ def one_line(value: object, limit: int = SHORT) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return at most `limit` characters (at least 64) of `text`, without escapes, for an encoder such as JSON's."""
+    """Return at most `limit` (64 or more) characters of `text`, without escapes, for an encoder such as JSON's."""
     if len(text) <= limit:
         return text
     kept = limit - _ROOM_FOR_MORE

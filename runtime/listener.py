@@ -28,7 +28,7 @@ _ANSWER = (
     + SERVER_SOFTWARE.encode()
     + b"\r\n\r\n%b"
 )
-"""An answer with the headers of aiohttp's `web.Response`: the length of the body, the date, the body."""
+"""An answer with the headers of aiohttp's `web.Response`. To fill in: the length of the body, the date, the body."""
 END_OF_HEADER = (b"\r\n\r\n", b"\n\n")
 
 

@@ -185,7 +185,7 @@ class Group:
         try:
             expires = self.server.expiry(leader.program.pid, self.ttl, leader.renewed)
         except NoLease as error:
-            raise Stuck(f"{self.contender.name}: the leader has lost the lease before it is killed: {error}") from None
+            raise Stuck(f"{self.contender.name}: the leader lost the lease before it was killed: {error}") from None
         await leader.kill()
         self.candidates.remove(leader)
         (await self.add()).campaign()

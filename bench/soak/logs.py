@@ -45,7 +45,7 @@ def read_log(path: Path) -> list[Line]:
 
 
 def alarming(lines: Iterable[Line], excused: Callable[[Line], bool]) -> list[str]:
-    """Return each kind of line above INFO, or that is no JSON object, once with its count."""
+    """Return each kind of line that is above INFO or not a JSON object, once, with its count."""
     kinds: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], Line] = {}
     for line in lines:

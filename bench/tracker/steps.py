@@ -1,4 +1,4 @@
-"""The cost of the parts of a table: COPY into tables with one more part each, and the tick's update."""
+"""The cost of each part of a table: COPY into tables, each with one more part than the last, and the tick's update."""
 
 from datetime import UTC, datetime
 from uuid import UUID

@@ -67,7 +67,7 @@ def application(tokens: Tokens) -> web.Application:
 def links(page: str, api: str, tokens: Tokens) -> list[str]:
     """Return a line for each sample portfolio: an address that signs its owner in.
 
-    The token is behind the `#`, so that browsers send it to no server.
+    The token comes after the `#`, so that browsers send it to no server.
     """
     return [
         f"{name:12}{page}/#{urlencode({'api': api, 'portfolio': portfolio, 'token': tokens.new(user)}, safe=':/')}"

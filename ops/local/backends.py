@@ -64,7 +64,8 @@ class Backends:
                 group.create_task(self._up(self._redis, "Redis") if self._redis else self._greet(sidecar))
                 if self._postgres is not None:
                     group.create_task(self._up(self._postgres, "Postgres"))
-        except ExceptionGroup as failures:  # not `except*`: Python 3.11.2, Debian 12's, makes a group of what it raises
+        except ExceptionGroup as failures:
+            # not `except*`: in Python 3.11.2 (Debian 12) it wraps a raised error in a group
             if isinstance(first := failures.exceptions[0], UsageError):
                 raise first from None
             raise
@@ -89,7 +90,7 @@ class Backends:
     async def vouch_for_redis(self, keys: list[str]) -> None:
         """Record that our new Redis has lost no write, so that the failover guard lets the first terms start at once.
 
-        The guard stays on: after a restart of this Redis no new term starts for one lease.
+        The guard stays on: after a restart of this Redis no new term starts for one ttl.
 
         Raises:
             UsageError: Redis has ended already, or does not answer.

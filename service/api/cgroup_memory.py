@@ -89,7 +89,7 @@ def _mount(mounts: list[str], *, unified: bool) -> tuple[str, Path] | None:
 def _chain(path: str, root: str, point: Path) -> Iterator[Path]:
     """The folders of the process's cgroup and of its visible parents.
 
-    A container without a cgroup namespace has the path of the host, and its own cgroup as the mounted one.
+    Without a cgroup namespace, `path` is the host's path, and the mounted cgroup is the container's own.
     """
     own, mounted = Path(path), Path(root)
     inside = own.relative_to(mounted) if own.is_relative_to(mounted) else Path()

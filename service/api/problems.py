@@ -33,7 +33,7 @@ def _of_lease(lease: Lease) -> Iterator[Problem]:
         case "disabled":
             yield _warning(f"disabled{because}. No task leads until the lease is enabled or the time is over.")
         case "guarded":
-            yield _warning(f"the Redis server has changed{because}. The next term starts after one lease time.")
+            yield _warning(f"the Redis server has changed{because}. The next term starts after one ttl.")
         case "draining":
             yield _warning(f"this task is stopping and releases the lease{because}.")
         case "waiting":

@@ -105,5 +105,5 @@ async def run_concurrently(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
         async with asyncio.TaskGroup() as tasks:
             for step in steps:
                 tasks.create_task(step)
-    except ExceptionGroup as failed:  # not `except*`: Python 3.11.2, Debian 12's, wraps what it raises in a group
+    except ExceptionGroup as failed:  # not `except*`: in Python 3.11.2 (Debian 12) it wraps a raised error in a group
         raise failed.exceptions[0] from failed

@@ -141,10 +141,10 @@ class FencedWrites:
         )
 
     async def refusals(self, changes: Refusals) -> None:
-        """Store the symbols that the price source refuses, and delete those that it no longer refuses (None).
+        """Store new refusals of the price source, and delete those of symbols that it no longer refuses (None).
 
-        Refusals whose retry time is a week before the newest of these are deleted too: no portfolio holds the symbol
-        any more.
+        A refusal with a retry time more than a week before the newest refusal is deleted too: no portfolio holds its
+        symbol any more.
         """
         if not changes:
             return

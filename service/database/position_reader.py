@@ -122,7 +122,7 @@ class PositionReader:
     ) -> list[Block]:
         """The results of `read` for all portfolios after `after`, `size` at a time, in order, without the None results.
 
-        `read` gets a reader, the portfolio before the part, and the part.
+        Each call of `read` gets a reader, the portfolio before its part, and the ids of its part.
         """
         ids = await self._ids("portfolios_after", after)
         parts = [ids[first : first + size] for first in range(0, len(ids), size)]

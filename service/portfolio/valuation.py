@@ -48,7 +48,10 @@ class Mark:
     at: datetime
     stale: bool
     open: Decimal
-    """The symbol's first price of the session. Until there is one, it equals `price`: the symbol adds no change."""
+    """The symbol's first price of the session.
+
+    Until there is one, it equals `price`, so the symbol adds nothing to the day's change.
+    """
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,10 @@ The rest waits for the next question, so that a source that suddenly refuses man
 for the other symbols.
 """
 KNOWN_PER_TRIAL = 10
-"""Requests for known symbols per request for symbols of unknown standing. Each question may send at least one request
-for symbols of unknown standing."""
+"""Requests for known symbols per request for symbols of unknown standing.
+
+The result is rounded up, so each question may send one request for symbols of unknown standing.
+"""
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
 """Share of a question's time for symbols of unknown standing."""

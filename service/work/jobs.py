@@ -230,7 +230,7 @@ class _JobAttempt:
         self._mark_saved(refusals)
 
     async def skip(self, day: date) -> None:
-        """Commit that the session of that date is left to a later attempt."""
+        """Commit a record that the session of that date is left to a later attempt."""
         self.term.check()
         async with self._store.fenced(self.term) as writes:
             refusals = await self._write_refusals(writes)

@@ -144,7 +144,7 @@ class Leadership:
         return await self._sidecar.history(self.name)
 
     def _start(self, work: Callable[[Term], Awaitable[T]], term: Term) -> asyncio.Task[T]:
-        """Start the work, and log that after its first step."""
+        """Start the work, and log its start after its first step."""
 
         async def begin() -> T:
             return await work(term)
@@ -156,7 +156,7 @@ class Leadership:
     async def _resign(
         self, term: Term | None, over: bool, asking: asyncio.Task[bool] | None, spare: asyncio.Task[None] | None
     ) -> None:
-        """Resign the term that is over, or the lease; then await the end of the tasks beside the work.
+        """Resign the term that is over, or the lease; then end the tasks of the question and the spare connection.
 
         The question that the sidecar holds stays open, because the sidecar answers it when the resign arrives. To close
         its connection would cost time before the resign, and a new connection after it.
@@ -184,7 +184,7 @@ class Leadership:
 
         reported_by_sidecar = asking.done() and asking.exception() is None and asking.result()
         if not (job.done() or reported_by_sidecar or interruption is not None):
-            text = "the sidecar has not extended the grant, which ends: the work stops"
+            text = "the sidecar has not extended the grant in time: the work stops"
             self._log(logging.INFO, term, text, "grant_over")
         self._poll.stopped = True  # a question would campaign, and campaigning ends before the work unwinds
         stopped = job.cancel()

@@ -14,7 +14,7 @@ from sidecar.client.unknown import Unknown
 LONGEST_REPORT = 256 * 1024
 """Limit of a valid report's body, in bytes."""
 LONGEST_ERROR = 300
-"""Limit of an error that is repeated, in characters."""
+"""Limit of a sidecar's error that is quoted in a message, in characters."""
 LONGEST_TIME = 2**31
 """Limit of a valid time, in seconds."""
 

@@ -78,7 +78,7 @@ class Screen:
         self._is_entered = False
 
     def report(self, change: Change) -> None:
-        """The view shows the last changes."""
+        """Do nothing: the view shows the last changes."""
 
     def show(self, view: View) -> None:
         """Draw the view over the previous one.

@@ -127,7 +127,7 @@ def document(seen: Look, left: int | None = None) -> dict[str, Any]:
 
     Args:
         seen: the look.
-        left: what is left of the key's time by now, in ms; as in the look by default.
+        left: the remaining time of the key by now, in ms; by default, the time in the look.
     """
     left = seen.left if left is None else left
     return {

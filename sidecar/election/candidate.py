@@ -131,7 +131,7 @@ class Candidate:
             self._wake_for(name, now)
 
     def granted(self, name: str, arrived: float, client: str, token: int | None) -> tuple[float | None, View]:
-        """`Lease.grant` for the client that asked at `arrived` and is answered now, and the lease as it then is."""
+        """`Lease.grant` for the client that asked at `arrived` and is answered now, and the lease after the grant."""
         lease, now = self._leases[name], self._clock()
         grant = lease.grant(arrived, now, client, token)
         self._wake_for(name, now)
@@ -276,7 +276,7 @@ class Candidate:
             self._telemetry.not_replaced(failure)
 
     async def _open(self) -> None:
-        """Connect before a call needs it, so that trouble with Redis is reported early, and its end too."""
+        """Connect before a call needs it, so that trouble with Redis, and its end, are reported early."""
         failure = await self._store.open()
         if failure is not None:
             self._replace_connection()

@@ -95,7 +95,7 @@ class Demand:
 
     @property
     def open_ended(self) -> bool:
-        """Whether time alone does not end the demand."""
+        """Whether the demand has no time limit."""
         return self.always or self.holds > 0
 
     def wanted(self, now: float) -> bool:

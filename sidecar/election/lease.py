@@ -47,7 +47,7 @@ class Lease(Facts):
         self._demand.unhold(ticket, now, answered=answered)
 
     def answer_valid_for(self, now: float, client: str, token: int | None = None) -> float:
-        """Seconds for which a client's answer stays the same unless the version changes; `token` as for `grant`."""
+        """Seconds for which the answer to a client stays the same unless the version changes; `token` as in `grant`."""
         if not self.leads(now):
             return inf
         return self._grants.answer_valid_for(now, client, self.timings.grant_ttl, knows_term=self._admits(token))
@@ -87,7 +87,7 @@ class Lease(Facts):
             return False
         self._demand.withdraw()
         self._version += 1  # answers held requests in every state: a client that wants the lease asks again
-        unknown = term is None and self._nothing_heard_yet  # a predecessor's client may act on
+        unknown = term is None and self._nothing_heard_yet  # a predecessor's client may still act
         if not unknown and not self._grants.take_back(now, client, knows_term=self._admits(token)):
             return False
         if term is not None:

@@ -232,7 +232,7 @@ class RedisStore:
                         await own.assure()
                     sent = self._write(own, calls, clock)
                 speaking = sent.connection
-                for keyed in calls:  # results before a failure count
+                for keyed in calls:  # results that came before a failure stay valid
                     if connection is not None:
                         await speaking.read_response()  # to ASKING
                     results.append(await self._result(speaking, clock, keyed.key))

@@ -19,7 +19,7 @@ if adopted then
   if last_tenure ~= tenure then call('HSET', fence, 'tenure', tenure) end
   last_tenure = tenure
   if stepping_down() then
-    if left < 0 or left > ttl then -- somebody removed or raised it; without a ttl the caller could not release the key
+    if left < 0 or left > ttl then -- the ttl was removed or raised; without it the caller could not release the key
       call('SET', key, id, 'PX', ttl)
       left = ttl
     end

@@ -48,7 +48,7 @@ end
 
 local function disabled() return holder and string.upper(holder) == 'DISABLED' end
 
--- Read the fence. Returns the problem because of which no new token can be derived from it, or nothing.
+-- Read the fence. Returns the problem that prevents a new token from being derived from it, or nothing.
 local function read_fence()
   local kind = call('TYPE', fence).ok
   if kind ~= 'none' and kind ~= 'hash' then return 'bad_fence' end

@@ -1,4 +1,4 @@
-"""The rules of the soak: flat series, lost leads, and loud logs."""
+"""The rules of the soak: flat series, no lost leads, and quiet logs."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def test_a_constant_series_is_flat(measure: Measure) -> None:
 
 
 def test_noise_does_not_count_as_growth() -> None:
-    """Streams come and go, so the tasks of an API vary."""
+    """Streams come and go, so the number of an API's asyncio tasks varies."""
     assert growth(series(40, noise=4), TASKS).flat
 
 
@@ -56,7 +56,7 @@ def test_a_few_outliers_do_not_count_as_growth() -> None:
 @pytest.mark.parametrize(
     ("measure", "leak"),
     [
-        (MEMORY, 1 / 64),  # 16 KiB per hand-over of a task, which has one in three seconds
+        (MEMORY, 1 / 64),  # 16 KiB per hand-over; a task has a hand-over every three seconds
         (DESCRIPTORS, 1 / 20),
         (TASKS, 1 / 20),
         (THREADS, 1 / 60),

@@ -121,7 +121,7 @@ class RedisPair:
             async with client_of(self.replica) as replica:
                 await replica.slaveof("127.0.0.1", self.primary.port)
             for task, way in self.ways.items():
-                way.target = self.primary.port  # of new connections; the staying tasks keep their old connections
+                way.target = self.primary.port  # new connections go there; the staying tasks keep their old connections
                 if task not in staying:
                     await way.cut()
             await asyncio.sleep(seconds)

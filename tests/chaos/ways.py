@@ -58,7 +58,7 @@ class Way:
         await asyncio.gather(*(proxy.cut() for proxy in self.proxies.values()))
 
     async def refuse(self, servers: Iterable[int] | None = None) -> None:
-        """Cut every connection to the servers and refuse new ones; None for all servers."""
+        """Cut every connection to these servers (None: to all servers), and refuse new connections."""
         chosen = list(servers or self.proxies)
         self._refusals.update(chosen)
         await asyncio.gather(*(self.proxies[port].refuse() for port in chosen))

@@ -92,7 +92,7 @@ mtype = { stepping_down };           /* outcome of an acquire or a renewal of a 
 typedef Data {       /* a server's data about the lease, which replication copies */
   byte holder;       /* KEY's value */
   byte left;         /* KEY's TTL */
-  byte token;        /* the fence: the last token (its holder is KEY's while KEY exists), */
+  byte token;        /* the fence: the last token (while KEY exists, its holder is the value of KEY), */
   byte tenure;       /* the tenure of its term: an adopted term has a new one, */
   byte server;       /* the server that last acted on the lease, */
   byte changed_server; /* another server that was seen later, */
@@ -262,7 +262,7 @@ inline vouch() {                     /* this server is now the last that acted o
 #ifdef GUARD_ADOPTS
 #define passes(i) (wait == 0 || redis.holder == i)
 #else
-#define passes(i) (wait == 0)        /* [Redis 4] also for the id in the key: the lost write may be its release */
+#define passes(i) (wait == 0)        /* [Redis 4] also for the id in the key: its release may have been lost */
 #endif
 
 /* Execute a call for candidate i. Sets `outcome` and, if the caller needs it, `reply_term`: the token of the reply. */
@@ -660,7 +660,7 @@ proctype sidecar(byte i) provided (!calm) {
        if
        :: task[i].call == renew && task[i].token == task[i].call_token ->
             task[i].lead = 0; task[i].token = 0; task[i].tenure = 0
-       :: task[i].reply == superseded -> /* to a look or a release: another own acquire has executed */
+       :: task[i].reply == superseded -> /* reply to a look or release: another acquire of this sidecar executed */
             task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].reply_tenure; next_tenure(i)
        :: task[i].call == release && task[i].reply != superseded -> task[i].leaving = NONE; task[i].leaving_tenure = 0
        :: else

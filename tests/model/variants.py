@@ -58,7 +58,7 @@ RIGHT = (
     ),
     Check(
         "late-demotion",
-        "after a failover the old primary serves for three ticks more, to those whose connections lead there",
+        "after a failover the old primary serves for three ticks more, to the tasks that are still connected to it",
         LATE_DEMOTION,
         holds=True,
     ),
@@ -171,7 +171,7 @@ BROKEN = (
     ),
     Check(
         "tenure_per_give_up",
-        "successive acquires share a tenure: a late one brings it back for a late release",
+        "successive acquires share a tenure: a late acquire restores the tenure, which a late release then matches",
         ("TENURE_PER_GIVE_UP", "LATE=2", "FAULTS=1", "TERMS=2", *NO_FAILOVER, "RESTARTS=0", "DEATHS=0", "STEPS=0"),
     ),
     Check(
@@ -181,7 +181,7 @@ BROKEN = (
     ),
     Check(
         "step_down_not_extended",
-        "a renewal that reports a step-down opens the guard, and leaves the key the life that a stale replica gave it",
+        "a renewal that reports a step-down opens the guard, and does not extend the key of a stale replica",
         ("STEP_DOWN", "STEP_DOWN_NOT_EXTENDED", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
     Check("no_guard", "there is no failover guard", ("NO_GUARD", *ONE_FAULT)),

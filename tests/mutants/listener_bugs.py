@@ -67,7 +67,7 @@ BUGS = [
         test=_LISTENER + "a_fast_path_answer_waits_for_earlier_answers",
     ),
     Bug(
-        "an immediate answer keeps a connection open that the client wants to close",
+        "an immediate answer keeps open a connection that the client wants to close",
         "runtime/listener.py",
         right="if message.should_close or message.upgrade",
         wrong="if message.upgrade",
@@ -102,7 +102,7 @@ BUGS = [
         test=_LISTENER + "the_number_of_fast_path_answers_is_not_limited",
     ),
     Bug(
-        "a page gets an immediate answer",
+        "a web page gets an immediate answer instead of a refusal",
         "sidecar/control.py",
         right="if refusal_of(message.method, message.headers) or not",
         wrong="if not",

@@ -177,7 +177,7 @@ SHARED = [
         test=_SHARED + "a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl_once",
     ),
     Bug(
-        "a low remaining time of the key clears the holder's longer ttl",
+        "the report of a longer ttl ends when the key has little time left",
         "sidecar/election/agreement.py",
         right="reply.holder != self._holder:",
         wrong="True:",
@@ -197,7 +197,7 @@ IMPORTS = [
 
 REPLICAS = [
     Bug(
-        "a call sent after ASK counts without the node's replicas",
+        "a call redirected by ASK is confirmed without the node's replicas",
         "sidecar/redis/store.py",
         right="confirmed = await self._confirmation(speaking)",
         wrong="confirmed = connection is not None or await self._confirmation(speaking)",
@@ -205,7 +205,7 @@ REPLICAS = [
         "::test_a_call_redirected_by_ask_is_confirmed_by_the_replicas_of_that_node[False]",
     ),
     Bug(
-        "a redirected call counts without the new node's replicas",
+        "a redirected call is confirmed without the new node's replicas",
         "sidecar/redis/store.py",
         right="results[index] = result\n",
         wrong="results[index] = (\n"

@@ -254,7 +254,7 @@ LATE = [
         test=_LATE + "a_drain_waits_until_no_acquire_can_still_execute",
     ),
     Bug(
-        "any reply marks an acquire as settled that may still execute",
+        "any reply settles an acquire that may still execute",
         "sidecar/election/claims.py",
         right="if sent_at >= self.until:",
         wrong="if sent_at > -inf:",
@@ -707,7 +707,7 @@ CONNECTION = [
         test=_CANDIDATE + "while_redis_is_unreachable_connections_are_tried_after_doubling_pauses",
     ),
     Bug(
-        "a look that finds the own id reports another process",
+        "a look that finds its own id reports another process",
         "sidecar/election/candidate.py",
         right="return call.kind is not Kind.LOOK and",
         wrong="return",

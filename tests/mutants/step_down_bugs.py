@@ -108,7 +108,7 @@ STEP_DOWN = [
         test=_RULES + "a_term_that_ends_during_a_step_down_is_released",
     ),
     Bug(
-        "the loop does not sleep while it steps down",
+        "the loop does not sleep while the sidecar steps down",
         "sidecar/election/lease.py",
         right="times += [] if self._gives_up(self._term) else [self._due]",
         wrong="times += [self._due]",

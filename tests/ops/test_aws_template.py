@@ -327,7 +327,7 @@ async def test_every_filter_matches_lines_of_a_running_task_and_reads_the_right_
             await eventually(comes("DatabaseUpFilter", (1.0, "")), within=60)
             await eventually(comes("RunsWaitingFilter", (0.0, "")), within=60)
             await eventually(comes("SessionsGivenUpFilter", (0.0, "")), within=60)
-            assert values("TermsFilter") == set(both), "a line a minute would be a term a minute"
+            assert values("TermsFilter") == set(both), "a line that is repeated each minute would count as a new term"
             redis_of_its_own.kill()
             await eventually(comes("RedisUpFilter", (0.0, "")), within=60)
         assert set(FILTERS) == {

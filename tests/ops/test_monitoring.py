@@ -163,7 +163,7 @@ def test_an_alert_on_the_leader_waits_for_at_least_two_scrapes() -> None:
     waits = {alert["alert"]: alert["for"] for alert in ALERTS if "lease:leaders:sum" in alert["expr"]}
     assert waits == {"NobodyLeads": "2m", "LeaderUnseen": "10m", "TwoLeaders": "1m"}
     config = yaml.safe_load((OPS / "prometheus/ecs.yml").read_text())["global"]
-    assert config == {"scrape_interval": "15s", "evaluation_interval": "15s"}, "four in a row"
+    assert config == {"scrape_interval": "15s", "evaluation_interval": "15s"}, "four scrapes in the shortest wait"
 
 
 def test_promtool_tests_that_each_alert_fires_and_stays_silent() -> None:

@@ -593,7 +593,7 @@ class Client:
                 self._lost(self._ask)
 
     def _resigns_again(self, life: int) -> None:
-        """The resign was lost with the connection: the next sidecar on the port receives it."""
+        """The resign was lost with the connection: the client sends it again, to the next sidecar on the port."""
         if self.sidecar.alive:
             self._resigning = True
             self.world.at(self.world.now + HANDLING, self.sidecar.resigned, (None, self.name, self._resigned_term))

@@ -92,7 +92,7 @@ class Faults:
         world.at(world.now + again, self._strike)
 
     def _traces(self) -> list[object]:
-        """State that a fault changes, unless the fault struck a process that was already dead or frozen."""
+        """The state that shows whether a fault had an effect; a fault on a dead or frozen process has none."""
         world, server = self.world, self.world.primary
         traps = [trap for sidecar in world.sidecars for trap in (sidecar.ambush, sidecar.snare)]
         return [world.events, world.disturbances, server.offset, server.model.offset, *traps]

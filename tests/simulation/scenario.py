@@ -90,7 +90,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
 """Mixes of faults with their weights, and how often each mix is drawn. Only 'replicas' runs with MIN_REPLICAS."""
 
 TTLS = {3.0: 1.0, 30.0: 4.5, 120.0: 1.0, 300.0: 1.0, 900.0: 3.0}
-"""The ttls in seconds and their weights. The default has the highest weight with which 100,000 h take five minutes."""
+"""The ttls in seconds and their weights. The default's weight is the highest with which 100,000 h take five minutes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ def test_the_simulated_client_behaves_like_the_real_client(
     assert simulated.what == real.what
     for mine, theirs in zip(simulated.when, real.when, strict=True):
         # The simulated client skips questions that change nothing. Near the end of a grant each wait is shorter than
-        # the previous wait. A look may then find the question before or after the question of the real client.
+        # the previous wait. At a look, the two clients may then be one question apart.
         question = mine[2:], theirs[2:]
         assert mine[:2] == pytest.approx(theirs[:2], abs=CLOSE)
         assert question[0] == pytest.approx(question[1], abs=max([CLOSE, *question[1][1:]]))

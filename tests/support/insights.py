@@ -77,7 +77,7 @@ class Query:
         if self._made is None:
             self.fields_used.add(name)
         elif name not in self._made:
-            raise ValueError(f"{name!r} is no result of stats")
+            raise ValueError(f"{name!r} is not a result of stats")
         return name
 
     def _fields(self, tokens: "_Tokens") -> Stage:
@@ -233,20 +233,20 @@ class _Tokens:
     def take(self, kind: str) -> str:
         found, text = self._peek()
         if found != kind:
-            raise ValueError(f"{text!r} is no {kind}")
+            raise ValueError(f"expected a {kind}, not {text!r}")
         self._next += 1
         return text
 
     def literal(self) -> str | float:
         kind, text = self._peek()
         if kind not in ("string", "number"):
-            raise ValueError(f"{text!r} is no string or number")
+            raise ValueError(f"{text!r} is not a string or number")
         self._next += 1
         return text[1:-1] if kind == "string" else float(text)
 
     def end(self) -> None:
         if self._next < len(self._words):
-            raise ValueError(f"{self._peek()[1]!r} is one word too many")
+            raise ValueError(f"unexpected word {self._peek()[1]!r}")
 
     def _peek(self) -> tuple[str, str]:
         return self._words[self._next] if self._next < len(self._words) else ("end", "")

@@ -45,8 +45,8 @@ def prepare() -> None:
 def turns(polls_every: float = 0.0) -> Iterator[None]:
     """Yield each time the candidate may campaign.
 
-    For a lock that polls, the first poll comes at any moment of the pause between two polls. Otherwise the candidates
-    would poll at the same moments, since each candidate begins to poll when another one begins its work.
+    For a lock that polls, the first poll comes after a random part of the pause between two polls. Otherwise the
+    candidates would poll at the same moments, since each candidate begins to poll when another one begins its work.
     """
     report("ready", now())
     for _ in sys.stdin:

@@ -1,4 +1,4 @@
-"""The least crowded portfolio of each symbol of unknown standing."""
+"""For each symbol of unknown standing, the holder with the fewest such symbols."""
 
 from datetime import date
 from uuid import UUID

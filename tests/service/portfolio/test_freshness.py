@@ -82,7 +82,7 @@ def test_a_value_from_the_future_is_stale(ahead: timedelta) -> None:
     assert is_stale(value(now, now + ahead), now)
     assert is_stale(value(now + ahead, None), now)
     assert is_stale(value(now + ahead, now), now)  # old prices from a leader whose clock is ahead
-    assert not is_stale(value(now + SECOND, now + SECOND), now)  # within the tolerance of clocks
+    assert not is_stale(value(now + SECOND, now + SECOND), now)  # ahead by less than the clock tolerance
     assert is_fresh(now, now) and not is_fresh(now + ahead, now)
 
 

@@ -2,7 +2,7 @@
 
 Each line of stdin is one attempt: a JSON object with the arguments of `attempt`. For each line the worker forks, which
 takes a hundredth of the time of a new interpreter. It answers with the statements that were sent, as a JSON list, if
-the attempt reached its end. Then it answers with the exit status of the process, or minus the signal.
+the attempt reached its end. Then it answers with the exit status of the process, or the negative signal number.
 """
 
 import asyncio

@@ -318,7 +318,7 @@ async def test_an_unsettled_session_before_the_look_back_is_reported_until_it_is
 
 
 async def with_an_unsettled_session(store: Store, office: Office) -> None:
-    """Leave the session of 3 March behind the look-back of a leader that starts on 10 March."""
+    """Leave the session of 3 March unsettled, before the look-back of a leader that starts on 10 March."""
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
     office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)
 

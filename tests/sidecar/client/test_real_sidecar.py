@@ -120,7 +120,7 @@ async def hand_over(leader: Task, heir: Task) -> tuple[Task, Task]:
 async def test_a_hand_over_takes_milliseconds(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer
 ) -> None:
-    """A hand-over takes little longer than a notice through Redis at the same time.
+    """A hand-over takes little longer than a notice that the test sends through Redis just before it.
 
     A hand-over involves four processes and Redis, so on a busy machine it may take as long as several more notices. The
     shortest time counts because it is disturbed least; `make bench` measures the median on a quiet machine.

@@ -26,7 +26,7 @@ SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
 """Timings under which no timer fires within seconds."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
-"""Timings under which a drain lasts longer than a pause of Redis, and a missing key was deleted and did not expire."""
+"""Timings under which a drain lasts longer than a pause of Redis, and no key expires: a missing key was deleted."""
 
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
 """Timings under which demand ends long before the key expires."""

@@ -2,7 +2,7 @@
 
 Hypothesis chooses the next event: time passes, a candidate gets its turn or freezes, a call executes, its reply arrives
 or is lost, a client asks, waits, resigns or freezes, a sidecar is killed or stopped, an operator changes the key. In
-one machine two named clients ask each sidecar, like the workers of a server.
+one state machine two named clients ask each sidecar, like the workers of a server.
 """
 
 from dataclasses import dataclass, field

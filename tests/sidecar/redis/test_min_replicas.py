@@ -1,4 +1,4 @@
-"""Replicas confirm a renewal only if it wrote something: a disconnected replica would confirm an empty write."""
+"""A confirmed renewal must write something: after an empty write, WAIT counts even a disconnected replica."""
 
 from pathlib import Path
 

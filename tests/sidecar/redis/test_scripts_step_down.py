@@ -106,7 +106,7 @@ def test_a_step_down_after_its_deadline_changes_nothing(any_redis: Redis) -> Non
 
 
 def test_a_step_down_after_a_failover_leaves_no_failover_guard(any_redis_of_its_own: RedisServer) -> None:
-    """The leader's renewal shows that no write was lost, like every renewal."""
+    """Like every renewal, the leader's renewal shows that no write was lost."""
     with client_of(any_redis_of_its_own) as redis:
         leader, other = Caller(redis, guarding=True, ttl=300), Caller(redis, "b", guarding=True, ttl=300)
         token = Caller(redis, ttl=300).acquire().token

@@ -1,4 +1,4 @@
-"""The primary that real sentinels name: found, followed, and never taken from a single sentinel."""
+"""The primary that real sentinels name is found and followed; a single sentinel never decides."""
 
 import asyncio
 from collections.abc import AsyncIterator
