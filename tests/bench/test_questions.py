@@ -38,7 +38,7 @@ def test_requests_are_compared_and_every_held_request_is_answered() -> None:
         "`/is-leader`, 16 connections",
     ]
     assert held.rows[0][1:3] == ("20", "20")
-    assert [row[0] for row in commands.rows] == ["16 connections", "one question a second"]
+    assert [row[0] for row in commands.rows] == ["16 connections", "one request a second"]
     assert "failed: 0" in found.text
 
 

@@ -71,7 +71,7 @@ def test_a_row_counts_only_the_events_of_its_span() -> None:
     assert (found.requests, found.failed, found.broken) == (0, 0, 1)
 
 
-def test_rows_leave_no_time_out() -> None:
+def test_the_rows_cover_the_rehearsal_without_gaps() -> None:
     assert windows([1.0, 4.0], 9.0) == [Span(1.0, 4.0), Span(4.0, 9.0)]
 
 

@@ -34,7 +34,7 @@ standings = st.lists(
         (2, [NEW, NEW, OLD_STARTING], Plan(0, (2,))),
     ],
 )
-def test_the_next_step(desired: int, tasks: list[Standing], expected: Plan) -> None:
+def test_a_plan_starts_and_stops_the_expected_tasks(desired: int, tasks: list[Standing], expected: Plan) -> None:
     assert plan(desired, tasks) == expected
 
 

@@ -389,12 +389,12 @@ def _primary(server: RedisServer, redis: Redis, _: Asker) -> None:
     command(redis, "REPLICAOF", "NO", "ONE")
 
 
-def _list(server: RedisServer, redis: Redis, asker: Asker) -> None:
+def _make_key_a_list(server: RedisServer, redis: Redis, asker: Asker) -> None:
     redis.delete(key(asker))
     redis.lpush(key(asker), "x")
 
 
-def _no_list(server: RedisServer, redis: Redis, asker: Asker) -> None:
+def _delete_key(server: RedisServer, redis: Redis, asker: Asker) -> None:
     redis.delete(key(asker))
 
 
@@ -419,7 +419,7 @@ Act = Callable[[RedisServer, Redis, Asker], None]
         pytest.param(_full, _not_full, "oom", id="out of memory"),
         pytest.param(_replica, _primary, "readonly", id="read-only"),
         pytest.param(_locked, _unlocked, "auth", id="wrong password"),
-        pytest.param(_list, _no_list, "not a string", id="wrong type"),
+        pytest.param(_make_key_a_list, _delete_key, "not a string", id="wrong type"),
     ],
 )
 @timed

@@ -340,7 +340,7 @@ class Client:
         sidecar = self.sidecar
         self._open, self._steady = True, self.grant is None
         self._asked_at = sidecar.now()
-        self._hurry(NO_HURRY if self.grant is None else self._left())
+        self._choose_wait_and_limit(NO_HURRY if self.grant is None else self._left())
         if not sidecar.alive:
             self._retry()
         elif sidecar.frozen:
@@ -380,7 +380,7 @@ class Client:
         else:
             self._answer(arrived)
 
-    def _hurry(self, left: float) -> None:
+    def _choose_wait_and_limit(self, left: float) -> None:
         """Compute how long the sidecar may hold the question, and when the client gives up, as `Poll.next` does."""
         wait, limit = wait_and_limit(left, holds=self._version is not None)
         self._wait = round(wait, 3)
@@ -539,7 +539,7 @@ class Client:
                         self._clock = self._asked_at
                         grant.extend(self.deadline)
                 left = grant.working_time()
-            self._hurry(left)
+            self._choose_wait_and_limit(left)
             self._steady = self._wait == wait
             self._arrived, self._limit_at = self._asked_at, self._asked_at + self._wait
 

@@ -82,16 +82,16 @@ class Faults:
         world.oracle.forget()
         kind = self.random.choices(self._kinds, self._weights)[0]
         world.record(f"-- {kind}")
-        before = self._traces()
+        before = self._visible_effects()
         self._actions[kind]()
-        if self._traces() != before:
+        if self._visible_effects() != before:
             world.count(kind)
         again = self.random.expovariate(1 / world.scenario.pace)
         if self.random.random() < 0.15:
             again *= 0.05  # faults come in groups
         world.at(world.now + again, self._strike)
 
-    def _traces(self) -> list[object]:
+    def _visible_effects(self) -> list[object]:
         """The state that shows whether a fault had an effect; a fault on a dead or frozen process has none."""
         world, server = self.world, self.world.primary
         traps = [trap for sidecar in world.sidecars for trap in (sidecar.ambush, sidecar.snare)]
@@ -193,9 +193,9 @@ class Faults:
             client.start()
 
     def _pause_sidecar(self) -> None:
-        self._befall(self.world.sidecars[self._task()], self._freeze_sidecar)
+        self._apply_now_or_after_next_call(self.world.sidecars[self._task()], self._freeze_sidecar)
 
-    def _befall(self, sidecar: "Sidecar", action: "Callable[[Sidecar], None]") -> None:
+    def _apply_now_or_after_next_call(self, sidecar: "Sidecar", action: "Callable[[Sidecar], None]") -> None:
         """Apply the fault now, or right after the sidecar's next call is sent."""
         if self.random.random() < 0.4:
             sidecar.ambush = action
@@ -229,7 +229,7 @@ class Faults:
         """A suspended machine wakes. CLOCK_BOOTTIME has advanced during the suspension."""
 
     def _crash_sidecar(self) -> None:
-        self._befall(self.world.sidecars[self._task()], self._kill_sidecar)
+        self._apply_now_or_after_next_call(self.world.sidecars[self._task()], self._kill_sidecar)
 
     def _kill_sidecar(self, sidecar: "Sidecar") -> None:
         if sidecar.alive:
@@ -421,9 +421,9 @@ class Faults:
             if self.random.random() < 0.3:  # also frozen, when its lease has nearly ended
                 later = self.ttl * self.random.uniform(0.3, 0.9)
                 self.world.at(self.world.now + later, lambda _: self._freeze_sidecar(sidecar))
-            self._disturb(self._duration(), self._joined, sidecar)
+            self._disturb(self._duration(), self._network_restored, sidecar)
 
-    def _joined(self, sidecar: "Sidecar") -> None:
+    def _network_restored(self, sidecar: "Sidecar") -> None:
         sidecar.cut = False
 
     def _reset_connections(self) -> None:
@@ -524,7 +524,7 @@ class Faults:
                     world.at(world.now + 2.5 + self._duration(), self._starts, client)
         world.at(world.now + latest, self._primary_dies, server)
 
-    def sprung(self, server: Server) -> None:
+    def last_write_executed(self, server: Server) -> None:
         """The write after which the primary dies has been executed."""
         self.world.at(self.world.now + self.random.choice((0.0, 0.001, 0.1, 1.0)), self._primary_dies, server)
 
@@ -565,9 +565,9 @@ class Faults:
         server, over = arg
         server.replicas = 1
         if over:
-            self._over()
+            self._server_change_ends()
 
-    def _over(self) -> None:
+    def _server_change_ends(self) -> None:
         self._server_busy = False
         self.world.disturbances -= 1
         self._disturbed()
@@ -579,15 +579,15 @@ class Faults:
         promotion, last = self._promotion_time(), self._duration() + self.ttl * self.random.choice((0.0, 1.0, 3.0))
         if not self.world.scenario.min_replicas:
             self.world.oracle.exempt(promotion + last + 1.3 * self.ttl)
-        self._part(promotion, last)
+        self._promote_beside_old_primary(promotion, last)
 
     def _demote_late(self) -> None:
         """The replica is promoted; some tasks still use the old primary, for less time than the guard waits."""
         if not self._server_busy:
             last = self.world.scenario.late_demotion * self.random.choice((0.1, 0.5, 0.95))
-            self._part(self._promotion_time(), last)
+            self._promote_beside_old_primary(self._promotion_time(), last)
 
-    def _part(self, promotion: float, last: float) -> None:
+    def _promote_beside_old_primary(self, promotion: float, last: float) -> None:
         """The replication stops and the replica is promoted; some tasks use the old primary for `last` more seconds."""
         self._server_busy = True
         world, old = self.world, self.world.primary
@@ -614,7 +614,7 @@ class Faults:
         self._die(old)
         old.island = None
         self.world.old = None
-        self._over()
+        self._server_change_ends()
 
     def _shift(self) -> float:
         """The step of a server's clock in seconds, at most the margin minus the drift; 0 within 1.3 ttls of a step."""
@@ -637,7 +637,7 @@ class Faults:
 
     # The operator.
 
-    def _type(self, action: Callable[[RedisModel], None]) -> None:
+    def _run_operator_command(self, action: Callable[[RedisModel], None]) -> None:
         server = self.world.primary
         if server.up:
             server.set_clock(self.world.now)
@@ -648,28 +648,28 @@ class Faults:
     def _disable(self) -> None:
         last = self.ttl * self.random.uniform(1.05, 3)
         self.world.oracle.disabled()
-        self._type(lambda model: model.set("DISABLED", int(last * 1000)))
+        self._run_operator_command(lambda model: model.set("DISABLED", int(last * 1000)))
         self._disturb(1.05 * last, self._nothing)
 
     def _disable_briefly(self) -> None:
         last = self.ttl * self.random.uniform(0.05, 1)
         self.world.oracle.exempt(1.3 * self.ttl)
         self.world.oracle.disabled()
-        self._type(lambda model: model.set("disabled", int(last * 1000)))
+        self._run_operator_command(lambda model: model.set("disabled", int(last * 1000)))
         self._disturb(1.05 * last, self._nothing)
 
     def _persist(self) -> None:
-        self._type(RedisModel.persist)
-        self._disturb(2 * self.ttl, self._look_after)
+        self._run_operator_command(RedisModel.persist)
+        self._disturb(2 * self.ttl, self._delete_key_without_ttl)
 
-    def _look_after(self, _: None) -> None:
+    def _delete_key_without_ttl(self, _: None) -> None:
         """The operator deletes a key without a TTL, which no candidate expires."""
         if self.world.primary.model.value is not None and self.world.primary.model.expires is None:
             self._delete()
 
     def _delete(self) -> None:
         self.world.oracle.exempt(1.3 * self.ttl)
-        self._type(RedisModel.delete)
+        self._run_operator_command(RedisModel.delete)
 
     def _step_down(self) -> None:
         """An operator asks the leader to step down; sometimes just when a sidecar calls Redis."""
@@ -691,19 +691,19 @@ class Faults:
     def _spoil_key(self) -> None:
         last = self._duration()
         self.world.oracle.exempt(last + 1.3 * self.ttl)
-        self._type(RedisModel.spoil_key)
+        self._run_operator_command(RedisModel.spoil_key)
         self._disturb(last, lambda _: self._delete())
 
     def _spoil_fence(self) -> None:
         """A spoiled fence allows no new term; the operator repairs the fence while the lease is disabled."""
         token = self.random.choice(("abc", self.world.primary.set_clock(self.world.now) + 2 * DAY))
-        self._type(lambda model: model.spoil_fence(token))
+        self._run_operator_command(lambda model: model.spoil_fence(token))
         self.world.oracle.fence_changed()
         self._disturb(self._duration(), self._disable_to_repair)
 
     def _disable_to_repair(self, _: None) -> None:
         self.world.oracle.disabled()
-        self._type(lambda model: model.set("DISABLED", int(3 * self.ttl * 1000)))
+        self._run_operator_command(lambda model: model.set("DISABLED", int(3 * self.ttl * 1000)))
         self._disturb(1.3 * self.ttl, self._repair_fence)
 
     def _repair_fence(self, _: None) -> None:
@@ -711,6 +711,6 @@ class Faults:
         self.world.primary.set_clock(self.world.now)
         if model.repair_fence():
             self.world.oracle.fence_changed()
-            self._type(RedisModel.delete)
+            self._run_operator_command(RedisModel.delete)
         elif model.fence_needs_repairing:
             self._disable_to_repair(None)  # another operator has enabled the lease in the meantime

@@ -169,9 +169,9 @@ class Real:
                 sidecar.later(self._dropped, arg)
             else:
                 sidecar.lease.unhold(ticket, sidecar.now(), answered=False)
-                self._rethink()
+                self._wake_if_due_earlier()
 
-    def _rethink(self) -> None:
+    def _wake_if_due_earlier(self) -> None:
         sidecar = self.sidecar
         if sidecar.lease.wake_at(sidecar.now()) < sidecar.asleep_until:
             sidecar.wake()
@@ -218,7 +218,7 @@ class Real:
     def _unhold(self, request: Request) -> None:
         self.held = False
         self.sidecar.lease.unhold(request.ticket, self.sidecar.now(), answered=True)
-        self._rethink()
+        self._wake_if_due_earlier()
 
     def release(self, *, answered: bool) -> None:
         """Answer the held question: the version has changed."""

@@ -68,16 +68,16 @@ class Observed(Client):
         super().freeze()
 
     def thaw(self) -> None:
-        if self.running and self.frozen and self._next_knock(self.froze_at) <= self.world.now:
+        if self.running and self.frozen and self._next_attempt_at(self.froze_at) <= self.world.now:
             self.retried_at = self.world.now
         super().thaw()
 
     def found_sidecar(self) -> None:
         if self._knocks == self._ask:
-            knock = self._next_knock(self.froze_at if self.frozen else self.world.now)
+            knock = self._next_attempt_at(self.froze_at if self.frozen else self.world.now)
             self.world.at(max(knock, self.world.now), self.ask, self._ask)
 
-    def _next_knock(self, now: float) -> float:
+    def _next_attempt_at(self, now: float) -> float:
         pause = self.world.random.uniform(*PAUSE)
         return self.retried_at + ceil((now - self.retried_at) / pause) * pause
 

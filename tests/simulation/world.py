@@ -140,7 +140,7 @@ class World:
         if server.trap:
             server.trap -= 1
             if not server.trap:
-                self.faults.sprung(server)
+                self.faults.last_write_executed(server)
         if released:
             self.faults.released()
         if not server.watchers or not (released or self.scenario.watch == "tracking"):

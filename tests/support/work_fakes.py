@@ -8,7 +8,7 @@ from decimal import Decimal
 from service.prices import Price
 
 
-class Over(Exception):
+class FakeTermOver(Exception):
     """Stand-in for `sidecar.client.TermOver`."""
 
 
@@ -42,9 +42,9 @@ class FakeTerm:
         if self.checks is not None:
             self.checks -= 1
             if self.checks < 0:
-                raise Over
+                raise FakeTermOver
         if self.clock is not None and self.until is not None and self.clock.time >= self.until:
-            raise Over
+            raise FakeTermOver
 
 
 class ScriptedPrices:

@@ -32,7 +32,7 @@ HOUR = 3600 * 10**6
 TIMES = {"LEASE_TTL": "1.5", "HEARTBEAT_INTERVAL": "0.4", "GRANT_TTL": "0.7", "REDIS_TIMEOUT": "0.4"}
 
 
-class Circle:
+class Operator:
     """The commands of an operator, and the servers that they act on."""
 
     def __init__(self, redis: Redis, redis_url: str, database_url: str, sidecar: Sidecar, store: Store) -> None:
@@ -98,19 +98,19 @@ async def circle(
     session: aiohttp.ClientSession,
     stack: AsyncExitStack,
     monkeypatch: pytest.MonkeyPatch,
-) -> Circle:
+) -> Operator:
     monkeypatch.setattr(fence_command, "LOOK_EVERY", 0.1)
     redis = stack.enter_context(client_of(redis_server))
     store = await stack.enter_async_context(await Store.connect(samples_url, connections=2))
     sidecar = await stack.enter_async_context(new_sidecar("one", REQUIRE_CLIENT="false", **TIMES))
-    circle = Circle(redis, redis_server.url, samples_url, sidecar, store)
+    circle = Operator(redis, redis_server.url, samples_url, sidecar, store)
     await circle.begin(session)
     return circle
 
 
 @pytest.mark.parametrize("where", [("redis",), ("database",), ("redis", "database")], ids="-".join)
 async def test_the_commands_repair_a_token_far_in_the_future(
-    circle: Circle, samples_url: str, stack: AsyncExitStack, where: tuple[str, ...]
+    circle: Operator, samples_url: str, stack: AsyncExitStack, where: tuple[str, ...]
 ) -> None:
     legitimate = await circle.next_token()
     await circle.store.claim_fence(FakeTerm(legitimate, "one", LEASE))
@@ -136,7 +136,7 @@ async def test_the_commands_repair_a_token_far_in_the_future(
 
 
 async def test_with_redis_s_clock_behind_the_command_in_the_refusal_repairs_the_fence(
-    circle: Circle, samples_url: str, stack: AsyncExitStack
+    circle: Operator, samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)
     stack.push_async_callback(database.close)

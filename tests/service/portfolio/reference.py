@@ -66,7 +66,7 @@ def last_and_open(answers: Iterable[Price], session: Session) -> tuple[Price, De
     return newest[-1], (of_the_session or [newest[-1].price])[0]
 
 
-class Course:
+class ReferenceTicks:
     """The live values of all portfolios through a series of ticks; each tick is computed from all answers so far."""
 
     def __init__(self) -> None:

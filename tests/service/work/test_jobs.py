@@ -26,7 +26,7 @@ from service.work.timetable import JOBS
 from service.work.tracker import Tracker
 from tests.service.portfolio.reference import nothing_held, parts
 from tests.support.positions import entry, somebody_waits_for_a_lock
-from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
+from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver, ScriptedPrices
 
 CALENDAR = NyseCalendar()
 FRIDAY, MONDAY, TUESDAY = date(2026, 2, 27), date(2026, 3, 2), date(2026, 3, 3)
@@ -40,7 +40,7 @@ def session(day: date) -> Session:
     return found
 
 
-class Desk:
+class JobRunner:
     """The jobs at a given time, with closes by date. For a date without an entry the source fails."""
 
     def __init__(self, store: Store, closes: dict[date, Mapping[str, str]], now: datetime = CLOSE, **more: Any) -> None:
@@ -73,7 +73,7 @@ async def term(store: Store) -> FakeTerm:
 
 async def test_eod_writes_one_row_per_portfolio_at_the_closes(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "2"), entry(2, "A", "1"), entry(2, "B", "3")])
-    assert await Desk(store, {MONDAY: {"A": "10", "B": "1.5"}}).jobs.run("eod", session(MONDAY), term) == 2
+    assert await JobRunner(store, {MONDAY: {"A": "10", "B": "1.5"}}).jobs.run("eod", session(MONDAY), term) == 2
     row = await one_row(store, 2)
     assert (row.date, row.kind, row.value, row.origin, row.revision) == (
         MONDAY,
@@ -89,7 +89,7 @@ async def test_eod_writes_one_row_per_portfolio_at_the_closes(store: Store, term
 
 async def test_a_run_that_is_done_is_not_run_again(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "2")])
-    desk = Desk(store, {MONDAY: {"A": "10"}})
+    desk = JobRunner(store, {MONDAY: {"A": "10"}})
     await desk.jobs.run("eod", session(MONDAY), term)
     before = await rows(store)
     desk.closes[MONDAY] = {"A": "99"}
@@ -108,7 +108,7 @@ async def test_each_row_values_the_positions_held_on_its_date(store: Store, term
             entry(2, "A", "1", TUESDAY),
         ]
     )
-    desk = Desk(store, {FRIDAY: {"A": "10", "B": "1"}, MONDAY: {"A": "10", "B": "1"}})
+    desk = JobRunner(store, {FRIDAY: {"A": "10", "B": "1"}, MONDAY: {"A": "10", "B": "1"}})
     for day in (FRIDAY, MONDAY):
         await desk.jobs.run("eod", session(day), term)
     assert [row.value for row in await rows(store)] == [11, 20]
@@ -117,13 +117,13 @@ async def test_each_row_values_the_positions_held_on_its_date(store: Store, term
 
 async def test_a_portfolio_that_has_sold_everything_is_worth_nothing(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "A", "0", MONDAY)])
-    await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
     assert ((await one_row(store)).value, (await one_row(store)).priced_fraction) == (Decimal(0), Decimal(1))
 
 
 async def test_a_missing_close_is_replaced_by_the_last_known_one_and_stale(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
-    desk = Desk(store, {FRIDAY: {"A": "10", "B": "5"}, MONDAY: {"A": "11"}})
+    desk = JobRunner(store, {FRIDAY: {"A": "10", "B": "5"}, MONDAY: {"A": "11"}})
     for day in (FRIDAY, MONDAY):
         await desk.jobs.run("eod", session(day), term)
     friday, monday = await rows(store)
@@ -135,7 +135,7 @@ async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_alone_g
     store: Store, term: FakeTerm
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "B", "1")])
-    await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     assert ((await one_row(store)).value, (await one_row(store)).priced_fraction) == (Decimal(10), Decimal("0.5"))
     assert await rows(store, 2) == []
 
@@ -145,7 +145,7 @@ async def test_an_invalid_close_counts_as_missing_and_affects_no_other_row(
     store: Store, term: FakeTerm, nonsense: str
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1"), entry(3, "C", "1")])
-    desk = Desk(store, {FRIDAY: {"A": "10", "B": "5"}, MONDAY: {"A": nonsense, "B": "6", "C": nonsense}})
+    desk = JobRunner(store, {FRIDAY: {"A": "10", "B": "5"}, MONDAY: {"A": nonsense, "B": "6", "C": nonsense}})
     for day in (FRIDAY, MONDAY):
         await desk.jobs.run("eod", session(day), term)
     assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
@@ -169,7 +169,7 @@ async def test_without_a_close_the_row_has_the_last_live_price_and_is_stale(
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await quote(store, "A", "12", at)
-    await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
     row = await one_row(store)
     assert (row.value, row.stale, row.priced_fraction) == (Decimal(12), True, Decimal(1))
     close = (await store.closes(MONDAY, ["A"]))["A"]
@@ -179,7 +179,7 @@ async def test_without_a_close_the_row_has_the_last_live_price_and_is_stale(
 async def test_a_price_made_after_the_close_is_not_used_as_a_close(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await quote(store, "A", "12", CLOSE + timedelta(microseconds=1))
-    await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
     assert await rows(store) == []
 
 
@@ -196,9 +196,9 @@ async def test_the_capture_equals_the_live_value_on_a_day_without_prices(
     tracker = Tracker(
         store, ScriptedPrices(silence, now=clock.now), CALENDAR, metrics, now=clock.now, sleep=clock.sleep
     )
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(clock=clock, until=CLOSE))
-    await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
     live, row = await store.live(UUID(int=1)), await one_row(store)
     assert live is not None
     assert (live.value, live.stale) == (row.value, row.stale) == (Decimal(25), True)
@@ -210,7 +210,7 @@ async def test_the_official_close_replaces_the_provisional_one_and_its_row(
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
     await quote(store, "A", "12", CLOSE - timedelta(minutes=1))
-    desk = Desk(store, {MONDAY: {"B": "5"}}, look_back=1)
+    desk = JobRunner(store, {MONDAY: {"B": "5"}}, look_back=1)
     await desk.jobs.run("eod", session(MONDAY), term)
     captured = await one_row(store)
     desk.closes[MONDAY] = {"A": "12", "B": "99"} if job == "reconstruction" else {"A": "12", "B": "5"}
@@ -234,7 +234,7 @@ async def test_a_provisional_close_never_replaces_another_close(
         token,
     )
     await quote(store, "A", "12", CLOSE - timedelta(minutes=1))
-    await Desk(store, {MONDAY: {}}, NEXT_MORNING).jobs.run("snapshot", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {}}, NEXT_MORNING).jobs.run("snapshot", session(MONDAY), term)
     assert ((await one_row(store)).value, (await one_row(store)).stale) == (Decimal(7), False)
 
 
@@ -242,7 +242,7 @@ async def test_an_official_close_of_the_session_before_is_better_than_an_older_l
     store: Store, term: FakeTerm
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    desk = Desk(store, {FRIDAY: {"A": "10"}, MONDAY: {}})
+    desk = JobRunner(store, {FRIDAY: {"A": "10"}, MONDAY: {}})
     await desk.jobs.run("eod", session(FRIDAY), term)
     await quote(store, "A", "9", session(FRIDAY).close - timedelta(minutes=1))
     await desk.jobs.run("eod", session(MONDAY), term)
@@ -253,7 +253,7 @@ async def test_closes_that_jump_as_at_a_split_are_reported_and_used(
     store: Store, term: FakeTerm, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
-    desk = Desk(store, {FRIDAY: {"A": "400", "B": "10"}, MONDAY: {"A": "100", "B": "11"}})
+    desk = JobRunner(store, {FRIDAY: {"A": "400", "B": "10"}, MONDAY: {"A": "100", "B": "11"}})
     for day in (FRIDAY, MONDAY):
         await desk.jobs.run("eod", session(day), term)
     assert [row.value for row in await rows(store)] == [410, 111]
@@ -264,7 +264,7 @@ async def test_closes_that_jump_as_at_a_split_are_reported_and_used(
 
 async def test_the_snapshot_settles_the_row_with_its_next_revision(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
-    desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}})
+    desk = JobRunner(store, {MONDAY: {"A": "10", "B": "3"}})
     await desk.jobs.run("eod", session(MONDAY), term)
     desk.closes[MONDAY] = {"A": "10.25", "B": "3"}
     desk.clock.time = NEXT_MORNING
@@ -287,7 +287,7 @@ async def test_a_replaced_row_is_kept_only_if_a_revision_changed_its_value(
     store: Store, raw: Connection, term: FakeTerm
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
-    desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}})
+    desk = JobRunner(store, {MONDAY: {"A": "10", "B": "3"}})
     await desk.jobs.run("eod", session(MONDAY), term)
     captured = await one_row(store)
     desk.closes[MONDAY] = {"A": "10.25", "B": "3"}
@@ -304,7 +304,7 @@ async def test_a_replaced_row_is_kept_only_if_a_revision_changed_its_value(
 
 async def test_a_run_reports_the_numbers_of_added_and_changed_rows(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1"), entry(3, "B", "2")])
-    desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}}, chunk=2)
+    desk = JobRunner(store, {MONDAY: {"A": "10", "B": "3"}}, chunk=2)
     await desk.jobs.run("eod", session(MONDAY), term)
     await store.put_positions([entry(4, "A", "1")])
     desk.closes[MONDAY] = {"A": "10.25", "B": "3"}
@@ -319,13 +319,13 @@ async def test_a_run_reports_the_numbers_of_added_and_changed_rows(store: Store,
 
 async def test_the_snapshot_writes_a_missing_row_and_reports_it(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    await Desk(store, {MONDAY: {"A": "10"}}, NEXT_MORNING).jobs.run("snapshot", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {"A": "10"}}, NEXT_MORNING).jobs.run("snapshot", session(MONDAY), term)
     assert ((await one_row(store)).origin, (await one_row(store)).revision) == ("reconstructed", 1)
 
 
 async def test_a_snapshot_makes_no_revision_of_a_late_row_with_the_same_value(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
-    desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}}, NEXT_MORNING)
+    desk = JobRunner(store, {MONDAY: {"A": "10", "B": "3"}}, NEXT_MORNING)
     await desk.jobs.run("eod", session(MONDAY), term)
     desk.closes[MONDAY] = {"A": "10", "B": "4"}
     assert await desk.jobs.run("snapshot", session(MONDAY), term) == 1
@@ -339,7 +339,7 @@ async def test_only_the_snapshot_changes_an_existing_row(
 ) -> None:
     """This includes a row that appears after a job has looked for missing rows, even if its value would differ now."""
     await store.put_positions([entry(1, "A", "1")])
-    await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     before = await rows(store)
     await store.put_positions([entry(1, "A", "2", MONDAY)])
 
@@ -347,24 +347,24 @@ async def test_only_the_snapshot_changes_an_existing_row(
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
+    late = JobRunner(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
     assert await late.jobs.run(job, session(MONDAY), term, rerun=True) == 0
     assert await rows(store) == before
     assert await replaced(raw) == []
-    await Desk(store, {MONDAY: {}}).jobs.run("snapshot", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {}}).jobs.run("snapshot", session(MONDAY), term)
     assert (await one_row(store)).value == 20
 
 
 async def test_a_chunk_is_written_even_if_one_of_its_rows_exists(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(2, "A", "1")])
-    await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     await store.put_positions([entry(n, "A", "2") for n in (1, 2, 3)])
 
     class LateStore(Store):
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._pool, store._dsn, idle_limit=20, call_limit=20), {})
+    late = JobRunner(LateStore(store._pool, store._dsn, idle_limit=20, call_limit=20), {})
     assert await late.jobs.run("eod", session(MONDAY), term, rerun=True) == 2
     assert [row.value for n in (1, 2, 3) for row in await rows(store, n)] == [20, 10, 20]
     assert await raw.fetchval("select rows_added from job_run") == 2
@@ -372,7 +372,7 @@ async def test_a_chunk_is_written_even_if_one_of_its_rows_exists(store: Store, r
 
 async def test_the_rows_of_an_eod_run_are_captured_if_it_is_on_time(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    desk = Desk(store, {FRIDAY: {"A": "10"}, MONDAY: {"A": "10"}}, NEXT_MORNING - timedelta(seconds=1))
+    desk = JobRunner(store, {FRIDAY: {"A": "10"}, MONDAY: {"A": "10"}}, NEXT_MORNING - timedelta(seconds=1))
     for day in (FRIDAY, MONDAY):
         await desk.jobs.run("eod", session(day), term)
     assert [row.origin for row in await rows(store)] == ["reconstructed", "captured"]
@@ -381,7 +381,7 @@ async def test_the_rows_of_an_eod_run_are_captured_if_it_is_on_time(store: Store
 async def test_reconstruction_fills_the_gaps_of_the_look_back_and_changes_no_row(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "2", MONDAY)])
     closes: dict[date, Mapping[str, str]] = {FRIDAY: {"A": "14"}, MONDAY: {"A": "15"}, TUESDAY: {"A": "16"}}
-    desk = Desk(store, closes, session(FRIDAY).close, look_back=3)
+    desk = JobRunner(store, closes, session(FRIDAY).close, look_back=3)
     await desk.jobs.run("eod", session(FRIDAY), term)
     friday = await rows(store)
     desk.closes[FRIDAY] = {"A": "99"}
@@ -396,7 +396,7 @@ async def test_reconstruction_fills_the_gaps_of_the_look_back_and_changes_no_row
 async def test_a_late_reconstruction_goes_back_no_further_than_the_look_back(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     closes: dict[date, Mapping[str, str]] = {day: {"A": "1"} for day in (FRIDAY, MONDAY, TUESDAY)}
-    desk = Desk(store, closes, session(TUESDAY).close, look_back=2)
+    desk = JobRunner(store, closes, session(TUESDAY).close, look_back=2)
     await desk.jobs.run("reconstruction", session(MONDAY), term)
     assert [row.date for row in await rows(store)] == [MONDAY]
 
@@ -404,7 +404,7 @@ async def test_a_late_reconstruction_goes_back_no_further_than_the_look_back(sto
 async def test_reconstruction_requests_only_missing_closes(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
     await raw.execute("insert into price_eod (symbol, session_date, close, at) values ('A', $1, 7, $2)", MONDAY, CLOSE)
-    desk = Desk(store, {MONDAY: {"A": "10", "B": "1"}}, look_back=1)
+    desk = JobRunner(store, {MONDAY: {"A": "10", "B": "1"}}, look_back=1)
     await desk.jobs.run("reconstruction", session(MONDAY), term)
     assert desk.prices.asked == [{"B"}]
     assert (await one_row(store)).value == 8
@@ -413,13 +413,13 @@ async def test_reconstruction_requests_only_missing_closes(store: Store, raw: Co
 async def test_no_source_replaces_an_imported_close(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await raw.execute("insert into price_eod (symbol, session_date, close, at) values ('A', $1, 7, $2)", MONDAY, CLOSE)
-    await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("snapshot", session(MONDAY), term)
+    await JobRunner(store, {MONDAY: {"A": "10"}}).jobs.run("snapshot", session(MONDAY), term)
     assert (await one_row(store)).value == 7
 
 
 async def test_a_run_without_an_answer_of_the_source_is_retried(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    desk = Desk(store, {})
+    desk = JobRunner(store, {})
     with pytest.raises(PricesUnavailable):
         await desk.jobs.run("eod", session(MONDAY), term)
     assert (await store.job_runs())["eod"].status == "running"
@@ -431,7 +431,7 @@ async def test_a_run_without_an_answer_of_the_source_is_retried(store: Store, te
 async def test_a_session_without_prices_delays_no_later_one_and_is_retried(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     wednesday = date(2026, 3, 4)
-    desk = Desk(store, {FRIDAY: {"A": "1"}, TUESDAY: {"A": "3"}}, session(wednesday).close, look_back=4)
+    desk = JobRunner(store, {FRIDAY: {"A": "1"}, TUESDAY: {"A": "3"}}, session(wednesday).close, look_back=4)
     for attempt in (1, 2):
         with pytest.raises(PricesUnavailable, match=r"^2026-03-02: no closes .*; 2026-03-04: no closes"):
             await desk.jobs.run("reconstruction", session(wednesday), term)
@@ -455,10 +455,10 @@ async def test_an_interrupted_run_remembers_the_sessions_that_it_skipped(
     checks, cut = 0, True
     while cut:
         await raw.execute("truncate portfolio_history, job_run, price_eod")
-        desk = Desk(store, {MONDAY: {"A": "2"}}, NEXT_MORNING, look_back=2, chunk=2)
+        desk = JobRunner(store, {MONDAY: {"A": "2"}}, NEXT_MORNING, look_back=2, chunk=2)
         try:
             await desk.jobs.run("reconstruction", session(MONDAY), FakeTerm(checks=checks))
-        except Over:
+        except FakeTermOver:
             pass
         except PricesUnavailable:
             cut = False
@@ -475,7 +475,7 @@ async def test_an_eod_without_an_answer_by_the_next_morning_uses_the_last_known_
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await quote(store, "A", "12", CLOSE - timedelta(minutes=1))
-    desk = Desk(store, {}, NEXT_MORNING - timedelta(seconds=1))
+    desk = JobRunner(store, {}, NEXT_MORNING - timedelta(seconds=1))
     with pytest.raises(PricesUnavailable):
         await desk.jobs.run("eod", session(MONDAY), term)
     desk.clock.time = NEXT_MORNING
@@ -531,7 +531,7 @@ class Disturbed:
         await self.raw.execute("truncate portfolio_history, portfolio_history_revision, job_run, price_eod")
         if self.job == "snapshot":
             term = await self.newer_term()
-            await Desk(self.store, {MONDAY: {"A": "9", "B": "2"}}).jobs.run("eod", session(MONDAY), term)
+            await JobRunner(self.store, {MONDAY: {"A": "9", "B": "2"}}).jobs.run("eod", session(MONDAY), term)
         self.token += 1000 - self.token % 1000
         self.base = self.token
 
@@ -545,10 +545,10 @@ class Disturbed:
         """Run under a newer term that ends at a check. The source now has other prices for symbols that are stored."""
         priced = await self.store._fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}
-        desk = Desk(self.store, closes, NEXT_MORNING, look_back=2, chunk=2)
+        desk = JobRunner(self.store, closes, NEXT_MORNING, look_back=2, chunk=2)
         try:
             await desk.jobs.run(self.job, session(MONDAY), await self.newer_term(checks))
-        except Over:
+        except FakeTermOver:
             return False
         return True
 
@@ -597,7 +597,7 @@ async def test_a_chunk_that_is_ready_first_waits_for_the_chunks_before_it(store:
                 yield writes
 
     slow = SlowStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
-    assert await Desk(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
+    assert await JobRunner(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
     assert order == [UUID(int=n) for n in (1, 3, 5, 7)]
 
 
@@ -629,7 +629,7 @@ async def test_a_crash_within_a_chunk_loses_the_chunk_and_its_cursor_together(
             begin if new.rows_written = 4 then raise 'no more'; end if; return new; end $$;
         create trigger meddle before update on job_run for each row execute function meddle();
     """)
-    desk = Desk(store, {MONDAY: {"A": "10"}}, chunk=2)
+    desk = JobRunner(store, {MONDAY: {"A": "10"}}, chunk=2)
     with pytest.raises(Exception, match="no more"):
         await desk.jobs.run("eod", session(MONDAY), term)
     assert await raw.fetchval("select count(*) from portfolio_history") == 2
@@ -656,7 +656,7 @@ async def test_a_worker_writes_nothing_after_a_newer_term_took_the_run(store: St
 
     losing = LosingStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     with pytest.raises(StaleTerm):
-        await Desk(losing, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), FakeTerm())
+        await JobRunner(losing, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), FakeTerm())
     assert await raw.fetchval("select count(*) from portfolio_history") == 2
 
 
@@ -691,7 +691,7 @@ async def test_simultaneous_false_leaders_lose_no_row_and_write_none_twice(
 async def test_history_is_the_newest_rows_within_bounds_oldest_first(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     days = [s.date for s in CALENDAR.sessions(date(2026, 2, 20), MONDAY)]
-    desk = Desk(store, {day: {"A": "10"} for day in days}, look_back=len(days))
+    desk = JobRunner(store, {day: {"A": "10"} for day in days}, look_back=len(days))
     await desk.jobs.run("reconstruction", session(MONDAY), term)
     assert [row.date for row in await store.history(UUID(int=1), limit=2)] == days[-2:]
     assert [row.date for row in await store.history(UUID(int=1), days[1], days[3])] == days[1:4]
@@ -699,7 +699,7 @@ async def test_history_is_the_newest_rows_within_bounds_oldest_first(store: Stor
 
 async def test_the_values_of_a_deleted_portfolio_are_deleted(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
-    desk = Desk(store, {MONDAY: {"A": "10"}})
+    desk = JobRunner(store, {MONDAY: {"A": "10"}})
     await desk.jobs.run("eod", session(MONDAY), term)
     desk.closes[MONDAY] = {"A": "11"}
     await desk.jobs.run("snapshot", session(MONDAY), term)

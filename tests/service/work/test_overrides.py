@@ -15,7 +15,7 @@ from service.work.metrics import WorkMetrics
 from service.work.override_reader import OverrideReader
 from service.work.scheduler import Scheduler
 from tests.support.positions import entry
-from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
+from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver, ScriptedPrices
 
 FRIDAY, MONDAY, TUESDAY = date(2026, 2, 27), date(2026, 3, 2), date(2026, 3, 3)
 ONE, CLOSE = datetime(2026, 3, 2, 18, 0, tzinfo=UTC), datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
@@ -182,6 +182,6 @@ async def test_the_capture_moves_to_a_close_that_is_changed_during_the_session(
     scheduler = Scheduler(
         store, ScriptedPrices(closes=closes), calendar, metrics, look_back=1, now=clock.now, sleep=sleep
     )
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await scheduler.run(FakeTerm(clock=clock, until=CLOSE + timedelta(hours=1)))
     assert [at for day, at in asked if day == MONDAY] == [ONE]

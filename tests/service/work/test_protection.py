@@ -18,7 +18,7 @@ from service.work.protection import ANSWER_LIMIT, NoProtection, TaskProtection, 
 from service.work.scheduler import Scheduler
 from tests.support.positions import entry
 from tests.support.waiting import eventually
-from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
+from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver, ScriptedPrices
 
 ARN = "arn:aws:ecs:us-west-1:000000000000:task/cluster/0123456789abcdef"
 ON = {"ProtectionEnabled": True, "ExpiresInMinutes": 10}
@@ -284,7 +284,7 @@ async def test_the_scheduler_protects_its_task_only_while_it_runs_jobs(
             now=clock.now,
             sleep=sleep,
         )
-        with pytest.raises(Over):
+        with pytest.raises(FakeTermOver):
             await scheduler.run(FakeTerm(clock=clock, until=clock.time + timedelta(minutes=5)))
     assert seen == [True]
     assert [json.dumps(put) for put in agent.put] == [json.dumps(ON), json.dumps(OFF)]

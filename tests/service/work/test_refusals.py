@@ -21,7 +21,7 @@ from service.work.tracker import Tracker
 from tests.service.prices.alpaca_server import Alpaca, bar, trade
 from tests.service.prices.test_alpaca import CREDENTIALS
 from tests.support.positions import entry
-from tests.support.work_fakes import Clock, FakeTerm, Over
+from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver
 
 FRIDAY = date(2026, 2, 13)
 OPEN = datetime(2026, 2, 13, 15, 30, tzinfo=UTC)
@@ -75,7 +75,7 @@ class Task:
         }
         tracker = Tracker(self.store, self.prices, NyseCalendar(), metrics, now=self.clock.now, sleep=self.clock.sleep)
         until = self.clock.time + ticks * TICK
-        with pytest.raises(Over):
+        with pytest.raises(FakeTermOver):
             await tracker.run(FakeTerm(token, f"holder {token}", clock=self.clock, until=until))
 
     async def run_snapshot(self, token: int) -> None:

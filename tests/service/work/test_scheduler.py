@@ -15,14 +15,14 @@ from service.work.metrics import WorkMetrics
 from service.work.scheduler import Scheduler
 from service.work.timetable import due_at
 from tests.support.positions import entry
-from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
+from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver, ScriptedPrices
 
 NYSE = NyseCalendar()
 MONDAY = date(2026, 3, 2)
 CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
 
 
-class Office:
+class SchedulerOnAClock:
     """A scheduler with a source that has closes, or fails, by date."""
 
     def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *, look_back: int = 3) -> None:
@@ -67,7 +67,7 @@ class Office:
         )
 
     async def work(self, until: datetime, token: int = 1, calendar: Calendar = NYSE) -> None:
-        with pytest.raises(Over):
+        with pytest.raises(FakeTermOver):
             await self.scheduler(calendar).run(FakeTerm(token, f"holder {token}", clock=self.clock, until=until))
 
 
@@ -87,7 +87,7 @@ async def test_through_a_week_each_session_has_each_run_once(
     # The day before Thanksgiving; Friday is a half day. The week is over by the clock of the database, which dates the
     # ends of runs: a run that ended before it was due would be repeated each minute.
     wednesday = datetime(2025, 11, 26, 17, 0, tzinfo=UTC)
-    office = Office(store, metrics, wednesday, look_back=1)
+    office = SchedulerOnAClock(store, metrics, wednesday, look_back=1)
     await office.work(wednesday + timedelta(days=7))
     days = [session.date for session in NYSE.sessions(date(2025, 11, 25), date(2025, 12, 3))]
     assert days == [
@@ -112,8 +112,10 @@ async def test_a_day_without_a_leader_at_the_close_is_not_lost(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     """One process saw the market open and stopped; another one started when it was closed."""
-    await Office(store, metrics, CLOSE - timedelta(hours=1), look_back=1).work(CLOSE - timedelta(minutes=1))
-    await Office(store, metrics, CLOSE + timedelta(hours=2), look_back=1).work(CLOSE + timedelta(hours=3), token=2)
+    await SchedulerOnAClock(store, metrics, CLOSE - timedelta(hours=1), look_back=1).work(CLOSE - timedelta(minutes=1))
+    await SchedulerOnAClock(store, metrics, CLOSE + timedelta(hours=2), look_back=1).work(
+        CLOSE + timedelta(hours=3), token=2
+    )
     (row,) = [row for row in await store.history(UUID(int=1)) if row.date == MONDAY]
     assert (row.origin, row.token) == ("captured", 2)
 
@@ -131,7 +133,7 @@ async def test_the_close_is_captured_once_even_if_the_leader_changes_in_that_sec
         (1, CLOSE - timedelta(minutes=10), moment),
         (2, moment, CLOSE + timedelta(minutes=5)),
     ):
-        office = Office(store, metrics, since, look_back=1)
+        office = SchedulerOnAClock(store, metrics, since, look_back=1)
         office.answer_takes = timedelta(seconds=0.75)
         await office.work(until, token)
     found = await raw.fetch(
@@ -142,7 +144,7 @@ async def test_the_close_is_captured_once_even_if_the_leader_changes_in_that_sec
 
 
 async def test_a_close_during_a_long_catch_up_is_captured_right_after_it(store: Store, metrics: WorkMetrics) -> None:
-    office = Office(store, metrics, CLOSE - timedelta(minutes=1), look_back=1)
+    office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=1), look_back=1)
     office.answer_takes = timedelta(minutes=2)
     await office.work(CLOSE + timedelta(hours=1))
     friday, monday = await store.history(UUID(int=1))
@@ -151,7 +153,7 @@ async def test_a_close_during_a_long_catch_up_is_captured_right_after_it(store: 
 
 
 async def test_a_clock_set_back_does_not_delay_the_next_close(store: Store, metrics: WorkMetrics) -> None:
-    office = Office(store, metrics, CLOSE + timedelta(days=4), look_back=1)
+    office = SchedulerOnAClock(store, metrics, CLOSE + timedelta(days=4), look_back=1)
     scheduler = office.scheduler()
 
     async def set_back(seconds: float) -> None:
@@ -160,7 +162,7 @@ async def test_a_clock_set_back_does_not_delay_the_next_close(store: Store, metr
             office.clock.time = CLOSE - timedelta(minutes=30)
 
     scheduler._sleep = set_back
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await scheduler.run(FakeTerm(checks=60))
     assert (CLOSE, MONDAY) in office.asked
 
@@ -168,7 +170,7 @@ async def test_a_clock_set_back_does_not_delay_the_next_close(store: Store, metr
 async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, metrics, datetime(2026, 3, 5, 15, 0, tzinfo=UTC), look_back=3)
+    office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 5, 15, 0, tzinfo=UTC), look_back=3)
     await office.work(datetime(2026, 3, 5, 15, 1, tzinfo=UTC))
     assert await runs(raw) == [
         (job, date(2026, 3, day), "done") for day in (2, 3, 4) for job in ("eod", "snapshot", "reconstruction")
@@ -176,7 +178,7 @@ async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
 
 
 async def test_a_failed_run_is_retried_and_delays_no_other(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
-    office = Office(store, metrics, datetime(2026, 3, 4, 15, 0, tzinfo=UTC), look_back=2)
+    office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 4, 15, 0, tzinfo=UTC), look_back=2)
     office.missing = {MONDAY}
     await office.work(datetime(2026, 3, 4, 15, 0, 30, tzinfo=UTC))
     stands = {(job, day): status for job, day, status in await runs(raw)}
@@ -196,7 +198,7 @@ async def test_a_failed_run_is_retried_and_delays_no_other(store: Store, raw: Co
 async def test_a_second_leader_does_not_repeat_finished_runs(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, metrics, CLOSE, look_back=2)
+    office = SchedulerOnAClock(store, metrics, CLOSE, look_back=2)
     await office.work(CLOSE + timedelta(minutes=1))
     asked = len(office.asked)
     await office.work(CLOSE + timedelta(minutes=5), token=2)
@@ -213,7 +215,7 @@ async def test_a_run_done_by_hand_before_it_was_due_is_repeated_when_it_is_due(
         "values ('snapshot', $1, 'done', 'by hand', 0, $2)",
         *(MONDAY, early),
     )
-    office = Office(store, metrics, early, look_back=1)
+    office = SchedulerOnAClock(store, metrics, early, look_back=1)
     await office.work(CLOSE + timedelta(hours=20))
     run = await raw.fetchrow("select status, attempts, finished_at from job_run where job = 'snapshot'")
     assert run is not None
@@ -224,7 +226,7 @@ async def test_a_run_done_by_hand_before_it_was_due_is_repeated_when_it_is_due(
 async def test_a_database_failure_delays_the_run_and_does_not_end_the_term(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, metrics, CLOSE, look_back=1)
+    office = SchedulerOnAClock(store, metrics, CLOSE, look_back=1)
     scheduler = office.scheduler()
 
     async def sleep(seconds: float) -> None:
@@ -234,7 +236,7 @@ async def test_a_database_failure_delays_the_run_and_does_not_end_the_term(
 
     scheduler._sleep = sleep
     await raw.execute("alter table job_run rename to away")
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await scheduler.run(FakeTerm(clock=office.clock, until=CLOSE + timedelta(minutes=10)))
     assert (await store.job_runs())["eod"].session_date == MONDAY
 
@@ -246,7 +248,7 @@ async def test_a_failure_before_the_claim_does_not_end_the_term(
         create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
         create trigger meddle before insert on job_run for each row execute function meddle();
     """)
-    office = Office(store, metrics, CLOSE, look_back=1)
+    office = SchedulerOnAClock(store, metrics, CLOSE, look_back=1)
     await office.work(CLOSE + timedelta(minutes=3))
     await raw.execute("drop trigger meddle on job_run")
     await office.work(CLOSE + timedelta(minutes=5), token=2)
@@ -255,7 +257,7 @@ async def test_a_failure_before_the_claim_does_not_end_the_term(
 
 async def test_a_leader_that_lost_its_term_reports_no_waiting_runs(store: Store, metrics: WorkMetrics) -> None:
     """Otherwise the alert would last while the task is a follower."""
-    office = Office(store, metrics, CLOSE, look_back=2)
+    office = SchedulerOnAClock(store, metrics, CLOSE, look_back=2)
 
     async def lose(day: date) -> Mapping[str, str]:
         await store.claim_fence(FakeTerm(2, "newer"))
@@ -269,14 +271,14 @@ async def test_a_leader_that_lost_its_term_reports_no_waiting_runs(store: Store,
 
 
 async def test_a_newer_term_ends_the_work(store: Store, metrics: WorkMetrics) -> None:
-    office = Office(store, metrics, CLOSE, look_back=1)
+    office = SchedulerOnAClock(store, metrics, CLOSE, look_back=1)
     await store.claim_fence(FakeTerm(5, "newer"))
     with pytest.raises(StaleTerm):
         await office.scheduler().run(FakeTerm(4))
 
 
 async def test_a_follower_reports_the_next_runs(store: Store, metrics: WorkMetrics) -> None:
-    scheduler = Office(store, metrics, CLOSE).scheduler()
+    scheduler = SchedulerOnAClock(store, metrics, CLOSE).scheduler()
     assert scheduler.next_runs() == {
         "eod": CLOSE + timedelta(days=1),
         "snapshot": datetime(2026, 3, 3, 9, 0, tzinfo=UTC),
@@ -287,7 +289,7 @@ async def test_a_follower_reports_the_next_runs(store: Store, metrics: WorkMetri
 async def test_a_market_that_never_closes_has_a_session_each_day(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, metrics, CLOSE, look_back=1)
+    office = SchedulerOnAClock(store, metrics, CLOSE, look_back=1)
     await office.work(CLOSE + timedelta(days=3), calendar=AroundTheClockCalendar())
     assert [day.day for job, day, _ in await runs(raw) if job == "eod"] == [1, 2, 3, 4]
     assert {status for _, _, status in await runs(raw)} == {"done"}
@@ -296,7 +298,7 @@ async def test_a_market_that_never_closes_has_a_session_each_day(
 async def test_an_unsettled_session_before_the_look_back_is_reported_until_it_is_settled(
     store: Store, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
     assert office.given_up == 0, "sessions before the first settled one do not count"
     office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: two of five sessions are caught up
@@ -317,7 +319,7 @@ async def test_an_unsettled_session_before_the_look_back_is_reported_until_it_is
     assert [row.date.day for row in await store.history(UUID(int=1)) if row.date >= MONDAY] == [2, 3, 4, 5, 6, 9, 10]
 
 
-async def with_an_unsettled_session(store: Store, office: Office) -> None:
+async def with_an_unsettled_session(store: Store, office: SchedulerOnAClock) -> None:
     """Leave the session of 3 March unsettled, before the look-back of a leader that starts on 10 March."""
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
     office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)
@@ -327,7 +329,7 @@ async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_mi
     store: Store, metrics: WorkMetrics
 ) -> None:
     """The remedy of the alert SessionUnsettled must end the alert, and not only at the next due run."""
-    office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await with_an_unsettled_session(store, office)
     jobs = Jobs(store, ScriptedPrices(closes=office.closes), NYSE, now=office.clock.now)
     reported: list[tuple[timedelta, float]] = []
@@ -335,7 +337,7 @@ async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_mi
 
     async def sleep(seconds: float) -> None:
         nonlocal settled_at
-        await Office.sleep(office, seconds)
+        await SchedulerOnAClock.sleep(office, seconds)
         if settled_at is None:
             for session in NYSE.sessions(date(2026, 3, 3), date(2026, 3, 5)):
                 await jobs.run("snapshot", session, FakeTerm(2, "holder 2"))
@@ -353,7 +355,7 @@ async def test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of
     store: Store, metrics: WorkMetrics
 ) -> None:
     """No write is due while only an old session is unsettled: the leader must not resign without a commit."""
-    office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await with_an_unsettled_session(store, office)
     writes = store.writes.of("lease")
     due: list[float | None] = []
@@ -361,7 +363,7 @@ async def test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of
     async def sleep(seconds: float) -> None:
         due.append(writes.remaining())
         writes.failed()
-        await Office.sleep(office, seconds)
+        await SchedulerOnAClock.sleep(office, seconds)
 
     office.sleep = sleep  # type: ignore[method-assign]
     await office.work(datetime(2026, 3, 10, 15, 10, tzinfo=UTC), token=2)
@@ -373,7 +375,7 @@ async def test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of
 async def test_with_a_clock_that_is_ahead_no_run_begins_early(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, metrics, CLOSE - timedelta(minutes=5), look_back=1)
+    office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=5), look_back=1)
     office.ahead = timedelta(hours=1)  # the machine says 15:55, the database 14:55
     await office.work(CLOSE + timedelta(minutes=59))
     assert ("eod", MONDAY, "done") not in await runs(raw)
@@ -384,10 +386,10 @@ async def test_with_a_clock_that_is_ahead_no_run_begins_early(
 async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_no_run(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)
+    office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)
 
     async def sleep(seconds: float) -> None:
-        await Office.sleep(office, seconds)
+        await SchedulerOnAClock.sleep(office, seconds)
         if office.ahead == timedelta():
             office.ahead = timedelta(hours=1)
             office.clock.time += office.ahead

@@ -20,9 +20,9 @@ from service.prices import Price, PricesUnavailable
 from service.work import tracker as tracking
 from service.work.metrics import WorkMetrics
 from service.work.tracker import Tracker
-from tests.service.portfolio.reference import Course
+from tests.service.portfolio.reference import ReferenceTicks
 from tests.support.positions import LONG_AGO, USER, entry
-from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
+from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver, ScriptedPrices
 
 MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
 OPEN = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
@@ -66,7 +66,7 @@ class Market:
         """Track for this number of ticks, under a new term."""
         tracker = self.tracker(interval=interval)
         until = self.clock.time + ticks * timedelta(seconds=interval)
-        with pytest.raises(Over):
+        with pytest.raises(FakeTermOver):
             await tracker.run(FakeTerm(token, f"holder {token}", clock=self.clock, until=until))
         return tracker
 
@@ -115,7 +115,7 @@ async def test_the_first_tick_of_a_term_is_immediate_and_the_next_on_schedule(
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, OPEN + timedelta(seconds=41), {"A": "10"})
     tracker = market.tracker()
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 3 * TICK))
     assert await slots(raw) == [OPEN + TICK, OPEN + 2 * TICK]
     assert (await live(store)).as_of == OPEN + 2 * TICK
@@ -194,7 +194,7 @@ async def test_open_high_low_and_change_are_reset_with_each_session(
     )
     tracker = market.tracker()
     term = FakeTerm(clock=market.clock, until=CLOSE)
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(term)
     monday = await live(store)
     assert (monday.session_date, monday.day_open, monday.day_high, monday.day_low) == (
@@ -205,7 +205,7 @@ async def test_open_high_low_and_change_are_reset_with_each_session(
     )
     assert monday.day_change == -1
     term.until = OPEN + timedelta(days=1) + 3 * TICK
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(term)
     tuesday = await live(store)
     assert (tuesday.session_date, tuesday.day_open, tuesday.day_high, tuesday.day_low) == (
@@ -220,7 +220,7 @@ async def test_open_high_low_and_change_are_reset_with_each_session(
 async def test_high_and_low_are_reset_even_if_the_open_is_unchanged(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "10", "11")))
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 2 * TICK))
     assert await day_figures(store) == (11, 10, 11, 10, 1)
 
@@ -228,10 +228,10 @@ async def test_high_and_low_are_reset_even_if_the_open_is_unchanged(store: Store
 async def test_a_price_of_the_day_before_is_not_a_high_or_low_of_the_day(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, CLOSE - TICK, {"A": "100"}, PricesUnavailable, {"A": "50"}, {"A": "51"})
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + TICK))
     assert await day_figures(store) == (100, 100, 100, 100, 0), "no price of today is known"
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 3 * TICK))
     assert await day_figures(store) == (51, 50, 51, 50, 1)
 
@@ -324,7 +324,7 @@ async def test_a_term_that_loads_positions_until_after_the_close_writes_nothing(
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, CLOSE - timedelta(seconds=5), {"A": "10"})
     loading_for(40, market, monkeypatch)
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await market.tracker().run(FakeTerm(clock=market.clock, until=CLOSE + timedelta(minutes=2)))
     assert await slots(raw) == []
     assert await store.live(UUID(int=1)) is None
@@ -349,10 +349,10 @@ async def test_a_term_that_loads_across_midnight_does_not_use_yesterdays_positio
     midnight = datetime(2026, 3, 3, 5, 0, tzinfo=UTC)
     market = Market(store, metrics, midnight - timedelta(seconds=5), {"A": "10"})
     loading_for(10, market, monkeypatch)
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await market.tracker(AroundTheClockCalendar()).run(FakeTerm(clock=market.clock, until=midnight + TICK))
     assert await store.live(UUID(int=1)) is None
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await market.tracker(AroundTheClockCalendar()).run(FakeTerm(clock=market.clock, until=midnight + 2 * TICK))
     assert ((await live(store)).session_date, (await live(store)).value) == (TUESDAY, Decimal(50))
 
@@ -376,7 +376,7 @@ async def test_prices_that_arrive_after_the_close_do_not_count_for_the_session(
 
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, CLOSE - 2 * TICK, {"A": "10"}, slowly)
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await market.tracker().run(FakeTerm(clock=market.clock, until=CLOSE + timedelta(minutes=2)))
     assert ((await live(store)).value, (await store.quotes())["A"].price) == (Decimal(10), Decimal(10))
     assert (counted(metrics, "written"), counted(metrics, "skipped")) == (1, 1)
@@ -500,7 +500,7 @@ async def test_a_term_that_ends_between_two_steps_writes_nothing_more(
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, OPEN, {"A": "10"})
     for checks in range(5):
-        with pytest.raises(Over):
+        with pytest.raises(FakeTermOver):
             await market.tracker().run(FakeTerm(checks=checks))
     assert await slots(raw) == []
 
@@ -516,7 +516,7 @@ async def test_a_term_that_ends_while_values_are_computed_writes_nothing(
 
     monkeypatch.setattr(tracking, "value_block", slow)
     await store.put_positions([entry(1, "A", "1")])
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await Market(store, metrics, OPEN, {"A": "10"}).tracker().run(term)
     assert await slots(raw) == []
 
@@ -527,7 +527,7 @@ async def test_there_is_no_tick_outside_of_sessions(store: Store, raw: Connectio
     market = Market(store, metrics, friday_evening, {"A": "10"})
     tracker = market.tracker()
     assert tracker.next_run == OPEN
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + TICK))
     assert await slots(raw) == [OPEN]
     assert max(market.clock.slept) <= 60, "a new time of the clock is noticed within a minute"
@@ -544,7 +544,7 @@ async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Conne
             market.clock.time -= timedelta(hours=1)
 
     tracker._sleep = set_back
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(checks=11))
     assert sum(market.clock.slept) < 600
 
@@ -639,7 +639,7 @@ async def test_every_row_of_every_tick_equals_the_decimal_reference(
     tuesday = NyseCalendar().next_open(CLOSE)
     portfolios = [UUID(int=random.getrandbits(128)) for _ in range(2_000)]
     held: dict[UUID, dict[str, Decimal]] = {portfolio: {} for portfolio in portfolios}
-    course = Course()
+    course = ReferenceTicks()
     expected: dict[UUID, LiveValue] = {}
     compared = 0
 
@@ -681,7 +681,7 @@ async def test_every_row_of_every_tick_equals_the_decimal_reference(
     market = Market(store, metrics, CLOSE - 3 * TICK, answer)
     tracker = market.tracker()
     tracker._sleep = between
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(clock=market.clock, until=tuesday.open + 5 * TICK))
     assert compared == len(portfolios) * (3 + 5)
 
@@ -718,7 +718,7 @@ async def test_the_positions_are_loaded_before_the_market_opens(
         return await real(day, *args)
 
     monkeypatch.setattr(store, "load_positions", load)
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await market.tracker(interval=3600).run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1, hours=1)))
     assert days == [MONDAY], "once a term"
     assert (await live(store)).value == 50
@@ -747,7 +747,7 @@ async def test_the_tracker_reports_its_progress_while_it_loads_positions(
         return book
 
     monkeypatch.setattr(store, "load_positions", load)
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(term)
     assert Loading(1, 1) in seen
     assert tracker.loading is None

@@ -23,7 +23,7 @@ from service.work.metrics import WorkMetrics
 from tests.service.portfolio.reference import nothing_held
 from tests.service.work.test_tracker import OPEN, TICK, Answer, Market, counted, slots
 from tests.support.positions import entry, somebody_waits_for_a_lock
-from tests.support.work_fakes import FakeTerm, Over
+from tests.support.work_fakes import FakeTerm, FakeTermOver
 
 
 async def test_a_tick_values_each_of_many_portfolios_and_notifies_once(
@@ -57,7 +57,7 @@ async def test_many_portfolios_get_their_intraday_points_in_turns(
     market = Market(store, metrics, OPEN, {"A": "10"})
     tracker = market.tracker()
     tracker._points_per_tick = points_per_tick
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 4 * TICK))
     for portfolio in range(1, 8):
         points = await slots(raw, portfolio)
@@ -78,7 +78,7 @@ async def test_portfolios_take_turns_although_every_second_tick_is_skipped(
     tracker = market.tracker()
     tracker._points_per_tick = 2
     monkeypatch.setattr(tracking, "LATEST_TIMEOUT", 60.0)
-    with pytest.raises(Over):
+    with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 8 * TICK))
     assert [len(await slots(raw, portfolio)) for portfolio in range(1, 5)] == [2, 2, 2, 2]
 

@@ -34,7 +34,7 @@ def test_a_holder_with_a_longer_ttl_is_reported_while_it_holds_the_lease(ttl: Le
     ],
     ids=["the same ttl", "a clock that has stepped back", "no ttl", "disabled", "our own term"],
 )
-def test_nothing_else_is_a_disagreement(ttl: LeaseTtl, reply: Reply) -> None:
+def test_no_other_reply_reports_a_longer_ttl(ttl: LeaseTtl, reply: Reply) -> None:
     assert ttl.observe(reply) is None
 
 

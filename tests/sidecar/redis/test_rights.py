@@ -110,11 +110,11 @@ async def test_a_missing_right_has_the_documented_effect_and_is_named(any_redis:
     text = " ".join(refusals)
     assert what == COSTS[right]
     if what not in ("nothing", "no notices sent", "no guard", "no history"):
-        assert _named(right) in text, text
+        assert _refused_right_in_words(right) in text, text
     assert not re.search("[0-9a-f]{40}|user_script", text)
 
 
-def _named(right: str) -> str:
+def _refused_right_in_words(right: str) -> str:
     if right.startswith("+client|") or right == "+client":
         return "the command CLIENT"
     kinds = {"+": "the command {}", "~": "the key {}", "&": "the channel {}"}

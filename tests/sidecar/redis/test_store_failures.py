@@ -208,16 +208,18 @@ async def test_a_term_is_confirmed_while_enough_replicas_are_connected(
         # The key must not expire during the test.
         long = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
         async with storing(at_port(any_redis_of_its_own.port), min_replicas=1, timings=long) as store:
-            await eventually(lambda: _counts(store, Kind.ACQUIRE))  # a replica on a busy machine may answer too late
-            await eventually(lambda: _counts(store, Kind.RENEW))
+            await eventually(
+                lambda: _is_confirmed(store, Kind.ACQUIRE)
+            )  # a replica on a busy machine may answer too late
+            await eventually(lambda: _is_confirmed(store, Kind.RENEW))
             replica.pause()
             redis.pexpire(KEY, 30_000)
             assert await store.outcome(Kind.RENEW) is Outcome.UNCONFIRMED
             replica.resume()
-            await eventually(lambda: _counts(store, Kind.RENEW))
+            await eventually(lambda: _is_confirmed(store, Kind.RENEW))
 
 
-async def _counts(store: Storing, kind: Kind) -> bool:
+async def _is_confirmed(store: Storing, kind: Kind) -> bool:
     return await store.outcome(kind) in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
 
 
