@@ -23,7 +23,7 @@ from bench.report import Report, Spread, Table, progress, run
 from bench.started import ONE, Started, bare, compile_packages, lead, sidecar
 from ops.local.servers import RedisServer
 
-STARTS, CHECKS = 11, 21
+STARTS, CHECKS = 9, 21
 """Number of starts of each program, and of runs of each health check."""
 QUESTIONS = 500
 """Number of requests before the memory is measured: a program that has just started has not loaded all its code."""

@@ -28,8 +28,8 @@ from ops.local.servers import RedisServer
 
 TURNS, SECONDS = 9, 2.0
 """Number of turns of each server in each case, and the duration of a turn in seconds."""
-RENEWALS = 15
-"""Number of turns in which Redis's commands are counted; they last for three renewals."""
+RENEWALS = 10
+"""Number of turns in which Redis's commands are counted; they last for two renewals."""
 HELD, CHANGES = 1000, 5
 """Number of requests that are held at once, and number of changes that answer them all."""
 CASES = ((ONE, 1), (ONE, 16), (ALL, 16))

@@ -35,6 +35,9 @@ METRICS_LIMITS = Limits(connections=64, per_peer=8, header=10.0, idle=75.0)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_to_json = json.JSONEncoder(check_circular=False).encode
+"""Encodes an answer. No answer contains itself, and the check for that would take a tenth of the time."""
+
 _NUMBER = re.compile(r"[0-9.eE+-]+")
 _VERSION = re.compile(r"[0-9a-f]+-[0-9]+")
 _TOKEN = re.compile(r"[0-9]{1,16}")
@@ -109,7 +112,7 @@ class Control:
         for name in names:
             self._candidate.asked(name)
         answer = self._answers(names, question) if message.path == ALL else self._answer(names[0], question)
-        return json.dumps(answer).encode()
+        return _to_json(answer).encode()
 
     async def healthz(self, _: web.Request) -> web.Response:
         """200 while the election loop makes progress, whatever Redis does; else 503."""
@@ -193,12 +196,18 @@ class Control:
         return f"{self._boot}-{self._candidate.version(names)}"
 
     def _answers(self, names: tuple[str, ...], question: _Question) -> dict[str, Any]:
-        found = {name: self._candidate.granted(name, *question) for name in names}
+        leads_all, version = True, 0
+        leases: dict[str, Any] = {}
+        for name in names:
+            grant, view = self._candidate.granted(name, *question)
+            leads_all = leads_all and grant is not None
+            version += view.version
+            leases[name] = self._fields(name, grant, view)
         return {
             "instance_id": self._instance_id,
-            "is_leader": all(grant is not None for grant, _ in found.values()),
-            "version": f"{self._boot}-{sum(view.version for _, view in found.values())}",
-            "leases": {name: self._fields(name, grant, view) for name, (grant, view) in found.items()},
+            "is_leader": leads_all,
+            "version": f"{self._boot}-{version}",
+            "leases": leases,
         }
 
     def _answer(self, name: str, question: _Question) -> dict[str, Any]:
@@ -263,7 +272,7 @@ async def _refuse_pages(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def _json(content: dict[str, Any], *, status: int = 200) -> web.Response:
-    return web.Response(body=json.dumps(content).encode(), status=status, content_type="application/json")
+    return web.Response(body=_to_json(content).encode(), status=status, content_type="application/json")
 
 
 def _refusal(kind: type[web.HTTPError], error: str, **more: object) -> web.HTTPError:

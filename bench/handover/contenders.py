@@ -59,7 +59,7 @@ KAZOO = Contender("kazoo", "kazoo on ZooKeeper", "zookeeper", ZooKeeperSession, 
 ETCD = Contender("etcd", "etcd3gw on etcd", "etcd", EtcdLease, project="etcd3gw")
 GUIDE = Contender(
     "guide", "deployment guide's loop", "redis_locks", _redis("portfolio:background_services:leader"),
-    ("guide",), "redis", hold=(0.04, 10.04), rounds=12,
+    ("guide",), "redis", hold=(0.04, 10.04), rounds=10,
 )  # fmt: skip
 LIMIT = Contender("limit", "DEL and PUBLISH alone", "limit", _redis("bench"), candidates=2, loses=False)
 
