@@ -15,7 +15,7 @@ from tests.chaos.observers import Belief, Observations
 from tests.chaos.oracles import overlaps
 from tests.chaos.redis_nodes import RedisNodes, Unsettled
 from tests.chaos.schedule import Redis
-from tests.support.processes import Process, Sidecar, command_of, shows
+from tests.support.processes import Process, Sidecar, command_of, get_json
 from tests.support.waiting import eventually
 
 TASKS = 3
@@ -157,7 +157,7 @@ class _Tasks:
 
 
 async def _state(sidecar: Sidecar) -> str:
-    shown = await shows(f"{sidecar.url}/status")
+    shown = await get_json(f"{sidecar.url}/status")
     return str(shown["leases"][LEASE]["state"]) if shown else "no answer"
 
 

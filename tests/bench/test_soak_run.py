@@ -27,7 +27,8 @@ def test_a_soak_finds_every_planted_fault(tmp_path: Path) -> None:
         assert any(f"sidecar: {measure} grew by" in line for line in broken), output
         assert not any(f"api: {measure} grew by" in line for line in broken), output
         assert (tmp_path / f"soak-{measure}.svg").read_text().startswith("<?xml"), output
-    assert any(" of background_services ended without a cause (" in line for line in broken), output
+    assert any(" lost term " in line and line.endswith(" without a release") for line in broken), output
+    assert any(" ended without a cause" in line for line in broken), output
     assert any("the log is not quiet" in line and "a planted warning" in line for line in broken), output
     report = Report.from_json((tmp_path / "soak.json").read_text())
     assert [plot.name for plot in report.plots] == ["soak-memory", "soak-descriptors", "soak-tasks", "soak-threads"]

@@ -12,7 +12,7 @@ import aiohttp
 
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
-from tests.support.processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, get_json, killed_at_exit
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -100,7 +100,7 @@ class Task:
 
     async def status(self) -> dict[str, Any]:
         """The process and the lease from `/status` in one dict; empty without an answer."""
-        shown = await shows(f"{self.sidecar.url}/status")
+        shown = await get_json(f"{self.sidecar.url}/status")
         return {**shown, **shown["leases"][LEASE]} if shown else {}
 
     async def has_greeted(self) -> bool:
@@ -122,7 +122,7 @@ class Task:
 @asynccontextmanager
 async def running(*tasks: Task) -> AsyncIterator[None]:
     """Start the sidecars, and wait until they are connected to Redis; the end of the block ends them."""
-    with ended(*(task.sidecar for task in tasks)):
+    with killed_at_exit(*(task.sidecar for task in tasks)):
         for task in tasks:
             task.sidecar.start()
         for task in tasks:

@@ -16,7 +16,7 @@ from ops.local.servers import RedisServer, free_port
 from tests.sidecar.client.test_hostile import INVALID_ANSWERS
 from tests.sidecar.wrapper.programs import NAME, follows
 from tests.support.hostile_sidecar import FakeSidecar, fake_sidecar
-from tests.support.processes import Process, RealSidecar, ended
+from tests.support.processes import Process, RealSidecar, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
 Pair = tuple[RealSidecar, RealSidecar]
@@ -49,7 +49,7 @@ async def test_a_sidecar_with_an_ipv6_address_is_asked(
     port = free_port()
     sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", CONTROL_BIND=f"[::1]:{port}")
     one = Worker(tmp_path, "worker", f"http://[::1]:{port}", worker)
-    with ended(one, sidecar):
+    with killed_at_exit(one, sidecar):
         sidecar.start()
         one.start()
         await eventually(lambda: one.words() == [["begin", "task-a"]])
@@ -57,7 +57,7 @@ async def test_a_sidecar_with_an_ipv6_address_is_asked(
 
 async def test_one_task_works_and_hands_over_on_sigterm(sidecars: Pair, tmp_path: Path, worker: list[str]) -> None:
     one, other = (Worker(tmp_path, f"worker-{i}", each.url, worker) for i, each in enumerate(sidecars))
-    with ended(one, other):
+    with killed_at_exit(one, other):
         one.start()
         await eventually(lambda: one.words() == [["begin", "task-a"]])
         other.start()
@@ -82,7 +82,7 @@ async def test_work_ends_before_the_deadline_if_the_sidecar_is_frozen(
 
     async def check() -> None:
         one.file.unlink(missing_ok=True)
-        with ended(one):
+        with killed_at_exit(one):
             one.start()
             await eventually(lambda: one.diary)
             sidecars[0].send(signal.SIGSTOP)
@@ -101,7 +101,7 @@ async def test_an_operator_s_command_stops_the_work_at_once(
 ) -> None:
     one = Worker(tmp_path, "worker", sidecars[0].url, worker)
     key = f"{tmp_path.name}:{NAME}"
-    with ended(one), redis.Redis.from_url(redis_server.url) as operator:
+    with killed_at_exit(one), redis.Redis.from_url(redis_server.url) as operator:
         one.start()
         await eventually(lambda: one.diary)
         operator.set(key, "DISABLED", ex=60)
@@ -113,7 +113,7 @@ async def test_an_operator_s_command_stops_the_work_at_once(
 async def test_an_invalid_answer_grants_nothing_and_requests_stay_rare(tmp_path: Path, worker: list[str]) -> None:
     async with fake_sidecar() as fake:
         one = Worker(tmp_path, "worker", fake.url, worker)
-        with ended(one):
+        with killed_at_exit(one):
             one.start()
             await eventually(lambda: fake.polls)
             for name, body in INVALID_ANSWERS.items():
@@ -173,7 +173,7 @@ async def test_a_grant_that_is_not_extended_ends_the_work_in_time(tmp_path: Path
             one.file.unlink(missing_ok=True)
             fake.grant = 3.0
             await fake.elect(7)
-            with ended(one):
+            with killed_at_exit(one):
                 one.start()
                 await eventually(lambda: one.diary)
                 fake.misbehave = fake.silence

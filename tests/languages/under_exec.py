@@ -15,7 +15,7 @@ import redis
 
 from ops.local.servers import RedisServer
 from tests.sidecar.wrapper.programs import Wrapper, follows, hand_over, run
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.waiting import eventually
 
 Pair = tuple[RealSidecar, RealSidecar]
@@ -63,7 +63,7 @@ async def test_one_celery_beat_sends_the_tasks_and_another_takes_over(
         for name, sidecar in zip(("one", "other"), sidecars, strict=True)
     ]  # fmt: skip
     one, other = beats
-    with ended(one, other), redis.Redis.from_url(redis_of_its_own.url) as broker:
+    with killed_at_exit(one, other), redis.Redis.from_url(redis_of_its_own.url) as broker:
         one.start()
         await eventually(lambda: broker.llen("celery") > 2, within=60)
         other.start()

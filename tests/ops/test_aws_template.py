@@ -316,20 +316,20 @@ async def test_every_filter_matches_lines_of_a_running_task_and_reads_the_right_
                     for value, dimensions in taken(FILTERS[name], sidecar.output + service.output)
                 }
 
-            def comes(name: str, *wanted: tuple[float, str]) -> Callable[[], bool]:
+            def has_values(name: str, *wanted: tuple[float, str]) -> Callable[[], bool]:
                 return lambda: set(wanted) <= values(name)
 
             both = (1.0, "background_services"), (1.0, "daily_scheduler")
-            await eventually(comes("LeadingFilter", *both), within=60)
-            await eventually(comes("WorkingFilter", *both), within=60)
-            await eventually(comes("TermsFilter", *both), within=60)
-            await eventually(comes("RedisUpFilter", (1.0, "")), within=60)
-            await eventually(comes("DatabaseUpFilter", (1.0, "")), within=60)
-            await eventually(comes("RunsWaitingFilter", (0.0, "")), within=60)
-            await eventually(comes("SessionsGivenUpFilter", (0.0, "")), within=60)
+            await eventually(has_values("LeadingFilter", *both), within=60)
+            await eventually(has_values("WorkingFilter", *both), within=60)
+            await eventually(has_values("TermsFilter", *both), within=60)
+            await eventually(has_values("RedisUpFilter", (1.0, "")), within=60)
+            await eventually(has_values("DatabaseUpFilter", (1.0, "")), within=60)
+            await eventually(has_values("RunsWaitingFilter", (0.0, "")), within=60)
+            await eventually(has_values("SessionsGivenUpFilter", (0.0, "")), within=60)
             assert values("TermsFilter") == set(both), "a line that is repeated each minute would count as a new term"
             redis_of_its_own.kill()
-            await eventually(comes("RedisUpFilter", (0.0, "")), within=60)
+            await eventually(has_values("RedisUpFilter", (0.0, "")), within=60)
         assert set(FILTERS) == {
             "LeadingFilter", "WorkingFilter", "TermsFilter", "RedisUpFilter", "DatabaseUpFilter", "RunsWaitingFilter",
             "SessionsGivenUpFilter",

@@ -49,13 +49,13 @@ def test_every_local_block_runs_with_make_run_and_prints_what_the_guide_shows(tm
 def outputs(run: Run, ran: list[Block]) -> dict[int, str]:
     """Return the output of each block, by its line; the script ends at the first failing command."""
 
-    def here(text: str) -> str:
+    def to_local_address(text: str) -> str:
         text = re.sub(r"\b(4040|8080|8180|9101|9102|9202)\b", lambda port: str(int(port[1]) + run.offset), text)
         text = text.replace("$PWD/.venv/bin", str(Path(sys.executable).parent))
         return text.replace(".run/", f"{run.folder}/")
 
     script = [f"set -eu -o pipefail\nPYTHON={sys.executable}", "" if shutil.which("curl") else CURL]
-    script += [f"printf '\\n@@@ {block.line}\\n'\n{here(block.text)}" for block in ran]
+    script += [f"printf '\\n@@@ {block.line}\\n'\n{to_local_address(block.text)}" for block in ran]
     ended = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=ROOT,

@@ -23,7 +23,7 @@ from service.work.metrics import WorkMetrics
 from sidecar.client import LeaseClient
 from sidecar.commands import operator as commands
 from tests.ops.test_task_definition import CONTAINERS
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.waiting import eventually
 
 OPS = Path(__file__).parents[2] / "ops"
@@ -80,7 +80,7 @@ async def of_a_sidecar(redis: RedisServer, folder: Path) -> Metrics:
             text = await response.text()
         return text if "sidecar_renewal_duration_seconds_count 0.0" not in text and "sidecar_token" in text else ""
 
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         return labels_by_metric(text_string_to_metric_families(await eventually(scraped)))
 
@@ -96,15 +96,15 @@ def selectors(expression: Any) -> Iterator[Any]:
         yield from selectors(argument)
 
 
-def risen(expression: Any) -> Iterator[str]:
+def counters_in_increases(expression: Any) -> Iterator[str]:
     """Yield the counters whose increase an expression uses."""
     if isinstance(expression, promql_parser.Call) and expression.func.name in ("increase", "rate"):
         yield from (selector.name for argument in expression.args for selector in selectors(argument))
     for part in ("lhs", "rhs", "expr"):
         if (inner := getattr(expression, part, None)) is not None:
-            yield from risen(inner)
+            yield from counters_in_increases(inner)
     for argument in getattr(expression, "args", ()):
-        yield from risen(argument)
+        yield from counters_in_increases(argument)
 
 
 async def test_every_metric_and_label_in_use_exists(redis_server: RedisServer, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ async def test_a_counter_in_an_increase_starts_at_zero(redis_server: RedisServer
         "portfolio_http_requests_total",
         "portfolio_http_request_seconds_bucket",
     }
-    wanted = {name for text in ASKED for name in risen(promql_parser.parse(text))}
+    wanted = {name for text in ASKED for name in counters_in_increases(promql_parser.parse(text))}
     assert "portfolio_job_runs_total" in wanted
     assert wanted - as_they_come <= set(there)
     registry = new_registry()
@@ -168,14 +168,14 @@ def test_an_alert_on_the_leader_waits_for_at_least_two_scrapes() -> None:
 
 def test_promtool_tests_that_each_alert_fires_and_stays_silent() -> None:
     tests = yaml.safe_load((OPS / "prometheus/rules_test.yml").read_text())["tests"]
-    fired = {name for test in tests for name in spoken(test)}
+    fired = {name for test in tests for name in fired_alerts(test)}
     assert fired == {alert["alert"] for alert in ALERTS}
     deploy = next(test for test in tests if "deploy" in test["name"])
-    assert spoken(deploy) == set()
+    assert fired_alerts(deploy) == set()
     assert len(deploy["promql_expr_test"]) > 5
 
 
-def spoken(test: dict[str, Any]) -> set[str]:
+def fired_alerts(test: dict[str, Any]) -> set[str]:
     """Yield the alerts that fire in a promtool test."""
     of_alerts = {case["alertname"] for case in test.get("alert_rule_test", ()) if case["exp_alerts"]}
     firing = [case for case in test.get("promql_expr_test", ()) if "firing" in case["expr"]]

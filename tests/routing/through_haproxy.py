@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer, free_port
-from tests.support.processes import ROOT, Process, ended
+from tests.support.processes import ROOT, Process, killed_at_exit
 from tests.support.waiting import eventually
 
 CHECK_INTERVAL = 1.0
@@ -120,7 +120,7 @@ async def fleet(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Flee
     other = Task(tmp_path, redis_server, "task-b", "127.0.0.3", api, metrics)
     variables = {"TASK_A": "127.0.0.2", "TASK_B": "127.0.0.3", "API_PORT": str(api), "METRICS_PORT": str(metrics)}
     with (
-        ended(one.sidecar, one.app, other.sidecar, other.app),
+        killed_at_exit(one.sidecar, one.app, other.sidecar, other.app),
         haproxy(tmp_path, LEADER_BIND=f"127.0.0.1:{front}", **variables),
     ):
         one.start()

@@ -43,20 +43,20 @@ class Resolver:
         self._told.release()
 
 
-async def asked(lookups: Lookups) -> asyncio.Task[Sequence[AddressInfo]]:
+async def start_lookup(lookups: Lookups) -> asyncio.Task[Sequence[AddressInfo]]:
     task = asyncio.create_task(lookups.addresses(HOST, PORT))
     await asyncio.sleep(0)
     return task
 
 
-async def ended(lookups: Lookups) -> None:
+async def wait_until_idle(lookups: Lookups) -> None:
     await eventually(lambda: not lookups.pending(HOST, PORT))
 
 
 async def test_concurrent_callers_share_one_lookup() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
-    waiting = [await asked(lookups) for _ in range(5)]
+    waiting = [await start_lookup(lookups) for _ in range(5)]
     resolver.answer(FIRST)
     assert await asyncio.gather(*waiting) == [FIRST] * 5
     assert resolver.asked == 1
@@ -71,10 +71,10 @@ async def test_a_lookup_survives_its_callers_and_the_next_caller_gets_the_result
                 await lookups.addresses(HOST, PORT)
     assert resolver.asked == 1, "an abandoned attempt started another lookup"
     resolver.answer(FIRST)
-    await ended(lookups)
+    await wait_until_idle(lookups)
     assert await lookups.addresses(HOST, PORT) == FIRST
     assert resolver.asked == 1
-    again = await asked(lookups)
+    again = await start_lookup(lookups)
     resolver.answer(SECOND)
     assert await again == SECOND, "a result was used twice"
 
@@ -82,10 +82,10 @@ async def test_a_lookup_survives_its_callers_and_the_next_caller_gets_the_result
 async def test_a_shared_result_is_not_used_again() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
-    waiting = [await asked(lookups), await asked(lookups)]
+    waiting = [await start_lookup(lookups), await start_lookup(lookups)]
     resolver.answer(FIRST)
     await asyncio.gather(*waiting)
-    again = await asked(lookups)
+    again = await start_lookup(lookups)
     resolver.answer(SECOND)
     assert await again == SECOND
 
@@ -93,7 +93,7 @@ async def test_a_shared_result_is_not_used_again() -> None:
 async def test_a_cancelled_caller_does_not_cancel_the_shared_lookup() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
-    gone, waits = await asked(lookups), await asked(lookups)
+    gone, waits = await start_lookup(lookups), await start_lookup(lookups)
     gone.cancel()
     resolver.answer(FIRST)
     assert await waits == FIRST
@@ -102,12 +102,12 @@ async def test_a_cancelled_caller_does_not_cancel_the_shared_lookup() -> None:
 async def test_a_result_from_before_a_change_of_server_is_not_used() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
-    gone = await asked(lookups)
+    gone = await start_lookup(lookups)
     gone.cancel()
     resolver.answer(FIRST)
-    await ended(lookups)
+    await wait_until_idle(lookups)
     lookups.forget(HOST, PORT)
-    waits = await asked(lookups)
+    waits = await start_lookup(lookups)
     assert resolver.asked == 2, "the kept result was used"
     resolver.answer(SECOND)
     assert await waits == SECOND
@@ -116,9 +116,9 @@ async def test_a_result_from_before_a_change_of_server_is_not_used() -> None:
 async def test_a_lookup_during_a_change_of_server_is_repeated_after_it_ends() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
-    first = await asked(lookups)
+    first = await start_lookup(lookups)
     lookups.forget(HOST, PORT)
-    second = await asked(lookups)
+    second = await start_lookup(lookups)
     assert resolver.asked == 1, "two lookups of one name ran at a time"
     resolver.answer(FIRST)
     resolver.answer(SECOND)
@@ -128,11 +128,11 @@ async def test_a_lookup_during_a_change_of_server_is_repeated_after_it_ends() ->
 async def test_an_outdated_lookup_without_callers_leaves_no_result() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
-    (await asked(lookups)).cancel()
+    (await start_lookup(lookups)).cancel()
     lookups.forget(HOST, PORT)
     resolver.answer(FIRST)
-    await ended(lookups)
-    waits = await asked(lookups)
+    await wait_until_idle(lookups)
+    waits = await start_lookup(lookups)
     resolver.answer(SECOND)
     assert await waits == SECOND
     assert resolver.asked == 2
@@ -141,11 +141,11 @@ async def test_an_outdated_lookup_without_callers_leaves_no_result() -> None:
 async def test_a_kept_result_expires() -> None:
     resolver, now = Resolver(), [0.0]
     lookups = Lookups(resolver, clock=lambda: now[0])
-    (await asked(lookups)).cancel()
+    (await start_lookup(lookups)).cancel()
     resolver.answer(FIRST)
-    await ended(lookups)
+    await wait_until_idle(lookups)
     now[0] = MAX_RESULT_AGE
-    waits = await asked(lookups)
+    waits = await start_lookup(lookups)
     resolver.answer(SECOND)
     assert await waits == SECOND
 
@@ -156,11 +156,11 @@ async def test_a_kept_result_expires() -> None:
 async def test_every_caller_gets_the_failure_and_the_next_caller_looks_up_again(error: Exception) -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
-    waiting = [await asked(lookups), await asked(lookups)]
+    waiting = [await start_lookup(lookups), await start_lookup(lookups)]
     resolver.answer(error)
     for result in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(result, socket.gaierror)
-    again = await asked(lookups)
+    again = await start_lookup(lookups)
     resolver.answer(FIRST)
     assert await again == FIRST
 
@@ -212,10 +212,10 @@ loops.run(main())
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_a_hanging_lookup_does_not_delay_the_end_of_the_process(loop: str) -> None:
     began = time.monotonic()
-    ended = await asyncio.to_thread(
+    wait_until_idle = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", HANGS.format(loop=loop)], capture_output=True, text=True, timeout=50
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (wait_until_idle.returncode, wait_until_idle.stdout, wait_until_idle.stderr) == (0, "", "")
     assert time.monotonic() - began < 50
 
 
@@ -247,11 +247,11 @@ for thread in threading.enumerate():
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_a_lookup_that_ends_after_the_loop_is_closed_prints_nothing(loop: str) -> None:
-    ended = await asyncio.to_thread(
+    wait_until_idle = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", AFTER_THE_LOOP.format(loop=loop)],
         capture_output=True,
         text=True,
         timeout=50,
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (wait_until_idle.returncode, wait_until_idle.stdout, wait_until_idle.stderr) == (0, "", "")

@@ -123,17 +123,17 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     # An operator disables and enables the lease, asks the leader to step down, and runs a job by hand.
     operator = {"REDIS_URL": redis_server.url, "LEASE_KEY": second_sidecar.environment["LEASE_KEY"]}
 
-    async def order(*words: str) -> int:
+    async def run_command(*words: str) -> int:
         command = command_of("sidecar", tmp_path / f"{words[0]}.log", *words, **operator)
         run.processes[f"sidecar/{words[0]}"] = command
         command.start()
         return await command.end()
 
-    assert await order("disable", "background_services", "600") == 0
+    assert await run_command("disable", "background_services", "600") == 0
     await eventually(lambda: run.has("state_changed", state="disabled", instance="two"), within=60)
-    assert await order("enable", "background_services") == 0
+    assert await run_command("enable", "background_services") == 0
     await eventually(second.leads, within=60)
-    assert await order("step-down", "background_services") == 1, "no other task has a client"
+    assert await run_command("step-down", "background_services") == 1, "no other task has a client"
     await eventually(second.leads, within=60)
     await database.execute("update lease_fence set token = token + 1 where lease = 'background_services'")
     await eventually(lambda: run.has("work_stopped", instance="two"), within=60)

@@ -13,7 +13,7 @@ from schemathesis.core.result import Ok
 from ops.local.servers import RedisServer
 from sidecar.control import LONGEST_WAIT
 from sidecar.control_openapi import description
-from tests.support.processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, get_json, killed_at_exit
 from tests.support.served_control import KEYS, served
 from tests.support.waiting import eventually
 
@@ -32,9 +32,9 @@ OPERATIONS = {found.ok().label: found.ok() for found in document.get_all_operati
 @pytest.fixture(scope="module")
 def url(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     sidecar = RealSidecar(tmp_path_factory.mktemp("openapi"), redis_server, "task-a")
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
-        asyncio.run(eventually(lambda: shows(f"{sidecar.url}/healthz"), within=60))
+        asyncio.run(eventually(lambda: get_json(f"{sidecar.url}/healthz"), within=60))
         yield sidecar.url
         assert "Traceback" not in sidecar.output
 

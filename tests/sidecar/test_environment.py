@@ -14,7 +14,7 @@ from ops.local.servers import RedisServer
 from runtime.environment import IGNORED
 from tests.service.test_environment import HARMLESS, IRRELEVANT, documented, read_by
 from tests.sidecar.test_process import STEADY, Asker
-from tests.support.processes import ROOT, RealSidecar, ended
+from tests.support.processes import ROOT, RealSidecar, killed_at_exit
 from tests.support.waiting import eventually
 
 LIBRARIES = (
@@ -47,7 +47,7 @@ sys.exit(program.main([]))
 
 async def test_the_sidecar_leads_with_every_library_switch_set(redis_server: RedisServer, tmp_path: Path) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **STEADY, **MEANT_FOR_OTHERS, **HARMLESS)
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         async with aiohttp.ClientSession() as session:
             asker = Asker(sidecar, session)

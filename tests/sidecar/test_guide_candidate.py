@@ -13,7 +13,7 @@ from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, Asker, key
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.waiting import ROUNDS, eventually
 
 TTL, HEARTBEAT = 3, 1.0
@@ -88,7 +88,7 @@ async def test_the_guides_candidate_and_sidecars_never_lead_together_and_each_ge
         session = await stack.enter_async_context(aiohttp.ClientSession())
         redis = stack.enter_context(client_of(redis_server))
         askers = [Asker(RealSidecar(tmp_path, redis_server, name, **SMALL), session) for name in ("task-a", "task-b")]
-        stack.enter_context(ended(*(asker.sidecar for asker in askers)))
+        stack.enter_context(killed_at_exit(*(asker.sidecar for asker in askers)))
         for asker in askers:
             asker.sidecar.start()
         for asker in askers:

@@ -17,7 +17,7 @@ from sidecar.redis.failures import failure_of
 from tests.sidecar.commands.test_operator import Run
 from tests.sidecar.commands.test_operator import run as run
 from tests.sidecar.test_process import SMALL
-from tests.support.processes import ROOT, RealSidecar, ended, shows
+from tests.support.processes import ROOT, RealSidecar, get_json, killed_at_exit
 from tests.support.script_caller import FENCE, KEY
 from tests.support.waiting import eventually
 
@@ -148,19 +148,19 @@ async def test_the_log_and_the_status_of_a_sidecar_escape_text_from_redis(
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-1", **SMALL | {"LOG_FORMAT": form, "REQUIRE_CLIENT": "false"})
     key = f"{tmp_path.name}:{LEASE}"
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         for text in HOSTILE.values():
             redis.set(key, text)
             start = (text.decode(errors="replace") if isinstance(text, bytes) else text)[:3]
 
             async def reported(start: str = start) -> bool:
-                status = await shows(f"{sidecar.url}/status")
+                status = await get_json(f"{sidecar.url}/status")
                 lease = status["leases"][LEASE] if status else {}
                 return bool(lease) and f"the key has no TTL: {start}" in (lease["trouble"] or "")
 
             await eventually(reported)
-            status = await shows(f"{sidecar.url}/status")
+            status = await get_json(f"{sidecar.url}/status")
             assert len(json.dumps(status)) < 5_000
         redis.delete(key)
     output = sidecar.output

@@ -12,7 +12,7 @@ import pytest
 from ops.local.servers import RedisServer
 from tests.sidecar.conftest import client_of, command
 from tests.sidecar.redis.test_tls_texts import Certificates
-from tests.support.processes import ROOT, Sidecar, shows
+from tests.support.processes import ROOT, Sidecar, get_json
 from tests.support.proxy import Proxy
 from tests.support.redis_cluster import redis_cluster
 from tests.support.redis_sentinels import redis_sentinels
@@ -92,7 +92,7 @@ def test_every_module_is_needed_by_all_kinds_or_listed_under_its_kind() -> None:
 
 
 async def _leads(sidecar: Sidecar) -> bool:
-    shown = await shows(f"{sidecar.url}/status")
+    shown = await get_json(f"{sidecar.url}/status")
     return bool(shown) and all(lease["is_leader"] for lease in shown["leases"].values())
 
 

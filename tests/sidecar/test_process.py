@@ -18,7 +18,7 @@ from redis import Redis
 from ops.local.servers import RedisServer, free_port
 from runtime.clock import elapsed
 from tests.sidecar.conftest import client_of, command
-from tests.support.processes import Process, RealSidecar, ended
+from tests.support.processes import Process, RealSidecar, killed_at_exit
 from tests.support.waiting import ROUNDS, eventually
 
 LEASE = "background_services"
@@ -102,7 +102,7 @@ async def one(
 ) -> AsyncIterator[Asker]:
     """A sidecar that answers; the parameter, if given, is its timings; the default is `STEADY`."""
     sidecar = RealSidecar(tmp_path, server, "task-a", **getattr(request, "param", STEADY))
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
         await eventually(asker.status)
@@ -225,18 +225,18 @@ async def test_the_watch_notices_a_disable_at_once(
     """
     long = {"LEASE_TTL": "60", "HEARTBEAT_INTERVAL": "20", "GRANT_TTL": "5", "REDIS_TIMEOUT": "5"}
     sidecar = RealSidecar(tmp_path, server, "task-a", **long)
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
 
         async def watches() -> bool:
             return bool((await asker.status())["watch"]["mode"] == "tracking")
 
-        async def time_until(word: Callable[[], Any], shows: Callable[[dict[str, Any]], bool]) -> float:
+        async def time_until(word: Callable[[], Any], get_json: Callable[[dict[str, Any]], bool]) -> float:
             began = elapsed()
             word()
             async with asyncio.timeout(15):
-                while not shows(asker.last):
+                while not get_json(asker.last):
                     await asker.ask(wait="2", version=asker.last["version"])
             return elapsed() - began
 
@@ -290,7 +290,7 @@ async def test_the_failover_guard_and_min_replicas_apply_when_they_are_set(
     """The server has just started, and has no replica."""
     sidecar = RealSidecar(tmp_path, server, "task-a", **SMALL)
     sidecar.environment |= {"LEASE_TTL": "30", setting: value}
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
         await eventually(asker.status)
@@ -348,7 +348,7 @@ async def test_a_sigterm_during_the_start_ends_the_sidecar(server: RedisServer, 
     async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as metadata:
         sidecar = RealSidecar(tmp_path, server, "", **STEADY)
         sidecar.environment["ECS_CONTAINER_METADATA_URI_V4"] = _url(metadata)
-        with ended(sidecar):
+        with killed_at_exit(sidecar):
             sidecar.start()
             await asked.wait()
             assert await asyncio.to_thread(sidecar.stop, signal.SIGTERM) == 0
@@ -363,7 +363,7 @@ async def test_without_require_client_a_sidecar_leads_without_a_request(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     sidecar = RealSidecar(tmp_path, server, "task-a", REQUIRE_CLIENT="false", **SMALL)
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
 
@@ -456,7 +456,7 @@ async def test_two_sidecars_never_both_lead_during_rolling_restarts(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     askers = [Asker(RealSidecar(tmp_path, server, name, **SMALL), session) for name in ("task-a", "task-b")]
-    with ended(*(asker.sidecar for asker in askers)):
+    with killed_at_exit(*(asker.sidecar for asker in askers)):
         async with asyncio.TaskGroup() as tasks:
             asking = []
             for asker in askers:

@@ -13,7 +13,7 @@ import pytest
 
 from ops.local.servers import RedisServer
 from tests.sidecar.test_process import SMALL, Asker
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -64,7 +64,7 @@ async def test_sigterm_ends_the_sidecar_while_lookups_hang(
 ) -> None:
     hanging = sidecar(tmp_path, redis_server, REDIS_URL="", REDIS_HOST="hangs.test")
     hanging._arguments = ["-c", HANGING_LOOKUPS]
-    with ended(hanging):
+    with killed_at_exit(hanging):
         hanging.start()
         asker = Asker(hanging, session)
         await eventually(asker.ask)
@@ -81,7 +81,7 @@ async def test_sigterm_ends_the_sidecar_while_the_lookup_of_the_metadata_endpoin
         tmp_path, redis_server, INSTANCE_ID="", ECS_CONTAINER_METADATA_URI_V4="http://hangs.test/v4/container"
     )
     hanging._arguments = ["-c", HANGING_LOOKUPS]
-    with ended(hanging):
+    with killed_at_exit(hanging):
         hanging.start()
         await eventually(lambda: "a lookup hangs" in hanging.output)
         await ends_in_time(hanging)
@@ -93,7 +93,7 @@ async def test_sigterm_ends_the_sidecar_while_the_metadata_endpoint_hangs(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}/v4/container"
         hanging = sidecar(tmp_path, redis_server, INSTANCE_ID="", ECS_CONTAINER_METADATA_URI_V4=uri)
-        with ended(hanging):
+        with killed_at_exit(hanging):
             hanging.start()
             connected, _ = await asyncio.to_thread(silent.accept)
             await ends_in_time(hanging)
@@ -111,7 +111,7 @@ async def test_sigterm_ends_the_sidecar_while_connecting_hangs(
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         hanging = sidecar(tmp_path, redis_server, REDIS_URL=f"redis://127.0.0.1:{listener.getsockname()[1]}")
-        with ended(hanging):
+        with killed_at_exit(hanging):
             hanging.start()
             asker = Asker(hanging, session)
             await eventually(asker.ask)
@@ -125,7 +125,7 @@ async def test_sigterm_ends_the_sidecar_while_redis_does_not_answer(
 ) -> None:
     async with Proxy(redis_server.port) as proxy:
         hanging = sidecar(tmp_path, redis_server, REDIS_URL=f"redis://127.0.0.1:{proxy.port}", LEASE_TTL="30")
-        with ended(hanging):
+        with killed_at_exit(hanging):
             hanging.start()
             asker = Asker(hanging, session)
             await eventually(asker.status)

@@ -183,7 +183,7 @@ class Sidecar:
         """Stop the process (SIGSTOP)."""
         self.client.sync()
         self.frozen = True
-        self.client.unsettled()
+        self.client.schedule_end_of_work()
 
     def thaw(self) -> None:
         """Continue the process (SIGCONT). It handles everything that arrived during the pause, in order."""
@@ -562,7 +562,7 @@ class Sidecar:
         if outcome is Outcome.STEPPING_DOWN:
             self.world.oracle.steps_down(self, reply.token)
         if outcome is not Outcome.RENEWED:
-            client.unsettled()
+            client.schedule_end_of_work()
         self.step()  # `step` publishes
 
     def _limit(self, until: float) -> None:
@@ -630,7 +630,7 @@ class Sidecar:
         self.lease.failed(call, now, may_execute=may_execute)
         self._replace_connection()
         self.publish(now)
-        self.client.unsettled()
+        self.client.schedule_end_of_work()
         self.step()
 
     def _disconnect(self) -> None:

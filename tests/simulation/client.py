@@ -199,7 +199,7 @@ class Client:
             action(argument)
         if self.grant is not None and self._next_look() <= self.sidecar.now():
             self._looked_at = self.sidecar.now()
-        self.unsettled()
+        self.schedule_end_of_work()
         if self.believes:
             self.world.oracle.resumed(self)
 
@@ -450,7 +450,7 @@ class Client:
             return
         pause = pause_before_retry(self._left(), self.world.random.uniform)
         self.world.at(self.world.now + pause, self.ask, self._ask)
-        self.unsettled()
+        self.schedule_end_of_work()
 
     def found_sidecar(self) -> None:
         """The sidecar has started: it answers the next question."""
@@ -543,7 +543,7 @@ class Client:
             self._steady = self._wait == wait
             self._arrived, self._limit_at = self._asked_at, self._asked_at + self._wait
 
-    def unsettled(self) -> None:
+    def schedule_end_of_work(self) -> None:
         """Schedule the end of the work: the grant may not be extended."""
         if self.grant is not None and not self._stopping and not self.frozen:
             left = self._left()

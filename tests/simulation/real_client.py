@@ -284,7 +284,7 @@ class Real:
     def nothing(self) -> None:
         """Do nothing: this client skips no questions."""
 
-    sync = unsettled = found_sidecar = nothing
+    sync = schedule_end_of_work = found_sidecar = nothing
 
     # The run.
 

@@ -153,7 +153,7 @@ class Simulated:
     def nothing(self, *_: object) -> None:
         """Ignore an event for the simulator's client."""
 
-    sync = unsettled = sidecar_thawed = resign_answered = found_sidecar = nothing
+    sync = schedule_end_of_work = sidecar_thawed = resign_answered = found_sidecar = nothing
 
     def lost_sidecar(self) -> None:
         self.held = False

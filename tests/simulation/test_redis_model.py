@@ -227,7 +227,7 @@ class Both:
         meddlings += [self.step_down] * 4
         meddlings += [self.lose_fence] * 2 + [self.spoil_fence, self.spoil_token, self.change_server]
         if model.fence.changed_at is not None:
-            meddlings += [self.change_moment] * 4 + [self.take_turns] * 2
+            meddlings += [self.change_moment] * 4 + [self.record_another_server] * 2
         self.random.choice(meddlings if model.fence_is_hash else meddlings[:9])()
 
     def delete(self) -> None:
@@ -291,7 +291,7 @@ class Both:
                 self.type("HSET", FENCE, name, value)
             setattr(self.model.fence, name, value)
 
-    def take_turns(self) -> None:
+    def record_another_server(self) -> None:
         """Record another server behind the same address as the last server that was seen."""
         name = self.random.choice("def") * 80
         self.type("HSET", FENCE, "changed", name)

@@ -97,7 +97,7 @@ class FakeSidecar:
             await self.elect(last + 1)
         return web.json_response({})
 
-    async def knocked(self, request: web.Request) -> web.StreamResponse:
+    async def leader_probed(self, request: web.Request) -> web.StreamResponse:
         self.peers.append(("knock", request.transport and request.transport.get_extra_info("peername")))
         return web.json_response({"is_leader": self.token is not None}, status=200 if self.token else 503)
 
@@ -126,7 +126,7 @@ async def fake_sidecar() -> AsyncIterator[FakeSidecar]:
     app.router.add_get(f"/is-leader/{NAME}", sidecar.asked)
     app.router.add_get("/an/honest/answer", sidecar.honest)
     app.router.add_post(f"/resign/{NAME}", sidecar.resigned)
-    app.router.add_get(f"/leader/{NAME}", sidecar.knocked)
+    app.router.add_get(f"/leader/{NAME}", sidecar.leader_probed)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:

@@ -112,7 +112,7 @@ def command_of(module: str, log: Path, *words: str, **settings: str) -> Process:
 
 
 @contextmanager
-def ended(*processes: Process) -> Iterator[None]:
+def killed_at_exit(*processes: Process) -> Iterator[None]:
     """Kill the processes at the end of the block."""
     try:
         yield
@@ -203,7 +203,7 @@ class Service(Process):
         return bool(status["leases"][lease]["is_leader"])
 
 
-async def shows(url: str) -> dict[str, Any]:
+async def get_json(url: str) -> dict[str, Any]:
     """The JSON object of a 200 answer to a GET of `url`; empty if there is no such answer."""
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as response:

@@ -26,7 +26,7 @@ def cluster_port() -> int:
     return next(port for port in drawn if claim((port, port + BUS)))
 
 
-def order(node: RedisServer, *words: str) -> Any:
+def send_command(node: RedisServer, *words: str) -> Any:
     """A node's answer to a command, unchanged; an error is returned too."""
     connection = Connection(port=node.port, decode_responses=True, protocol=2)  # type: ignore[no-untyped-call]
     try:
@@ -49,24 +49,28 @@ class RedisCluster:
         """Join the nodes, share out the slots, and start the replicas."""
         first, *others = self.nodes
         for node in others:
-            order(node, "CLUSTER", "MEET", "127.0.0.1", str(first.port))
+            send_command(node, "CLUSTER", "MEET", "127.0.0.1", str(first.port))
         share = SLOTS // self.masters
         for number, node in enumerate(self.nodes[: self.masters]):
             last = SLOTS if number == self.masters - 1 else (number + 1) * share
-            order(node, "CLUSTER", "ADDSLOTS", *map(str, range(number * share, last)))
+            send_command(node, "CLUSTER", "ADDSLOTS", *map(str, range(number * share, last)))
         await eventually(lambda: all(len(self._known(node)) == len(self.nodes) for node in self.nodes))
         for number, replica in enumerate(self.nodes[self.masters :]):
-            order(replica, "CLUSTER", "REPLICATE", str(order(self.nodes[number % self.masters], "CLUSTER", "MYID")))
-        await eventually(lambda: all("cluster_state:ok" in str(order(node, "CLUSTER", "INFO")) for node in self.nodes))
+            send_command(
+                replica, "CLUSTER", "REPLICATE", str(send_command(self.nodes[number % self.masters], "CLUSTER", "MYID"))
+            )
+        await eventually(
+            lambda: all("cluster_state:ok" in str(send_command(node, "CLUSTER", "INFO")) for node in self.nodes)
+        )
         await eventually(lambda: all(map(self.replicates, self.nodes[self.masters :])))
 
     def replicates(self, node: RedisServer) -> bool:
         """Return true if a replica is connected to its primary, and the primary reports it."""
-        return "master_link_status:up" in str(order(node, "INFO", "replication"))
+        return "master_link_status:up" in str(send_command(node, "INFO", "replication"))
 
     def owner(self, key: str, *, asked: RedisServer | None = None) -> RedisServer | None:
         """The node that serves the slot of a key, according to one node."""
-        for first, last, (_, port, *_), *_ in order(asked or self.nodes[0], "CLUSTER", "SLOTS"):
+        for first, last, (_, port, *_), *_ in send_command(asked or self.nodes[0], "CLUSTER", "SLOTS"):
             if first <= slot_of(key) <= last:
                 return next(node for node in self.nodes if node.port == port)
         return None
@@ -78,29 +82,31 @@ class RedisCluster:
     def begin_migration(self, key: str, source: RedisServer, target: RedisServer) -> None:
         """Begin to move the slot from one node to another."""
         slot = str(slot_of(key))
-        order(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", str(order(source, "CLUSTER", "MYID")))
-        order(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", str(order(target, "CLUSTER", "MYID")))
+        send_command(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", str(send_command(source, "CLUSTER", "MYID")))
+        send_command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", str(send_command(target, "CLUSTER", "MYID")))
 
     def migrate(self, *keys: str, source: RedisServer, target: RedisServer) -> None:
         """Move keys of the slot that is being moved."""
-        order(source, "MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "REPLACE", "KEYS", *keys)
+        send_command(source, "MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "REPLACE", "KEYS", *keys)
 
     def end_migration(self, key: str, target: RedisServer) -> None:
         """Complete the move of the slot."""
         for node in (target, *self.nodes[: self.masters]):
-            order(node, "CLUSTER", "SETSLOT", str(slot_of(key)), "NODE", str(order(target, "CLUSTER", "MYID")))
+            send_command(
+                node, "CLUSTER", "SETSLOT", str(slot_of(key)), "NODE", str(send_command(target, "CLUSTER", "MYID"))
+            )
 
     def move(self, key: str, target: RedisServer) -> None:
         """Move the slot of a key, with all its keys, to another node."""
         source = self.owner(key)
         assert source is not None
         self.begin_migration(key, source, target)
-        if keys := order(source, "CLUSTER", "GETKEYSINSLOT", str(slot_of(key)), "100"):
+        if keys := send_command(source, "CLUSTER", "GETKEYSINSLOT", str(slot_of(key)), "100"):
             self.migrate(*keys, source=source, target=target)
         self.end_migration(key, target)
 
     def _known(self, node: RedisServer) -> list[str]:
-        return str(order(node, "CLUSTER", "NODES")).strip().splitlines()
+        return str(send_command(node, "CLUSTER", "NODES")).strip().splitlines()
 
 
 @asynccontextmanager

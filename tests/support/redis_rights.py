@@ -10,7 +10,7 @@ from redis import Redis
 from ops.local.servers import RedisServer
 from sidecar.redis.connection import RedisConnection
 from tests.sidecar.conftest import command
-from tests.support.redis_cluster import order
+from tests.support.redis_cluster import send_command
 from tests.support.storing import at_port
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/redis.md").read_text()
@@ -59,5 +59,5 @@ def without(*rights: str) -> list[str]:
 def allow(servers: Sequence[RedisServer], *more: str) -> None:
     """Give the user the minimum rights and these, on each server."""
     for server in servers:
-        answer = order(server, "ACL", "SETUSER", "sidecar", "reset", "on", ">secret", *LEAST, *more)
+        answer = send_command(server, "ACL", "SETUSER", "sidecar", "reset", "on", ">secret", *LEAST, *more)
         assert answer == "OK", answer

@@ -7,7 +7,7 @@ from pathlib import Path
 from ops.local.servers import RedisServer
 from sidecar.server_kind import Sentinels
 from tests.faults.replication import ARGUMENTS, in_step
-from tests.support.redis_cluster import order
+from tests.support.redis_cluster import send_command
 from tests.support.waiting import eventually
 
 MASTER = "portfolio"
@@ -69,21 +69,21 @@ class Group:
 
     def primary(self, sentinel: int = 0) -> RedisServer:
         """The server that a sentinel names as the primary."""
-        _, port = order(self.sentinels[sentinel], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+        _, port = send_command(self.sentinels[sentinel], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
         return next(server for server in self.servers if server.port == int(port))
 
     def fail_over(self, sentinel: int = 0) -> None:
         """Move the primary as an operator does. The old primary is alive, and learns of the move late."""
-        answer = order(self.sentinels[sentinel], "SENTINEL", "FAILOVER", MASTER)
+        answer = send_command(self.sentinels[sentinel], "SENTINEL", "FAILOVER", MASTER)
         assert answer == "OK", answer
 
     def role(self, server: RedisServer) -> str:
         """The role that a server reports."""
-        return str(order(server, "ROLE")[0])
+        return str(send_command(server, "ROLE")[0])
 
 
 def _knows(sentinel: RedisServer, *, sentinels: int, replicas: int) -> bool:
-    fields = order(sentinel, "SENTINEL", "MASTER", MASTER)
+    fields = send_command(sentinel, "SENTINEL", "MASTER", MASTER)
     if not isinstance(fields, list):
         return False
     reported = dict(zip(fields[::2], fields[1::2], strict=True))

@@ -125,7 +125,7 @@ async def guard(project: Project) -> AsyncIterator[TokenGuard]:
     await guard.aclose()
 
 
-async def who(guard: TokenGuard, token: str) -> UUID | None:
+async def user_of(guard: TokenGuard, token: str) -> UUID | None:
     return (await guard.caller(f"Bearer {token}")).user_id
 
 
@@ -206,7 +206,7 @@ async def test_only_a_signed_in_user_is_admitted_and_others_are_given_the_reason
 
 
 async def test_a_token_without_the_claim_of_anonymous_users_is_accepted(project: Project, guard: TokenGuard) -> None:
-    assert await who(guard, project.token(SECRET, is_anonymous=None)) == USER
+    assert await user_of(guard, project.token(SECRET, is_anonymous=None)) == USER
 
 
 async def test_a_possibly_wrong_setting_is_one_warning_an_hour_however_many_tokens_come(
@@ -270,7 +270,7 @@ async def test_the_warning_about_a_hostile_issuer_is_one_short_line(
 
 
 async def test_an_expired_token_is_rejected_as_such_after_a_little_leeway(project: Project, guard: TokenGuard) -> None:
-    assert await who(guard, project.token(SECRET, exp=int(time.time()) - 2)) == USER
+    assert await user_of(guard, project.token(SECRET, exp=int(time.time()) - 2)) == USER
     assert await refused(guard, project.token(SECRET, exp=int(time.time()) - 60)) == "the access token has expired"
 
 
@@ -378,10 +378,10 @@ async def test_a_token_whose_header_is_not_an_object_is_refused(inside: str, gua
 async def test_a_new_key_is_fetched_when_a_token_names_it_and_replaces_the_old_key(
     project: Project, guard: TokenGuard
 ) -> None:
-    assert await who(guard, project.token(ec_key("one"), "one")) == USER
+    assert await user_of(guard, project.token(ec_key("one"), "one")) == USER
     project.keys = [published("three", ec_key("three"))]
     project.now += MIN_INTERVAL
-    assert await who(guard, project.token(ec_key("three"), "three")) == USER
+    assert await user_of(guard, project.token(ec_key("three"), "three")) == USER
     assert project.asked == 2
     await refused(guard, project.token(ec_key("one"), "one"))
 
@@ -391,7 +391,7 @@ async def test_a_withdrawn_key_is_forgotten_even_if_no_token_names_a_new_key(
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
     token = project.token(ec_key("one"), "one")
-    assert await who(guard, token) == USER
+    assert await user_of(guard, token) == USER
     project.keys = [published("four", ec_key("four"))]
     asked = project.asked
     await eventually(lambda: project.asked >= asked + 2)  # the first answer has been read
@@ -403,13 +403,13 @@ async def test_a_key_server_that_hangs_delays_no_token_with_a_known_key(
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
     known = project.token(ec_key("one"), "one")
-    assert await who(guard, known) == USER
+    assert await user_of(guard, known) == USER
     project.hangs = True
     asked = project.asked
     await eventually(lambda: project.asked > asked)
     look = guard._keys._fetching
     for _ in range(20):
-        assert await who(guard, known) == USER
+        assert await user_of(guard, known) == USER
     assert look is not None
     assert not look.done(), "the hanging fetch continues"
     project.hangs = False
@@ -437,7 +437,7 @@ async def test_a_failed_fetch_is_repeated_even_if_no_token_comes(
     project.instead = None
     await eventually(lambda: guard._keys._keys)
     monkeypatch.setattr(guard._keys, "_fetch_or_join", lambda: pytest.fail("the key is known"))
-    assert await who(guard, token) == USER
+    assert await user_of(guard, token) == USER
 
 
 async def test_a_failed_fetch_is_repeated_sooner_than_a_successful_one(project: Project, guard: TokenGuard) -> None:
@@ -449,7 +449,7 @@ async def test_a_failed_fetch_is_repeated_sooner_than_a_successful_one(project: 
         assert project.asked == asked
     project.instead = None
     project.now += jwks.RETRY_INTERVAL
-    assert await who(guard, token) == USER
+    assert await user_of(guard, token) == USER
     project.now += jwks.RETRY_INTERVAL
     await refused(guard, project.token(ec_key("other"), "made up"))
     assert project.asked == 3, "after a success the longer pause counts"
@@ -499,13 +499,13 @@ async def test_a_flood_of_made_up_keys_is_one_fetch_per_interval_whatever_its_re
 
 async def test_many_tokens_at_once_share_one_fetch(project: Project, guard: TokenGuard) -> None:
     token = project.token(ec_key("one"), "one")
-    assert await asyncio.gather(*(who(guard, token) for _ in range(50))) == [USER] * 50
+    assert await asyncio.gather(*(user_of(guard, token) for _ in range(50))) == [USER] * 50
     assert project.asked == 1
 
 
 async def test_a_fetch_outlives_a_caller_that_is_cancelled(project: Project, guard: TokenGuard) -> None:
     token = project.token(ec_key("one"), "one")
-    first, second = (asyncio.create_task(who(guard, token)) for _ in range(2))
+    first, second = (asyncio.create_task(user_of(guard, token)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     assert await second == USER
@@ -527,17 +527,17 @@ async def test_a_failed_fetch_leaves_the_old_keys_in_use(
     instead: Callable[[], web.Response], project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
     known, unknown = project.token(ec_key("one"), "one"), project.token(ec_key("three"), "three")
-    assert await who(guard, known) == USER
+    assert await user_of(guard, known) == USER
     project.instead = instead()
     project.now += MIN_INTERVAL
     with pytest.raises(KeysUnavailable):  # the key may be new
         await guard.caller(f"Bearer {unknown}")
-    assert await who(guard, known) == USER
+    assert await user_of(guard, known) == USER
     assert len(caplog.records) == 1
     project.instead = None
     project.keys.append(published("three", ec_key("three")))
     project.now += MIN_INTERVAL
-    assert await who(guard, unknown) == USER
+    assert await user_of(guard, unknown) == USER
 
 
 async def test_without_a_network_at_the_start_published_keys_are_unavailable_and_hs256_works(project: Project) -> None:
@@ -545,7 +545,7 @@ async def test_without_a_network_at_the_start_published_keys_are_unavailable_and
     with pytest.raises(KeysUnavailable):
         await guard.caller(f"Bearer {project.token(ec_key('one'), 'one')}")
     token = jwt.encode(project.claims(iss="http://127.0.0.1:1/auth/v1"), SECRET, "HS256")
-    assert await who(guard, token) == USER
+    assert await user_of(guard, token) == USER
     await guard.aclose()
 
 
@@ -568,7 +568,7 @@ async def test_a_published_key_that_is_not_for_our_tokens_is_ignored(project: Pr
         published("x", rsa_key(1024)),
         published("one", ec_key("one")),
     ]
-    assert await who(guard, project.token(ec_key("one"), "one")) == USER
+    assert await user_of(guard, project.token(ec_key("one"), "one")) == USER
     await refused(guard, project.token(other, "x"))
     await refused(guard, project.token(rsa_key(1024), "x"))
 
@@ -587,7 +587,7 @@ async def test_a_development_token_is_accepted(
     url = "http://127.0.0.1:54321"
     assert token_of(monkeypatch, "--user", str(USER), SUPABASE_URL=url + "/", SUPABASE_JWT_SECRET=SECRET) == 0
     guard = TokenGuard(url, KeySet(url), SecretStr(SECRET))
-    assert await who(guard, capsys.readouterr().out.strip()) == USER
+    assert await user_of(guard, capsys.readouterr().out.strip()) == USER
     await guard.aclose()
 
 

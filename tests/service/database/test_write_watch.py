@@ -79,7 +79,7 @@ def test_a_commit_restarts_the_limit(writes: LeaseWrites, clock: Clock) -> None:
     assert writes.remaining() == LIMIT
 
 
-def barren_term(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> float:
+def term_without_commit(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> float:
     """A term that claims the fence and commits nothing else; returns its length."""
     writes.begin_term(trouble)
     writes.cleared()
@@ -96,7 +96,7 @@ def barren_term(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> floa
 def test_terms_without_a_commit_and_their_pauses_grow_until_a_commit(writes: LeaseWrites, clock: Clock) -> None:
     terms, pauses = [], []
     for _ in range(7):
-        terms.append(barren_term(writes, clock))
+        terms.append(term_without_commit(writes, clock))
         pauses.append(writes.pause)
     assert terms == [30, 60, 120, 240, 480, MAX_LIMIT, MAX_LIMIT]
     assert pauses == [
@@ -110,7 +110,7 @@ def test_terms_without_a_commit_and_their_pauses_grow_until_a_commit(writes: Lea
     ]
     writes.begin_term()
     writes.committed()
-    assert barren_term(writes, clock) == LIMIT
+    assert term_without_commit(writes, clock) == LIMIT
     assert writes.pause == RESIGN_PAUSE[0]
 
 
@@ -119,14 +119,14 @@ def test_if_no_task_can_write_the_lead_moves_at_most_six_times_in_ten_minutes(ta
     fleet = [LeaseWrites(clock) for _ in range(tasks)]
     began, terms = clock.time, 0
     while clock.time - began < 600:
-        barren_term(fleet[terms % tasks], clock, trouble=clock.time - began)
+        term_without_commit(fleet[terms % tasks], clock, trouble=clock.time - began)
         terms += 1
     assert terms <= 6
 
 
 def test_the_first_term_without_a_commit_ends_at_the_limit(clock: Clock) -> None:
     writes = LeaseWrites(clock)
-    assert barren_term(writes, clock, trouble=0.0) == LIMIT
+    assert term_without_commit(writes, clock, trouble=0.0) == LIMIT
 
 
 def test_a_refused_write_is_the_databases_trouble_until_a_write_is_accepted_or_it_is_old(

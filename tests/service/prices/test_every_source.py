@@ -50,7 +50,7 @@ def sample() -> types.ModuleType:
 
 
 @asynccontextmanager
-async def house(*answers: web.Response) -> AsyncIterator[PriceSource]:
+async def example_source(*answers: web.Response) -> AsyncIterator[PriceSource]:
     waiting = list(answers)
 
     async def handle(request: web.Request) -> web.Response:
@@ -72,7 +72,7 @@ async def house(*answers: web.Response) -> AsyncIterator[PriceSource]:
 SOURCES: dict[str, Callable[[], AbstractAsyncContextManager[PriceSource]]] = {
     "simulated": simulated,
     "alpaca": alpaca,
-    "the sample": house,
+    "the sample": example_source,
 }
 
 
@@ -115,7 +115,7 @@ async def test_the_answer_for_no_symbols_is_empty(source: PriceSource) -> None:
 @pytest.mark.parametrize("status_and_text", [(500, ""), (200, "<html>"), (200, "")])
 async def test_the_example_source_raises_prices_unavailable_for_a_bad_answer(status_and_text: tuple[int, str]) -> None:
     status, text = status_and_text
-    async with house(web.Response(status=status, text=text)) as source:
+    async with example_source(web.Response(status=status, text=text)) as source:
         with pytest.raises(PricesUnavailable):
             await source.latest(["AAPL"])
         await source.aclose()

@@ -190,11 +190,11 @@ async def test_the_capture_equals_the_live_value_on_a_day_without_prices(
     await quote(store, "A", "12.5", session(FRIDAY).close)
     clock = Clock(CLOSE - timedelta(seconds=30))
 
-    async def silence() -> Mapping[str, str]:
+    async def no_prices() -> Mapping[str, str]:
         return {}
 
     tracker = Tracker(
-        store, ScriptedPrices(silence, now=clock.now), CALENDAR, metrics, now=clock.now, sleep=clock.sleep
+        store, ScriptedPrices(no_prices, now=clock.now), CALENDAR, metrics, now=clock.now, sleep=clock.sleep
     )
     with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(clock=clock, until=CLOSE))

@@ -77,7 +77,7 @@ async def live(store: Store, portfolio: int = 1) -> LiveValue:
     return value
 
 
-def made(price: str, at: datetime, symbol: str = "A") -> Price:
+def price_made_at(price: str, at: datetime, symbol: str = "A") -> Price:
     return Price(symbol, Decimal(price), at)
 
 
@@ -253,7 +253,7 @@ async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_rec
 ) -> None:
     """When the market opens, a source returns the last trade of the day before."""
     await store.put_positions([entry(1, "A", "1")])
-    scripts: list[Script] = [{"A": made("100", OPEN - timedelta(hours=17))}, {"A": "50"}, {"A": "51"}]
+    scripts: list[Script] = [{"A": price_made_at("100", OPEN - timedelta(hours=17))}, {"A": "50"}, {"A": "51"}]
     market = Market(store, metrics, OPEN, *scripts)
     await market.follow(1)
     assert await day_figures(store) == (100, 100, 100, 100, 0)
@@ -264,7 +264,7 @@ async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_rec
 
 async def test_the_first_trade_of_the_day_resets_high_and_low_once(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
-    old = made("100", OPEN - timedelta(hours=17), "B")
+    old = price_made_at("100", OPEN - timedelta(hours=17), "B")
     market = Market(
         store, metrics, OPEN, *({"A": price, "B": old} for price in ("10", "14", "9")), {"A": "12", "B": "90"}
     )
@@ -292,8 +292,8 @@ async def test_an_answer_with_an_older_price_is_ignored_and_is_not_a_failure(
     store: Store, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    earlier = made("50", OPEN - timedelta(minutes=5))
-    market = Market(store, metrics, OPEN, {"A": made("100", OPEN)}, {"A": earlier})
+    earlier = price_made_at("50", OPEN - timedelta(minutes=5))
+    market = Market(store, metrics, OPEN, {"A": price_made_at("100", OPEN)}, {"A": earlier})
     await market.follow(2)
     value = await live(store)
     assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, False)
@@ -313,7 +313,7 @@ async def test_a_price_is_stale_once_it_is_older_than_the_limit(
     store: Store, metrics: WorkMetrics, beyond: timedelta, stale: bool
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    price = made("10", OPEN - timedelta(minutes=15) - beyond)
+    price = price_made_at("10", OPEN - timedelta(minutes=15) - beyond)
     await Market(store, metrics, OPEN, {"A": price}).follow(1)
     assert (await live(store)).stale is stale
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer, free_port
-from tests.support.processes import Process, RealSidecar, ended, shows
+from tests.support.processes import Process, RealSidecar, get_json, killed_at_exit
 from tests.support.waiting import eventually
 
 
@@ -23,14 +23,14 @@ async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, 
         Process(tmp_path / f"app-{port}.log", [*command, str(port)], SIDECAR_URL=sidecar.url)
         for port, sidecar in zip(ports, sidecars, strict=True)
     ]
-    with ended(*sidecars, *apps):
+    with killed_at_exit(*sidecars, *apps):
         for process in (*sidecars, *apps):
             process.start()
         urls = [f"http://127.0.0.1:{port}/" for port in ports]
         shown: list[dict[str, Any]] = []
 
         async def one_leads() -> bool:
-            shown[:] = [await shows(url) for url in urls]
+            shown[:] = [await get_json(url) for url in urls]
             leads = [one.get("is_leader") for one in shown]
             return sorted(map(bool, leads)) == [False, True] and shown[0].get("holder") == shown[1].get("holder")
 
@@ -50,7 +50,7 @@ async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, 
         heir: dict[str, Any] = {}
 
         async def next_task_leads() -> bool:
-            heir.update(await shows(urls[1 - leader]))
+            heir.update(await get_json(urls[1 - leader]))
             return bool(heir.get("is_leader"))
 
         await eventually(next_task_leads)
@@ -72,14 +72,14 @@ async def test_an_open_stream_does_not_keep_the_lease(
     urls = [f"http://127.0.0.1:{port}" for port in ports]
 
     async def leads(url: str) -> bool:
-        return bool((await shows(url)).get("is_leader"))
+        return bool((await get_json(url)).get("is_leader"))
 
-    with ended(*sidecars, leader, heir):
+    with killed_at_exit(*sidecars, leader, heir):
         for process in (*sidecars, leader):
             process.start()
         await eventually(lambda: leads(urls[0]), within=60)
         heir.start()
-        await eventually(lambda: shows(urls[1]), within=60)
+        await eventually(lambda: get_json(urls[1]), within=60)
         async with aiohttp.ClientSession() as session, session.get(f"{urls[0]}/ticks") as stream:
             assert (await stream.content.readline()).startswith(b"data: ")
             leader.send(number)

@@ -17,7 +17,7 @@ from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from sidecar.client import Leadership, LeaseClient, Term
 from tests.support.hostile_sidecar import NAME, Work
-from tests.support.processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, get_json, killed_at_exit
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually, undisturbed
 
@@ -34,12 +34,12 @@ async def sidecars(
     grant = getattr(request, "param", "10")
     times = {"GRANT_TTL": grant, "REDIS_TIMEOUT": "5"} | ({"LEASE_TTL": "60"} if float(grant) > 15 else {})
     one, other = (RealSidecar(tmp_path, redis_server, name, **times) for name in ("task-a", "task-b"))
-    with ended(one, other):
+    with killed_at_exit(one, other):
         for sidecar in (one, other):
             sidecar.start()
 
         async def both_answer() -> bool:
-            return all([await shows(f"{sidecar.url}/healthz") for sidecar in (one, other)])
+            return all([await get_json(f"{sidecar.url}/healthz") for sidecar in (one, other)])
 
         await eventually(both_answer, within=60)
         yield one, other

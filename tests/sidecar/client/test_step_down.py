@@ -14,7 +14,7 @@ from tests.sidecar.client.test_real_sidecar import sidecars as sidecars
 from tests.sidecar.conftest import client_of
 from tests.support.hostile_sidecar import NAME
 from tests.support.operator import step_down
-from tests.support.processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, get_json, killed_at_exit
 from tests.support.storing import at_port
 from tests.support.waiting import eventually
 
@@ -27,7 +27,7 @@ def key_of(sidecar: RealSidecar) -> str:
 
 
 async def status(sidecar: RealSidecar) -> dict[str, object]:
-    shown = await shows(f"{sidecar.url}/status")
+    shown = await get_json(f"{sidecar.url}/status")
     return dict(shown["leases"][NAME]) if shown else {}
 
 
@@ -67,9 +67,9 @@ async def test_after_a_step_down_a_single_task_rests_and_then_leads_again(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, notice: bool
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **QUICK)
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
-        await eventually(lambda: shows(f"{sidecar.url}/healthz"), within=60)
+        await eventually(lambda: get_json(f"{sidecar.url}/healthz"), within=60)
         async with Task(sidecar.url, []).open() as task:
             await eventually(task.works)
             token = int(step_down(redis, key_of(sidecar), notice=notice))
@@ -95,9 +95,9 @@ async def test_a_watch_reports_a_step_down_long_before_the_next_renewal(
 ) -> None:
     patient = {"LEASE_TTL": "600", "HEARTBEAT_INTERVAL": "300", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **patient)
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
-        await eventually(lambda: shows(f"{sidecar.url}/healthz"), within=60)
+        await eventually(lambda: get_json(f"{sidecar.url}/healthz"), within=60)
         async with Task(sidecar.url, []).open() as task:
             await eventually(task.works)
             await eventually(lambda: _watches(sidecar))
@@ -109,9 +109,9 @@ async def test_a_client_that_ignores_a_step_down_loses_the_lease_when_its_grant_
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", **QUICK)
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
-        await eventually(lambda: shows(f"{sidecar.url}/healthz"), within=60)
+        await eventually(lambda: get_json(f"{sidecar.url}/healthz"), within=60)
 
         async def asked() -> dict[str, object]:
             async with aiohttp.ClientSession() as session, session.get(f"{sidecar.url}/is-leader/{NAME}") as response:
@@ -134,7 +134,7 @@ async def _is(sidecar: RealSidecar, state: str) -> bool:
 
 
 async def _watches(sidecar: RealSidecar) -> bool:
-    shown = await shows(f"{sidecar.url}/status")
+    shown = await get_json(f"{sidecar.url}/status")
     return bool(shown) and shown["watch"]["mode"] != "off"
 
 

@@ -13,7 +13,7 @@ import pytest
 from ops.local.servers import RedisServer
 from sidecar.client import LeaseClient, Term, TermOver
 from tests.support.hostile_sidecar import NAME, Clock, FakeSidecar
-from tests.support.processes import Process, RealSidecar, ended, shows
+from tests.support.processes import Process, RealSidecar, get_json, killed_at_exit
 from tests.support.waiting import eventually
 
 
@@ -231,11 +231,11 @@ async def test_a_thread_that_never_returns_does_not_keep_the_process_alive(
     """The process neither hangs at its end nor leaves the thread running."""
     sidecar = RealSidecar(tmp_path, redis_server, "task-a", GRANT_TTL="2")
     program = Process(tmp_path / "program.log", ["-c", PROGRAM, sidecar.url])
-    with ended(sidecar, program):
+    with killed_at_exit(sidecar, program):
         sidecar.start()
         program.start()
         await eventually(lambda: "works" in program.output, within=60)
-        assert (await shows(f"{sidecar.url}/leader/background_services"))["is_leader"]
+        assert (await get_json(f"{sidecar.url}/leader/background_services"))["is_leader"]
         assert await asyncio.to_thread(program.stop, signal.SIGTERM) == 0
         assert "still runs after its deadline" in program.output
         assert "leaves" in program.output

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support.processes import command_of
-from tests.support.redis_cluster import order
+from tests.support.redis_cluster import send_command
 from tests.support.redis_sentinels import Group, redis_sentinels
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
@@ -50,15 +50,15 @@ async def test_every_command_reaches_the_primary(tmp_path: Path) -> None:
 
 async def test_watch_follows_a_failover(tmp_path: Path) -> None:
     async with redis_sentinels(tmp_path) as group:
-        order(group.servers[0], "SET", KEY, "task-1")
+        send_command(group.servers[0], "SET", KEY, "task-1")
         async with command_of("sidecar", tmp_path / "watched", "watch", **settings(group)) as watching:
             with Terminal(("-m", "sidecar", "watch"), settings(group)) as terminal:
                 await eventually(lambda: "held by task-1" in watching.output)
                 await eventually(lambda: f"{LEASE}  task-1" in terminal.shown)
-                await eventually(lambda: order(group.servers[0], "WAIT", "1", "100") == 1)
+                await eventually(lambda: send_command(group.servers[0], "WAIT", "1", "100") == 1)
                 group.fail_over()
                 await eventually(lambda: group.role(group.servers[1]) == "master")
-                order(group.servers[1], "SET", KEY, "task-2")
+                send_command(group.servers[1], "SET", KEY, "task-2")
                 await eventually(lambda: "held by task-2" in watching.output)
                 await eventually(lambda: f"{LEASE}  task-2" in terminal.shown)
                 terminal.press("\x03")

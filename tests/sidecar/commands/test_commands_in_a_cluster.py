@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.redis.store import fence_of, history_of
 from tests.support.processes import command_of
-from tests.support.redis_cluster import order, redis_cluster
+from tests.support.redis_cluster import redis_cluster, send_command
 from tests.support.waiting import eventually
 
 KEY = "{portfolio}:background_services:leader"
@@ -43,8 +43,8 @@ async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, 
         source = cluster.owner(KEY)
         assert source is not None
         target = cluster.other(source)
-        order(source, "SET", KEY, "task-1", "EX", "1000")
-        order(source, "HSET", fence_of(KEY), "token", "17")
+        send_command(source, "SET", KEY, "task-1", "EX", "1000")
+        send_command(source, "HSET", fence_of(KEY), "token", "17")
         if state == "moved":
             cluster.move(KEY, target)
         if state == "migrating":
@@ -67,15 +67,17 @@ async def test_history_and_step_down_reach_the_node_too(tmp_path: Path) -> None:
     async with redis_cluster(tmp_path) as cluster:
         source = cluster.owner(KEY)
         assert source is not None
-        order(source, "SET", KEY, "task-1", "EX", "1000")
-        order(source, "HSET", fence_of(KEY), "token", "17", "holder", "task-1")
-        order(source, "XADD", history_of(KEY), "*", "event", "acquire", "token", "17", "holder", "task-1", "reason", "")
+        send_command(source, "SET", KEY, "task-1", "EX", "1000")
+        send_command(source, "HSET", fence_of(KEY), "token", "17", "holder", "task-1")
+        send_command(
+            source, "XADD", history_of(KEY), "*", "event", "acquire", "token", "17", "holder", "task-1", "reason", ""
+        )
         for port in (source.port, cluster.other(source).port):
             status, output = await run(port, "history", "background_services")
             assert (status, "leads now" in output) == (0, True), output
             status, output = await run(port, "step-down", "background_services")
             assert (status, "has not released it within" in output) == (1, True), output
-            assert order(source, "HGET", fence_of(KEY), "step_down") == "17"
+            assert send_command(source, "HGET", fence_of(KEY), "step_down") == "17"
 
 
 async def test_watch_follows_a_moved_slot(tmp_path: Path) -> None:
@@ -83,10 +85,10 @@ async def test_watch_follows_a_moved_slot(tmp_path: Path) -> None:
         source = cluster.owner(KEY)
         assert source is not None
         target = cluster.other(source)
-        order(source, "SET", KEY, "task-1")
+        send_command(source, "SET", KEY, "task-1")
         async with command_of("sidecar", tmp_path / "watched", "watch", **settings(target.port)) as watching:
             await eventually(lambda: "held by task-1" in watching.output)
             cluster.move(KEY, target)
-            order(target, "SET", KEY, "task-2")
+            send_command(target, "SET", KEY, "task-2")
             await eventually(lambda: "held by task-2" in watching.output)
             assert watching.stop(signal.SIGINT) == 0

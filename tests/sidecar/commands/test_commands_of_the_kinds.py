@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.redis.store import fence_of
 from tests.support.processes import command_of
-from tests.support.redis_cluster import order, redis_cluster
+from tests.support.redis_cluster import redis_cluster, send_command
 from tests.support.redis_rights import OF_A_CLUSTER, OF_SENTINELS, allow
 from tests.support.redis_sentinels import redis_sentinels
 from tests.support.waiting import eventually
@@ -43,8 +43,8 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_every_command(tmp_pa
         source = cluster.owner(KEY)
         assert source is not None
         target = cluster.other(source)
-        order(source, "SET", KEY, "task-1", "EX", "1000")
-        order(source, "HSET", fence_of(KEY), "token", "17")
+        send_command(source, "SET", KEY, "task-1", "EX", "1000")
+        send_command(source, "HSET", fence_of(KEY), "token", "17")
         if state == "moved":
             cluster.move(KEY, target)
         if state == "migrating":
@@ -55,7 +55,7 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_every_command(tmp_pa
         if state == "migrating":
             cluster.end_migration(KEY, target)
         owner = source if state == "settled" else target
-        assert (order(owner, "EXISTS", KEY), order(owner, "HGET", fence_of(KEY), "token")) == (0, "99")
+        assert (send_command(owner, "EXISTS", KEY), send_command(owner, "HGET", fence_of(KEY), "token")) == (0, "99")
 
 
 @pytest.mark.parametrize("failover", [False, True])
@@ -64,14 +64,14 @@ async def test_through_sentinels_every_command_reaches_the_primary(tmp_path: Pat
     async with redis_sentinels(tmp_path) as group:
         allow(group.servers, *OF_SENTINELS)
         primary, heir = group.servers
-        order(primary, "SET", KEY, "task-1", "EX", "1000")
-        order(primary, "HSET", fence_of(KEY), "token", "17")
-        await eventually(lambda: order(primary, "WAIT", "1", "100") == 1)
+        send_command(primary, "SET", KEY, "task-1", "EX", "1000")
+        send_command(primary, "HSET", fence_of(KEY), "token", "17")
+        await eventually(lambda: send_command(primary, "WAIT", "1", "100") == 1)
         if failover:
             group.fail_over()
             await eventually(lambda: sum(group.primary(each) is heir for each in range(3)) >= 2)
         await run_all(tmp_path, group.environment)
-        assert order(heir if failover else primary, "HGET", fence_of(KEY), "token") == "99"
+        assert send_command(heir if failover else primary, "HGET", fence_of(KEY), "token") == "99"
 
 
 async def test_a_command_reports_that_too_few_sentinels_agree(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from redis import Redis
 from ops.local.servers import RedisServer, free_port
 from sidecar.__main__ import main
 from tests.sidecar.test_process import STEADY
-from tests.support.processes import ROOT, RealSidecar, ended, shows
+from tests.support.processes import ROOT, RealSidecar, get_json, killed_at_exit
 from tests.support.waiting import eventually
 
 KEY = "portfolio:background_services:leader"
@@ -146,17 +146,17 @@ async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
     sidecar = RealSidecar(tmp_path, redis_server, "task-1", REQUIRE_CLIENT="false", **STEADY)
     there = {"LEASES": "background_services", "LEASE_KEY": f"{tmp_path.name}:{{name}}"}
 
-    async def stands(state: str) -> bool:
-        status = await shows(f"{sidecar.url}/status")
+    async def is_in_state(state: str) -> bool:
+        status = await get_json(f"{sidecar.url}/status")
         return bool(status) and status["leases"]["background_services"]["state"] == state
 
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
-        await eventually(lambda: stands("leading"))
+        await eventually(lambda: is_in_state("leading"))
         assert (await asyncio.to_thread(run, "disable", "background_services", "600", **there))[0] == 0
-        await eventually(lambda: stands("disabled"))
+        await eventually(lambda: is_in_state("disabled"))
         assert (await asyncio.to_thread(run, "enable", "background_services"))[0] == 0
-        await eventually(lambda: stands("leading"))
+        await eventually(lambda: is_in_state("leading"))
         status, output, _ = await asyncio.to_thread(run, "status", CONTROL_BIND=sidecar.url.removeprefix("http://"))
     assert status == 0
     assert json.loads(output)["leases"]["background_services"]["holder"] == "task-1"

@@ -17,7 +17,7 @@ from tests.sidecar.commands.test_operator import Run
 from tests.sidecar.commands.test_operator import run as run
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, STEADY
-from tests.support.processes import Process, RealSidecar, command_of, ended, shows
+from tests.support.processes import Process, RealSidecar, command_of, get_json, killed_at_exit
 from tests.support.redis_rights import LEAST, give, user
 from tests.support.script_caller import FENCE, KEY, Caller
 from tests.support.waiting import eventually
@@ -39,7 +39,7 @@ def asking(folder: Path, server: RedisServer, **settings: str) -> Process:
 
 
 async def leads(one: RealSidecar) -> bool:
-    status = await shows(f"{one.url}/status")
+    status = await get_json(f"{one.url}/status")
     return bool(status) and status["leases"][LEASE]["state"] == "leading"
 
 
@@ -47,11 +47,11 @@ async def test_step_down_prints_which_task_leads_next(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:
     first, second = (sidecar(tmp_path, redis_server, name, **STEADY) for name in ("task-1", "task-2"))
-    with ended(first, second):
+    with killed_at_exit(first, second):
         first.start()
         await eventually(lambda: leads(first))
         second.start()
-        await eventually(lambda: shows(f"{second.url}/status"))
+        await eventually(lambda: get_json(f"{second.url}/status"))
         before = str(redis.hget(FENCE, "token"))
         status, output, errors = await asyncio.to_thread(run, "step-down", LEASE)
         assert (status, errors) == (0, ""), errors
@@ -70,7 +70,7 @@ async def test_the_status_is_1_if_no_other_task_acquires_the_lease(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:
     alone = sidecar(tmp_path, redis_server, "task-1")
-    with ended(alone):
+    with killed_at_exit(alone):
         alone.start()
         await eventually(lambda: leads(alone))
         status, line, errors = await asyncio.to_thread(run, "step-down", "--json", LEASE, **QUICK)

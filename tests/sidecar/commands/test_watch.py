@@ -13,7 +13,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
 from tests.sidecar.conftest import client_of
-from tests.support.processes import Process, command_of, ended
+from tests.support.processes import Process, command_of, killed_at_exit
 from tests.support.redis_rights import LEAST, give, user
 from tests.support.script_caller import FENCE, KEY, Caller
 from tests.support.terminal import Terminal
@@ -97,7 +97,7 @@ async def test_a_disable_shows_its_reason(redis: Redis, redis_server: RedisServe
     words = ("disable", LEASE, "600", "--reason", "a reason of its own")
     with (
         Terminal(WATCH, {"REDIS_URL": redis_server.url}) as terminal,
-        ended(piped(tmp_path, REDIS_URL=redis_server.url)),
+        killed_at_exit(piped(tmp_path, REDIS_URL=redis_server.url)),
     ):
         await eventually(lambda: f"{LEASE}  nobody" in terminal.shown)
         async with command_of("sidecar", tmp_path / "disable", *words, REDIS_URL=redis_server.url) as disable:

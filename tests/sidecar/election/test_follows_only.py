@@ -11,7 +11,7 @@ from ops.local.servers import RedisServer
 from sidecar.client import LeaseClient, Term
 from sidecar.protocol import Kind, Outcome, State
 from tests.support.one_lease import T, answer, due, fresh_lease
-from tests.support.processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, get_json, killed_at_exit
 from tests.support.waiting import eventually
 
 NAME = "background_services"
@@ -59,17 +59,17 @@ def test_a_task_that_follows_only_looks_no_more_often_at_a_key_with_its_own_id()
 async def test_a_task_that_follows_only_never_leads_and_reports_it(redis_server: RedisServer, tmp_path: Path) -> None:
     follower = RealSidecar(tmp_path, redis_server, "canary", CAMPAIGN="false", HEARTBEAT_INTERVAL="1")
     leader = RealSidecar(tmp_path, redis_server, "task-a", HEARTBEAT_INTERVAL="1")
-    with ended(follower, leader), redis.Redis.from_url(redis_server.url) as operator:
+    with killed_at_exit(follower, leader), redis.Redis.from_url(redis_server.url) as operator:
         follower.start()
-        await eventually(lambda: shows(f"{follower.url}/is-leader/{NAME}"))
+        await eventually(lambda: get_json(f"{follower.url}/is-leader/{NAME}"))
 
         async def state() -> str:
-            return str((await shows(f"{follower.url}/is-leader/{NAME}")).get("state"))
+            return str((await get_json(f"{follower.url}/is-leader/{NAME}")).get("state"))
 
         await eventually(lambda: _is(state, "following"))
         before = operator.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
         assert operator.get(f"{tmp_path.name}:{NAME}") is None
-        assert (await shows(f"{follower.url}/status"))["campaign"] is False
+        assert (await get_json(f"{follower.url}/status"))["campaign"] is False
         async with aiohttp.ClientSession() as session, session.get(follower.metrics_url) as response:
             text = await response.text()
         assert f'sidecar_campaigns{{lease="{NAME}"}} 0.0' in text
@@ -79,14 +79,14 @@ async def test_a_task_that_follows_only_never_leads_and_reports_it(redis_server:
 
             async def work(term: Term) -> None:
                 async def sees() -> bool:
-                    answer = await shows(f"{follower.url}/is-leader/{NAME}?wait=5&version=0-0")
+                    answer = await get_json(f"{follower.url}/is-leader/{NAME}?wait=5&version=0-0")
                     return answer.get("holder") == term.holder and not answer["is_leader"]
 
                 await eventually(sees)
 
-            await eventually(lambda: shows(f"{leader.url}/healthz"))
+            await eventually(lambda: get_json(f"{leader.url}/healthz"))
             await client.leadership(NAME).run(work)
-        assert (await shows(f"{leader.url}/status"))["campaign"] is True
+        assert (await get_json(f"{leader.url}/status"))["campaign"] is True
         after = operator.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
         assert after - before < 200, "the task looks at a vacant key without a pause"
         assert follower.stop(signal.SIGTERM) == 0

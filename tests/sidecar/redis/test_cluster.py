@@ -12,7 +12,7 @@ from sidecar.redis.store import fence_of, history_of
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Cluster, slot_of
 from tests.sidecar.redis.test_watch import watching
-from tests.support.redis_cluster import RedisCluster, order, redis_cluster
+from tests.support.redis_cluster import RedisCluster, redis_cluster, send_command
 from tests.support.storing import KEY, Storing, at_port, storing
 from tests.support.waiting import eventually
 
@@ -38,7 +38,9 @@ def seeded_by(cluster: RedisCluster, node: int, *, limit: float = 20.0) -> Conne
 
 def connections(cluster: RedisCluster) -> list[int]:
     """The number of connections that each node has accepted so far."""
-    counts = [str(order(node, "INFO", "stats")).partition("total_connections_received:")[2] for node in cluster.nodes]
+    counts = [
+        str(send_command(node, "INFO", "stats")).partition("total_connections_received:")[2] for node in cluster.nodes
+    ]
     return [int(count.splitlines()[0]) for count in counts]
 
 
@@ -65,7 +67,7 @@ async def test_a_moved_slot_fails_no_call_and_the_watch_follows_it(cluster: Redi
         cluster.move(KEY, target)
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
-        order(target, "DEL", KEY)
+        send_command(target, "DEL", KEY)
         await watched.reports("tracker")
 
 
@@ -95,8 +97,8 @@ async def test_only_the_redirected_calls_are_sent_again(cluster: RedisCluster) -
         for key in (one, two):
             result = await store.call(Kind.ACQUIRE, key=key, limit=10)
             assert getattr(result, "outcome", result) is Outcome.ADOPTED, key
-        assert order(target, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 3
-        assert order(source, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 3
+        assert send_command(target, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 3
+        assert send_command(source, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 3
         cluster.migrate(two, fence_of(two), history_of(two), source=source, target=target)
         cluster.end_migration(one, target)
         for key in (one, two):
@@ -130,7 +132,7 @@ async def test_the_replica_of_a_killed_seed_node_takes_over(tmp_path: Path) -> N
         key = next(f"lease-{n}" for n in range(1000) if cluster.owner(f"lease-{n}") is seed)
         async with storing(at_port(seed.port, Cluster(slot_of(key)), limit=5.0), timings=_PATIENT) as store:
             assert getattr(await store.call(Kind.ACQUIRE, key=key, limit=10), "outcome", None) is Outcome.ACQUIRED
-            assert order(seed, "WAIT", "1", "5000") == 1
+            assert send_command(seed, "WAIT", "1", "5000") == 1
             seed.kill()
 
             async def renewed() -> bool:
@@ -149,9 +151,9 @@ async def test_a_call_is_redirected_at_most_three_times(cluster: RedisCluster) -
     async with storing(seeded_by(cluster, 0)) as store:
         await lead(store)
         slot = str(slot_of(KEY))
-        order(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", str(order(target, "CLUSTER", "MYID")))
-        order(source, "DEL", KEY)
-        order(source, "DEL", FENCE)
+        send_command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", str(send_command(target, "CLUSTER", "MYID")))
+        send_command(source, "DEL", KEY)
+        send_command(source, "DEL", FENCE)
         before = sum(connections(cluster))
         failure = await store.failure(Kind.ACQUIRE)
         assert failure.kind in ("ask", "moved")

@@ -11,7 +11,7 @@ from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
 from sidecar.redis.store import fence_of
 from sidecar.server_kind import Cluster, slot_of
-from tests.support.redis_cluster import RedisCluster, order, redis_cluster
+from tests.support.redis_cluster import RedisCluster, redis_cluster, send_command
 from tests.support.storing import KEY, Storing, at_port, storing
 from tests.support.waiting import eventually
 
@@ -79,7 +79,7 @@ async def test_a_call_redirected_by_ask_is_confirmed_by_the_replicas_of_that_nod
     cluster.migrate(KEY, fence_of(KEY), source=source, target=target)
     async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:
         store.token = token
-        assert type(order(source, "GET", KEY)) is AskError
+        assert type(send_command(source, "GET", KEY)) is AskError
         assert await renew(store) is (Outcome.RENEWED if confirmed else Outcome.UNCONFIRMED)
 
 
@@ -88,7 +88,7 @@ async def test_a_replica_that_took_over_confirms_only_with_replicas_of_its_own(c
     place(cluster, first)
     async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-        answer = order(replica, "CLUSTER", "FAILOVER")
+        answer = send_command(replica, "CLUSTER", "FAILOVER")
         assert answer == "OK", answer
         # The old primary becomes a replica of the new primary, and refuses writes over the open connection with MOVED.
 

@@ -30,7 +30,7 @@ from sidecar.settings import SettingsError, read
 from sidecar.telemetry import Telemetry
 from tests.sidecar.test_process import STEADY, Asker, logged
 from tests.support.iam import CACHE, REGION, USER, IamCache, Role, role
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.storing import Storing, storing
 from tests.support.tls import Authority
 from tests.support.waiting import eventually
@@ -379,7 +379,7 @@ async def test_a_sidecar_leads_with_the_credentials_of_its_role_and_shows_no_sec
     del sidecar.environment["REDIS_URL"]
     sidecar.environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}
     async with aiohttp.ClientSession() as session:
-        with ended(sidecar):
+        with killed_at_exit(sidecar):
             sidecar.start()
             asker = Asker(sidecar, session)
             await eventually(asker.status)
@@ -407,7 +407,7 @@ async def test_a_sidecar_without_credentials_reports_and_counts_the_failure(
     del sidecar.environment["REDIS_URL"]
     sidecar.environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}
     async with aiohttp.ClientSession() as session:
-        with ended(sidecar):
+        with killed_at_exit(sidecar):
             sidecar.start()
             asker = Asker(sidecar, session)
             await eventually(asker.status)

@@ -12,7 +12,7 @@ from ops.local.servers import RedisServer
 from sidecar.protocol import Kind
 from tests.sidecar.redis.test_watch import watching
 from tests.sidecar.test_process import SMALL, Asker
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.proxy import Proxy
 from tests.support.storing import TIMINGS, Storing, at_port, storing
 from tests.support.waiting import eventually
@@ -164,7 +164,7 @@ async def test_a_sidecar_stays_healthy_through_malformed_replies_and_leads_when_
     async with server.listening(), Proxy(server.port) as proxy, aiohttp.ClientSession() as session:
         sidecar = RealSidecar(tmp_path, redis_server, "task-a", **SMALL | {"REDIS_TIMEOUT": "0.1"})
         sidecar.environment["REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}"
-        with ended(sidecar):
+        with killed_at_exit(sidecar):
             sidecar.start()
             asker = Asker(sidecar, session)
             await eventually(asker.status)

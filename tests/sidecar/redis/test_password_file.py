@@ -16,7 +16,7 @@ from sidecar.redis.failures import Failure
 from sidecar.settings import SettingsError, read
 from tests.sidecar.conftest import client_of, command
 from tests.sidecar.test_process import STEADY, Asker, logged
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.redis_rights import LEAST
 from tests.support.storing import Storing, storing
 from tests.support.waiting import eventually
@@ -187,7 +187,7 @@ async def test_rotating_the_password_in_the_file_ends_no_term_and_causes_no_erro
     async with aiohttp.ClientSession() as session:
         pair = [task(tmp_path, server, name, REDIS_PASSWORD_FILE=str(file)) for name in ("task-a", "task-b")]
         leader, follower = (Asker(each, session) for each in pair)
-        with ended(*pair):
+        with killed_at_exit(*pair):
             for each in pair:
                 each.start()
             await eventually(leader.status)
@@ -216,7 +216,7 @@ async def test_a_password_in_the_environment_is_rotated_by_a_deploy_while_both_p
     async with aiohttp.ClientSession() as session:
         old = task(tmp_path, server, "task-old", REDIS_PASSWORD=OLD)
         new = task(tmp_path, server, "task-new", REDIS_PASSWORD=NEW)
-        with ended(old, new):
+        with killed_at_exit(old, new):
             old.start()
             leader, follower = Asker(old, session), Asker(new, session)
             await eventually(leader.status)

@@ -13,7 +13,7 @@ from tests.sidecar.commands.test_operator import Run
 from tests.sidecar.commands.test_operator import run as run
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, STEADY, logged
-from tests.support.processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, get_json, killed_at_exit
 from tests.support.redis_rights import LEAST, give, user, without
 from tests.support.script_caller import KEY
 from tests.support.waiting import eventually
@@ -36,7 +36,7 @@ def restricted(redis: Redis) -> Iterator[Redis]:
 
 
 async def state(sidecar: RealSidecar) -> str:
-    status = await shows(f"{sidecar.url}/status")
+    status = await get_json(f"{sidecar.url}/status")
     return str(status["leases"][LEASE]["state"]) if status else ""
 
 
@@ -45,7 +45,7 @@ async def test_with_the_least_rights_a_sidecar_leads_without_warnings(
     restricted: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     sidecar = as_user(tmp_path, redis_server, "task-1", **STEADY)
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         await eventually(lambda: _is(sidecar, "leading"))
         await eventually(lambda: _watches(sidecar, "tracking"))
@@ -62,7 +62,7 @@ async def test_without_channels_leases_are_still_released_and_each_missing_right
     first, second = (
         as_user(tmp_path, redis_server, name, **SMALL | {"HEARTBEAT_INTERVAL": "0.3"}) for name in ("task-1", "task-2")
     )
-    with ended(first, second):
+    with killed_at_exit(first, second):
         first.start()
         await eventually(lambda: _is(first, "leading"))
         second.start()
@@ -74,7 +74,7 @@ async def test_without_channels_leases_are_still_released_and_each_missing_right
         other = second if leader is first else first
         await eventually(lambda: _is(other, "leading"))
         await eventually(lambda: len(logged(other, "There is no watch")) == 1)
-        status = await shows(f"{other.url}/status")
+        status = await get_json(f"{other.url}/status")
     assert "the channel __redis__:invalidate" in status["watch"]["refusal"]
     assert len(logged(leader, "Releases are not published")) == 1
     assert '"level": "ERROR"' not in leader.output
@@ -140,7 +140,7 @@ async def test_a_watch_of_notices_receives_disable_and_enable_at_once(
 ) -> None:
     give(restricted, without("&__redis__:invalidate"))
     sidecar = as_user(tmp_path, redis_server, "task-1", **STEADY | {"HEARTBEAT_INTERVAL": "15"})
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         await eventually(lambda: _is(sidecar, "leading"))
         await eventually(lambda: _watches(sidecar, "notices"))
@@ -157,5 +157,5 @@ async def _is(sidecar: RealSidecar, expected: str) -> bool:
 
 
 async def _watches(sidecar: RealSidecar, mode: str) -> bool:
-    status = await shows(f"{sidecar.url}/status")
+    status = await get_json(f"{sidecar.url}/status")
     return bool(status) and status["watch"]["mode"] == mode

@@ -13,7 +13,7 @@ from sidecar.redis.store import fence_of
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Cluster, Sentinels, slot_of
 from tests.sidecar.redis.test_watch import watching
-from tests.support.redis_cluster import RedisCluster, order, redis_cluster
+from tests.support.redis_cluster import RedisCluster, redis_cluster, send_command
 from tests.support.redis_rights import OF_A_CLUSTER, OF_SENTINELS, SENTINELS_OWN, allow
 from tests.support.redis_sentinels import Group, redis_sentinels
 from tests.support.storing import KEY, at_port, storing
@@ -47,7 +47,9 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_a_moved_or_migrating
     async with storing(connector, guard=True) as store, watching(connector.companion) as watch:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         await watch.connected(WatchMode.TRACKING)
-        order(source, "HSET", fence_of(KEY), "run_id", _run_id(source))  # as if the node had served for a long time
+        send_command(
+            source, "HSET", fence_of(KEY), "run_id", _run_id(source)
+        )  # as if the node had served for a long time
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         cluster.begin_migration(KEY, source, target)
         cluster.migrate(KEY, fence_of(KEY), source=source, target=target)
@@ -89,17 +91,17 @@ async def test_without_the_right_to_asking_a_lease_fails_until_its_slot_has_migr
 async def test_behind_sentinels_the_least_rights_are_enough_for_a_failover(group: Group) -> None:
     allow(group.servers, *OF_SENTINELS)
     for sentinel in group.sentinels:
-        answer = order(sentinel, "ACL", "SETUSER", "asker", "reset", "on", ">asks", *SENTINELS_OWN)
+        answer = send_command(sentinel, "ACL", "SETUSER", "asker", "reset", "on", ">asks", *SENTINELS_OWN)
         assert answer == "OK", answer
     kind = Sentinels(group.kind.nodes, group.kind.master, "asker", "asks")
     async with storing(as_user(1, kind)) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-        await eventually(lambda: order(group.servers[0], "WAIT", "1", "100") == 1)
+        await eventually(lambda: send_command(group.servers[0], "WAIT", "1", "100") == 1)
         group.fail_over()
         heir = group.servers[1]
         await eventually(lambda: sum(group.primary(each) is heir for each in range(3)) >= 2)
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ADOPTED
-        assert order(heir, "GET", KEY) == "a"
+        assert send_command(heir, "GET", KEY) == "a"
 
 
 async def test_behind_sentinels_without_the_right_to_role_nobody_leads_and_the_reason_is_reported(group: Group) -> None:
@@ -113,4 +115,4 @@ async def test_behind_sentinels_without_the_right_to_role_nobody_leads_and_the_r
 
 
 def _run_id(server: RedisServer) -> str:
-    return str(order(server, "INFO", "server")).partition("run_id:")[2].split()[0]
+    return str(send_command(server, "INFO", "server")).partition("run_id:")[2].split()[0]

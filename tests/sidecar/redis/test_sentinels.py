@@ -15,7 +15,7 @@ from sidecar.redis.store import KeyedCall
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Sentinels
 from tests.sidecar.redis.test_watch import watching
-from tests.support.redis_cluster import order
+from tests.support.redis_cluster import send_command
 from tests.support.redis_sentinels import MASTER, Group, redis_sentinels
 from tests.support.storing import KEY, at_port, storing
 from tests.support.waiting import eventually
@@ -38,7 +38,7 @@ def by_all(group: Group) -> Connector:
 async def test_sentinels_lead_to_the_primary(group: Group) -> None:
     async with storing(by_all(group)) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-        assert order(group.servers[0], "EXISTS", "portfolio:background_services:leader") == 1
+        assert send_command(group.servers[0], "EXISTS", "portfolio:background_services:leader") == 1
 
 
 async def test_after_a_failover_the_new_primary_is_used_even_if_the_old_primary_still_serves(
@@ -49,7 +49,7 @@ async def test_after_a_failover_the_new_primary_is_used_even_if_the_old_primary_
         follows = asyncio.create_task(connector.follow(store.store.abort, 0.1))
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         await watched.connected(WatchMode.TRACKING)
-        await eventually(lambda: order(group.servers[0], "WAIT", "1", "100") == 1)
+        await eventually(lambda: send_command(group.servers[0], "WAIT", "1", "100") == 1)
         group.fail_over()
         heir = group.servers[1]
         await eventually(lambda: not store.store.connected)
@@ -58,7 +58,7 @@ async def test_after_a_failover_the_new_primary_is_used_even_if_the_old_primary_
         )
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
-        order(heir, "DEL", "portfolio:background_services:leader")
+        send_command(heir, "DEL", "portfolio:background_services:leader")
         await watched.reports("tracker")
         follows.cancel()
 
@@ -68,7 +68,7 @@ async def test_a_restarted_old_primary_receives_no_call(group: Group) -> None:
     old = group.servers[0]
     async with storing(connector) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-        await eventually(lambda: order(old, "WAIT", "1", "100") == 1)
+        await eventually(lambda: send_command(old, "WAIT", "1", "100") == 1)
         old.kill()
 
         async def renewed() -> bool:
@@ -78,10 +78,10 @@ async def test_a_restarted_old_primary_receives_no_call(group: Group) -> None:
         old.start()
         assert group.role(old) == "master"
         await store.store.close()
-        before = order(old, "INFO", "commandstats")
+        before = send_command(old, "INFO", "commandstats")
         assert "cmdstat_eval" not in str(before)
         await store.call(Kind.ACQUIRE, limit=8.0)
-        assert "cmdstat_eval" not in str(order(old, "INFO", "commandstats"))
+        assert "cmdstat_eval" not in str(send_command(old, "INFO", "commandstats"))
 
 
 async def test_without_a_majority_of_sentinels_no_primary_is_used(group: Group) -> None:
@@ -152,7 +152,7 @@ async def test_the_failure_of_the_sentinels_is_reported_with_its_cause(
 
 async def test_a_server_that_reports_another_role_than_primary_receives_no_call(group: Group) -> None:
     """An operator made the primary a replica without the sentinels."""
-    order(group.servers[0], "REPLICAOF", "127.0.0.1", str(group.servers[1].port))
+    send_command(group.servers[0], "REPLICAOF", "127.0.0.1", str(group.servers[1].port))
     async with storing(by_all(group)) as store:
         failure = await store.failure(Kind.ACQUIRE)
         assert (failure.kind, failure.may_execute) == ("sentinel", False)
@@ -161,8 +161,8 @@ async def test_a_server_that_reports_another_role_than_primary_receives_no_call(
 
 async def test_the_password_of_the_sentinels_is_sent_only_to_sentinels(group: Group) -> None:
     for sentinel in group.sentinels:
-        order(sentinel, "CONFIG", "SET", "requirepass", "correct-horse")
-        order(sentinel, "ACL", "SETUSER", "default", ">correct-horse", "on")
+        send_command(sentinel, "CONFIG", "SET", "requirepass", "correct-horse")
+        send_command(sentinel, "ACL", "SETUSER", "default", ">correct-horse", "on")
     kind = group.kind
     wrong = at_port(1, Sentinels(kind.nodes, MASTER, None, "wrong"), limit=8.0)
     async with storing(wrong) as store:
@@ -185,5 +185,5 @@ async def test_no_lease_is_acquired_at_an_old_primary_over_an_open_connection(gr
         now = elapsed()
         assert store.store.send([KeyedCall(KEY, Call(Kind.ACQUIRE, now, now + 5))]) is None
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-        assert order(heir, "EXISTS", "portfolio:background_services:leader") == 1
-        assert "cmdstat_set:" not in str(order(old, "INFO", "commandstats"))
+        assert send_command(heir, "EXISTS", "portfolio:background_services:leader") == 1
+        assert "cmdstat_set:" not in str(send_command(old, "INFO", "commandstats"))

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from ops.local.servers import RedisServer
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, STEADY, Asker, logged
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -78,7 +78,7 @@ async def test_sidecars_hand_the_lease_over_with_tls(
     redis_of_its_own: RedisServer, front: Proxy, pem: Path, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     pair = [sidecar(tmp_path, name, redis_of_its_own, front, f"?ssl_ca_certs={pem}") for name in ("task-a", "task-b")]
-    with ended(*pair):
+    with killed_at_exit(*pair):
         one, other = (Asker(each, session) for each in pair)
         for each in (one, other):
             each.sidecar.start()
@@ -128,7 +128,7 @@ async def test_certificate_verification_can_be_turned_off(
     redis_of_its_own: RedisServer, front: Proxy, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     trusting = sidecar(tmp_path, "task-a", redis_of_its_own, front, "?ssl_cert_reqs=none&ssl_check_hostname=false")
-    with ended(trusting):
+    with killed_at_exit(trusting):
         trusting.start()
         asker = Asker(trusting, session)
         await eventually(asker.status)
@@ -141,7 +141,7 @@ async def _leads(asker: Asker) -> bool:
 
 async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, trouble: str) -> None:
     """Check that the sidecar stays healthy, does not lead, reports the reason, and never shows the password."""
-    with ended(sidecar):
+    with killed_at_exit(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
         await eventually(asker.status)

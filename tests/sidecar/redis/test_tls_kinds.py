@@ -14,7 +14,7 @@ from tests.sidecar.conftest import client_of, command
 from tests.sidecar.redis.test_tls_texts import Certificates
 from tests.sidecar.redis.test_tls_texts import files as files
 from tests.support.proxy import Proxy
-from tests.support.redis_cluster import BUS, RedisCluster, cluster_port, order
+from tests.support.redis_cluster import BUS, RedisCluster, cluster_port, send_command
 from tests.support.redis_sentinels import MASTER, SentinelServer
 from tests.support.storing import KEY, storing
 from tests.support.tls import Authority
@@ -56,7 +56,7 @@ async def test_cluster_nodes_are_followed_over_tls_with_the_new_password(files: 
             set_password(node, tmp_path, OLD)
         cluster = RedisCluster(nodes, masters=2)
         await cluster.form()
-        owner = [node for node in cluster.nodes if not isinstance(order(node, "GET", KEY), Exception)]
+        owner = [node for node in cluster.nodes if not isinstance(send_command(node, "GET", KEY), Exception)]
         [other] = [node for node in cluster.nodes if node not in owner]
         seed = fronts[cluster.nodes.index(other)]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ops.local.servers import RedisServer
-from tests.support.processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, get_json, killed_at_exit
 from tests.support.waiting import eventually
 
 
@@ -15,12 +15,12 @@ async def sidecars(
     """Two sidecars of one lease; the parameter, if given, is their grant in seconds."""
     times = {"GRANT_TTL": getattr(request, "param", "10"), "REDIS_TIMEOUT": "5"}
     one, other = (RealSidecar(tmp_path, redis_server, name, **times) for name in ("task-a", "task-b"))
-    with ended(one, other):
+    with killed_at_exit(one, other):
         for sidecar in (one, other):
             sidecar.start()
 
         async def both_answer() -> bool:
-            return all([await shows(f"{sidecar.url}/healthz") for sidecar in (one, other)])
+            return all([await get_json(f"{sidecar.url}/healthz") for sidecar in (one, other)])
 
         await eventually(both_answer, within=60)
         yield one, other

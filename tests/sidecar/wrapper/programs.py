@@ -7,7 +7,7 @@ import signal
 import stat
 from pathlib import Path
 
-from tests.support.processes import Process, RealSidecar, ended, shows
+from tests.support.processes import Process, RealSidecar, get_json, killed_at_exit
 from tests.support.waiting import eventually
 
 NAME = "background_services"
@@ -134,7 +134,7 @@ def blocked_signals(pid: int) -> set[signal.Signals]:
 
 async def follows(sidecar: RealSidecar) -> bool:
     """True if a sidecar reports another holder."""
-    status = await shows(f"{sidecar.url}/status")
+    status = await get_json(f"{sidecar.url}/status")
     return bool(status and status["leases"][NAME]["state"] == "following" and status["leases"][NAME]["holder"])
 
 
@@ -142,12 +142,12 @@ async def hand_over(sidecars: tuple[RealSidecar, RealSidecar], folder: Path, pro
     """Run a program that writes a diary like `POLITE` in two tasks, and stop the first task."""
     one = Wrapper(folder, "one", sidecars[0].url, "", *program)
     other = Wrapper(folder, "other", sidecars[1].url, "", *program)
-    with ended(one, other):
+    with killed_at_exit(one, other):
         one.start()
         await eventually(lambda: one.began)
         other.start()
         await eventually(lambda: follows(sidecars[1]))
-        token = (await shows(f"{sidecars[0].url}/status"))["leases"][NAME]["token"]
+        token = (await get_json(f"{sidecars[0].url}/status"))["leases"][NAME]["token"]
         assert one.began == [f"begin task-a {token} {NAME}"]
         one.send(signal.SIGTERM)
         await eventually(lambda: len(one.began) == 2)

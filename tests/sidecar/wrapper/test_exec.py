@@ -25,7 +25,7 @@ from tests.sidecar.wrapper.programs import (
     script,
     state,
 )
-from tests.support.processes import ROOT, RealSidecar, clean_environment, ended, shows
+from tests.support.processes import ROOT, RealSidecar, clean_environment, get_json, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
 Pair = tuple[RealSidecar, RealSidecar]
@@ -62,7 +62,7 @@ async def test_a_program_that_forks_and_ignores_sigterm_is_killed_after_the_grac
     sidecars: Pair, tmp_path: Path
 ) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 0.5", "sh", "-c", STUBBORN)
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         await eventually(lambda: len(wrapper.pids) == 4)
         assert len(run(wrapper.pids)) == 4
@@ -87,7 +87,7 @@ async def test_a_grace_period_longer_than_the_grant_is_warned_about_and_sigkill_
         wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 60", "sh", "-c", STUBBORN)
         for file in (wrapper.pids_file, wrapper.log_file):
             file.unlink(missing_ok=True)
-        with ended(wrapper):
+        with killed_at_exit(wrapper):
             wrapper.start()
             await eventually(lambda: len(wrapper.pids) == 4)
             assert "--grace 60 is longer than what is left of a grant" in wrapper.output
@@ -108,7 +108,7 @@ async def test_a_grace_period_longer_than_the_grant_is_warned_about_and_sigkill_
 async def test_processes_left_behind_have_ended_before_the_lease_moves(sidecars: Pair, tmp_path: Path) -> None:
     one = Wrapper(tmp_path, "one", sidecars[0].url, "--once --grace 1", "sh", "-c", LEAVES_A_CHILD)
     other = Wrapper(tmp_path, "other", sidecars[1].url, "", "sh", "-c", ALIVE.format(pids=one.pids_file) + POLITE)
-    with ended(one, other):
+    with killed_at_exit(one, other):
         one.start()
         await eventually(lambda: one.diary == ["end task-a"])
         other.start()
@@ -121,7 +121,7 @@ async def test_the_process_id_of_an_ended_program_is_not_reused_while_its_group_
 ) -> None:
     """Otherwise another process could get this id, and would receive the signals for the group."""
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once --grace 3", "sh", "-c", LEAVES_A_CHILD)
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         await eventually(lambda: wrapper.diary)
         (command,) = await eventually(lambda: wrapper.commands)
@@ -142,7 +142,7 @@ async def test_processes_left_behind_may_end_within_the_grace_period(sidecars: P
         exit 3
     """
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", program)
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 3
         assert wrapper.diary == ["end"]
@@ -150,7 +150,7 @@ async def test_processes_left_behind_may_end_within_the_grace_period(sidecars: P
 
 async def test_a_program_that_ends_at_once_is_restarted_after_growing_pauses(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "sh", "-c", 'echo begin >>"$DIARY"; exit 3')
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         times: list[float] = []
         while len(times) < 3:
@@ -169,7 +169,7 @@ async def test_a_program_that_ends_at_once_is_restarted_after_growing_pauses(sid
 async def test_with_once_the_wrapper_exits_with_the_status_of_the_program(sidecars: Pair, tmp_path: Path) -> None:
     for command, status in (("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)):
         wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", command)
-        with ended(wrapper):
+        with killed_at_exit(wrapper):
             wrapper.start()
             assert await asyncio.to_thread(wrapper.wait) == status
     assert "campaigns again" not in wrapper.output
@@ -179,7 +179,7 @@ async def test_with_once_a_term_that_ends_first_is_reported_and_the_exit_status_
     sidecars: Pair, tmp_path: Path, redis_server: RedisServer
 ) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", POLITE)
-    with ended(wrapper), redis.Redis.from_url(redis_server.url) as operator:
+    with killed_at_exit(wrapper), redis.Redis.from_url(redis_server.url) as operator:
         wrapper.start()
         await eventually(lambda: wrapper.began)
         operator.set(f"{tmp_path.name}:{NAME}", "DISABLED", ex=60)
@@ -194,7 +194,7 @@ async def test_with_once_a_wrapper_that_never_led_reports_it(
     with redis.Redis.from_url(redis_server.url) as operator:
         operator.set(f"{tmp_path.name}:{NAME}", "DISABLED", ex=60)
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, options, "sh", "-c", POLITE)
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         await eventually(lambda: _disabled(sidecars[0]))
         assert wrapper.stop(signal.SIGTERM) == status
@@ -202,7 +202,7 @@ async def test_with_once_a_wrapper_that_never_led_reports_it(
 
 
 async def _disabled(sidecar: RealSidecar) -> bool:
-    status = await shows(f"{sidecar.url}/status")
+    status = await get_json(f"{sidecar.url}/status")
     return bool(status and status["leases"][NAME]["state"] == "disabled")
 
 
@@ -213,7 +213,7 @@ async def test_a_missing_command_exits_with_127_and_acquires_no_lease(
     plain.write_text("exit 0\n")
     for command, status in (("no-such-program", 127), ("/no/such/program", 127), (str(plain), 126)):
         wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", command)
-        with ended(wrapper):
+        with killed_at_exit(wrapper):
             wrapper.start()
             assert await asyncio.to_thread(wrapper.wait) == status
         assert f"cannot execute '{command}'" in wrapper.output.splitlines()[-1]
@@ -226,7 +226,7 @@ async def test_a_command_that_the_system_refuses_ends_the_wrapper_without_a_retr
 ) -> None:
     for first, status in (("#!/no/such/interpreter\n", 127), ("\x7fELF", 126)):
         wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", script(tmp_path, "exit 0\n", first=first))
-        with ended(wrapper):
+        with killed_at_exit(wrapper):
             wrapper.start()
             assert await asyncio.to_thread(wrapper.wait) == status
     await eventually(lambda: sidecars[0].output.count('"reason": "resigned"') == 2)  # logged after the release
@@ -251,7 +251,7 @@ async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retr
         middle = (fitting + too_long) // 2
         fitting, too_long = (middle, too_long) if fits(middle) else (fitting, middle)
     wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `true` and a zero byte were too long
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 126
     assert "cannot execute 'true': Argument list too long" in wrapper.output
@@ -274,7 +274,7 @@ async def test_a_process_in_another_group_of_the_session_ends_with_the_program(s
         "time.sleep(1000)\n"
     )
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 0.2", sys.executable, "-c", program)
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         await eventually(lambda: len(wrapper.pids) == 2)
         try:
@@ -287,7 +287,7 @@ async def test_a_process_in_another_group_of_the_session_ends_with_the_program(s
 
 async def test_a_program_stopped_by_sigstop_is_ended(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", POLITE)
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         await eventually(lambda: wrapper.began and wrapper.commands)
         os.killpg(wrapper.commands[0], signal.SIGSTOP)
@@ -307,7 +307,7 @@ async def test_the_program_inherits_the_environment_and_the_signals_of_the_wrapp
     wrapper = Wrapper(
         tmp_path, "wrapper", sidecars[0].url, "--once --grace 1", "sh", "-c", f'{{ {program}; }} >"$DIARY"', **given
     )
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 0
     environment, blocked, ignored, stdin, *files = wrapper.diary
@@ -347,7 +347,7 @@ async def test_a_user_error_is_one_line_and_status_2(
 
 async def test_arguments_of_the_program_are_not_logged(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", "exit 0", "--password=secret")
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 0
     assert "runs as process" in wrapper.output

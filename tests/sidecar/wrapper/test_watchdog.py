@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.sidecar.wrapper.programs import ALIVE, POLITE, STUBBORN, Wrapper, blocked_signals, follows, run
-from tests.support.processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.waiting import eventually
 
 Pair = tuple[RealSidecar, RealSidecar]
@@ -28,7 +28,7 @@ async def test_the_watchdog_ends_the_program_of_a_killed_wrapper(
     one = Wrapper(tmp_path, "one", sidecars[0].url, "", "sh", "-c", program)
     alive = ALIVE.format(pids=one.pids_file) if pids else ""
     other = Wrapper(tmp_path, "other", sidecars[1].url, "", "sh", "-c", alive + POLITE)
-    with ended(one, other):
+    with killed_at_exit(one, other):
         one.start()
         await eventually(lambda: one.began and one.commands)
         await eventually(lambda: len(one.pids) == pids)
@@ -45,7 +45,7 @@ async def test_the_program_of_a_frozen_wrapper_ends_before_its_grant(sidecars: P
     one = Wrapper(tmp_path, "one", sidecars[0].url, "", "sh", "-c", STUBBORN)
     alive = ALIVE.format(pids=one.pids_file)
     other = Wrapper(tmp_path, "other", sidecars[1].url, "", "sh", "-c", alive + POLITE)
-    with ended(one, other):
+    with killed_at_exit(one, other):
         one.start()
         await eventually(lambda: len(one.pids) == 4)
         other.start()
@@ -60,7 +60,7 @@ async def test_the_program_of_a_frozen_wrapper_ends_before_its_grant(sidecars: P
 
 async def test_the_watchdog_ignores_every_signal_except_sigkill(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "sh", "-c", POLITE)
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         await eventually(lambda: wrapper.began)
         watchdog = await eventually(lambda: wrapper.watchdog)
@@ -73,7 +73,7 @@ async def test_the_watchdog_ignores_every_signal_except_sigkill(sidecars: Pair, 
 
 async def test_a_program_whose_watchdog_ended_is_restarted(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "sh", "-c", POLITE)
-    with ended(wrapper):
+    with killed_at_exit(wrapper):
         wrapper.start()
         await eventually(lambda: wrapper.began)
         first = wrapper.watchdog
