@@ -131,8 +131,8 @@ async def test_an_unknown_lease_is_404_with_the_known_names(sidecar: Served, met
 @pytest.mark.parametrize("path", ["/is-leader", "/is-leader/tracker"])
 @pytest.mark.parametrize(
     "query",
-    ["wait=0", "wait=-1", "wait=30.01", "wait=nan", "wait=inf", "wait=", "wait=x", "wait=1&version=", "version=1",
-     "version=abc-", "version=%20", "version=" + "9" * 500, "version=<script>"],
+    ["wait=0", "wait=-1", "wait=30.01", "wait=nan", "wait=inf", "wait=", "wait=x", "wait=1.2.3", "wait=1&version=",
+     "version=1", "version=abc-", "version=%20", "version=" + "9" * 500, "version=<script>"],
 )  # fmt: skip
 async def test_an_invalid_wait_or_version_is_400_and_creates_no_demand(sidecar: Served, path: str, query: str) -> None:
     status, answer = await sidecar.refusal("GET", f"{path}?{query}")

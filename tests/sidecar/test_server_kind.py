@@ -45,6 +45,7 @@ WRONG = [
     ("REDIS_CLUSTER", {"REDIS_CLUSTER": "true", "REDIS_URL": "redis://h/3", **ONE_SLOT}, "REDIS_URL"),
     ("REDIS_CLUSTER", {"REDIS_CLUSTER": "true", "REDIS_URL": "redis://h?db=3", **ONE_SLOT}, "REDIS_URL"),
     ("REDIS_CLUSTER", {"REDIS_CLUSTER": "true", "REDIS_URL": "unix:///s", **ONE_SLOT}, "REDIS_URL"),
+    ("REDIS_URL", {"REDIS_CLUSTER": "true", "REDIS_URL": "redis://[h", **ONE_SLOT}, ""),
     ("REDIS_CLUSTER", {"REDIS_CLUSTER": "true", **GROUP, **ONE_SLOT}, "REDIS_SENTINELS"),
     ("REDIS_HOST", {"REDIS_HOST": "h", **GROUP}, "REDIS_SENTINELS"),
     ("REDIS_PORT", {"REDIS_PORT": "1", **GROUP}, "REDIS_SENTINELS"),

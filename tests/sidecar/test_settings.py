@@ -127,6 +127,8 @@ BAD = [
     ("CONTROL_BIND", ":4040"),
     ("METRICS_BIND", "9102"),
     ("LEASE_KEY", "history:{name}"),
+    ("LEASE_KEY", "a b:{name}"),
+    ("LEASE_KEY", "a\x07b:{name}"),
     ("ECS_CONTAINER_METADATA_URI_V4", "169.254.170.2/v4"),
     ("ECS_CONTAINER_METADATA_URI_V4", "ftp://169.254.170.2/v4"),
     ("ECS_CONTAINER_METADATA_URI_V4", "http:///v4"),

@@ -277,3 +277,18 @@ def test_a_json_log_line_contains_the_same(capsys: pytest.CaptureFixture[str]) -
     line = json.loads(capsys.readouterr().out)
     assert line.pop("time").endswith("Z")
     assert line == {"level": "INFO", "logger": "sidecar.some", "message": "leads now", "lease": "x", "token": 7}
+
+
+def test_a_connection_that_cannot_be_replaced_is_counted_and_logged(
+    shown: Shown, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown.telemetry.not_replaced(Failure("auth", "WRONGPASS", may_execute=False))
+    assert shown.value("redis_errors_total", kind="auth") == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "The connection to Redis is old and cannot be replaced yet: WRONGPASS"
+    ]
+
+
+def test_a_failed_fetch_of_credentials_is_counted(shown: Shown) -> None:
+    shown.telemetry.credentials_failed("no credentials of the task's role")
+    assert shown.value("redis_errors_total", kind="credentials") == 1

@@ -42,12 +42,18 @@ class Authority:
         return file
 
     def issue(
-        self, host: str, stem: Path, *, password: str | None = None, valid_for: timedelta = DAY
+        self,
+        host: str,
+        stem: Path,
+        *,
+        password: str | None = None,
+        valid_from: timedelta = -2 * DAY,
+        valid_for: timedelta = DAY,
     ) -> tuple[Path, Path]:
         """Write a certificate for a host to STEM.crt, and its key, encrypted with the password, to STEM.key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), self._name, key, valid_for)
+            _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), self._name, key, valid_for, valid_from)
             .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
             .add_extension(  # Python 3.13 and later refuse a certificate without it
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
@@ -63,12 +69,16 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, valid_for: timedelta
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    valid_for: timedelta,
+    valid_from: timedelta = -2 * DAY,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     serial = x509.random_serial_number()
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), serial, now - 2 * DAY, now + valid_for)
+    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), serial, now + valid_from, now + valid_for)
     return builder.add_extension(identifier, critical=False)
 
 

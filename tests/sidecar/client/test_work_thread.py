@@ -161,6 +161,14 @@ async def test_no_thread_starts_under_an_ended_term() -> None:
     assert ran == []
 
 
+async def test_a_job_that_raises_term_over_ends_the_work_with_it() -> None:
+    def job(_: Term) -> None:
+        raise TermOver("the term of another lease")
+
+    with pytest.raises(TermOver, match="another lease"):
+        await Term("lease", 7, "task-a", lambda: 1.0).run_in_thread(job)
+
+
 async def test_a_thread_that_the_work_left_running_is_reported_when_it_checks_its_term(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:

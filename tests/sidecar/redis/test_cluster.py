@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from ops.local.servers import RedisServer, free_port
 from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
 from sidecar.redis.history import read_history
 from sidecar.redis.store import fence_of, history_of
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Cluster, slot_of
+from tests.sidecar.redis.test_malformed import NONSENSE, Hostile
 from tests.sidecar.redis.test_watch import watching
 from tests.support.redis_cluster import RedisCluster, redis_cluster, send_command
 from tests.support.storing import KEY, Storing, at_port, storing
@@ -176,3 +178,30 @@ async def test_the_history_is_stored_at_the_owner_of_the_slot_and_moves_with_the
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         newest, *_ = await read_history(connector.companion, KEY, 20.0)
         assert newest.token == store.token
+
+
+def found_at(port: int) -> Connector:
+    """A connector whose only known node of the cluster is at this port."""
+    return at_port(port, Cluster(slot_of(KEY)), limit=20.0)
+
+
+async def test_a_cluster_without_a_reachable_node_is_reported() -> None:
+    async with storing(found_at(free_port())) as store:
+        failure = await store.failure(Kind.ACQUIRE)
+        assert (failure.kind, failure.may_execute) == ("connection", False)
+
+
+async def test_a_slot_without_an_owner_is_reported(tmp_path: Path) -> None:
+    """A node that no cluster has assigned slots to."""
+    with RedisServer(tmp_path, arguments=("--cluster-enabled", "yes")) as node:
+        async with storing(found_at(node.port)) as store:
+            failure = await store.failure(Kind.ACQUIRE)
+            assert (failure.kind, failure.may_execute) == ("clusterdown", False)
+            assert "no node of the cluster owns it" in failure.text
+
+
+@pytest.mark.parametrize("name", ["nothing", "a list of lists", "no number", "errors in a list"])
+async def test_a_malformed_list_of_slots_is_reported(name: str) -> None:
+    async with Hostile(NONSENSE[name]).listening() as server, storing(found_at(server.port)) as store:
+        failure = await store.failure(Kind.ACQUIRE)
+        assert not failure.may_execute

@@ -1,9 +1,11 @@
-"""Connections over a name with several addresses, which may be several servers."""
+"""Connections over a name with several addresses, which may be several servers, and over a socket of this machine."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from redis import Redis
@@ -13,7 +15,7 @@ from runtime.lookup import AddressInfo, Lookups
 from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.watch import WatchMode
-from sidecar.settings import RedisAddress
+from sidecar.settings import RedisAddress, read
 from tests.sidecar.redis.test_watch import watching
 from tests.support.proxy import Proxy
 from tests.support.storing import storing
@@ -140,3 +142,17 @@ async def test_the_watch_follows_the_election(pair: list[Proxy]) -> None:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         await eventually(lambda: second.accepted == 2 and watch.mode is WatchMode.TRACKING)
         assert first.accepted == 2
+
+
+async def test_a_socket_of_this_machine_serves_the_calls_and_the_watch() -> None:
+    with TemporaryDirectory() as folder:  # the path of a socket has at most 107 characters
+        path = Path(folder) / "redis.sock"
+        connector = Connector(read({"REDIS_URL": f"unix://{path}"}).redis)
+        async with storing(connector) as store:
+            failure = await store.failure(Kind.ACQUIRE)
+            assert (failure.kind, failure.may_execute, str(path) in failure.text) == ("connection", False, True)
+            with RedisServer(Path(folder), arguments=("--unixsocket", str(path))):
+                async with watching(connector) as watch:
+                    await watch.connected(WatchMode.TRACKING)
+                    assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+                    await watch.reports("tracker")

@@ -75,6 +75,11 @@ def test_a_refused_key_or_channel_is_named_in_the_error(words: str, says: str) -
     assert (failure.kind, failure.text) == ("noperm", f"no permission for {says}; {RIGHTS}")
 
 
+def test_a_refusal_that_names_nothing_is_shown_in_the_words_of_the_server() -> None:
+    failure = failure_of(NoPermissionError("this user may do nothing today"), may_execute=False)
+    assert (failure.kind, failure.text) == ("noperm", "no permission: this user may do nothing today")
+
+
 def test_a_script_error_shows_neither_the_script_hash_nor_a_line_number(any_redis: Redis) -> None:
     any_redis.lpush("list", "x")
     with pytest.raises(ResponseError) as raised:

@@ -5,15 +5,17 @@ from collections.abc import Callable
 
 import pytest
 from redis import Redis
+from redis.exceptions import InvalidResponse
 
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from sidecar.history import Term
 from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import RedisConnection
-from sidecar.redis.history import Histories, HistoryUnavailable, read_history
+from sidecar.redis.history import Histories, HistoryUnavailable, read_history, terms_in
 from sidecar.redis.store import history_of
 from tests.sidecar.conftest import command
+from tests.sidecar.redis.test_malformed import Hostile
 from tests.support.redis_rights import LEAST, user, without
 from tests.support.script_caller import FENCE, KEY, Caller
 from tests.support.storing import at_port, storing
@@ -211,3 +213,15 @@ async def test_an_unreachable_redis_is_also_read_at_most_once_a_second(any_redis
 def _evals(redis: Redis) -> int:
     calls = redis.info("commandstats").get("cmdstat_eval", {"calls": 0})
     return int(calls["calls"])
+
+
+@pytest.mark.parametrize("answer", [[], ["a"], ["a", "1", "1-0", "acquire"]])
+def test_a_history_of_another_shape_is_an_error(answer: list[str]) -> None:
+    with pytest.raises(InvalidResponse, match="expected shape"):
+        terms_in(answer)
+
+
+async def test_an_answer_that_is_no_list_makes_the_history_unavailable() -> None:
+    async with Hostile(b"+OK\r\n", greets=True).listening() as server:
+        with pytest.raises(HistoryUnavailable, match="the history is not a list"):
+            await read_history(at_port(server.port), KEY, 20.0)

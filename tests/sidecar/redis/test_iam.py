@@ -452,6 +452,10 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
             {"REDIS_IAM": "Portfolio"},
             "REDIS_IAM: has capital letters; ElastiCache stores the names of caches in lower case",
         ),
+        (
+            {"REDIS_IAM": "1st"},
+            "REDIS_IAM: not the name of a cache: letters, digits and hyphens, at most 50, a letter first",
+        ),
         ({"REDIS_IAM": "", "REDIS_IAM_SERVERLESS": "true"}, "REDIS_IAM_SERVERLESS: needs REDIS_IAM, which is not set"),
         ({"REDIS_IAM_SERVERLESS": "perhaps"}, "REDIS_IAM_SERVERLESS: 'perhaps' is not true or false"),
         ({"AWS_SECRET_ACCESS_KEY": ""}, "AWS_SECRET_ACCESS_KEY: missing, though AWS_ACCESS_KEY_ID is set"),
@@ -461,12 +465,15 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
             "REDIS_IAM: no credentials of AWS: a task role on ECS sets AWS_CONTAINER_CREDENTIALS_RELATIVE_URI;"
             " elsewhere set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ),
-        (
-            {
-                "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
-                "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://credentials.example/",
-            },
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI: neither https:// nor an address of this machine or of ECS",
+        *(
+            (
+                {
+                    "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
+                    "AWS_CONTAINER_CREDENTIALS_FULL_URI": url,
+                },
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI: neither https:// nor an address of this machine or of ECS",
+            )
+            for url in ("http://credentials.example/", "http://[::1", "https:///keys", "ftp://localhost/keys")
         ),
         (
             {
@@ -493,3 +500,11 @@ def test_a_relative_credentials_uri_is_resolved_against_the_address_of_ecs() -> 
     assert iam_settings.source == CredentialsEndpoint("http://169.254.170.2/v2/credentials/6a1c")
     assert "6a1c" not in repr(iam_settings)
     assert "static/secret" not in repr(read(NEEDED).redis)
+
+
+@pytest.mark.parametrize("url", ["https://credentials.example/keys", "http://localhost/keys", "http://[::1]:80/keys"])
+def test_credentials_are_fetched_over_https_or_from_this_machine(url: str) -> None:
+    without = {name: value for name, value in NEEDED.items() if name not in STATIC}
+    iam_settings = read(without | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url}).redis.iam
+    assert iam_settings is not None
+    assert iam_settings.source == CredentialsEndpoint(url)

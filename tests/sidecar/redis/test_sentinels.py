@@ -14,6 +14,7 @@ from sidecar.redis.connection import Connector
 from sidecar.redis.store import KeyedCall
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Sentinels
+from tests.sidecar.redis.test_malformed import NONSENSE, Hostile
 from tests.sidecar.redis.test_watch import watching
 from tests.support.redis_cluster import send_command
 from tests.support.redis_sentinels import MASTER, Group, redis_sentinels
@@ -187,3 +188,14 @@ async def test_no_lease_is_acquired_at_an_old_primary_over_an_open_connection(gr
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         assert send_command(heir, "EXISTS", "portfolio:background_services:leader") == 1
         assert "cmdstat_set:" not in str(send_command(old, "INFO", "commandstats"))
+
+
+@pytest.mark.parametrize("name", ["http", "no length", "nothing", "no list", "a list of lists", "MOVED to nowhere"])
+async def test_a_malformed_answer_of_a_sentinel_is_a_failure_of_the_sentinels(name: str) -> None:
+    async with (
+        Hostile(NONSENSE[name] * 2).listening() as server,
+        storing(named_by(("127.0.0.1", server.port))) as store,
+    ):
+        failure = await store.failure(Kind.ACQUIRE)
+        assert failure.kind == "sentinel"
+        assert "0 of 1 sentinels name the same primary" in failure.text

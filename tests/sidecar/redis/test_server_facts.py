@@ -13,8 +13,9 @@ from sidecar.redis.server_facts import LOOK, OLD, ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.settings import RedisAddress
 from tests.sidecar.conftest import command
+from tests.sidecar.redis.test_malformed import Hostile
 from tests.support.proxy import Proxy
-from tests.support.storing import KEY, TIMINGS
+from tests.support.storing import KEY, TIMINGS, at_port, storing
 from tests.support.waiting import eventually
 
 CHANNEL = f"{KEY}:changed"
@@ -101,3 +102,19 @@ async def test_a_frozen_server_is_not_shown_as_up(redis_server: RedisServer) -> 
         way.black_hole()
         await eventually(lambda: not store.connected)
         assert ended  # the election receives the event and reconnects
+
+
+async def test_malformed_facts_are_ignored(redis_server: RedisServer) -> None:
+    learned: list[None] = []
+    async with Hostile(b"$abc\r\n").listening() as server, storing(at_port(redis_server.port)) as caller:
+        facts = ServerFacts(
+            at_port(server.port), caller.store, lambda: learned.append(None), channel=CHANNEL, limit=5.0, look=0.02,
+            old=0.0,
+        )  # fmt: skip
+        assert await caller.store.open() is None
+        running = asyncio.create_task(facts.run())
+        await eventually(lambda: server.answered["calls"] > 2)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        assert (caller.store.connected, learned) == (True, [])

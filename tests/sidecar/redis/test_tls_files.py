@@ -63,6 +63,14 @@ def test_a_key_that_does_not_match_the_certificate_is_reported_with_both_files(
     )
 
 
+def test_a_damaged_key_is_reported_with_its_file(files: Certificates, settings: dict[str, str], tmp_path: Path) -> None:
+    key = tmp_path / "damaged.key"
+    key.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    assert refused(settings | {"REDIS_TLS_KEY_FILE": str(key)}) == (
+        f"REDIS_TLS_KEY_FILE: the file {key} contains a key that cannot be used"
+    )
+
+
 def test_a_certificate_without_a_key_is_reported_with_the_missing_setting(
     files: Certificates, settings: dict[str, str]
 ) -> None:

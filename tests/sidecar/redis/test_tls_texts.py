@@ -102,6 +102,34 @@ def test_an_expired_server_certificate_is_reported(run: Run, files: Certificates
     assert (failure.kind, failure.text.partition(" (")[0]) == ("tls", "the server's certificate has expired")
 
 
+def test_a_server_certificate_that_is_not_valid_yet_is_reported(run: Run, files: Certificates) -> None:
+    early = files.authority.issue(HOST, files.folder / "early", valid_from=DAY, valid_for=2 * DAY)
+    with TlsFront(files.accepts(early)) as front:
+        failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
+    expected = "the server's certificate is not valid yet, by the clock of this machine"
+    assert (failure.kind, failure.text.partition(" (")[0]) == ("tls", expected)
+
+
+def test_a_server_certificate_of_another_ca_than_those_in_the_url_is_reported(run: Run, files: Certificates) -> None:
+    folder = files.folder / "cas"
+    folder.mkdir()
+    with TlsFront(files.accepts()) as front:
+        failure = failure_with(run, front.port, REDIS_URL=f"rediss://{HOST}:PORT?ssl_ca_path={folder}")
+    expected = "the CA of the server's certificate is not among those that REDIS_URL names"
+    assert (failure.kind, failure.text.partition(" (")[0]) == ("tls", expected)
+
+
+def test_a_server_without_a_common_cipher_is_reported_with_the_option(run: Run, files: Certificates) -> None:
+    server = files.accepts()
+    server.maximum_version = TLSVersion.TLSv1_2
+    server.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
+    settings = {"REDIS_TLS_CERT_FILE": str(files.certificate), "REDIS_TLS_KEY_FILE": str(files.key)}
+    with TlsFront(server) as front:
+        url = f"rediss://{HOST}:PORT?ssl_ca_certs={files.ca}&ssl_ciphers=ECDHE-ECDSA-AES128-GCM-SHA256"
+        failure = failure_with(run, front.port, REDIS_URL=url, **settings)
+    assert failure.text.startswith("the server accepts none of the ciphers: see ssl_ciphers in REDIS_URL (")
+
+
 def test_an_expired_ca_is_reported_with_its_file(run: Run, tmp_path: Path) -> None:
     authority = Authority("old", valid_for=-DAY)
     ca, server = authority.write(tmp_path / "old.crt"), authority.issue(HOST, tmp_path / "server")

@@ -2,8 +2,9 @@
 
 import pytest
 
+from sidecar.__main__ import main
 from sidecar.settings import SettingsError
-from sidecar.wrapper.arguments import SIDECAR_URL, Arguments, UsageError, Variables, parse, read
+from sidecar.wrapper.arguments import SIDECAR_URL, USAGE, Arguments, UsageError, Variables, parse, read
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,9 @@ def test_every_invalid_variable_is_named() -> None:
     with pytest.raises(SettingsError) as caught:
         read({"LOG_FORMAT": "xml", "LOG_LEVEL": "loud"})
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["LOG_FORMAT", "LOG_LEVEL"]
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_the_help_is_printed_without_a_sidecar(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["exec", option]) == 0
+    assert capsys.readouterr().out == f"{USAGE}\n"
