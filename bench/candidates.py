@@ -73,7 +73,7 @@ class Campaigner:
         return self.watch.mode is WatchMode.TRACKING and self.candidate.status(LEASE).holder is not None
 
     async def report(self) -> None:
-        """Print the start of each term at the moment at which a client's held request is answered."""
+        """Print the start of each term at the time at which a sidecar would answer a client's held request."""
         led = False
         while True:
             version = self.candidate.version([LEASE])

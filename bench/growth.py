@@ -26,7 +26,7 @@ from bench.report import Plot, Report, Spread, Table, progress, run
 from ops.local.servers import RedisServer
 
 SIZES = (1, 2, 10, 100, 1_000)
-"""Numbers of candidates. The ratios compare with two."""
+"""Numbers of candidates. A ratio is to the figure for two candidates."""
 STEADY = 20.0
 """Seconds of a steady state: two heartbeats."""
 ROUNDS = 20
@@ -34,7 +34,7 @@ ROUNDS = 20
 QUIET = 0.2
 """Seconds between two reads of Redis's counters after a hand-over."""
 QUIET_LOOKS = 3
-"""Number of successive reads with few scripts after which a hand-over is over: the crowd's calls may be late."""
+"""Number of successive reads with few scripts that end a hand-over; several, since the crowd's calls may be late."""
 LONGEST = 10.0
 """Limit, in seconds, for the calls that follow a hand-over."""
 LIMIT = 30.0
@@ -290,14 +290,14 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
                 "Redis, KiB for each",
             ),
             steady,
-            "A steady state: one candidate leads, and the others follow. The time for each candidate is what exceeds"
+            "A steady state: one candidate leads, and the others follow. The time for each candidate is the excess over"
             " the time of a Redis without candidates.",
         ),
         Table(
             (
                 "candidates",
-                "times two",
-                "times the limit",
+                "ratio to two",
+                "ratio to the limit",
                 "median, ms",
                 "p99, ms",
                 "worst, ms",
@@ -305,7 +305,7 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
                 "scripts",
                 "Redis, ms",
                 "limit, ms",
-                "limit, times two",
+                "limit, ratio to two",
             ),
             releases,
             "Hand-overs. `scripts` is the median number of scripts that follow a release, and `Redis, ms` is Redis's"
@@ -365,7 +365,7 @@ the failover guard is off, since the Redis has just started. Two measured candid
 share two processes of the lowest priority, so that they leave most of the two cores to the measured ones. One half
 of them connects before the measured ones and the other half after them, because Redis writes its messages in the order
 of the connections. A hand-over lasts from the resign of a measured candidate until the next candidate believes that
-it leads, without HTTP. The measured candidates draw the lowest random number: where only a few candidates call at
+it leads, without HTTP. The measured candidates draw the lowest random number, so if only a few candidates call at
 once after a release, they are among those few. Rounds in which the crowd gives the lease up are not counted. In a
 real fleet each candidate has processors of its own.
 
@@ -373,7 +373,7 @@ With 1,000 candidates the time goes into messages, not into scripts: Redis write
 release before it reads the next call, and again after the acquire before it replies to the new leader. The limit in
 the table is the time for these messages alone: one script with DEL and PUBLISH, and one SET by a member that waits,
 while the other members only read. The limit needs no sidecar and no script of the lease. So a fleet in which every
-candidate learns of each change at once cannot be much faster on this Redis. To hand over in three times the time of two
+candidate gets each change at once cannot be much faster on this Redis. To hand over within three times the time of two
 candidates, most candidates would have to do without a watch. A lease would then wait for a heartbeat whenever none of
 the few candidates with a watch has a client."""
 
@@ -389,7 +389,7 @@ def estimate(results: Sequence[Measured], empty: int) -> str:
             MOST_CLIENTS[0][1] / CONNECTIONS,
             f"**Connections.** A task has {CONNECTIONS}: its calls and its watch. {CONNECTIONS} x {FLEET:,} ="
             f" {CONNECTIONS * FLEET:,}. Redis refuses more than `maxclients`: {clients}. No setting of the sidecar"
-            " saves a connection. Raise `maxclients`, or give each group of tasks leases and a Redis of its own.",
+            " saves a connection. Raise `maxclients`, or give each group of tasks its own leases and Redis.",
         ),
         (
             1e6 / max(each, 1e-3),
@@ -418,7 +418,7 @@ def estimate(results: Sequence[Measured], empty: int) -> str:
         " The lease itself needs less than 1 KiB."
     )
     first = f"The slopes are those of {largest.candidates:,} candidates for one lease. The lowest limit comes first."
-    return "\n\n".join([f"### {FLEET:,} tasks, on paper", first, *lines, last])
+    return "\n\n".join([f"### {FLEET:,} tasks, estimated", first, *lines, last])
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ ROUNDS = 200
 WARM_UP = 5
 """Number of uncounted hand-overs at the start."""
 REQUEST, SCRIPT = "an HTTP round trip with aiohttp, client and server", "a script with redis-py: EVAL of `return 1`"
-"""Names of the parts that the least time of a hand-over consists of."""
+"""Names of the parts that make up the minimum time of a hand-over."""
 IDLE = 0.05
 """Seconds between two samples of a part, since each process sleeps before a hand-over as well."""
 
@@ -224,7 +224,7 @@ def report(records: Records, parts_found: dict[str, list[float]]) -> Report:
                 header,
                 tuple(row(name, seconds) for name, seconds in parts_found.items()),
                 "Each sample follows a pause, so that caches are as cold as in a hand-over. A hand-over has one"
-                " HTTP message in each task, which are one round trip, two scripts and a notice. One process wakes"
+                " HTTP message in each task (one round trip in all), two scripts and a notice. One process wakes"
                 " another six times; with python-redis-lock, four times. One round trip and two scripts take"
                 f" {least * 1000:.2f} ms. This is the limit of a hand-over with these libraries: the work's end, the"
                 " release, the acquire and the work's start follow one another.",

@@ -1,9 +1,9 @@
-"""A minimal fleet in which every member learns of a release: bare connections to Redis, without a sidecar.
+"""A minimal fleet in which every member gets a message of each release: bare connections to Redis, without a sidecar.
 
 `python -m bench.watchers COUNT URL MODE`. Each member has the watch of a sidecar: tracking of the key in broadcast
 mode, and the channel of releases. MODE is `crowd`, for a process with the lowest priority that drops all messages, or
-`claimer`, for one member that sets the key when it learns of a release. The process prints `ready T` when all members
-watch, and `began T` when Redis confirms a claim. T is in seconds of the machine's monotonic clock.
+`claimer`, for one member that sets the key when it gets the message of a release. The process prints `ready T` when all
+members watch, and `began T` when Redis confirms a claim. T is in seconds of the machine's monotonic clock.
 """
 
 import os

@@ -169,7 +169,7 @@ def measure(kind: str, event: str, beat: Path) -> str:
             first = f"{min(times['b']) - happened:6.2f} s" if came else "never"
             return (
                 f"the other began after {first:>9}, none ran for {none(times):5.2f} s, both ran for {both:5.1f} s"
-                + (", and the first runs on" if left and came else "")
+                + (", and the first still runs" if left and came else "")
             )
 
 
@@ -189,7 +189,7 @@ def memory(kind: str, beat: Path) -> str:
 
 EVENTS = {
     "stop": "SIGTERM to the wrapper",
-    "forks": "the same, the program ignores SIGTERM and forks",
+    "forks": "SIGTERM to the wrapper; the program ignores it and forks",
     "kill": "SIGKILL to the wrapper",
     "freeze": "the wrapper is frozen",
     "lost": "Redis restarts without its data",

@@ -1,4 +1,4 @@
--- Prints one line of JSON after a run of wrk. Times are microseconds.
+-- Prints one line of JSON after a run of wrk. Times are in microseconds.
 done = function(summary, latency, requests)
    local errors = summary.errors
    io.write(string.format(

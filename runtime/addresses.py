@@ -1,6 +1,6 @@
 """IP addresses: where a listener accepts connections, and which addresses are this machine's loopback.
 
-The health checks import this module, so it imports only what is quick to import.
+The health checks import this module, so it may import only modules that load quickly.
 """
 
 import ipaddress

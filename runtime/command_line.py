@@ -7,7 +7,7 @@ from errno import EIO, ENOSPC
 from typing import NoReturn
 
 OURS = ("runtime", "service", "sidecar")
-"""Packages that every install has: a missing module of these is a fault of the code."""
+"""Packages that every install has: a missing module in one of them is a bug, not a missing extra."""
 
 
 def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
@@ -30,7 +30,7 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
         status = 130
     except OSError as error:
         is_closed = isinstance(error, BrokenPipeError)
-        if not is_closed and error.errno not in (ENOSPC, EIO):  # the disk is full, the terminal is gone
+        if not is_closed and error.errno not in (ENOSPC, EIO):  # the disk is full, or the terminal is gone
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         if not is_closed:

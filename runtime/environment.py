@@ -2,8 +2,8 @@
 
 Containers of one task definition often share an environment. A variable that is meant for another program must neither
 stop this program nor silently change its behaviour. `docs/environment.md` lists the variables. `remove_ignored` must
-run before the libraries are imported, since some read their variable then. Health checks run this module as well, so
-its imports are quick.
+run before the libraries are imported, since some of them read their variables at the import. Health checks run this
+module as well, so its imports are quick.
 """
 
 import os

@@ -40,7 +40,7 @@ class Limits:
         connections: maximum number of open connections. Further connections are closed at once.
         per_peer: maximum number of open connections of a peer: an IPv4 address, or a /64 network of IPv6.
         header: seconds for a request's header, from its first byte to its last.
-        idle: seconds for a connection without a request, and for the peer to read any part of an answer.
+        idle: seconds for which a connection may have no request, and for which the peer may leave an answer unread.
     """
 
     connections: float = inf
@@ -105,7 +105,7 @@ class _Admission(asyncio.Protocol):
             transport.abort()
             return
         if self._limits.idle < inf:
-            # Without this limit an unread answer keeps a connection open forever, even after it was closed here.
+            # Without this limit an unread answer keeps a connection open forever, even after this side has closed it.
             milliseconds = int(self._limits.idle * 1000)
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         kind = _Connection if self._limits.header == inf else _TimedConnection
@@ -165,7 +165,10 @@ class _Connection(web.RequestHandler):
         return super().finish_response(request, resp, start_time)
 
     def _answers(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        """Answer the request if it is the only one of the connection, and the connection stays open after it."""
+        """Answer the request if no other one is pending and the connection stays open.
+
+        Returns whether it was answered.
+        """
         transport, waiter = self.transport, self._waiter
         if self._at_once is None or transport is None or waiter is None or waiter.done():
             return False  # an earlier request is being answered
@@ -186,7 +189,7 @@ class _Connection(web.RequestHandler):
 
 
 class _AnsweringParser:
-    """aiohttp's parser of a connection. It hides a request that `answers` has answered from the connection."""
+    """aiohttp's parser of a connection. A request that `answers` has answered is not passed to the connection."""
 
     def __init__(self, parser: Any, answers: Callable[[RawRequestMessage, StreamReader], bool]) -> None:
         self._parser = parser
@@ -229,8 +232,8 @@ class _TimedConnection(_Connection):
         if self._request_count > requests:
             self._stop_timer()
             self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
-            # These bytes may also contain the beginning of the next header. After a request with a body, only the
-            # next bytes can show that.
+            # These bytes may also contain the beginning of the next header. After a request with a body, only later
+            # bytes show whether that header has begun.
             of_header = self._body is EMPTY_PAYLOAD and not self._last_bytes.endswith(END_OF_HEADER)
         if of_header and data and self._header_timer is None:
             self._start_timer()
@@ -264,7 +267,8 @@ def _network(transport: asyncio.BaseTransport) -> str:
 def network_of(host: str) -> str:
     """The peer that a numeric address belongs to.
 
-    A peer with one IPv6 address usually has its whole /64 network. A dual-stack socket shows IPv4 addresses as mapped.
+    A peer with one IPv6 address usually has its whole /64 network. A dual-stack socket shows an IPv4 address as an IPv6
+    address into which it is mapped.
     """
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):

@@ -1,6 +1,7 @@
 """Check that a request to a loopback listener comes from a program of this task, not from a web page or a proxy.
 
-A browser on the same machine reaches the loopback, and so does a page whose name was rebound to a loopback address.
+A browser on the same machine can reach the loopback, and so can a web page whose host name was rebound to a loopback
+address (DNS rebinding).
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The two formats of a log line, JSON and text. In both, text from outside cannot forge a line."""
+"""The two formats of a log line, JSON and text. In both formats, text from outside cannot forge a line."""
 
 import logging
 import time
@@ -42,7 +42,7 @@ class JsonLines(_UtcTimes, JsonFormatter):
         }
 
     def formatException(self, ei: ErrorInfo) -> str:  # noqa: N802 - logging's
-        """The traceback, without the middle of a long one."""
+        """The traceback; the middle of a long traceback is left out."""
         return "\n".join(cut(line, TRACEBACK_WIDTH) for line in _shortened(str(super().formatException(ei))))
 
 

@@ -21,7 +21,7 @@ GetAddressInfo = Callable[[str, int], Sequence[AddressInfo]]
 """A blocking lookup of a host and a port. It raises OSError if the name has no address."""
 
 MAX_RESULT_AGE = 30.0
-"""Maximum age, in seconds, of a result that came too late for its callers and may still be used."""
+"""Maximum age, in seconds, at which a result that came too late for its callers may still be used."""
 
 
 def system_lookup(host: str, port: int) -> Sequence[AddressInfo]:
@@ -31,7 +31,10 @@ def system_lookup(host: str, port: int) -> Sequence[AddressInfo]:
 
 @dataclass(eq=False, slots=True)
 class _Lookup:
-    """A lookup under way. If `outdated`, its result may be older than a change of server, and is not used."""
+    """A lookup under way.
+
+    If `outdated`, the server may have changed since the lookup began, so its result is not used.
+    """
 
     waiters: list[asyncio.Future[Sequence[AddressInfo]]] = field(default_factory=list)
     outdated: bool = False
@@ -41,7 +44,7 @@ class Lookups:
     """The name lookups of one event loop.
 
     A result goes to all callers that wait for it. If no caller waits any more, the next caller gets the result. No
-    result is used twice, so that a change of the name takes effect.
+    result is used twice, so that a change of the name's addresses takes effect.
 
     Args:
         look_up: the blocking lookup, called in a thread.
@@ -57,7 +60,7 @@ class Lookups:
     async def addresses(self, host: str, port: int) -> Sequence[AddressInfo]:
         """The addresses of a host, at least one; an IP address needs no lookup.
 
-        The call may be cancelled at any time. The lookup continues for the other callers and for the next one.
+        The call may be cancelled at any time. The lookup continues for the other callers and for the next caller.
 
         Raises:
             OSError: the name has no address, or the lookup failed.
@@ -119,7 +122,7 @@ class Lookups:
                 return
         if isinstance(result, OSError):
             for waiter in waiters:
-                waiter.set_exception(type(result)(*result.args))  # a copy for each, since raising adds a traceback
+                waiter.set_exception(type(result)(*result.args))  # one copy per waiter, since raising adds a traceback
         elif waiters:
             for waiter in waiters:
                 waiter.set_result(result)

@@ -1,6 +1,6 @@
 """Selected metrics as log lines, for systems that read metrics from logs, such as CloudWatch's metric filters.
 
-One line per minute for each sample keeps the metric alive there: an alarm can distinguish 0 from a silent task.
+With one line per minute for each sample, an alarm can distinguish the value 0 from a task that logs nothing.
 """
 
 import asyncio
@@ -12,7 +12,10 @@ from prometheus_client import CollectorRegistry
 log = logging.getLogger(__name__)
 
 INTERVAL = 60.0
-"""Pause between two lines of one sample, in seconds: one line in each period of an alarm of one minute."""
+"""Pause between two lines of one sample, in seconds.
+
+An alarm with a period of one minute gets one line in each period.
+"""
 
 
 async def log_metrics(

@@ -102,7 +102,7 @@ def run(
     *,
     handles_signals: bool = False,
 ) -> int:
-    """Run a command with the settings and return its exit status. An expected error is one line on standard error.
+    """Run a command with the settings and return its exit status. Expected errors are printed without a traceback.
 
     Args:
         command: what to run.

@@ -1,4 +1,4 @@
-"""Default addresses of the listeners. The health check starts quickly because it imports these and not the settings."""
+"""Default addresses of the listeners. The health check imports only them, not the settings, and so starts quickly."""
 
 DEFAULT = "0.0.0.0:8080"
 """Default address of the public listener."""

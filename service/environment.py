@@ -28,7 +28,7 @@ IGNORED = SHARED | {
     "SPHINX_BUILD",
 }
 IGNORED_PREFIXES = (
-    "PG",  # except `KEPT`: asyncpg would read a port, a service file or a target_session_attrs from the others
+    "PG",  # except `KEPT`: from the rest, asyncpg would read a port, a service file or a target_session_attrs
     "TQDM_",
 )
 

@@ -12,7 +12,7 @@ class Outage:
         logger: the component's logger.
         began: text for the first failure; `%s` stands for the reason.
         ended: text for the end.
-        level: level of the first line; the last one is INFO.
+        level: level of the line about the beginning; the line about the end has INFO.
         clock: monotonic seconds.
     """
 
@@ -42,15 +42,10 @@ class Outage:
         self._logger.log(self._level if first else logging.DEBUG, self._began, reason, extra=fields)
 
     def recovered(self, fields: Mapping[str, object] | None = None) -> None:
-        """Record a success. The line of the end has the fields `seconds` and `failures` too."""
+        """Record a success. The log line about the end also has the fields `seconds` and `failures`."""
         if self._since is None:
             return
         seconds, self._since = self._clock() - self._since, None
         counted = {"seconds": round(seconds, 3), "failures": self._failures}
         all_fields = {**(fields or {}), **counted}
         self._logger.info("%s, after %.0f s and %d failures", self._ended, seconds, self._failures, extra=all_fields)
-
-    @property
-    def is_ongoing(self) -> bool:
-        """Whether there was a failure and no success since."""
-        return self._since is not None

@@ -60,8 +60,10 @@ CONNECTIONS_SHARE = 0.75
 INTERNAL_SHUTDOWN = 0.2
 """Limit for the internal listener's connections to end, in seconds; its responses are short."""
 WORK_CONNECTIONS = 5
-"""Database connections of the work: two for a tick or a load, two for a job, one to record the progress of a load. HTTP
-has its own, so that neither waits for the other. The work connects when it begins."""
+"""Database connections of the work: two for a tick or a load, two for a job, one to record the progress of a load.
+
+HTTP has its own connections, so that HTTP and the work do not wait for each other. The work connects when it begins.
+"""
 LOGGED_METRICS = (
     "portfolio_leading",
     "portfolio_job_runs_waiting",
@@ -179,7 +181,7 @@ class _Service:
 
     async def _listen(self) -> None:
         settings = self._settings
-        # The internal listener is first: a task that answers its health check can be scraped.
+        # The internal listener starts first, so that every task that passes its health check can be scraped.
         await _start("INTERNAL_BIND", settings.internal_bind, self._internal_runner, INTERNAL_LIMITS)
         await _start("API_BIND", settings.api_bind, self._runner, connection_limits())
         binds = settings.api_bind, settings.internal_bind

@@ -144,7 +144,7 @@ def _shared_secret(secret: SecretStr) -> SecretStr:
     if re.match(r"eyJ[\w-]+\.eyJ|sb_(secret|publishable)_", secret.get_secret_value()):
         raise ValueError("an API key of the project; set the secret that signs the tokens instead")
     if len(secret.get_secret_value().encode()) < SHORTEST_SECRET:
-        raise ValueError(f"shorter than {SHORTEST_SECRET} bytes, so that it can be guessed")
+        raise ValueError(f"shorter than {SHORTEST_SECRET} bytes, so it can be guessed")
     return secret
 
 
@@ -252,6 +252,6 @@ def _line(found: ErrorDetails) -> str:
     name = str(found["loc"][0]).upper()
     if found["type"] == "missing":
         return f"{name}: missing"
-    # A setting that may be any string may be a secret, and is not repeated.
+    # The value of a string setting may be secret, so the error does not repeat it.
     is_not = "not" if found["type"].startswith("string") else f"{reprlib.repr(found['input'])} is not"
     return f"{name}: {problem.replace('Input should be', is_not)}"

@@ -26,7 +26,7 @@ LONGEST_WAIT = 30.0
 ALL = "/is-leader"
 """The path of the question about all leases. The path of the question about one lease ends with its name."""
 CLIENT = "X-Lease-Client"
-"""The header with a client's name for itself. A resign requires it, because a web page cannot send it."""
+"""The header in which a client names itself. A resign requires the header, because a web page cannot send it."""
 LONGEST_NAME = 64
 """Limit of a client's name, in characters."""
 
@@ -257,7 +257,7 @@ def _client(headers: Mapping[str, str]) -> str:
 
 
 def _token(text: str | None) -> int | None:
-    """The token in the query: of the term that the client believes in, or resigns."""
+    """The token in the query: the token of the term that the client believes in, or that it resigns."""
     if text is not None and not _TOKEN.fullmatch(text):
         raise _refusal(web.HTTPBadRequest, f"token: {text[:80]!r} is not the token of an answer")
     return int(text) if text is not None else None

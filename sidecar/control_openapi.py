@@ -1,4 +1,4 @@
-"""The control listener in OpenAPI 3.1, as it is served at `/openapi.json`; docs/http-contract.md explains it."""
+"""The description of the control listener in OpenAPI 3.1, served at `/openapi.json`; see docs/http-contract.md."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""A request to an endpoint that ECS serves to its task: a small JSON object, within a limit in time and in size."""
+"""A request to an endpoint that ECS serves to its task.
+
+The time and the size of the answer, a JSON object, are limited.
+"""
 
 import asyncio
 import json

@@ -1,7 +1,7 @@
 """The history of a lease as terms: who held it, from when to when, and why each term ended.
 
 The scripts append two events to a stream: `acquire` when a term begins, and `release` when its holder gives it up. No
-script sees a crash, an operator's DEL or an expiry: such a term has no release.
+script runs at a crash, an operator's DEL or an expiry: a term that ends in such a way has no release.
 """
 
 import re
@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 MOST_TERMS = 100
-"""Limit of the terms that are shown."""
+"""Maximum number of terms that are shown."""
 LONGEST = 64
 """Limit of a reason, in characters."""
 
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One term. The times are Redis's; `reason` is None unless the holder gave one with its release."""
+    """One term, with times of Redis's clock. `reason` is None unless the holder gave a reason with its release."""
 
     token: int
     holder: str
@@ -80,8 +80,8 @@ def terms_of(entries: Iterable[Entry], holder: str | None, token: int | None) ->
     """The terms of a lease, newest first, at most `MOST_TERMS`.
 
     Args:
-        entries: the entries, newest first. A release without an acquire is left out: the stream is trimmed, and a
-            sidecar of an older version appends nothing.
+        entries: the entries, newest first. A release without an acquire is left out: the stream may have been trimmed
+            since, or a sidecar of an older version, which appends nothing, made the acquire.
         holder: the value of the lease's key; None without a key.
         token: the token in the lease's fence; None without a fence.
     """

@@ -19,7 +19,7 @@ _KEY_ID, _SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
 
 @dataclass(frozen=True, slots=True)
 class AwsKeys:
-    """AWS credentials. The secret and the session token are not shown."""
+    """AWS credentials, which `repr` does not show."""
 
     key_id: str = field(repr=False)
     secret: str = field(repr=False)
@@ -80,7 +80,7 @@ def _problem_of_cache(name: str) -> str | None:
 
 
 def _source(environment: Mapping[str, str], wrong: dict[str, str]) -> AwsKeys | CredentialsEndpoint | None:
-    """The source of the credentials, in the order of AWS's own libraries: variables, then the task role."""
+    """The first source of credentials that is set, in AWS's own order: variables, then the task role."""
     key_id, secret = environment.get(_KEY_ID), environment.get(_SECRET)
     if key_id is not None and secret is not None:
         return AwsKeys(key_id, secret, environment.get("AWS_SESSION_TOKEN"))

@@ -42,7 +42,7 @@ def login_settings(environment: Mapping[str, str], wrong: dict[str, str], *, ser
         others.append(name)
     if username is not None and url.username:
         wrong["REDIS_USERNAME"] = "cannot be set together with a user in REDIS_URL"
-    if file is not None and not file.startswith("/"):  # may be the password: the error does not repeat it
+    if file is not None and not file.startswith("/"):  # the value may be the password: the error does not repeat it
         wrong["REDIS_PASSWORD_FILE"] = "not an absolute path; set the path of a file"  # noqa: S105 - no password
     if username is not None and not others and "@" not in environment.get("REDIS_URL", ""):
         missing = "missing, though REDIS_USERNAME is set; REDIS_PASSWORD_FILE or REDIS_IAM can take its place"

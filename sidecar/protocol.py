@@ -8,11 +8,16 @@ from typing import NamedTuple
 YIELD_FOR = 1.0
 """Seconds for which a candidate leaves the lease to others after its client's resign."""
 ECHO_DELAY = 0.005
-"""Seconds from the notice of a change of the key until a leader looks at the key. Most changes are the leader's own, so
-the answers to its client go first."""
+"""Seconds from the notice of a change of the key until a leader looks at the key.
+
+Most changes are the leader's own writes, so the leader answers its client first.
+"""
 
 RESIGN_ANSWER_DELAY = 0.005
-"""Seconds from a resign until it and the requests that it ends are answered. The next leader's calls go first."""
+"""Seconds by which the answers to a resign, and to the held requests that it ends, are delayed.
+
+The next leader's calls go first.
+"""
 
 STEP_DOWN_NOTICE = "step-down"
 """Message on `KEY:changed` after an operator's step-down. It concerns the holder alone, and wakes no follower."""
@@ -80,7 +85,7 @@ class State(StrEnum):
 
 
 class UnsafeTimings(ValueError):
-    """Timings that cannot keep the promises; `wrong` maps each setting that must change to the reason."""
+    """Timings with which the guarantees do not hold; `wrong` maps each setting that must change to the reason."""
 
     def __init__(self, wrong: dict[str, str]) -> None:
         super().__init__("\n".join(f"{setting}: {why}" for setting, why in wrong.items()))
@@ -113,7 +118,7 @@ class Timings:
         if not self.call_limit >= 0.01:
             yield "REDIS_TIMEOUT", f"{self.call_limit:g} s is below 0.01"
         if not 0.05 <= self.grant_ttl <= min(self.ttl / 2, 30):
-            limits = f"is not between 0.05 and 30, or above half of LEASE_TTL ({self.ttl:g} s)"
+            limits = f"is not between 0.05 and 30, or is above half of LEASE_TTL ({self.ttl:g} s)"
             yield "GRANT_TTL", f"{self.grant_ttl:g} s {limits}"
         if self.heartbeat + 2 * self.call_limit > self.ttl - self.margin:
             calls = f"two calls of REDIS_TIMEOUT ({self.call_limit:g} s)"
@@ -122,7 +127,10 @@ class Timings:
 
     @property
     def margin(self) -> float:
-        """The safety margin: a term ends this long before its key expires. It covers clock rates and small steps."""
+        """The safety margin: a term ends this long before its key expires.
+
+        It covers different clock rates and small clock steps.
+        """
         return self.ttl / 6
 
     @property
@@ -136,12 +144,15 @@ class Timings:
 
     @property
     def server_time_valid_for(self) -> float:
-        """The time for which a reply's server time is used: a candidate that campaigns calls once a heartbeat."""
+        """The time for which a reply's server time is used. A candidate that campaigns makes a call every heartbeat."""
         return 2 * self.heartbeat
 
     @property
     def rest(self) -> float:
-        """The time for which a candidate leaves the lease to others after a step-down: each of them calls meanwhile."""
+        """The time for which a candidate leaves the lease to others after a step-down.
+
+        Each of the others makes a call within it.
+        """
         return 1.5 * self.heartbeat
 
     @property
@@ -166,7 +177,7 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The reply of a script. `ttl` and `wait` are seconds; `ttl` is None for a key without a TTL, and without a key.
+    """The reply of a script. `ttl` and `wait` are seconds; `ttl` is None if the key has no TTL, or if there is no key.
 
     `watchers` is the number of candidates that watch the lease at this server; None if the script did not count them.
     """
@@ -222,8 +233,8 @@ class LeaseStatus(NamedTuple):
 class ServerClock:
     """An estimate of the server's time, never ahead of it unless a clock has stepped since the last reply.
 
-    The estimate lags by the time that the last reply travelled. That is the safe side: a deadline in server time comes
-    no later at the server than here.
+    The estimate lags by the time that the last reply travelled. That is the safe side: the server reaches a deadline no
+    later than this process does.
 
     Args:
         valid_for: seconds after which a reply is not used any more, because the two clocks differ in rate. After an
@@ -239,10 +250,6 @@ class ServerClock:
         """Record the server time (µs) of a reply that came at `received_at` (s, our clock)."""
         self._offset = server_time / 1e6 - received_at
         self._observed_at = received_at
-
-    def forget(self) -> None:
-        """Forget the last reply: the next one may come from another server."""
-        self._offset = None
 
     def at(self, moment: float, now: float) -> int:
         """The server's time, in µs, at `moment` of our clock (s); 0, a past deadline, while that time is unknown."""

@@ -1,4 +1,4 @@
-"""The wiring of the sidecar, and its run until it has drained."""
+"""The wiring of the sidecar, and its run until the end of its drain."""
 
 import asyncio
 import logging

@@ -10,7 +10,7 @@ from sidecar.redis_host import checked_host
 SLOTS = 16_384
 """Number of hash slots of a cluster."""
 MAX_CALL = 1 / 12
-"""Limit of REDIS_TIMEOUT with sentinels, as a part of LEASE_TTL: half of the safety margin."""
+"""Limit of REDIS_TIMEOUT with sentinels, as a fraction of LEASE_TTL: half of the safety margin."""
 LATE_DEMOTION = 20.0
 """Seconds after a promotion for which the old primary may still serve. Sentinels demote it after up to 18 s."""
 SENTINEL_PORT = 26_379

@@ -25,7 +25,10 @@ _URL_OPTIONS = (
     "db", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname",
     "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "ssl_password",
 )  # fmt: skip
-"""Options that a Redis URL may have. Other options of redis-py would change what the sidecar relies on, or stop it."""
+"""Options that a Redis URL may have.
+
+Other options of redis-py would change behaviour that the sidecar relies on, or stop the sidecar.
+"""
 
 
 CONTROL = "127.0.0.1:4040"
@@ -95,7 +98,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         "call_limit": take("REDIS_TIMEOUT", _seconds, ttl / 15),
     }
     checked = Timings()
-    if not wrong:  # otherwise they would be compared with a default
+    if not wrong:  # otherwise the timings would be compared with defaults
         try:
             checked = Timings(**timings)
         except UnsafeTimings as error:

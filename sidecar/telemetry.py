@@ -1,4 +1,4 @@
-"""Logs and metrics of the sidecar. Nothing here decides anything."""
+"""Logs and metrics of the sidecar. They do not affect the election."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +21,14 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "leader": (Outcome.ACQUIRED, Outcome.ADOPTED),
     "follower": (*Reason, Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED),
 }
-"""Label values that exist from the start: a task leads rarely, and a counter that begins at 1 shows no increase."""
+"""Label values that are exported as 0 from the start.
+
+A task leads rarely, and a counter whose first sample is 1 shows no increase.
+"""
 
 
 class Telemetry:
-    """Counts events, and logs each fact that an operator must see once."""
+    """Counts events, and logs once each fact that an operator must see."""
 
     def __init__(self, instance_id: str, *, clock: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
@@ -122,12 +125,15 @@ class Telemetry:
             log.error("Redis failed: %s", failure.text, extra=fields)
 
     def not_replaced(self, failure: Failure) -> None:
-        """Count and log that a connection could not be replaced. It is in use until the server cuts it."""
+        """Count and log that a connection could not be replaced.
+
+        The old connection stays in use until the server cuts it.
+        """
         self._errors.labels(failure.kind).inc()
         log.warning("The connection to Redis is old and cannot be replaced yet: %s", failure.text)
 
     def credentials_failed(self, _problem: str) -> None:
-        """Count that the credentials for a login could not be fetched; `sidecar.redis.iam` logs why."""
+        """Count a failed attempt to fetch the credentials for a login; `sidecar.redis.iam` logs why."""
         self._errors.labels("credentials").inc()
 
     def troubled(self, lease: str, trouble: str) -> None:

@@ -32,7 +32,7 @@ class Contender:
     """
     candidates: int = 3
     rounds: int | None = None
-    """Number of hand-overs by SIGTERM if a hand-over takes seconds; None for the number of the fast contenders."""
+    """Number of hand-overs by SIGTERM if a hand-over takes seconds; None for the number in `Options`."""
     legs: bool = False
     """True to measure the legs of a hand-over; the server must be a `RedisLease`."""
     loses: bool = True

@@ -103,7 +103,7 @@ class HandOver:
 
     @property
     def seconds(self) -> float:
-        """The time between them."""
+        """The seconds from the end of the work to the first line of the next work."""
         return self.began - self.ended
 
 
@@ -198,7 +198,7 @@ class Group:
         leader.end_work()
         found = {event.word: event for event in (await self._next(), await self._next())}
         if found.keys() != {"ended", "began"} or found["ended"].by is not leader:
-            raise Stuck(f"{self.contender.name}: after SIGTERM came {' and '.join(found)}")
+            raise Stuck(f"{self.contender.name}: the events after SIGTERM were {' and '.join(found)}")
         hand_over = HandOver(found["ended"].at, found["began"].at)
         if hand_over.seconds <= 0:
             raise Stuck(f"{self.contender.name}: two candidates worked at once for {-1000 * hand_over.seconds:.2f} ms")
@@ -208,7 +208,7 @@ class Group:
         """Return the next event of any candidate."""
         async with self._limit("no candidate did anything", self.candidates[-1].log):
             event = await self._events.get()
-            while event.by.killed:  # reported shortly before the leader's end
+            while event.by.killed:  # a leader reported it just before it was killed
                 event = await self._events.get()
         if event.word == "gone":
             raise Stuck(f"{self.contender.name}: a program ended: {_last_line(event.by.log)}")

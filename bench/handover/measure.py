@@ -67,7 +67,7 @@ class _Run:
         if contender.project is None:
             return Path(sys.executable)
         programs = environments.environment(contender.project)
-        name = "redis-py" if contender.project == "redis" else contender.project  # `Redis` is the server
+        name = "redis-py" if contender.project == "redis" else contender.project  # `Redis` names the server
         self.versions[name] = environments.version(contender.project)
         return programs / "python"
 
@@ -96,7 +96,7 @@ class _Run:
         return took, found
 
     async def side_by_side(self) -> tuple[Samples, Samples]:
-        """Hand over by SIGKILL, and by SIGTERM if that takes seconds; all contenders run at the same time."""
+        """Hand over by SIGKILL, and by SIGTERM with the slow contenders; all contenders run at the same time."""
         slow: Samples = {each: [] for each in self.options.contenders if each.rounds is not None}
         kills: Samples = {each: [] for each in self.options.contenders if each.loses and self.options.kills}
         total = self.options.kills * len(kills) + sum(each.rounds or 0 for each in slow)

@@ -15,7 +15,7 @@ MEDIAN_GOAL, P99_GOAL = 1.0, 1.5
 """Goals for the library, as ratios to python-redis-lock."""
 
 LEAST = 0.1
-"""Smallest value of a plot, in milliseconds, since its axis is logarithmic: Redis reports an expiry to 1 ms."""
+"""Smallest value of a plot, in milliseconds: the axis is logarithmic, and Redis reports an expiry in whole ms."""
 
 TEXT = """\
 Three candidates campaign for one lease, and one of them works. The time runs from the line after the end of its work to

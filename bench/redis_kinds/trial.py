@@ -118,7 +118,7 @@ class _Tasks:
     async def led(self, within: float, when: str) -> Belief:
         """Wait until the servers have settled, and one task leads and the others follow for two heartbeats.
 
-        Within a heartbeat the leader renews at the new primary. A hand-over before that waits for the guard.
+        Within a heartbeat the leader renews at the new primary. A hand-over before that renewal waits for the guard.
         """
         try:
             async with asyncio.timeout(within):

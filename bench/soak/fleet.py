@@ -43,7 +43,7 @@ SETTINGS = {
 }
 """Settings that compress the time: a renewal every 50 ms, not 10 s, and held requests of 0.3 s, not 2.5 s.
 
-A renewal follows the last reply after at least a thirtieth of LEASE_TTL, so a longer LEASE_TTL does not allow 50 ms.
+A sidecar renews at the earliest a thirtieth of LEASE_TTL after the last reply, so 50 ms needs a short LEASE_TTL.
 """
 
 

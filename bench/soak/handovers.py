@@ -122,7 +122,7 @@ class Histories:
         for key in itertools.cycle(self._keys.values()):
             await asyncio.sleep(READ_EVERY)
             await self._client.delete(key)
-        raise AssertionError("a cycle ends only without keys")
+        raise AssertionError("`cycle` ends only if there are no keys")
 
     async def try_to_read(self) -> None:
         """Read the new entries, or record the error."""

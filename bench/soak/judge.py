@@ -57,12 +57,12 @@ class Observed:
 
     @property
     def renewals(self) -> float:
-        """The calls with which the sidecars renewed."""
+        """The number of calls with which the sidecars renewed."""
         return sum(life.renewals for life in self.lives)
 
     @property
     def lines_per_hand_over(self) -> float:
-        """The log lines of all containers for each hand-over."""
+        """The number of log lines of all containers for each hand-over."""
         return per_hand_over(self.lines, len(self.gaps))
 
     def excuses(self, label: str, at: float) -> bool:

@@ -64,7 +64,7 @@ def lost_in_histories(histories: Mapping[str, Sequence[Entry]], causes: Causes) 
 def lost_in_logs(ends: Iterable[Ended], causes: Causes) -> list[str]:
     """Return a line for each term in the logs of sidecars and APIs that ended without a cause.
 
-    Two such ends are missing in a history: a candidate gives up and is re-elected under the same token, or a client
+    The histories lack two kinds of such ends: a candidate gives up and is re-elected under the same token, or a client
     stops its work while its sidecar leads.
     """
     return [

@@ -42,7 +42,7 @@ class Machine:
             stop.set()
 
     def _watch_processor(self, processor: int, stop: threading.Event) -> None:
-        """Watch one processor: a hypervisor can take it away while the others run, and no wait shows that."""
+        """Watch one processor: a hypervisor can take it away while the others run, and no process's wait shows it."""
         os.sched_setaffinity(0, {processor})  # applies to this thread only
         at = self._now()
         while not stop.wait(_STEP):

@@ -23,7 +23,7 @@ ROUNDS, HALF_CORE_ROUNDS = 5, 3
 
 @dataclass(frozen=True)
 class Round:
-    """One tick, from the prices to the commit, its limit, and the plain UPDATE."""
+    """One tick (from the prices to the commit), its limit, and the plain UPDATE."""
 
     tick: Cost
     copy: Cost
@@ -57,7 +57,7 @@ class Rounds:
     free: list[Round] = field(default_factory=list)
     half_core: list[Round] = field(default_factory=list)
     no_quota: str = ""
-    """Reason for which this process could not be limited to half a core; empty if it was."""
+    """The reason if this process could not be limited to half a core; empty if it was limited."""
 
 
 class _EnoughError(Exception):

@@ -63,10 +63,10 @@ def limit_table(sizes: Sequence[Size]) -> Table:
                 )
             )
     times = "tick, s", "worst", "COPY, s", "NumPy, s", "UPDATE, s"
-    header = ("", *times, "tick / limit", "worst", "by processor time", "with the UPDATE, too")
+    header = ("", *times, "tick / limit", "worst", "by processor time", "tick / (limit + UPDATE)")
     note = (
         f"Medians. The goal is a tick of at most {GOAL} times the limit. A tick of more than 25,000 portfolios uses "
-        "two connections; the COPY and the UPDATE use one each. Other load on the machine slows them differently, so "
+        "two connections; the COPY and the UPDATE use one each. Other load slows one and two connections unequally, so "
         "compare by processor time then. The last column is by processor time. Half a core is a quota of the process "
         "with the tracker, as in a task of 512 units; Postgres has no quota."
     )
@@ -124,7 +124,7 @@ def work_table(sizes: Sequence[Size]) -> Table:
         of_update = (_seconds(seconds) for seconds in (size.update.wall, size.update.service, size.update.postgres))
         rows.append((f"{CHANGED:,} changed portfolios", *of_update, "", "", ""))
         rows.append((f"{LISTENERS:,} listeners served", _seconds(size.listener), "", "", "", "", ""))
-    header = ("", "elapsed, s", "service, s", "Postgres, s", "plain, s", "plain / ours", "by processor time")
+    header = ("", "elapsed, s", "service, s", "Postgres, s", "plain, s", "plain / elapsed", "by processor time")
     memory = "; ".join(
         f"{size.portfolios:,} portfolios: at most {size.tick_memory:.0f} MiB with ticks, {size.eod_memory:.0f} MiB "
         f"with EOD; each EOD {', '.join(f'{cost.wall:.1f}' for cost in size.captures)} s; load {size.load:.1f}"
@@ -132,7 +132,7 @@ def work_table(sizes: Sequence[Size]) -> Table:
     )
     note = (
         "Service and Postgres: processor seconds. Plain: a Python loop with `decimal`, and executemany, on a sample of "
-        f"{SAMPLE:,} portfolios, scaled up. Listeners: from the commit to the last of them, over HTTP. {memory}."
+        f"{SAMPLE:,} portfolios, scaled up. Listeners: from the commit to the last listener, over HTTP. {memory}."
     )
     return Table(header, tuple(rows), note)
 

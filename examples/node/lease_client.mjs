@@ -83,7 +83,7 @@ export function parse(text, name, sentAt) {
 
 export class LeaseClient {
   #agent = new http.Agent({ keepAlive: true });
-  #client = randomBytes(8).toString("hex"); // new at each start, so that an earlier process's resign differs
+  #client = randomBytes(8).toString("hex"); // new at each start: an earlier process's late resign must not count
   #sent = 0;
 
   /** `stopBefore`: seconds between the request to stop the work and the deadline; at most a quarter of the grant. */

@@ -30,7 +30,7 @@ class Image:
 
 
 def images() -> list[Image]:
-    """Return both images. Nothing listens on port 1: both programs are healthy without their servers."""
+    """Return both images. The programs are healthy without servers, so each server's address has an unused port."""
     ports = [str(free_port()) for _ in range(4)]
     sidecar = {
         "REDIS_HOST": "127.0.0.1",

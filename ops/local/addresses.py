@@ -29,7 +29,7 @@ def is_address(name: str, value: str) -> bool:
 
 
 def shifted(container: ContainerDefinition, shift: int) -> dict[str, str]:
-    """The container's environment with each port moved by `shift`, listening on loopback."""
+    """The container's environment with each port moved by `shift` and each listener on loopback."""
     moved = {}
     for name, value in container.variables.items():
         if is_address(name, value):

@@ -49,12 +49,12 @@ class Notable:
                 continue
             self._shown[kind] = now
             hushed = self._hushed.pop(kind, 0)
-            picked.append((found[1].lower(), f"{line}{f'  (and {hushed} more like it)' if hushed else ''}"))
+            picked.append((found[1].lower(), f"{line}{f'  (and {hushed} similar lines)' if hushed else ''}"))
         return picked
 
 
 class Console:
-    """The screen and the log files; the journal of every task.
+    """The journal of all tasks: writes to the screen and to the log files.
 
     Args:
         stream: the screen.

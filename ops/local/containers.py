@@ -1,4 +1,4 @@
-"""One container of a task as a process of this machine: starts, probes and stops it, and never leaves it behind."""
+"""Runs one container of a task as a process on this machine: starts, probes, stops, and never leaves it behind."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The parts of an ECS task definition that a run on one machine needs: reads and checks them, starts nothing.
+"""Reads and checks the parts of an ECS task definition that a run on one machine needs; starts nothing.
 
 The file is the input of ECS's RegisterTaskDefinition. Every field that is used here is checked, including ECS's own
 ranges. A `DefinitionError` is one line that names the field. Times are in seconds.
@@ -88,7 +88,7 @@ class Secret(_Part):
 
 
 class Capabilities(_Part):
-    """`capabilities`: those that a container gets in addition to the engine's default, and those that it drops."""
+    """`capabilities`: the Linux capabilities that a container adds to the engine's default or drops from it."""
 
     add: list[Capability] = Field(default_factory=list)
     drop: list[Capability] = Field(default_factory=list)
@@ -191,10 +191,10 @@ class TaskDefinition(_Part):
                     )
         needed_cpu = sum(container.cpu for container in self.container_definitions)
         if cpu is not None and needed_cpu > cpu:
-            raise ValueError(f"cpu: the containers have {needed_cpu} CPU units, the task {cpu}")
+            raise ValueError(f"cpu: the containers have {needed_cpu} CPU units, but the task has {cpu}")
         needed = sum(container.memory or 0 for container in self.container_definitions)
         if memory is not None and needed > memory:
-            raise ValueError(f"memory: the containers have {needed} MiB, the task {memory}")
+            raise ValueError(f"memory: the containers have {needed} MiB, but the task has {memory}")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 QUICK = 0.01
-"""Seconds below which a hand-over is reported as 'within 10 ms', since this watch itself has a delay."""
+"""Seconds below which a hand-over is reported as 'within 10 ms', since `Watch` itself has a delay."""
 
 PATIENCE = 0.4
 """Seconds without a leader before the board reports it."""
@@ -96,7 +96,7 @@ class Board:
             return f"{task} leads again, in the same term (token {token}), {gap:.2f} s later"
         line = f"{task} leads (token {token})"
         if lease.leader is not None:
-            return f"{line}; {lease.leader} did until now"
+            return f"{line}; {lease.leader} led until now"
         return f"{line}, {'within 10 ms' if gap < QUICK else f'after {gap:.2f} s without a leader'}"
 
 

@@ -21,7 +21,7 @@ PRIVATE = "postgres-"
 
 
 def postgres_binaries() -> Path:
-    """Return the folder of initdb and postgres: POSTGRES_SERVER's, the wheel's, or that of `postgres` on the path.
+    """Return the folder of initdb and postgres: from POSTGRES_SERVER, the wheel, or the `postgres` on the path.
 
     Raises:
         ServerError: Postgres is not installed.

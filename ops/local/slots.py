@@ -45,7 +45,7 @@ class Slot:
                     min(delay * 2, LONGEST_DELAY),
                     f" (it was never healthy: {self._console.log_path(f'{self.label}/*')})",
                 )
-            self._console.event(self.label, f"has stopped; ECS starts a new task, here in {delay:g} s{logs}")
+            self._console.event(self.label, f"has stopped; as on ECS, a new task starts, in {delay:g} s{logs}")
             await first_of(stopping, timeout=delay)
             if not stopping.is_set():
                 self.task = self._new_task(self.label)

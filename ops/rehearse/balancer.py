@@ -72,7 +72,7 @@ class Target:
 
 
 class Haproxy(Server):
-    """The process."""
+    """The haproxy process."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, port=PORT)

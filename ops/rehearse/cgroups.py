@@ -117,7 +117,7 @@ async def remove_groups() -> None:
 
 
 async def _remove(label: str) -> None:
-    """Remove a task's groups. A container's group vanishes shortly after the container, so this waits for it."""
+    """Remove a task's groups. A container's group vanishes shortly after the container, so wait until it is gone."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + REMOVED_WITHIN
     while loop.time() < deadline:

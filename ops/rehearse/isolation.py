@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 def exit_status(name: str, run: Callable[[], int]) -> int:
-    """Return the exit status of `run()`: 2 and one error line if the machine or the input does not allow the run.
+    """Return the exit status of `run()`, or 2 with one error line if the machine or the input does not allow the run.
 
     Each signal raises KeyboardInterrupt in `run`. No other run may be active on the machine.
     """

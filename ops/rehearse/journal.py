@@ -23,7 +23,7 @@ class Journal:
         self._files: dict[str, IO[bytes]] = {}
 
     def event(self, who: str, text: str) -> None:
-        """Something happened."""
+        """Print an event with its time."""
         self.lines.append((time.time(), who, text))
         self._say(f"{time.time() - self._began:7.1f}  {who:14} {text}")
 

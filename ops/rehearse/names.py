@@ -20,7 +20,7 @@ class Names:
         """Point Redis's name to that address, as ElastiCache's primary endpoint does after a failover."""
         self.redis = address
         lines = ["127.0.0.1 localhost", f"{POSTGRES} {POSTGRES_NAME}", f"{address} {REDIS_NAME}"]
-        # The file is written in place and is never empty: containers have mounted this file and not its path.
+        # The file is overwritten, not replaced, since containers have mounted the file itself. It is never empty.
         with self._file.open("r+" if self._file.exists() else "w") as file:
             file.write("\n".join([*lines, ""]))
             file.truncate()

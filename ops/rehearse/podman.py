@@ -32,7 +32,10 @@ cgroup_manager = "cgroupfs"
 
 
 def configuration(*, unified: bool) -> str:
-    """Return the text of podman's containers.conf. crun refuses to run unless all cgroups have version 2."""
+    """Return the text of podman's containers.conf.
+
+    It selects runc if some cgroups have version 1, since crun needs version 2.
+    """
     return _CONFIGURATION if unified else f'{_CONFIGURATION}runtime = "runc"\n'
 
 
@@ -65,7 +68,7 @@ class _Contained(Process):
 
     @property
     def pid(self) -> int:
-        """The process id, on the machine, of the container's first process; before it exists, that of the client."""
+        """The process id, on the machine, of the container's first process; until that runs, the client's id."""
         try:
             return int(self._pidfile.read_text())
         except (FileNotFoundError, ValueError):

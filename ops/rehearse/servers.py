@@ -145,12 +145,12 @@ class RedisPair:
         self.stop()
 
     def stop(self) -> None:
-        """End both."""
+        """Stop both servers."""
         for server in (self.primary, self.replica):
             server.stop()
 
     async def fail_over(self) -> None:
-        """Kill the primary, promote the replica and give it the name. The old primary then follows it."""
+        """Kill the primary, promote the replica and give it the name. The old primary then becomes its replica."""
         self.primary.kill()
         async with self.replica.client() as client:
             await client.replicaof("NO", "ONE")

@@ -129,7 +129,7 @@ async def measure_refusal(folder: Path, version: Version, pods: Pods, journal: J
                 refused = await opened.open()
             count = len(opened)
             if refused is None or refused.status != 503 or not refused.retry_after:
-                raise RehearsalError(f"with {count} open streams the answer to one more is {refused}")
+                raise RehearsalError(f"with {count} open streams the answer to a new stream is {refused}")
             journal.event(member.label, f"refuses a stream when {count} are open, {await _memory(member)}")
             events = opened.events
             await until(lambda: opened.events >= events + count, TICK_WITHIN, "each open stream has a new value")
@@ -156,7 +156,7 @@ class _Meter:
         self._before: Mapping[str, float] = {}
 
     def lap(self, *, keep_peaks: bool = False) -> dict[str, Load]:
-        """Return the use since the last lap. With `keep_peaks`, the peaks count in the next lap."""
+        """Return the use since the last lap. With `keep_peaks`, the peaks count in the next lap instead."""
         seconds, now = self._usage.processor_seconds(), time.monotonic()
         peaks = {} if keep_peaks else self._usage.peaks()
         loads = {

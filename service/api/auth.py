@@ -1,10 +1,10 @@
 """Authentication with Supabase's access tokens.
 
 A token is signed with one of the project's published keys (ES256, RS256), or with the shared secret of an older project
-(HS256). The key decides the algorithm, not the token, so that a public key is never used as a shared secret. Issuer,
-audience, expiry, role and user are required and checked. The project's own keys (`anon`, `service_role`) are signed
-like a user's token and are refused. Tokens of anonymous users are refused, because such a user can be created without
-credentials.
+(HS256). The key, and not the token, determines the algorithm, so that a public key is never used as a shared secret.
+Issuer, audience, expiry, role and user are required and checked. The project's own keys (`anon`, `service_role`) are
+signed like a user's token and are refused. Tokens of anonymous users are refused, because such a user can be created
+without credentials.
 """
 
 import logging
@@ -76,7 +76,7 @@ class Guard(Protocol):
 class OpenGuard:
     """Accepts every request, for development."""
 
-    async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - the other kind of `AUTH` reads it
+    async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - `TokenGuard` reads it
         """Return a caller that may do everything."""
         return Caller(None)
 

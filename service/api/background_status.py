@@ -1,6 +1,6 @@
 """The report of /background/status: the leaders, the last and the next run of each job, and the problems.
 
-Every task can answer it: leaders and jobs are the same in all tasks.
+Every task can give this report: leaders and jobs are the same in all tasks.
 """
 
 import asyncio
@@ -157,7 +157,7 @@ class BackgroundStatus:
         )
 
     def _silent_since(self, now: datetime) -> datetime | None:
-        """Time of the last tick, or the earliest time of the first one; None while the market is closed."""
+        """Time of the last tick or of this task's start, at least the opening; None while the market is closed."""
         session = self._calendar.current(now)
         return max(self._last_tick() or self._started, session.open) if session is not None else None
 

@@ -1,8 +1,8 @@
 """Cross-origin resource sharing: lets pages of the configured origins use the public listener.
 
-Every answer to such a page has the headers: errors, streams, and the answers that aiohttp makes itself. Without them,
-the page could not even read the status. Each origin is compared as a whole. Cookies are never allowed; a page sends its
-access token in `Authorization`.
+Every answer to such a page has the CORS headers: errors, streams, and the answers that aiohttp makes itself. Without
+them, the page could not even read the status. Each origin is compared as a whole. Cookies are never allowed; a page
+sends its access token in `Authorization`.
 
 aiohttp-cors is not used: it adds no headers to the answers for unknown paths and methods, and it never adds `Vary`.
 """
@@ -42,7 +42,7 @@ class Cors:
 
     @web.middleware
     async def _answer_preflight(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer a preflight for any path, without a token: browsers send none.
+        """Answer a preflight for any path. It needs no access token, because browsers send none.
 
         An unknown path is allowed, so that the page can read the 404 of the request itself.
         """

@@ -19,7 +19,7 @@ class Health:
         self, database: Callable[[], str | None], sidecar: Callable[[], str], memory: Callable[[], str]
     ) -> None:
         self.draining = False
-        """True once the process stops. A load balancer then sends its requests to other tasks."""
+        """True once the process has begun to stop. A load balancer then sends its requests to other tasks."""
         self._database = database
         self._sidecar = sidecar
         self._memory = memory

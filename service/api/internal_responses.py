@@ -48,7 +48,7 @@ class Lease(ResponseModel):
         description="Seconds for which this process may still believe that it leads.", json_schema_extra={"minimum": 0}
     )
     lease_remaining: Seconds | None = Field(
-        description="Seconds until the holder's lease ends unless it is renewed; null if this task does not know."
+        description="Seconds until the holder's lease ends unless it is renewed; null if this is unknown."
     )
     trouble: OutsideText | None = Field(
         description="The problem with the lease, as this task's sidecar sees it, or the step-down under way."
@@ -75,7 +75,7 @@ class Tracker(ResponseModel):
 
     lease: Literal["background_services"] = "background_services"
     market_open: bool
-    last_run: Instant | None = Field(description="Time of this task's last new values, written by any task.")
+    last_run: Instant | None = Field(description="Time at which this task last received values, written by any task.")
     next_run: Instant | None
     loading: Loading | None
 
@@ -130,7 +130,7 @@ class BackgroundStatus(ResponseModel):
     problems: list[Problem] = Field(description="The problems in words; an empty list if there is no problem.")
     leases: Leases
     jobs: Jobs
-    database: str = Field(description="`ok`, or what is wrong; then the jobs' last runs are null.")
+    database: str = Field(description="`ok`, or what is wrong. In an outage the jobs' last runs are null.")
     sidecar: OutsideText = Field(description="`ok`, or what is wrong.")
 
 

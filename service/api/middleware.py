@@ -29,7 +29,7 @@ from service.telemetry import HttpMetrics
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REPORT_INTERVAL = 60.0
-"""Minimum time between two log lines about requests that failed with the database, in seconds."""
+"""Minimum time between two log lines about requests that failed because of the database, in seconds."""
 
 logger = logging.getLogger(__name__)
 

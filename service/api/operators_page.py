@@ -31,7 +31,10 @@ accepts no text as HTML, and shows the page in no frame."""
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    """Add the security headers to an answer that is about to be sent. Browsers ask again each time."""
+    """Add the security headers to an answer before it is sent.
+
+    By default, browsers must not reuse an answer without asking.
+    """
     response.headers.update(SECURITY_HEADERS)
     response.headers.setdefault("Cache-Control", "no-cache")
 

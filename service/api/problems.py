@@ -37,7 +37,7 @@ def _of_lease(lease: Lease) -> Iterator[Problem]:
         case "draining":
             yield _warning(f"this task is stopping and releases the lease{because}.")
         case "waiting":
-            yield _warning(f"this task does not want the lease{because}. Its work is starting or pauses.")
+            yield _warning(f"this task does not campaign for the lease{because}. Its work is starting or paused.")
         case _ if lease.holder is None and lease.state != "unknown":
             yield _error(f"no task leads{because}.")
         case _ if lease.trouble:

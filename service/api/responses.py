@@ -31,8 +31,8 @@ class LiveValue(ResponseModel):
     portfolio_id: Id
     session_date: Day
     as_of: Instant
-    value: Money | None = Field(description="null: none of the positions has a price.")
-    day_open: Money | None = Field(description="Today's positions at the session's first prices.")
+    value: Money | None = Field(description="Null if no position has a price, or on an overflow.")
+    day_open: Money | None = Field(description="The value of the present positions at the session's first prices.")
     day_high: Money | None
     day_low: Money | None
     day_change: Money | None = Field(description="`value` minus `day_open`, so a deposit does not count as a gain.")

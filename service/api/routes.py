@@ -37,8 +37,10 @@ SEND_LIMIT = 30.0
 MAX_DELAY = 86_400.0
 """Maximum delay of a timer, in seconds."""
 RETRY_DELAY = (1.0, 10.0)
-"""Bounds of the time after which a client connects again to a stream that has ended, in seconds. Each stream draws its
-own, so that the clients of a task that stops do not all come back at the same moment."""
+"""Bounds of the time after which a client connects again to a stream that has ended, in seconds.
+
+Each stream draws its own time, so that the clients of a task that stops do not all come back at the same moment.
+"""
 STREAM = "/portfolios/{id}/stream"
 
 
@@ -114,7 +116,7 @@ class Api:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Send the current value, then each new value, as server-sent events. Last-Event-ID is ignored.
 
-        The first line tells the client when to connect again after the end.
+        The first line sets the time from the end of the stream until the client connects again.
 
         The stream ends when the caller's token expires or the portfolio is no longer the caller's.
         """
@@ -176,7 +178,7 @@ def _no_portfolio(portfolio_id: UUID) -> web.HTTPNotFound:
 
 @contextmanager
 def _call_at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
-    """Call `do` at that time (seconds since the epoch), or in `MAX_DELAY`, unless the block has ended before."""
+    """Call `do` at that time (seconds since the epoch), but within `MAX_DELAY`, unless the block ends before."""
     if moment is None:
         yield
         return

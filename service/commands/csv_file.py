@@ -189,11 +189,14 @@ class _Records:
         return fields
 
     def _open_quote(self) -> _OpenQuote:
-        """The error for the record. A lenient parser puts the open quote into the last field of the first line."""
+        """The error for the record.
+
+        A lenient parser reads the rest of the line, from the open quote on, as the last field.
+        """
         return _OpenQuote(len(next(csv.reader([self._first]))) - 1)
 
     def _checked(self, text: Iterable[str]) -> Iterator[str]:
-        """The lines, each checked for UTF-8. The decoder reads many lines at once, so that its errors name no line."""
+        """The lines, each checked for UTF-8. The decoder reads many lines at once, so its errors name no line."""
         for line in text:
             if not line.isascii():
                 line.encode()

@@ -28,15 +28,15 @@ POLL_INTERVAL = 0.1
 ABOUT = """Show a lease's fence in the database: the newest token, its holder, and since when.
 
 A token more than a day ahead of the database's clock refuses every later term. This command sets it back to the
-database's time, never below, while the lease is DISABLED:
+database's time and no further, while the lease is DISABLED:
 
   python -m sidecar disable LEASE 3600
   python -m service fence LEASE                 repairs the fence in the database, and prints its new TOKEN
   python -m sidecar fence LEASE --above TOKEN   repairs the fence in Redis: the next term's token is larger
   python -m sidecar enable LEASE
 
-The database does not know whether a lease is disabled. For one ttl the command asks the sidecar at SIDECAR_URL, and
-repairs nothing unless every answer reports the lease as disabled. Run it in the API container of a running task, or as
+The database does not record whether a lease is disabled. For one ttl the command asks the sidecar at SIDECAR_URL, and
+repairs the fence only if every answer reports the lease as disabled. Run it in a running task's API container, or as
 a one-off task."""
 
 
@@ -91,7 +91,7 @@ async def run(arguments: FenceArguments, settings: Settings, clock: Callable[[],
             token = await connection.fetchval(statement("repair_fence"), arguments.lease, state.token, holder)
         if token is None:
             raise NotRepaired(f"lease {arguments.lease}: not repaired: the fence has another token now")
-        _print(f"repaired: the token is {token} ({time_of(token)}); the next term's is larger")
+        _print(f"repaired: the token is {token} ({time_of(token)}); the next term's token is larger")
         _print(f"to elect again: python -m sidecar fence {arguments.lease} --above {token}")
         _print(f"then python -m sidecar enable {arguments.lease}")
     finally:

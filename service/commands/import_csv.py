@@ -113,7 +113,7 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
         lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
-        _print_on_terminal(f"{lines} lines read; writing them takes about as long")
+        _print_on_terminal(f"{lines} lines read; writing them takes about as long as reading")
         await _refuse_duplicates(connection, file, ("portfolio_id", "symbol", "valid_from"))
         portfolios = row_count(await connection.execute(statement("import_portfolios")))
         other = await connection.fetchval(statement("import_other_owner"))
@@ -148,7 +148,7 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
         lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
-        _print_on_terminal(f"{lines} lines read; writing them takes about as long")
+        _print_on_terminal(f"{lines} lines read; writing them takes about as long as reading")
         await _refuse_duplicates(connection, file, ("symbol", "session_date"))
         suspects = await connection.fetch(statement("import_split_suspects"))
         closes = row_count(await connection.execute(statement("import_prices")))

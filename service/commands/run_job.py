@@ -43,8 +43,8 @@ missing rows, snapshot corrects every row to the official closes, and reconstruc
 the last sessions and corrects stale rows.
 
 The run claims the fence of the lease daily_scheduler in the database, without an election. The next write of a working
-leader is then refused: it resigns, and the next term, which has a newer token, continues. If that term begins while
-this run is still working, this run is refused and ends with status 1, and the leader continues from its cursor."""
+leader is then refused, the leader resigns, and the next term, with a newer token, continues. If that term begins while
+this run still works, this run is refused and ends with status 1, and the leader continues from the run's cursor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
 MAX_ANSWER_TIME = timedelta(seconds=2)
-"""Longest time of an answer whose clock is compared."""
+"""Limit of the time of an answer. After a slower answer, the clocks are not compared."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class ClockWatch:
         )
 
     def compare(self, clock_lead: timedelta | None) -> None:
-        """Record one comparison; None if the clocks could not be compared."""
+        """Record one comparison; `clock_lead` is None if the clocks could not be compared."""
         if clock_lead is None:
             return
         self._ahead_seconds.set(clock_lead.total_seconds())

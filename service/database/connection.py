@@ -23,7 +23,10 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 
 
 class StoreError(Exception):
-    """The database could not be reached, or it refused. No part of the write is committed; a retry may succeed."""
+    """The database could not be reached, or it refused. Nothing is committed, unless the commit itself lost its answer.
+
+    A retry may succeed.
+    """
 
 
 class StaleTerm(Exception):
@@ -56,7 +59,7 @@ def store_errors() -> Iterator[None]:
 
 
 def overload_text(error: asyncpg.PostgresError) -> str:
-    """The server's message for a connection refused because there are too many, and the remedy."""
+    """The server's message that there are too many connections, and the remedy."""
     return f"{_words(error)}; {MORE_CONNECTIONS}"
 
 

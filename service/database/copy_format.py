@@ -13,7 +13,7 @@ HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 
 VALUE_DIGITS, FRACTION_DIGITS = 5, 2
-"""Base-10,000 digits of a numeric. The last digit holds the four decimal places."""
+"""Numbers of base-10,000 digits in a value and in a fraction. The last digit holds the four decimal places."""
 POSITIVE, NEGATIVE = 0x0000, 0x4000
 
 ID_ROW = np.dtype([("fields", ">i2"), ("id_size", ">i4"), ("id", "S16")])
@@ -86,7 +86,7 @@ def _body(copied: bytes | bytearray) -> memoryview:
 
 
 def copy_rows(values: Values) -> bytes:
-    """The values as rows of a COPY FROM into `staged_value`, between `HEADER` and `TRAILER`."""
+    """The values as rows of a COPY FROM into `staged_value`, without `HEADER` and `TRAILER`."""
     rows = np.zeros(len(values), VALUE_ROW)
     rows["fields"] = 7
     rows["id_size"], rows["id"] = 16, values.ids

@@ -1,8 +1,8 @@
 """DATABASE_URL: the values that are refused at the start, and the TLS mode that the service adds.
 
 asyncpg sends every unknown option to the server as a setting, and the server then refuses each connection. asyncpg
-ignores a duplicate port or host, and a password file that it cannot read. So this module refuses an address for
-everything that can be known without the network.
+ignores a duplicate port or host, and a password file that it cannot read. So this module refuses an address for every
+fault that it can find without the network.
 
 A connection to another machine is encrypted unless the address says otherwise: `sslmode=require` is added. asyncpg's
 own default, `prefer`, continues without TLS if the server, or a machine in between, offers none.
@@ -44,7 +44,7 @@ SERVER_SETTINGS = frozenset(
         *("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout"),
     }
 )
-"""Server settings that an address may set. `options` sets any other: `options=-c%20NAME%3DVALUE`."""
+"""Server settings that an address may set. `options` sets any other setting: `options=-c%20NAME%3DVALUE`."""
 KNOWN = frozenset({*PARTS, *FILES, *CHOICES, *SERVER_SETTINGS, "krbsrvname"})
 
 
@@ -55,11 +55,11 @@ class _Address:
     hosts: tuple[tuple[str, str], ...]
     """Hosts, each with its port or an empty string. They come from the option `host` if none stands before the path."""
     before: Mapping[str, str]
-    """Values before the `?`, by the name of the equivalent option; empty strings where there is none."""
+    """Values before the `?`, by the name of the equivalent option. A missing value is an empty string."""
     options: Mapping[str, str]
 
     def value(self, name: str) -> str:
-        """The value before the `?` or of the option; empty if there is neither."""
+        """The value before the `?`, or else the option's value; empty if both are missing."""
         return self.before[name] or self.options.get(name, "")
 
 
@@ -77,7 +77,7 @@ def checked_database_url(url: str, environment: Mapping[str, str] = os.environ) 
     for name, value in address.options.items():
         if name not in KNOWN and "." not in name:  # a name with a dot is a setting of an extension
             shown = f"the option {name!r}" if _may_be_shown(name, address) else "an option"
-            raise ValueError(f"has {shown}, which the service does not know; remove it")
+            raise ValueError(f"has {shown}, which the service does not support; remove it")
         if name in CHOICES and value not in CHOICES[name]:
             raise ValueError(f"{name}: {one_line(repr(value), 40)} is not one of {', '.join(CHOICES[name])}")
     for name, value in address.before.items():
@@ -169,6 +169,9 @@ def _with_tls(url: str, address: _Address, environment: Mapping[str, str]) -> st
 
 
 def _may_be_shown(name: str, address: _Address) -> bool:
-    """Whether the name of an option is not part of a password: an unescaped `&` in a password begins an option."""
+    """Whether an error may show an option's name.
+
+    After an unescaped `&`, a part of the password looks like an option.
+    """
     secret = {"password", "sslpassword"} & address.options.keys()
     return not secret and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,39}", name) is not None

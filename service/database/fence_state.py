@@ -61,7 +61,7 @@ async def read_fence(connection: Connection, lease: str) -> FenceState | None:
 
 
 async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
-    """Why the database refuses the term, as one line, with the command that repairs it if there is one."""
+    """Why the database refuses the term, as one line, with the repair command if there is one."""
     lease, token = term.name, term.token
     now_token = await connection.fetchval("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
     if too_far_ahead(token, now_token):

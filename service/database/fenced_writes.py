@@ -27,15 +27,15 @@ PLANS = (
     "set local work_mem = '128MB'; set local jit = off; set local enable_hashjoin = off;"
     " set local enable_nestloop = off"
 )
-"""Settings of the planner for statements that write staged values. They leave it only the merge join.
+"""Settings of the planner for statements that write staged values. They leave the planner no choice but the merge join.
 
 - The staged rows are in key order, but the planner does not know the order and would choose a hash join. The hash join
   takes a sixth more processor time than a merge join, which sorts rows that are already in order.
-- The planner expects one row in a range of ids that lies between two neighbours of its histogram: it cannot interpolate
-  uuids. It would then choose a nested loop, which reads all staged rows again for each row of the range. With five
+- The planner cannot interpolate uuids, so it expects one row in a range of ids between two neighbours of its histogram.
+  For one row it would choose a nested loop, which reads all staged rows again for each row of the range. With five
   million portfolios, a chunk of 20,000 took 15 s instead of 0.03 s.
 - With `work_mem`, the sort of half a million rows stays in memory.
-- Compiling a statement takes as long as running it.
+- With `jit`, compiling a statement would take as long as running it.
 """
 
 
@@ -48,7 +48,7 @@ class Staged:
     """Two ids, or none if `count` is 0."""
 
     def add(self, ids: Ids) -> None:
-        """Add portfolios that follow those before them in key order."""
+        """Add portfolios that come after all portfolios added before, in key order."""
         if len(ids):
             self.count += len(ids)
             first, last = uuids(ids[[0, -1]])
@@ -99,11 +99,11 @@ class FencedWrites:
         await self._connection.execute("select public.hold_off_deletions()")
 
     async def notify(self, as_of: datetime) -> None:
-        """Notify all listeners of live values of that instant when this transaction is committed."""
+        """When this transaction is committed, notify all listeners that there are live values of that instant."""
         await self._connection.execute("select pg_notify($1, $2)", LIVE_CHANNEL, as_of.isoformat())
 
     async def intraday(self, session_date: date, slot: datetime, first: UUID, last: UUID) -> None:
-        """Add a point to the day's course of each staged portfolio from `first` to `last`.
+        """Add an intraday point for each staged portfolio from `first` to `last`.
 
         A second write of a slot replaces the first.
         """
@@ -116,7 +116,7 @@ class FencedWrites:
             await self._connection.execute(statement("write_intraday") + statement("replace_intraday"), *points)
 
     async def make_intraday(self, session_date: date) -> None:
-        """Create the partition for that day's course if it does not exist."""
+        """Create the partition for that day's intraday points if it does not exist."""
         await self._connection.execute("select public.make_intraday_partition($1)", session_date)
 
     async def forget_changes(self, seen: str) -> None:
@@ -141,7 +141,7 @@ class FencedWrites:
         )
 
     async def refusals(self, changes: Refusals) -> None:
-        """Store new refusals of the price source, and delete those of symbols that it no longer refuses (None).
+        """Store the price source's new refusals. If the value of a symbol is None, delete its refusal.
 
         A refusal with a retry time more than a week before the newest refusal is deleted too: no portfolio holds its
         symbol any more.
@@ -166,7 +166,7 @@ class FencedWrites:
     ) -> None:
         """Set the closing prices of a session. A symbol without a close gets its last live price, marked provisional.
 
-        No source replaces an imported close. A provisional close replaces no other.
+        No source replaces an imported close. A provisional close replaces only a provisional one.
         """
         await self._connection.execute(
             statement("write_closes"),
@@ -182,8 +182,8 @@ class FencedWrites:
     async def history(self, kind: str, day: date, *, origin: Origin, overwrite: Overwrite) -> WriteCounts:
         """Add a day's row, marked `origin`, for each staged portfolio without one. An unknown value gets no row.
 
-        `overwrite` names the existing rows that are corrected. A row with another value gets the next revision, and the
-        old value is kept. A captured row becomes settled.
+        `overwrite` names the existing rows that are corrected. A row whose value changes gets the next revision, and
+        the old value is kept. A captured row becomes settled.
         """
         await self._connection.execute("select public.make_history_partition($1)", day)
         if not self._staged.count:
@@ -252,5 +252,5 @@ async def _copied(values: AsyncIterator[Values], staged: Staged) -> AsyncIterato
     yield HEADER
     async for part in values:
         staged.add(part.ids)
-        yield await asyncio.to_thread(copy_rows, part)  # other requests go on
+        yield await asyncio.to_thread(copy_rows, part)  # the event loop stays free
     yield TRAILER

@@ -25,7 +25,7 @@ RECONNECT_DELAY = 0.5, 5.0
 """Seconds from one attempt to the next: first pause and longest pause."""
 
 CLOSE_DELAY = 0.1
-"""Seconds that the server may need to notice that another pool closed a connection for this one."""
+"""Seconds that the server may need to notice that a pool has closed a connection."""
 
 
 BACKEND_QUERY = "select pg_catalog.pg_backend_pid()"
@@ -37,7 +37,10 @@ class Notice:
     """A change of live values or of portfolios' owners."""
 
     missed: bool
-    """Whether the connection is new. Changes before it are unknown, so the caller must read the values again."""
+    """Whether the connection is new.
+
+    Changes before the connection are unknown, so the caller must read the values again.
+    """
     values: bool = True
     """Whether live values have changed."""
 
@@ -51,7 +54,7 @@ async def listen(
     """Yield a notice for each change of live values or owners, and one for each new connection.
 
     The iteration does not end by itself. Changes that come while the caller is busy are combined into one notice.
-    `free_connection` is awaited where the server allows no further connection.
+    `free_connection` is awaited if the server allows no further connection.
     """
     backoff = Backoff(*RECONNECT_DELAY)
     outage = Outage(logger, "listening for live values failed, retrying: %s", "listening for live values works again")
@@ -109,4 +112,4 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
             heard.clear()
             yield Notice(missed=False, values=values)
     finally:
-        connection.terminate()  # not closed in order: this may be a cancellation
+        connection.terminate()  # a graceful close would delay a cancellation

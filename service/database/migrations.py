@@ -20,7 +20,7 @@ from service.database.connection import Connection, connect, store_errors
 logger = logging.getLogger(__name__)
 
 FOLDERS = Path(__file__).parents[2] / "supabase" / "migrations", Path(__file__).with_name("supabase_migrations")
-"""Where the migrations are: in a checkout and in an image, and in an installed wheel."""
+"""Folders of the migrations: in a checkout or an image, and in an installed wheel."""
 FOLDER = FOLDERS[0] if FOLDERS[0].is_dir() else FOLDERS[1]
 FILE_NAME = re.compile(r"(\d{14})_(\w+)\.sql")
 LOCK = 0x6D696772  # 'migr': the advisory lock of a process that migrates
@@ -59,10 +59,12 @@ class Migration:
 async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
     """Apply the missing migrations, each in its own transaction; returns the names of the files applied.
 
-    Any number of processes may do this at the same time: one applies, the others wait and find nothing to do.
+    Several processes may migrate at the same time: one applies the migrations, and the others wait and then find
+    nothing to do.
 
     Raises:
-        MigrationError: a file is misnamed, fails, or is older than an applied one, as for `supabase db push`.
+        MigrationError: a file is misnamed, fails, or is older than an applied one, which `supabase db push` refuses
+            too.
         StoreError: the database does not answer.
     """
     migrations = _migrations_in(folder)
@@ -98,7 +100,7 @@ async def _missing(connection: Connection, migrations: list[Migration]) -> bool:
 
 
 async def _apply(connection: Connection, migration: Migration) -> bool:
-    """Apply one file if it is missing; returns whether it was."""
+    """Apply one migration if it is missing; returns whether it was missing."""
     text = migration.path.read_text(encoding="utf-8")
     async with connection.transaction():
         await connection.execute("select pg_advisory_xact_lock($1)", LOCK)  # until the commit

@@ -60,14 +60,14 @@ class PoolGroup:
         self.pooler_found = False
         """Whether a transaction pooler was found in front of the database. Then no caller gets a connection."""
         self.pooler_suspected = False
-        """Whether an error looks like one of a transaction pooler."""
+        """Whether an error occurred that a transaction pooler typically causes."""
 
     def add(self, pool: "ConnectionPool") -> None:
         """Add a pool to the group."""
         self._members.add(pool)
 
     async def free_connection(self, asking: "ConnectionPool | None" = None) -> bool:
-        """Ask each other pool to close one connection: an idle one, or the next one that is released.
+        """Ask every other pool to close one connection: an idle one, or the next one that is released.
 
         Returns whether any pool has a connection to close.
         """
@@ -139,7 +139,7 @@ class ConnectionPool:
                     self._return_slot(slot)
 
     async def check(self) -> None:
-        """Check that connections are sessions, if the server allows two of them.
+        """Check that each connection has its own session, if the server allows two connections.
 
         Raises:
             ServerRefused: the connections share sessions. No pool of the group gives a connection until a check
@@ -171,7 +171,7 @@ class ConnectionPool:
             await slot.expire_connections()
 
     async def give_up_connection(self) -> bool:
-        """Close an idle connection, or the next one that is released; returns whether there is one."""
+        """Close an idle connection, or the next one that is released; returns whether any connection is open."""
         connected = [slot for slot in self._free if slot.get_size()]
         if not connected:
             self._give_up_next = self.is_connected

@@ -18,7 +18,7 @@ async def check_sessions(one: Connection, other: Connection) -> None:
     """Check that each of the two connections has its own session.
 
     Raises:
-        ServerRefused: the connections share sessions or change them.
+        ServerRefused: the connections share a session, or a connection moves to another session.
     """
     try:
         first = await _backend(one)

@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 may raise, which ends the reading."""
 
 RELOAD_ABOVE = 0.2
-"""Share of changed portfolios above which reading all of them is faster than reading the changed ones."""
+"""Share of changed portfolios above which reading all portfolios is faster than reading the changed ones."""
 
 
 def no_progress(_done: int, _total: int) -> None:
@@ -72,8 +72,8 @@ class PositionReader:
     ) -> Book:
         """The portfolios after `after` that had opened a position by that date, with their positions.
 
-        With `without_row`, a kind of history row, only portfolios that have no row of that kind and date. With
-        `or_stale`, also those whose row is stale.
+        With `without_row`, a kind of history row, the book has only portfolios without a row of that kind and date.
+        With `or_stale`, it also has the portfolios whose row is stale.
         """
         symbols = Symbols()
 
@@ -191,7 +191,7 @@ def _open_positions(held: PositionRows, symbols: Symbols) -> Block:
 
 
 def _extended(portfolios: Ids, block: Block) -> Block:
-    """The block extended to all of `portfolios`, which are in key order and contain the block's."""
+    """The block extended to all of `portfolios`, which are in key order and contain the block's portfolios."""
     if len(block) == len(portfolios):
         return block
     counts = np.zeros(len(portfolios), np.int64)

@@ -23,9 +23,9 @@ async def put_own_positions(
 ) -> int | None:
     """Add or change entries of a user's own portfolio; returns the number of its entries afterwards.
 
-    All or nothing, and repeatable, in the transaction of the connection. Returns None, and writes nothing, if the user
-    has no such portfolio. A portfolio above its limits, as after an import, accepts changes that do not increase its
-    excess.
+    Writes all entries or none, in the transaction of the connection, and may be repeated. Returns None, and writes
+    nothing, if the user has no such portfolio. A portfolio above a limit, such as after an import, accepts writes that
+    do not increase its number of positions or entries.
 
     Raises:
         TooManyPositions: the portfolio would have more than `MAX_OPEN_POSITIONS` or `MAX_ENTRIES`.

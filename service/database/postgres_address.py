@@ -1,8 +1,8 @@
 """Connects to Postgres at any address of its host name. One limit covers all addresses.
 
 asyncpg leaves the addresses to the event loop, which tries them one after another. The first address that drops packets
-uses up the limit. So asyncpg gets an event loop with another `create_connection`. asyncpg still knows the server's
-name, which it needs to check the certificate.
+uses up the limit. So asyncpg gets an event loop with another `create_connection`. asyncpg still gets the server's name,
+which it needs to check the certificate.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ async def open_connection(
 ) -> "asyncpg.Connection[asyncpg.Record]":
     """Open a connection like `asyncpg.connect`; also the `connect` of an asyncpg pool.
 
-    If there are several addresses and the connected one stays silent for half of the remaining time, the others are
-    tried first.
+    If there are several addresses and the connected one stays silent for half of the remaining time, a new attempt
+    begins with the other addresses.
 
     Args:
         dsn: address of the database.
@@ -99,13 +99,16 @@ class _AnyAddressLoop:
         return getattr(self._loop, name)
 
     def mark_answered(self) -> None:
-        """Record a successful connection. Later ones of this loop, such as a cancel request, use the same address."""
+        """Record a successful connection.
+
+        Later connections of this loop, such as a cancel request, use the same address.
+        """
         self._has_answered = True
         if self._address is not None:
             self._outgoing.silent.discard(self._address[4])
 
     def mark_silent(self) -> bool:
-        """Record that the last address was silent; returns whether there was one."""
+        """Record that the last address was silent; returns whether there was an address."""
         if self._address is None:
             return False
         self._outgoing.silent.add(self._address[4])

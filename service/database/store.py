@@ -123,12 +123,12 @@ class Store(Transactions):
         """A transaction of the term that has claimed the fence; committed when the block ends without an error.
 
         `values` are in key order. They are copied to the server before the transaction enters the fence. While a server
-        waits for the rest of a COPY, none of its limits ends a transaction, so a leader that froze there would hold the
-        fence against every later term.
+        waits for the rest of a COPY, none of its limits ends a transaction, so a leader that froze during the COPY
+        would hold the fence against every later term.
 
         `turn` is awaited between the COPY and the fence, so that one transaction copies its values while another
-        writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader
-        that froze there blocks no other transaction, only the vacuuming of tables.
+        writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader that
+        freezes during this wait blocks only the vacuuming of tables, and no other transaction.
 
         Raises:
             StaleTerm: the term is not the newest; nothing of the block was committed.
@@ -255,8 +255,8 @@ class Store(Transactions):
     ) -> Book:
         """The portfolios after `after`, in key order, that had opened a position by that date, with their positions.
 
-        With `without_row`, only portfolios that have no history row of that date and kind. With `or_stale`, also those
-        whose row is stale.
+        With `without_row`, the book has only portfolios without a history row of that kind and date. With `or_stale`,
+        it also has the portfolios whose row is stale.
         """
         async with self._positions(READERS) as reader:
             return await reader.load_opened(
@@ -309,7 +309,7 @@ class Store(Transactions):
         async with AsyncExitStack() as transactions:
             first = await transactions.enter_async_context(self._snapshot())
             others: list[Connection] = []
-            with suppress(StoreError, TimeoutError):  # these only save time; two loads must not wait for each other
+            with suppress(StoreError, TimeoutError):  # helpers only save time; two loads must not wait for each other
                 async with asyncio.timeout(HELPER_LIMIT):
                     while len(others) < readers - 1:
                         others.append(await transactions.enter_async_context(self._snapshot()))

@@ -83,7 +83,7 @@ class Transactions:
         """Close every connection after its statement has ended. After `CLOSE_LIMIT`, the rest are terminated."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT):
-                await self._pool.close()  # cancelled, it terminates every connection
+                await self._pool.close()  # if cancelled, terminates every connection
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,7 +102,7 @@ class Transactions:
             )
 
     async def condition(self) -> Condition:
-        """Whether the database takes writes, and its clock. Where a session is read-only, a new session is asked."""
+        """Whether the database takes writes, and its clock. If the session takes no writes, a new session is asked."""
         found = await self._condition()
         if found.trouble is None:
             return found
@@ -110,7 +110,7 @@ class Transactions:
         return await self._condition()
 
     async def check_sessions(self) -> None:
-        """Return unless a pooler is found that gives each transaction another session; see `pooler`."""
+        """Raise an error if a pooler gives each transaction another session; see `pooler`."""
         with store_errors():
             await self._pool.check()
 
@@ -121,7 +121,7 @@ class Transactions:
         return None if refused is None or self._pool.is_connected else overload_text(refused)
 
     def answered_within(self, seconds: float) -> bool:
-        """Whether the database answered any query of this process within that time, even if a caller still waits."""
+        """Whether the database answered a query of this store in the last `seconds`, even if others still wait."""
         at = self._pool.answered_at
         return at is not None and asyncio.get_running_loop().time() - at <= seconds
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 NOTHING_COMMITTED_LIMIT = 30.0
 """Seconds without a commit, though a write was due and has failed, after which a leader resigns."""
 MAX_LIMIT = 900.0
-"""Maximum of this limit in seconds. The limit grows while no task can write."""
+"""Maximum in seconds to which `NOTHING_COMMITTED_LIMIT` grows while no task can write."""
 RESIGN_PAUSE = 15.0, 60.0
 """Seconds until a task that resigned campaigns again: first pause and longest pause.
 
 Both this pause and the limit depend on the number of terms without a commit, so `Backoff` is not used.
 """
 TROUBLE_LIFETIME = 300.0
-"""Seconds for which a refused write describes the database, unless another write follows."""
+"""Seconds for which a refused write counts as the state of the database, unless another write follows."""
 READ_ONLY = "25006"
 LASTING_CLASSES = (READ_ONLY, "53", "58")
 """SQLSTATEs, or their first digits, of a database that takes no writes: read-only, a full disk, a disk error."""
@@ -75,7 +75,7 @@ class LeaseWrites:
         return remaining if self._failures > 1 or not remaining else None
 
     def give_up(self) -> float:
-        """Record that the term ended for this reason; returns the seconds without a commit."""
+        """Record that the term ended because nothing was committed; returns the seconds without a commit."""
         since = self._clock() if self._due_since is None else self._due_since
         self._terms_without_commit += 1
         return self._clock() - since

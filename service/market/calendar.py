@@ -76,7 +76,7 @@ class NyseCalendar(Calendar):
     """The New York Stock Exchange: 9:30 to 16:00 on weekdays, with its holidays and half days.
 
     The library gives a half day's closing time only as text in its label. If the label cannot be read, the day has no
-    session and an error is logged: no closing price is better than one from the wrong hour.
+    session and an error is logged: a missing closing price is better than one from the wrong hour.
     """
 
     name = "NYSE"
@@ -109,7 +109,7 @@ class NyseCalendar(Calendar):
             hour, minute = int(found[1]) % 12 + 12, int(found[2])
             if self.OPEN < (close := time(hour, minute)) < self.CLOSE:
                 return close
-        if day not in self._unreadable:  # sessions are asked for at every tick
+        if day not in self._unreadable:  # `session` is called at every tick
             self._unreadable.add(day)
             logger.error("no session on %s: cannot read the closing time of the half day %r", day, label)
         return None

@@ -1,6 +1,6 @@
 """Days that differ from the calendar: the rows that an operator adds to the table `market_override`.
 
-Overrides are for closures and odd hours that no calendar knew in advance. They take effect within a minute, in every
+Overrides are for closures and odd hours that were not known in advance. They take effect within a minute, in every
 task.
 """
 
@@ -25,7 +25,7 @@ class MarketOverride:
 
 
 class OverriddenCalendar(Calendar):
-    """A calendar with overrides. An invalid override, such as hours of another day, makes a day without a session."""
+    """A calendar with overrides. With an invalid override, such as hours of another day, the day has no session."""
 
     def __init__(self, calendar: Calendar) -> None:
         self.name = calendar.name
@@ -38,7 +38,7 @@ class OverriddenCalendar(Calendar):
         return self._calendar.session(day) if override is None else _session(override)
 
     def override(self, overrides: Mapping[date, MarketOverride]) -> None:
-        """Replace the overrides; each new one is logged."""
+        """Replace the overrides, and log each change."""
         for day in sorted(overrides.keys() | self._overrides.keys()):
             override = overrides.get(day)
             if override == self._overrides.get(day):

@@ -1,4 +1,4 @@
-"""Crowds. A portfolio's crowd is the number of its symbols of unknown standing.
+"""A portfolio's crowd: the number of its symbols of unknown standing.
 
 A portfolio with few such symbols does not wait for a portfolio with many.
 """
@@ -22,7 +22,7 @@ async def set_trial_order(standing: Standing, book: Book, symbols: Collection[st
 
 
 def crowds(book: Book, unknown: Collection[str], refused: Collection[str]) -> dict[str, Crowd]:
-    """The least crowded portfolio that holds each unknown symbol. Refused symbols are unknown too.
+    """For each unknown symbol, the least crowded portfolio that holds it. Refused symbols are unknown too.
 
     A symbol that no portfolio holds is left out.
     """

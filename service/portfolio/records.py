@@ -22,7 +22,7 @@ class LiveValue:
     session_date: date
     as_of: datetime
     value: Decimal | None
-    """Value of the priced positions; None if no position has a price."""
+    """Value of the priced positions; None if no position has a price, or on `Values.overflow`."""
     day_open: Decimal | None
     """Value of the present positions at the session's first prices. A symbol without one counts at its last price."""
     day_high: Decimal | None
@@ -30,9 +30,9 @@ class LiveValue:
     priced_fraction: Decimal
     """Share of the positions that have a price and so are in `value`; 1 for an empty portfolio."""
     stale: bool
-    """Whether a price was carried forward or too old when this was written. `Freshness` checks again by the clock."""
+    """Whether a price was carried forward or too old at the write. `Freshness` checks again by the clock."""
     oldest_price_at: datetime | None
-    """Time of the oldest price in `value`; its age is `as_of` minus this."""
+    """Time of the oldest price in `value`; the age of this price is `as_of` minus that time."""
     token: int
     unpriced_symbols: list[str] = field(default_factory=list)
     """Symbols held without a price, in alphabetical order, at most 20."""
@@ -41,7 +41,7 @@ class LiveValue:
 
     @property
     def day_change(self) -> Decimal | None:
-        """The change in value by prices since the session's first prices. A deposit is not a change."""
+        """The change in value that is due to prices, since the session's first prices. A deposit is not a change."""
         return None if self.value is None or self.day_open is None else self.value - self.day_open
 
 
@@ -97,11 +97,11 @@ class JobRun:
     status: RunStatus
     cursor: Cursor | None
     skipped: list[date]
-    """Sessions before the cursor's that had no prices; they are tried again."""
+    """Sessions before the cursor's session that had no prices; they are tried again."""
     rows_written: int
     rows_added: int
     rows_changed: int
-    """Rows whose value changed; the old values are kept. The rest of `rows_written` became settled."""
+    """Rows whose value changed; the old values are kept. `rows_written` includes added and newly settled rows too."""
     attempts: int
     error: str | None
     """Why the last attempt failed."""
@@ -119,7 +119,7 @@ class WriteCounts:
     rows: int = 0
     added: int = 0
     changed: int = 0
-    """Rows whose value changed. The rest of `rows` only became settled."""
+    """Rows whose value changed. `rows` includes added and newly settled rows too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Quote:
     at: datetime
     session_date: date
     open: Decimal
-    """First price made in that session; until there is one, the price."""
+    """First price made in that session; equal to `price` until there is one."""
 
 
 @dataclass(frozen=True, slots=True)

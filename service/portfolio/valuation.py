@@ -3,7 +3,7 @@
 Quantities are integers in units of 1e-8 shares, and prices are integers in units of 1e-6 dollars. So a portfolio's
 value is an integer in units of 1e-14 dollars, which can need more than a hundred bits. The value is computed twice: in
 64-bit integers, which give it modulo 2^64, and in floating point, which gives the multiple of 2^64. Together the two
-are exact; see `_sums`.
+results give the exact value; see `_sums`.
 """
 
 import logging
@@ -25,7 +25,7 @@ OVERFLOWS_SHOWN = 5
 """Portfolios that a log line about overflow names."""
 
 VALUE_UNITS = 10_000
-"""Units of a value in a dollar, and of a fraction in 1."""
+"""Number of units in one dollar, and in the fraction 1."""
 
 UNIT = 10**10
 """Units of 1e-14 dollars in a ten-thousandth of a dollar."""
@@ -163,8 +163,8 @@ def _fractions(parts: Numbers, wholes: Numbers) -> Numbers:
 def report_overflow(overflow: Ids, already_reported: set[UUID] | None = None) -> None:
     """Log the portfolios that have no value because their positions overflow, if there are any.
 
-    The log line counts all of them and names a few. It leaves out those in `already_reported`, to which the others are
-    added.
+    Portfolios in `already_reported` are left out. The log line counts the others and names a few of them. They are then
+    added to `already_reported`.
     """
     new = [portfolio_id for portfolio_id in uuids(overflow) if portfolio_id not in (already_reported or ())]
     if already_reported is not None:

@@ -86,7 +86,7 @@ class RateLimit:
         return max(0.0, self._free_at - self._clock())
 
     def update(self, headers: Mapping[str, str], *, refused: bool) -> None:
-        """Read the rate limit from an answer's headers; `refused`: the answer's status was 429."""
+        """Read the rate limit from an answer's headers; `refused` is true if the answer's status was 429."""
         seconds = _until_reset(headers)
         if seconds is None and not refused:
             return
@@ -255,7 +255,10 @@ def _number(headers: Mapping[str, str], name: str) -> int | None:
 
 
 def _until_reset(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the rate limit is reset; None if the server does not say. The server's clock may be wrong."""
+    """Seconds until the rate limit is reset; None if the headers do not contain it.
+
+    The time is measured by the server's own clock, which may differ from ours.
+    """
     reset, date = headers.get("X-RateLimit-Reset", "").strip(), headers.get("Date", "")
     if re.fullmatch(r"[0-9]{1,12}", reset):
         try:

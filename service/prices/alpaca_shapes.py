@@ -10,14 +10,14 @@ from service.market.tick_schedule import EPOCH
 from service.prices import Price
 
 PRICES = (("latestTrade", "p"), ("minuteBar", "c"), ("dailyBar", "c"), ("prevDailyBar", "c"))
-"""Parts of a snapshot with the price of a trade, and the name of that price. A quote is not a trade."""
+"""Parts of a snapshot that have the price of a trade, and the field of that price. A quote is not a trade."""
 
 
 def latest_price(symbol: str, snapshot: object, until: datetime) -> Price | None:
-    """The newest price of a snapshot made by `until`, from its latest trade and the closes of its bars.
+    """The newest price at or before `until` in a snapshot, among its latest trade and the closes of its bars.
 
-    A bar's time is its beginning, so its close was made then at the earliest. Of two prices at the same instant, the
-    trade's is taken, then that of the shorter bar.
+    A bar's time is its beginning, so its close was made then at the earliest. Of prices at the same instant, the
+    trade's price is preferred, then the close of the shorter bar.
     """
     found = []
     for part, field in PRICES:

@@ -22,15 +22,15 @@ BATCH_SIZE = 500
 MAX_LIST_LENGTH = 6_000
 """Characters of a request's symbols in the URL. Long symbols make a batch shorter."""
 MAX_REFUSALS = 30
-"""Refused batches of known symbols in one question.
+"""Limit of the refused batches of known symbols in one question.
 
-The rest waits for the next question, so that a source that suddenly refuses many symbols does not use up the requests
-for the other symbols.
+Further refused batches wait for the next question. So a source that suddenly refuses many symbols does not use up the
+requests for the other symbols.
 """
 KNOWN_PER_TRIAL = 10
 """Requests for known symbols per request for symbols of unknown standing.
 
-The result is rounded up, so each question may send one request for symbols of unknown standing.
+The result is rounded up, so each question may send at least one request for symbols of unknown standing.
 """
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
@@ -66,7 +66,7 @@ class Allowance:
         self._at = clock()
 
     def take(self) -> bool:
-        """Use one request; returns whether there was one."""
+        """Use one request of the allowance; returns whether one was left."""
         now = self._clock()
         self._left = min(self._most, self._left + max(0.0, now - self._at) * self._rate)
         self._at = now
@@ -119,7 +119,8 @@ class Batches:
         With `all_new`, symbols that were never tried are asked for once, like those that were priced before.
 
         Raises:
-            AccessRefused: a batch of symbols that were priced before was refused, or nothing was answered.
+            AccessRefused: access was refused for symbols that were priced before, or for any symbols before the first
+                answer.
         """
         budget = self._client.budget(seconds)
         possible = [symbol for symbol in symbols if LIST_ITEM.fullmatch(symbol)]
@@ -269,7 +270,7 @@ def _length(symbol: str) -> int:
 
 
 def _log_refused(symbols: Collection[str]) -> None:
-    """Name the first of the symbols in the log, if there are any."""
+    """Log the symbols, if there are any; at most `SYMBOLS_SHOWN` are named."""
     if symbols:
         more = f", and {len(symbols) - SYMBOLS_SHOWN} more" if len(symbols) > SYMBOLS_SHOWN else ""
         logger.warning("Alpaca refuses %s%s", ", ".join(sorted(symbols)[:SYMBOLS_SHOWN]), more)

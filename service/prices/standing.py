@@ -18,8 +18,11 @@ NO_PRICE_PAUSE = timedelta(minutes=5)
 TRIAL_LIFETIME = timedelta(days=1)
 """Time for which a trial without a result is remembered."""
 SMALL_CROWD = 32
-"""Number of symbols of unknown standing from which a portfolio is crowded. Less crowded portfolios share batches. A
-refused symbol counts as this number, so that portfolios with and without refused symbols share no batch."""
+"""Number of symbols of unknown standing at which a portfolio counts as crowded.
+
+Less crowded portfolios share batches. A refused symbol counts as this many symbols, so that portfolios with and without
+refused symbols share no batch.
+"""
 NO_LIMIT = 1_000_000
 """Maximum batch size for a symbol that was in no failed batch."""
 
@@ -75,7 +78,7 @@ class Trials:
     """The queue of one question's symbols of unknown standing.
 
     Symbols of portfolios with few such symbols come first, so that a thousand symbols of one portfolio do not delay the
-    single symbol of another. A batch holds symbols of crowds of the same size. The rest of a failed batch goes behind
+    single symbol of another. A batch holds symbols of crowds of similar size. The rest of a failed batch goes behind
     the others of its crowd, in halves.
     """
 
@@ -116,7 +119,7 @@ class Trials:
 
 
 class Standing:
-    """The standing of each symbol. `changes()` are not stored in the database until they are `saved`."""
+    """The standing of each symbol. The caller stores `changes()` in the database, and then calls `saved`."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -185,7 +188,10 @@ class Standing:
         return before is None
 
     def record_failure(self, rest: Collection[str], *, alone: bool = False) -> None:
-        """Record the unresolved symbols of a failed batch. One that failed alone is not asked for again for a while."""
+        """Record the unresolved symbols of a failed batch.
+
+        A symbol that failed alone is not asked for again for a while.
+        """
         now = self._now()
         due = now + NO_PRICE_PAUSE if alone else now
         for symbol in rest:
@@ -202,7 +208,10 @@ class Standing:
                 del self._unsaved[symbol]
 
     def _entry(self, symbol: str, now: datetime, silent: bool) -> Entry | None:
-        """The symbol's entry; None if it is not due. A due time beyond any pause comes from a wrong clock."""
+        """The symbol's entry; None if it is not due.
+
+        A due time beyond any pause comes from a wrong clock and is ignored.
+        """
         crowd = self._crowds.get(symbol, NO_CROWD)
         size = (crowd.size // SMALL_CROWD).bit_length()
         trial = self._trials.get(symbol, Trial(NO_LIMIT, datetime.min.replace(tzinfo=UTC), now))

@@ -39,7 +39,7 @@ async def _never() -> None:
 
 
 class Background:
-    """Runs each work under its own lease, and restarts failed work after a pause.
+    """Runs each `Work` under its own lease, and restarts failed work after a pause.
 
     When work fails, its lease is resigned and not campaigned for during the pause, so that another task may take it. A
     leader that commits nothing, though a write is due, resigns too: see `service.database.write_watch`.
@@ -76,10 +76,10 @@ class Background:
         self._recovery = recovery
 
     async def run(self, works: Mapping[str, Work]) -> None:
-        """Run each work under the lease that is its key, until cancelled.
+        """Run each `Work` under the lease that is its key, until cancelled.
 
         On return all work has ended and its leases are resigned. The first work in `works` resigns first, so its
-        hand-over does not wait for the others' calls to Redis.
+        hand-over does not wait for calls to Redis about the other leases.
         """
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -110,7 +110,7 @@ class Background:
                 logger.warning("the lease is left to another task: %s", stopped, extra=fields | {"event": "lease_left"})
             except (StoreError, PricesUnavailable) as error:
                 logger.warning("the work failed: %s", error, extra=fields | {"event": "work_failed"})
-            except Exception:  # a fault of one work must not end the other one or the API
+            except Exception:  # a fault of one `Work` must not end the other or the API
                 logger.exception("the work failed", extra=fields | {"event": "work_failed"})
             if leave_to_others:
                 await self._pause_until_recovery(self._writes.of(leadership.name).pause)

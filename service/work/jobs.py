@@ -74,19 +74,19 @@ class Jobs:
     ) -> int | None:
         """Run a job for a session, from the run's cursor; returns the rows written, or None if the run was done.
 
-        If an `eod` has no closes of the source by the time of the snapshot, it uses the last known prices, unless
-        `rerun` is set: a stale row is better than none.
+        If the source has no closes even when the snapshot is due, an `eod` without `rerun` uses the last known prices,
+        because a stale row is better than none.
 
         Args:
             job: the name of the job.
             session: the session that the run is for.
             term: the term that claims the run.
-            progress: called after each chunk with the portfolios done of one session and their total.
+            progress: called after each chunk with the number of portfolios done in one session and their total.
             rerun: run a finished run again. That writes what is missing or different, and nothing twice.
 
         Raises:
-            PricesUnavailable: the source has no closes for the sessions that the text names. Other sessions of the run
-                are done; the next attempt tries these again.
+            PricesUnavailable: the source has no closes for the sessions that the text names. The other sessions of the
+                run are done; the next attempt tries the named sessions again.
             StoreError: the database failed. The cursor stands after the last committed chunk.
             StaleTerm, TermOver: the term is over. The next term continues the run.
         """
@@ -249,7 +249,7 @@ class _JobAttempt:
     async def fill(self, day: date, book: Book) -> int:
         """Write the rows of that date for the book's portfolios, one chunk for each block; returns their number.
 
-        The chunks are committed in order, because the cursor says that all chunks before it are committed. A chunk that
+        The chunks are committed in order, because a cursor means that all chunks before it are committed. A chunk that
         fails also cancels the chunk that is being written before it.
         """
         self.term.check()

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class OverrideReader:
-    """Keeps a calendar's overrides as the table has them.
+    """Keeps a calendar's overrides equal to the table's rows.
 
     During a database outage, the last overrides stay in force.
     """

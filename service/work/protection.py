@@ -1,8 +1,8 @@
 """ECS scale-in protection: a deploy or a scale-in does not stop this task while it runs a job.
 
 A protected task delays deployments, so the task is protected for the length of its jobs and never for a whole term. The
-task role needs `ecs:UpdateTaskProtection`. Without it everything else still works: the next leader continues an
-interrupted job. So a refusal is only logged, and no job waits for the agent.
+task role needs `ecs:UpdateTaskProtection`. Without this permission everything else still works: the next leader
+continues an interrupted job. So a refusal is only logged, and no job waits for the agent.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class NoProtection:
 
 
 class Refused(Exception):
-    """The agent's refusal, in one line. `certain`: the agent reports that nothing was changed."""
+    """The agent's refusal, in one line. `certain` is true if the agent reports that nothing was changed."""
 
     def __init__(self, reason: str, *, certain: bool) -> None:
         super().__init__(reason)
@@ -142,7 +142,7 @@ class TaskProtection:
     async def _request(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> bool:
         """Request the state; returns whether the agent accepted it."""
         before = self._until
-        if protect:  # before the answer, which may be lost although the agent accepted
+        if protect:  # recorded before the answer, which may be lost although the agent accepted
             self._record_until(self._clock() + EXPIRY_MINUTES * 60)
         try:
             until = await self._put(session, protect=protect, limit=limit)
@@ -169,7 +169,7 @@ class TaskProtection:
         self._metrics.protected.set(until is not None)
 
     async def _put(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> object:
-        """Send the state; returns the end of the protection that ECS reports."""
+        """Send the state; returns the end of the protection, as ECS reports it."""
         body: dict[str, object] = {"ProtectionEnabled": protect}
         if protect:
             body["ExpiresInMinutes"] = EXPIRY_MINUTES

@@ -1,6 +1,7 @@
 """The log of the daily runs: the term, job, session, start, duration and rows of each attempt.
 
-A run that fails is tried again each minute. So its beginning is logged once a term, and its failure once until its end.
+A run that fails is tried again each minute. So its beginning is logged once in a term, and only its first failure is
+logged until the run is done.
 """
 
 import logging

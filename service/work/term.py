@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 Sleep = Callable[[float], Awaitable[None]]
 
 LONGEST_SLEEP = 60.0
-"""Longest sleep in seconds. After it the clock is read again: it may have been set, or the machine suspended."""
+"""Longest sleep in seconds. Then the clock is read again: the clock may have been set, or the machine suspended."""
 
 RETRY_DELAY = 1.0
 """Seconds between two attempts to claim the fence during a database outage."""
 
 
 class Term(FencedTerm, Protocol):
-    """One tenure of this process under one lease: a `sidecar.client.Term`, or the term of a run by hand."""
+    """One term of this process under one lease: a `sidecar.client.Term`, or the term of a run by hand."""
 
     def check(self) -> None:
         """Raise `sidecar.client.TermOver` if this term is over. Called between two steps of the work."""

@@ -36,12 +36,14 @@ PORTFOLIOS_PER_LANE, MAX_LANES = 25_000, 2
 each."""
 
 POINTS_PER_TICK, MAX_TURNS = 20_000, 10
-"""Portfolios that get a point of the day's course at every tick, and the maximum number of turns. If there are more
-portfolios, they take turns, so that each gets a point at least every `MAX_TURNS` ticks: every five minutes. A million
-points every 30 seconds is too much for a database."""
+"""Number of portfolios that get an intraday point at every tick, and the maximum number of turns.
+
+If there are more portfolios, they take turns, so that each gets a point at least every `MAX_TURNS` ticks: every five
+minutes. A million points every 30 seconds is too much for a database.
+"""
 
 RETENTION_PAUSE = timedelta(minutes=10)
-"""Pause after a failed attempt to drop old days. Each attempt blocks readers of the day's course for a moment."""
+"""Pause after a failed attempt to drop old days. Each attempt blocks readers of intraday points for a moment."""
 
 PROGRESS_LOG_INTERVAL = 5.0
 """Seconds between two log lines about the progress of loading."""
@@ -56,11 +58,12 @@ class Tracker:
     first tick of a term comes at once. A tick is skipped if the one before takes too long.
 
     Positions are loaded when a term begins, whether or not the market is open, and updated at each tick. Each portfolio
-    gets a point of the day's course at each tick. If there are more than `points_per_tick` portfolios, each gets a
-    point at least every `MAX_TURNS` ticks.
+    gets an intraday point at each tick. If there are more than `points_per_tick` portfolios, each gets a point at least
+    every `MAX_TURNS` ticks.
 
-    A price that the source does not give is carried forward and marked stale. A price that is not `is_fresh` is stale
-    too. If the source gives an older price than before, the newer one stays, and only its age can make it stale.
+    A price that the source does not give is carried forward and marked stale. A price that is too old or from the
+    future (see `is_fresh`) is stale too. If the source gives an older price than before, the newer one stays, and only
+    its age can make it stale.
     """
 
     def __init__(
@@ -247,7 +250,7 @@ class Tracker:
         lanes = min(-(-len(book) // PORTFOLIOS_PER_LANE), MAX_LANES) or 1
         parts = divided(book.blocks, lanes)
         overflowing = [np.empty(0, "S16")]
-        if lanes > 1:  # otherwise each lane would wait for the other to create it
+        if lanes > 1:  # otherwise one lane would wait for the other to create the partition
             async with self._store.fenced(term) as first:
                 await first.make_intraday(session.date)
 
@@ -278,8 +281,9 @@ class Tracker:
     def _portfolios_in_turn(self, part: Sequence[Block], points: int) -> tuple[UUID, UUID]:
         """The first and the last of the portfolios that get a point at this tick: all, if `points` is large enough.
 
-        Otherwise adjacent portfolios take turns, in at most `MAX_TURNS` ticks. A turn depends on the ticks that were
-        written and not on the clock: if every second tick were skipped, half of the portfolios would have no course.
+        Otherwise adjacent portfolios take turns, in at most `MAX_TURNS` ticks. A turn depends on the number of ticks
+        written and not on the clock. By the clock, half of the portfolios would get no points if every second tick were
+        skipped.
         """
         turns = min(-(-sum(map(len, part)) // max(points, 1)), MAX_TURNS)
         in_turn = divided(part, turns)[self._written % turns]

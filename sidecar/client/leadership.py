@@ -121,7 +121,7 @@ class Leadership:
             self._poll.answer = None
 
     async def resign(self) -> None:
-        """Tell the sidecar that no work runs and that the lease is not wanted.
+        """Report to the sidecar that no work runs and that the lease is not wanted.
 
         `run` resigns by itself. It is not an error if the sidecar has gone.
 
@@ -159,7 +159,7 @@ class Leadership:
         """Resign the term that is over, or the lease; then end the tasks of the question and the spare connection.
 
         The question that the sidecar holds stays open, because the sidecar answers it when the resign arrives. To close
-        its connection would cost time before the resign, and a new connection after it.
+        the question's connection first would delay the resign, and a new connection would be needed afterwards.
         """
         try:
             token = term.token if over and term is not None else None
@@ -278,7 +278,7 @@ class Leadership:
             logger.error("%s, term %d: %s", self.name, token, text, extra={"lease": self.name, "token": token})
 
     def _log_next(self, term: Term, text: str, event: str) -> None:
-        """Log in the next turn of the event loop, after the tasks that were started before."""
+        """Write a log line in the next turn of the event loop, after the tasks that were started before."""
         asyncio.get_running_loop().call_soon(self._log, logging.INFO, term, text, event)
 
     def _log(self, level: int, term: Term, text: str, event: str) -> None:
@@ -287,14 +287,14 @@ class Leadership:
 
 
 class LeaseClient:
-    """The client of the sidecar at `url`, an async context manager. A process needs one client.
+    """The client of the sidecar at `url`, an async context manager. A process needs only one client.
 
     Every `run` must have ended before the context ends.
 
     Args:
         url: the sidecar's control listener.
-        stop_before: seconds between the end of the work and the deadline of a grant that is not extended, but at most a
-            quarter of the remaining grant.
+        stop_before: seconds before the deadline of a grant at which the work is stopped, unless the grant is extended;
+            at most a quarter of the remaining grant.
         clock: gives seconds that never step; deadlines are on this clock.
         uniform: draws a number between two bounds, like `random.uniform`; spreads the pauses after requests without a
             valid answer.

@@ -28,8 +28,9 @@ class LeaseReport:
     `token` and `remaining` are about the sidecar's own term; `remaining` is 0 seconds without one. `trouble` says what
     is wrong with the lease, or is None.
 
-    Older sidecars do not report `holder_remaining`, the seconds until the holder's lease ends unless it is renewed, and
-    `step_down`, a line about a step-down that this sidecar carries out. Both are None if the sidecar does not know.
+    `holder_remaining` is the number of seconds until the holder's lease ends unless it is renewed. `step_down` is a
+    line about a step-down that this sidecar carries out. Each is None if it does not apply, or if the sidecar is of an
+    older version.
     """
 
     state: str

@@ -43,7 +43,7 @@ logger = logging.getLogger("sidecar.client")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A valid answer. `token` and `deadline` (on the client's clock) are None unless it grants the lead."""
+    """A valid answer. `token` and `deadline` (on the client's clock) are None unless the answer grants leadership."""
 
     instance_id: str
     holder: str | None
@@ -120,7 +120,7 @@ class SidecarApi:
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),  # each request has its own limit
-            # The name of this process: the sidecar does not mistake a resign of an earlier process for ours.
+            # The name of this process distinguishes its resign from a resign of an earlier process.
             headers={"Accept-Encoding": "identity", "X-Lease-Client": secrets.token_hex(8)},
             auto_decompress=False,
             skip_auto_headers=("Accept", "Content-Type", "User-Agent"),  # the sidecar reads none of them
@@ -139,7 +139,8 @@ class SidecarApi:
     async def ask(self, name: str, hold: Mapping[str, str], limit: float) -> Answer:
         """`GET /is-leader/NAME` with `hold` (wait and version, or nothing) as its query, for `limit` seconds at most.
 
-        A resign under way comes first: a frozen sidecar that continues could apply it to the term that it grants now.
+        A resign under way is awaited first. Otherwise a sidecar that was frozen could apply the resign to the term that
+        it grants now.
 
         Raises:
             Unknown: no valid answer came.
@@ -198,7 +199,7 @@ class SidecarApi:
         return response.status, bytes(body)
 
     async def open_spare_connection(self, name: str) -> None:
-        """Open a second connection, so that a resign finds one open. This does not count as demand, and may fail."""
+        """Open a second connection, so that a resign need not open one. This does not count as demand, and may fail."""
         try:
             async with asyncio.timeout(LIMIT), self._request("GET", "leader", name) as response:
                 await response.content.readany()  # not HEAD: aiohttp closes the connection after it
@@ -354,7 +355,7 @@ class Poll:
         return answer
 
     def _spend(self) -> bool:
-        """Count one request; False if there were too many: only a sidecar that ignores `wait` answers that often."""
+        """Count one request; False if there were too many. Only a sidecar that ignores `wait` answers that often."""
         now = asyncio.get_running_loop().time()
         self._credit = min(self._credit + (now - self._counted_at) * RATE, BURST)
         self._counted_at = now

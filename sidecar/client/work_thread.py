@@ -14,7 +14,7 @@ T = TypeVar("T")
 class WorkThreads:
     """The threads that the work of one term has started.
 
-    They are daemon threads: unlike an executor's, a thread that never ends does not keep the interpreter from exiting.
+    They are daemon threads: unlike an executor's threads, they do not keep the interpreter from exiting.
     """
 
     def __init__(self) -> None:

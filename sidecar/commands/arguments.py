@@ -14,7 +14,7 @@ usage: python -m sidecar [COMMAND]
   exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
                          run COMMAND while this task leads the lease; asks the sidecar at SIDECAR_URL (docs/exec.md)
   leaders                show the holder of each lease, its remaining time, and the last token
-  watch                  show the same live until Ctrl-C; in a pipe or a file, one line for each change
+  watch                  show these facts live until Ctrl-C; in a pipe or a file, one line for each change
   history LEASE          show the last terms, newest first: when they began, who led, how they ended
   step-down LEASE        let another task lead: the holder stops its work, then releases the lease; the command waits
                          for the next leader
@@ -35,7 +35,7 @@ class UsageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The words that a command takes: positional ones, and options with the name of their value, '' for a switch."""
+    """The words that a command takes: positional words, and options, each with its value's name ('' for a switch)."""
 
     positional: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ FORMS = {
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A command line: the command, the positional words, and the options that were given; '' for a switch."""
+    """A command line: the command, the positional words, and the given options with their values ('' for a switch)."""
 
     command: str
     positional: tuple[str, ...]
@@ -81,7 +81,7 @@ def parse(words: Sequence[str]) -> Words:
     """Read a command line, which has at least one word. Options may stand anywhere after the command.
 
     Raises:
-        UsageError: there is no such command or option, or words are missing or too many.
+        UsageError: there is no such command or option, or there are too few or too many words.
     """
     command, *rest = words
     form = FORMS.get(command)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 LIMIT = 5.0
 """Seconds that Redis may take to connect, and for each answer."""
 
-MALFORMED = "the answer of Redis does not have the shape of the script's"
+MALFORMED = "the answer of Redis does not have the shape that the script returns"
 """Error for the answer of a program that is not Redis."""
 
 _REFUSALS = ("noperm", "response", "wrongtype", "oom")
@@ -148,7 +148,7 @@ async def _answer(connection: RedisConnection, command: _Command) -> list[str]:
 
 
 def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[T]]) -> T:
-    """Do the work over a connection, which is made at its first script, and return what it returns.
+    """Do the work over a connection, which is made at the first script, and return the result of the work.
 
     Raises:
         CommandError: Redis does not answer or refuses, or the work cannot be done.

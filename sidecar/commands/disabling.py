@@ -1,4 +1,4 @@
-"""`python -m sidecar disable LEASE SECONDS` lets nobody lead for that time; `enable LEASE` ends it.
+"""`python -m sidecar disable LEASE SECONDS` lets nobody lead for that time; `enable LEASE` ends this.
 
 The key's value is exactly `DISABLED`, as after `SET KEY DISABLED EX SECONDS`. The lease's fence stores the reason.
 """
@@ -54,7 +54,7 @@ async def disable(
 
 
 async def enable(redis: CommandRedis, lease: str, key: str, *, heartbeat: float) -> Report:
-    """End what `disable`, or a SET by hand, began.
+    """Enable a lease that `disable`, or a SET by hand, has disabled.
 
     Raises:
         CommandError: the lease is not disabled, or Redis refuses, or does not answer.
@@ -71,7 +71,7 @@ def operator() -> str:
     """The user of this command, as `user@host`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user has no name
+    except (KeyError, OSError):  # a container's user may have no name
         user = str(os.getuid())
     return one_line(f"{user}@{socket.gethostname()}", 128)
 

@@ -1,4 +1,4 @@
-"""`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and repairs one that refuses every term.
+"""`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and repairs a fence that refuses every term.
 
 The database's side is `python -m service fence LEASE`. A fence is repaired only while the lease has been disabled for a
 ttl. After that time nobody believes a term any more, so no leader has a token above the new token of the fence.
@@ -33,7 +33,7 @@ async def fence(
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Report:
-    """Show the fence, and repair it where it refuses every term or has no token as large as `above`.
+    """Show the fence, and repair it if it refuses every term, or if its token is below `above`.
 
     Args:
         redis: the connection.
@@ -47,7 +47,7 @@ async def fence(
         sleep: waits for a number of seconds.
 
     Raises:
-        CommandError: the fence is as it was; the text says why.
+        CommandError: the fence was not changed; the text says why.
     """
     seen = await look(redis, key, least=above)
     if above is not None and above > seen.now + DAY:
@@ -72,7 +72,7 @@ async def fence(
         _check(lease, seen, repaired, 0.0)
         raise CommandError(f"{lease}: not repaired: the fence no longer needs a repair")
     lines = [
-        f"repaired: the token is {repaired.target} ({time_of(repaired.target)}); the next term's is larger",
+        f"repaired: the token is {repaired.target} ({time_of(repaired.target)}); the next term's token is larger",
         f"to elect again: python -m sidecar enable {lease}",
     ]
     return Report(lines, _document(lease, seen, "repaired", repaired.target))

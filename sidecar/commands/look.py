@@ -15,7 +15,7 @@ PROBLEMS = {
 """Descriptions, for people, of the problems that the scripts report."""
 
 SAME_END = 1_000
-"""Maximum difference, in ms, between the end of a disable and the end of its reason."""
+"""Maximum difference, in ms, between the expiry of a DISABLED and the end that is stored with its reason."""
 
 LONGEST_SHOWN = 240
 """Limit of a shown reason, in characters: above the command's own limit, so that a reason is never cut."""
@@ -94,7 +94,7 @@ async def look(redis: CommandRedis, key: str, *, least: int | None = None, state
     Args:
         redis: the connection.
         key: the lease's key.
-        least: the token that the fence is to have at least, in µs.
+        least: the minimum for the fence's token, in µs.
         state: `Look.state` of the earlier look.
 
     Raises:
@@ -108,7 +108,7 @@ def parse(answer: list[str]) -> Look:
     """The look in the answer of the script.
 
     Raises:
-        CommandError: the answer does not have the shape of the script's.
+        CommandError: the answer does not have the expected shape.
     """
     try:
         done, problem, holder, left, now, token, token_holder, target, state, by, reason, ends, step_down = answer

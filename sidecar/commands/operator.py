@@ -38,7 +38,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> s
     Raises:
         SettingsError: a setting cannot be used.
         UsageError: there is no such command, lease, option or duration.
-        CommandError: Redis or the sidecar does not answer, or the lease is not as the command wants it.
+        CommandError: Redis or the sidecar does not answer, or the lease is not in the state that the command needs.
     """
     words = parse(arguments)
     logging.getLogger("sidecar").addHandler(logging.NullHandler())  # a command reports its own failures

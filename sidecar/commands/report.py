@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 
 
 class Report(NamedTuple):
-    """The end of a command. `failure` is one line if the command failed to do its work; the exit status is then 1."""
+    """The result of a command.
+
+    `failure` is one line if the command failed to do its work; the exit status is then 1.
+    """
 
     lines: list[str]
     document: dict[str, Any]

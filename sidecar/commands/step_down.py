@@ -27,8 +27,9 @@ Say = Callable[[str], None]
 def limit_of(timings: Timings) -> float:
     """The limit, in seconds, of the command's wait for another holder.
 
-    The holder learns of the request within a heartbeat, releases the lease within a grant, and then rests for one and a
-    half heartbeats. If nobody else has taken the lease by then, it leads again. The calls have their own limit.
+    The holder reads the request within a heartbeat, releases the lease within a grant, and then rests for one and a
+    half heartbeats. If no other candidate has taken the lease by then, the holder leads again. The calls have their own
+    limit.
     """
     return timings.heartbeat + timings.grant_ttl + timings.rest + 4 * timings.call_limit
 
@@ -36,7 +37,9 @@ def limit_of(timings: Timings) -> float:
 async def step_down(
     redis: CommandRedis, settings: Settings, lease: str, *, say: Say, clock: Callable[[], float]
 ) -> Report:
-    """Ask the holder to step down. Wait until another holder leads, the same one leads again, or the limit has passed.
+    """Ask the holder to step down.
+
+    Wait until another candidate leads, the same holder leads again, or the limit has passed.
 
     Args:
         redis: the connection.
@@ -57,7 +60,7 @@ async def step_down(
         say(f"{lease}: asked {before.holder} (token {before.token}) to step down; waiting up to {limit:.0f} s")
         if notice:
             say(
-                f"the notice was refused ({one_line(without_script(notice))}): the holder learns of the request at its"
+                f"the notice was refused ({one_line(without_script(notice))}): the holder reads the request at its"
                 f" next renewal, within {settings.timings.heartbeat:g} s"
             )
         try:
@@ -108,22 +111,22 @@ def _check(lease: str, seen: Look) -> None:
 
 
 def _end(lease: str, before: Look, now: Look) -> str | None:
-    """The end of the step-down: '' if another candidate leads, else why none does; None while it continues."""
+    """The result of the step-down: '' if another candidate leads, else why none leads; None while it continues."""
     if now.word == "vacant" or (now.holder, now.token) == (before.holder, before.token):
         return None
     if now.word == "held" and now.holder != before.holder:
         return ""
     if now.word == "held":
-        return f"{lease}: no other task took it: {now.holder} leads again (token {now.token})"
+        return f"{lease}: no other task acquired the lease: {now.holder} leads again (token {now.token})"
     return f"{lease}: nobody leads: {now.disable or now.held}"
 
 
 def _after_limit(lease: str, before: Look, now: Look, limit: float) -> str:
     if now.word == "vacant":
-        return f"{lease}: nobody took it within {limit:.0f} s, and nobody leads"
+        return f"{lease}: nobody acquired the lease within {limit:.0f} s, and nobody leads"
     return (
-        f"{lease}: {before.holder} has not released it within {limit:.0f} s;"
-        " a sidecar from before this command ignores the request"
+        f"{lease}: {before.holder} has not released the lease within {limit:.0f} s;"
+        " a sidecar of a version without this command ignores the request"
     )
 
 

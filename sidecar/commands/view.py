@@ -1,4 +1,4 @@
-"""What `python -m sidecar watch` knows about the leases, and each change as one line."""
+"""The leases as `python -m sidecar watch` shows them, and each change as one line."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from sidecar.commands.leaders import HEAD, notes_on, row, time_left
 from sidecar.commands.look import Look, document
 
 REMEMBERED = 100
-"""Changes that a terminal can show again."""
+"""Maximum number of past changes that a terminal shows."""
 
 
 class Change(NamedTuple):
-    """A change of a lease, or of the connection to Redis: a line for people, and one for programs."""
+    """A change of a lease, or of the connection to Redis: a line for people, and a JSON object for programs."""
 
     at: datetime
     text: str
@@ -64,7 +64,7 @@ class View:
         """Why changes may be shown late."""
 
     def saw(self, lease: str, seen: Look) -> None:
-        """Record a look at a lease; Redis answers."""
+        """Record a look at a lease, which shows that Redis answers."""
         if self._lost is not None:
             self._lost = None
             seconds = self._clock() - self._lost_at
@@ -86,7 +86,7 @@ class View:
         return None not in self._seen.values()
 
     def expires_in(self) -> float:
-        """Seconds until a key that was seen expires unless it is renewed."""
+        """Seconds until the first of the keys that were seen expires unless it is renewed."""
         left = [self._left(lease) for lease in self._seen]
         return min([each for each in left if each >= 0], default=3_600_000) / 1000
 

@@ -78,7 +78,7 @@ async def _look(redis: CommandRedis, settings: Settings, view: View, changes: Ch
 
 
 async def _tick(view: View, display: Display) -> None:
-    """Show the time that passes."""
+    """Redraw the view at each tick, because the remaining times have changed."""
     while display.tick is not None:
         await asyncio.sleep(display.tick)
         _redraw(view, display)
@@ -86,7 +86,7 @@ async def _tick(view: View, display: Display) -> None:
 
 
 async def _closed(stream: TextIO) -> None:
-    """Wait until the reader of a pipe has closed it; a change may be hours away.
+    """Wait until the reader of a pipe has closed it. A failed write would show this only at the next change.
 
     Raises:
         BrokenPipeError: the reader has closed the pipe.
@@ -107,7 +107,7 @@ async def _signals(display: Display, view: View, end: Callable[[], None]) -> Asy
     """Handle signals during the block."""
     loop = asyncio.get_running_loop()
     for number in STOP:
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             loop.add_signal_handler(number, end)
     if isinstance(display, Screen):
         loop.add_signal_handler(signal.SIGWINCH, _redraw, view, display)
@@ -127,4 +127,4 @@ def _redraw(view: View, display: Display) -> None:
 
 def _suspend(view: View, screen: Screen) -> None:
     screen.suspend()
-    _redraw(view, screen)  # the process continues
+    _redraw(view, screen)  # after SIGCONT

@@ -1,6 +1,7 @@
-"""The check of the other tasks' LEASE_TTL: a key that lives longer than our LEASE_TTL shows another value.
+"""The check of the other tasks' LEASE_TTL: if a key lives longer than our LEASE_TTL, its holder has another value.
 
-The guard waits for one ttl of the task that asks. A holder with a longer ttl may believe in its term for longer.
+The failover guard waits for one ttl of the task that campaigns. A holder with a longer ttl may believe in its term for
+longer than that.
 """
 
 from sidecar.protocol import Outcome, Reply, Timings

@@ -29,7 +29,7 @@ _TROUBLE = {
 class Candidate:
     """All leases of a task over one connection; the calls that are due share one round trip.
 
-    Nothing else touches the leases: the control listener and the metrics ask the candidate.
+    Only the candidate accesses the leases: the control listener and the metrics call its methods.
 
     Args:
         leases: the leases by name. Their times are times of `clock`.
@@ -101,7 +101,7 @@ class Candidate:
         return tuple(self._leases)
 
     def progresses(self) -> bool:
-        """Whether the loop has made a round recently, which does not depend on Redis or the clients."""
+        """Whether the loop has made a round recently. This does not depend on Redis or on the clients."""
         return self._clock() - self._progress_at < 2 * (self._timings.heartbeat + self._timings.call_limit)
 
     def status(self, name: str) -> LeaseStatus:
@@ -131,7 +131,7 @@ class Candidate:
             self._wake_for(name, now)
 
     def granted(self, name: str, arrived: float, client: str, token: int | None) -> tuple[float | None, View]:
-        """`Lease.grant` for the client that asked at `arrived` and is answered now, and the lease after the grant."""
+        """The result of `Lease.grant` for a question that arrived at `arrived`, and the lease's view after it."""
         lease, now = self._leases[name], self._clock()
         grant = lease.grant(arrived, now, client, token)
         self._wake_for(name, now)
@@ -154,7 +154,7 @@ class Candidate:
 
         Args:
             names: the leases that the client asks about.
-            version: the version of these leases that the client knows.
+            version: the version of these leases in the client's last answer.
             wait: the limit, in seconds.
             client: the client's name, as for `Lease.grant`.
             token: the token of the client's last term.
@@ -166,7 +166,7 @@ class Candidate:
     def resigned(self, name: str, token: int | None, client: str) -> bool:
         """Record that a client's work under a lease has stopped; see `Lease.resigned`."""
         resigned = self._leases[name].resigned(self._clock(), token, client)
-        self._act()  # the release is on its way before anything else happens
+        self._act()  # the release is sent before anything else happens
         if resigned:
             self._unpublished.add(name)
             asyncio.get_running_loop().call_later(RESIGN_ANSWER_DELAY, self._publish_resign, name)
@@ -197,7 +197,7 @@ class Candidate:
         self._telemetry.server(store.guard, store.eviction_policy, store.release_notice, store.history)
 
     def _act(self) -> None:
-        """Send the calls that are due at once if the loop sleeps, and wake it to await their replies."""
+        """If the loop sleeps, send the calls that are due. Then wake the loop, which awaits their replies."""
         if self._asleep_until > -inf:
             self._begin_calls()
         self._wake.set()
@@ -253,7 +253,7 @@ class Candidate:
 
     @property
     def _wants_connection(self) -> bool:
-        """Whether to connect before a call needs it; during a drain only calls connect."""
+        """Whether to connect before a call needs the connection; during a drain, only a call makes a connection."""
         return not self._store.connected and not self._draining
 
     def _connection_ended(self) -> None:
@@ -263,11 +263,11 @@ class Candidate:
             self._wake.set()
 
     def _replace_connection(self) -> None:
-        """Connect again after a pause, whether a call needs the connection or not."""
+        """Schedule a new connection after a pause, whether a call needs the connection or not."""
         self._open_at = self._clock() + self._reconnects.pause()
 
     async def _tend_connection(self) -> None:
-        """Connect again, or replace the connection, if that is due and no call over it is under way."""
+        """Connect again, or replace the connection, if either is due and no call is under way."""
         if self._under_way is not None:
             return
         if self._wants_connection and self._clock() >= self._open_at:
@@ -276,7 +276,7 @@ class Candidate:
             self._telemetry.not_replaced(failure)
 
     async def _open(self) -> None:
-        """Connect before a call needs it, so that trouble with Redis, and its end, are reported early."""
+        """Connect before a call needs the connection, so that the start and the end of an outage are reported early."""
         failure = await self._store.open()
         if failure is not None:
             self._replace_connection()
@@ -299,7 +299,7 @@ class Candidate:
         lease.replied(call, result, now)
 
     def _report(self, name: str, call: Call, result: Reply | Failure, now: float) -> None:
-        """Log and count the result of a call that came at `now`."""
+        """Log and count the result of a call; the result came at `now`."""
         self._trouble_at[name] = now
         if isinstance(result, Failure):
             self._telemetry.failed(name, result)
@@ -321,7 +321,7 @@ class Candidate:
         }
         if versions != self._versions:
             self._versions = versions
-            self._changed.set()  # wakes the requests that wait now; later ones wait for the next change
+            self._changed.set()  # wakes the requests that wait now; later requests wait for the next change
             self._changed = asyncio.Event()
 
     def _publish_resign(self, name: str) -> None:

@@ -16,7 +16,7 @@ from sidecar.protocol import ReleaseReason
 
 
 class TermOwner(NamedTuple):
-    """The client that a term belongs to: two clients with one token would both pass the fence.
+    """The client that a term belongs to. No other client may get the term's token, because both would pass the fence.
 
     `name` is the word that the client gives itself, '' while no named client has the term. `predecessors`: a previous
     process of this sidecar granted the term to a client, whose name is not known.
@@ -26,7 +26,7 @@ class TermOwner(NamedTuple):
     predecessors: bool = False
 
     def admits(self, client: str, *, knows_token: bool) -> bool:
-        """Whether a named client may be granted the term; a predecessor's client is known by the token."""
+        """Whether a named client may be granted the term; a predecessor's client is recognized by the token."""
         return knows_token if self.predecessors else self.name in ("", client)
 
 
@@ -34,8 +34,8 @@ class TermOwner(NamedTuple):
 class HeldTerm:
     """A term that this candidate holds and believes until `lead_until`; the first grant to a client sets `granted`.
 
-    `step_down`: an operator asked the candidate to give the term up, so it leads no more. `left_for`: why the key is
-    to be deleted.
+    `step_down`: an operator asked the candidate to give the term up, so the candidate no longer leads. `left_for`: why
+    the key is to be deleted.
 
     The `tenure` names the attempt that acquired the term or adopted it again. So late calls of an earlier tenure of the
     same term (before a restart of the sidecar, or a release without a reply) have no effect on a later tenure.
@@ -69,7 +69,7 @@ class Demand:
         self._withdrawals = 0
 
     def asked(self, now: float) -> None:
-        """Count a question from now on."""
+        """Count a question as demand from now on."""
         self.until = max(self.until, now + self._lasts)
 
     def hold(self) -> int:
@@ -112,12 +112,12 @@ class Grants:
 
     def __init__(self, predecessors: float) -> None:
         self.until = predecessors
-        """The end of the last grant, with or without a name."""
+        """The end of the last grant, whether its client has a name or not."""
         self._named = ""  # the named client of the last grant; '' before the first: perhaps a predecessor's client
         self._named_until = predecessors
 
     def seconds_held_by_other_client(self, now: float, client: str, *, knows_term: bool) -> float:
-        """Seconds for which another client may act, so that `client` may not; 0 if no other may act.
+        """Seconds for which another client may act, so that `client` may not; 0 if no other client may act.
 
         Args:
             now: the current time.
@@ -146,7 +146,10 @@ class Grants:
             self._named, self._named_until = client, max(self._named_until, until)
 
     def take_back(self, now: float, client: str, *, knows_term: bool) -> bool:
-        """End all grants, because the client has stopped. False if another client, or a predecessor's, may act."""
+        """End all grants, because the client has stopped.
+
+        Returns False if another client, or a predecessor's client, may act.
+        """
         if client and now < self._named_until and client != self._named and (self._named or not knows_term):
             return False
         self.until = self._named_until = -inf

@@ -123,7 +123,10 @@ class Facts:
         return term is None or not term.owner.predecessors or term.token == token
 
     def _gives_up(self, term: HeldTerm) -> bool:
-        """Whether the term no longer leads: it waits for the client's resign, or for the end of the last grant."""
+        """Whether the candidate no longer leads under the term.
+
+        It then waits for a resign or for the end of the last grant.
+        """
         return self._drain_until is not None or term.step_down
 
     def _stepping_down(self) -> bool:

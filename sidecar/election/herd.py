@@ -2,15 +2,15 @@
 
 A release, an expiry, the end of the failover guard and each write of the key reach every candidate within a
 millisecond. If all of them called at once, the server would run their scripts before it serves the next leader. So in a
-large fleet only a few candidates call at once, and the others within `SPREAD`: the few may have no client that wants
-the lease. Each candidate decides by itself, from the number of candidates that watch the lease. A wrong number changes
-delays only. The module does no I/O and reads no clock.
+large fleet only a few candidates call at once. The others call within `SPREAD`, because the few may have no client that
+wants the lease. Each candidate decides by itself, from the number of candidates that watch the lease. A wrong number
+changes delays only. The module does no I/O and reads no clock.
 """
 
 from collections.abc import Callable
 
 SMALL_FLEET = 8
-"""Number of candidates up to which none waits."""
+"""Largest number of candidates for which no call is delayed."""
 AT_ONCE = 4
 """Average number of candidates in a larger fleet that call at once."""
 SPREAD = 0.05

@@ -31,7 +31,7 @@ class Lease(Facts):
     # Events of the clients.
 
     def asked(self, now: float) -> bool:
-        """Record that a client asked: to ask is to campaign. Returns true if no client wanted the lease before."""
+        """Record that a client asked, which starts a campaign. Returns true if no client wanted the lease before."""
         begins = not self._demand.wanted(now)
         if begins:
             self._due = min(self._due, now)
@@ -43,7 +43,10 @@ class Lease(Facts):
         return self._demand.hold()
 
     def unhold(self, ticket: int, now: float, *, answered: bool) -> None:
-        """Record the end of a held request: `answered`, or left by its client. An outdated ticket is ignored."""
+        """Record the end of a held request: it was `answered`, or its client has gone.
+
+        An outdated ticket is ignored.
+        """
         self._demand.unhold(ticket, now, answered=answered)
 
     def answer_valid_for(self, now: float, client: str, token: int | None = None) -> float:
@@ -112,7 +115,10 @@ class Lease(Facts):
     # Events of Redis.
 
     def noticed(self, now: float) -> None:
-        """The key may have changed: look at it at once, or within `herd.SPREAD` as one of many candidates."""
+        """Record that the key may have changed.
+
+        The candidate looks at it at once, or within `herd.SPREAD` in a large fleet.
+        """
         if self._in_flight is not None:
             self._noticed = True
         elif self._term is not None:
@@ -159,7 +165,7 @@ class Lease(Facts):
             self.step_down_noticed(now)
 
     def failed(self, call: Call, now: float, *, may_execute: bool) -> None:
-        """Record that `call` got no reply. It `may_execute` until its `give_up_at`, unless it was not delivered."""
+        """Record that `call` got no reply. With `may_execute`, Redis may still execute it until its `give_up_at`."""
         self._in_flight = None
         self._noticed = False
         self._connected = False
@@ -280,7 +286,7 @@ class Lease(Facts):
             self._begin_release(term, now, why or self._unwanted())  # the rest after a step-down begins again
 
     def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
-        """Whether an acquire of this process, or the last one of its predecessor, won the tenure that was found."""
+        """Whether an acquire of this process, or the last acquire of its predecessor, won the tenure that was found."""
         late = left is not None and left.token == reply.token and left.began < self._predecessor_acts_until
         return late or reply.tenure.startswith(f"{self._boot}-")
 

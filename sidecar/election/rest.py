@@ -14,7 +14,7 @@ _NOTHING_READ = (Outcome.LATE, Outcome.WRONG_TYPE, Outcome.BAD_FENCE, Outcome.FE
 
 
 class Rest:
-    """The rest of one candidate from one lease.
+    """The rest period of one candidate for one lease.
 
     Args:
         after_step_down: seconds of the rest after a step-down.
@@ -24,7 +24,7 @@ class Rest:
         self.until = -inf
         """The end of the rest, unless another candidate leads before."""
         self._after_step_down = after_step_down
-        self._token: int | None = None  # of the term that was stepped down from; None after a resign
+        self._token: int | None = None  # the token of the term that was stepped down from; None after a resign
 
     def resigned(self, now: float) -> None:
         """Rest after a resign. A longer rest is kept."""

@@ -16,7 +16,7 @@ _NO_BODY = sha256(b"").hexdigest()
 
 
 def login_token(iam: Iam, username: str, keys: AwsKeys, at: datetime) -> str:
-    """The password for a login as the user from `at` on, for 15 minutes.
+    """The password with which the user can log in for 15 minutes from `at` on.
 
     Args:
         iam: the cache, its region and its kind.

@@ -1,7 +1,7 @@
 """The node of a cluster that owns the leases' hash slot.
 
 The nodes name the owner of the slot. MOVED also names the owner, and proves that nothing was executed. A node that
-failed is asked last, because all nodes name the failed node until the failover has ended.
+failed is asked last: the other nodes still name it until the failover has ended.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class ClusterPlace:
         return self._found
 
     async def confirm(self, connection: RedisConnection) -> None:
-        """Learn the other nodes. A node that is not the owner refuses the first call with MOVED."""
+        """Read the list of the nodes. A node that is not the owner refuses the first call with MOVED."""
         async with asyncio.timeout(self._share):
             await self._slots(connection, (str(connection.host), int(connection.port)))
         self._owner = self._found
@@ -105,7 +105,7 @@ class ClusterPlace:
             answer: Any = await connection.read_response()
         except ResponseError as error:
             if type(error) in (NoPermissionError, ResponseError):
-                return asked  # this node may not answer CLUSTER SLOTS; MOVED will name the owner
+                return asked  # this node refuses CLUSTER SLOTS; MOVED will name the owner
             raise
         try:
             ranges = [(int(first), int(last), [_node(each) for each in nodes]) for first, last, *nodes in answer]
@@ -129,6 +129,6 @@ class ClusterPlace:
 
 
 def _node(entry: Sequence[Any]) -> Node:
-    """A node of CLUSTER SLOTS. An empty host means the host that was asked."""
+    """A node in the answer to CLUSTER SLOTS. An empty host means the host that was asked."""
     host, port = entry[0], int(entry[1])
     return ("" if host in (None, "", "?") else str(host)), port

@@ -2,7 +2,7 @@
 
 redis-py connects by `asyncio.open_connection`, which waits for each address in turn. It notices that the server has
 closed a connection only at the next read. Here `runtime.connecting` makes the connection, and the stream calls back
-when it ends. Only the caller that waits for a reply reads from the socket. A `Place` knows where the server is.
+when it ends. Only the caller that waits for a reply reads from the socket. A `Place` determines where the server is.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from sidecar.redis.tls import Tls
 
 _NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: {instead}"
-"""Error for a server that probably does not speak TLS: it takes the handshake for a command and waits for its end."""
+"""Error for a server that probably does not speak TLS: it reads the handshake as a command, and waits for its end."""
 _UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
-"""Answer of a Sentinel to the number of a database."""
+"""Error of a Sentinel for SELECT, which is sent if the settings name a database."""
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 """The event of a socket whose peer has closed the connection; Linux only. POLLHUP and POLLERR are always reported."""
 
@@ -71,7 +71,7 @@ class _Stream(asyncio.StreamReader):
 
 
 class RedisConnection(Connection):
-    """A connection of redis-py that knows when its stream has ended.
+    """A connection of redis-py that notices the end of its stream at once.
 
     Args:
         route: the route to the server, shared with the other connections of the process.
@@ -100,7 +100,7 @@ class RedisConnection(Connection):
 
     @property
     def login_hint(self) -> str:
-        """Other causes of a refused password than a wrong one, as the end of a line."""
+        """Causes of a refused password other than a wrong password, as the end of a line."""
         login = cast("Login | None", self.credential_provider)
         return "" if login is None else login.hint
 
@@ -117,12 +117,12 @@ class RedisConnection(Connection):
     def writable(self) -> bool:
         """Whether `write` can write to the server: the connection is made, and neither side has closed it.
 
-        This asks the kernel, because the stream may not know of its end yet.
+        This asks the kernel, because the stream may not have noticed its end yet.
         """
         return not self.ended and self._writer is not None and not _is_closed(self._writer)
 
     def write(self, commands: Iterable[tuple[bytes | str | int, ...]]) -> None:
-        """Write commands at once. Whether they arrived is known from their replies.
+        """Write commands at once. Only their replies show whether they arrived.
 
         Raises:
             redis.exceptions.ConnectionError: the connection is not made, or was closed; nothing was written.
@@ -142,7 +142,7 @@ class RedisConnection(Connection):
 
     @property
     def redirects(self) -> bool:
-        """Whether the place follows the server to another node that the server names."""
+        """Whether the place follows a redirect of the server to another node."""
         return self._route.place.redirects
 
     def moved(self, node: Node) -> None:
@@ -150,7 +150,7 @@ class RedisConnection(Connection):
         self._route.place.moved(node)
 
     def beside(self, node: Node) -> "RedisConnection":
-        """A connection to another node that the server named for one answer."""
+        """A connection to another node that the server named for one call."""
         return self._route.place.beside(node)
 
     async def connect(self) -> None:
@@ -166,7 +166,7 @@ class RedisConnection(Connection):
             await self._route.place.confirm(self)
 
     def identify(self, info: object) -> bool:
-        """Learn the server's run id from an answer to INFO server. One address may lead to several servers.
+        """Read the server's run id from an answer to INFO server. One address may lead to several servers.
 
         Returns False if the leading connection is known to have another server.
         """
@@ -339,7 +339,7 @@ class Connector:
 async def log_in(connection: RedisConnection) -> None:
     """Connect and log in. Errors contain no part of a password.
 
-    A cancellation gets a note that names the interrupted step. It becomes the cause of the caller's TimeoutError.
+    A cancellation, which becomes the cause of the caller's TimeoutError, gets a note that names the interrupted step.
     """
     try:
         await connection.connect()

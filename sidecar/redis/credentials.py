@@ -1,7 +1,7 @@
 """Logins that may change while the sidecar runs. redis-py asks for the login at each connect.
 
-A `Login` answers at once. Credentials that take time are fetched in the background. Credentials that are not available
-raise `CredentialsError`, which has its own kind of failure.
+A `Login` answers at once: credentials that take time to fetch are fetched in the background. If no credentials are
+available, it raises `CredentialsError`, which has its own kind of failure.
 """
 
 import os
@@ -18,10 +18,10 @@ LARGEST = 65_536
 
 
 class Login(CredentialProvider):
-    """A user and a password that may change. It logs in each new connection."""
+    """A user and a password that may change, for the login of each new connection."""
 
     hint = ""
-    """Other causes of a refused password than a wrong one, as the end of a line."""
+    """Causes of a refused password other than a wrong password, as the end of a line."""
 
     def __init__(self) -> None:
         self.when_failed: Callable[[str], None] = _ignore
@@ -32,7 +32,7 @@ class Login(CredentialProvider):
         return None
 
     async def prepare(self) -> None:
-        """Fetch the first credentials, or learn why that fails, within a few seconds."""
+        """Fetch the first credentials, or record why that fails, within a few seconds."""
 
     async def run(self) -> None:
         """Keep the credentials fresh until cancelled."""

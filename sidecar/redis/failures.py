@@ -34,7 +34,10 @@ class CredentialsError(RedisError):
 
 
 class TlsError(OSError):
-    """A connection that TLS ended. The text says why, for people. redis-py raises its own error from this one."""
+    """A connection that failed because of TLS.
+
+    The text says why, for people. redis-py raises its own error from this error.
+    """
 
 
 KINDS: dict[type[Exception], str] = {
@@ -98,7 +101,7 @@ KINDS |= {NoPrimary: "sentinel", OtherPrimary: "sentinel"}
 class Failure:
     """A call without a reply: `kind` is a label, and `text` is for people.
 
-    If `may_execute`, the server may still execute it.
+    If `may_execute`, the server may still execute the call.
     """
 
     kind: str
@@ -114,7 +117,8 @@ def failure_of(
     Args:
         error: the error.
         may_execute: whether the server may execute the call despite the error.
-        keys: the keys of the call. The failure names them if the user has no right to one, since the server names none.
+        keys: the keys of the call. If the user has no right to one of them, the failure names them all, since the
+            server names none.
         channels: the channels of the call, for the same purpose.
     """
     text = without_script(str(error).partition("\n")[0].partition(", with args")[0])

@@ -36,7 +36,7 @@ def terms_in(answer: Sequence[object]) -> list[Term]:
     """The terms in the script's answer, newest first, with escaped texts. An entry that no script wrote is left out.
 
     Raises:
-        InvalidResponse: the answer does not have the shape of `scripts/history.lua`'s.
+        InvalidResponse: the answer does not have the shape that `scripts/history.lua` returns.
     """
     if len(answer) < _FACTS or (len(answer) - _FACTS) % _FIELDS:
         raise InvalidResponse("the history does not have the expected shape")
@@ -98,7 +98,7 @@ class Histories:
         self._last = {name: _LastRead(key) for name, key in keys.items()}
 
     async def terms(self, name: str) -> list[Term]:
-        """The terms of a lease, newest first: from Redis, or those of the last read.
+        """The terms of a lease, newest first, from Redis or from the last read.
 
         Raises:
             HistoryUnavailable: the last read has failed.
@@ -123,7 +123,7 @@ class Histories:
 
 
 class _LastRead:
-    """The last read of one lease's history; `result` is None if it was cancelled."""
+    """The last read of one lease's history; `result` is None if the read was cancelled."""
 
     def __init__(self, key: str) -> None:
         self.key = key

@@ -28,7 +28,7 @@ FETCH_LIMIT = 2.0
 AHEAD = timedelta(minutes=15)
 """Remaining validity at which the role's credentials are fetched again."""
 LOOK = 60.0
-"""Seconds between two checks of the validity, and the longest pause between two attempts after a failed one."""
+"""Seconds between two checks of the validity. After failed attempts the average pause grows to half of this time."""
 
 
 class IamLogin(Login):
@@ -36,7 +36,7 @@ class IamLogin(Login):
 
     Args:
         iam: the cache, and the source of the credentials.
-        username: the user of Redis, whose id at ElastiCache is the same.
+        username: the name of the user in Redis, which is also the user's id at ElastiCache.
         lookups: the name lookups to use for the credentials' endpoint.
         uniform: `random.uniform`; spreads the requests of a fleet.
         now: the time of day in UTC. AWS rejects signatures from a wrong clock.
@@ -68,7 +68,7 @@ class IamLogin(Login):
         self._role = _Role(source, lookups, uniform, now) if isinstance(source, CredentialsEndpoint) else _Fixed(source)
 
     def connection_lifetime(self) -> float:
-        """Seconds, varied so that a fleet does not replace its connections at the same time."""
+        """Seconds until a replacement, varied so that a fleet does not replace its connections at the same time."""
         return self._lifetime * self._uniform(0.9, 1.0)
 
     async def prepare(self) -> None:
@@ -129,7 +129,7 @@ class _Role:
             CredentialsError: no credentials are available.
         """
         if self._keys is None or self._now() >= self._valid_until:
-            expired = "" if self._keys is None else "the previous ones have expired, and "
+            expired = "" if self._keys is None else "the previous credentials have expired, and "
             raise CredentialsError(f"REDIS_IAM: no credentials of the task's role: {expired}{self._problem}")
         return self._keys
 
@@ -157,8 +157,12 @@ class _Role:
             problem = _told(error)
             if self._problem != problem:
                 left = max(0.0, (self._valid_until - self._now()).total_seconds())
-                valid = f"the previous ones are valid for {left:.0f} s more" if self._keys else "there are no others"
-                log.warning("REDIS_IAM: the credentials of the task's role cannot be fetched: %s; %s", problem, valid)
+                previous = (
+                    f"the previous credentials are valid for {left:.0f} s more" if self._keys else "there are none"
+                )
+                log.warning(
+                    "REDIS_IAM: the credentials of the task's role cannot be fetched: %s; %s", problem, previous
+                )
             self._problem = problem
             when_failed(problem)
         else:

@@ -1,4 +1,4 @@
-"""The choice of the login that may change while the sidecar runs, from the settings."""
+"""The choice, from the settings, of the login that may change while the sidecar runs."""
 
 import random
 from typing import TYPE_CHECKING

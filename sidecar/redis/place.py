@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Place(Protocol):
-    """Knows where the server is. Every method that waits is bounded by the limit of the call that connects."""
+    """Determines where the server is. Every method that waits is bounded by the limit of the call that connects."""
 
     async def find(self) -> Node:
         """The host and the port to connect to.
@@ -42,13 +42,13 @@ class Place(Protocol):
 
     @property
     def redirects(self) -> bool:
-        """Whether this place follows the server to another node that the server names."""
+        """Whether this place follows a redirect of the server to another node."""
 
     def moved(self, node: Node) -> None:
         """Record that the server named another node as the right one; only if this place `redirects`."""
 
     def beside(self, node: Node) -> "RedisConnection":
-        """A connection to another node that the server named for one answer; only if this place `redirects`."""
+        """A connection to another node that the server named for one call; only if this place `redirects`."""
 
     async def elsewhere(self) -> bool:
         """Whether the server is known to be at another place than the place that was found last."""

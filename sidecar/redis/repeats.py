@@ -53,7 +53,7 @@ def repeatable(results: Sequence[Reply | Failure], hops: int) -> list[int]:
 
 
 def not_executed(failure: Failure) -> NotExecuted:
-    """The failure, marked as one of a call that was certainly not executed."""
+    """The failure, marked as the failure of a call that was certainly not executed."""
     return NotExecuted(failure.kind, failure.text, may_execute=False)
 
 

@@ -45,7 +45,10 @@ class Route:
         return connected
 
     async def follow(self) -> tuple[str, socket.socket]:
-        """A socket for a companion, and its host. It waits for the leading connection and uses the same server."""
+        """A socket to the leading connection's server, for a companion, and the host.
+
+        Waits until that server is known.
+        """
         await self._known.wait()
         name, (host, port) = self._host, self._address[:2]
         return name, await connected_socket(self._lookups, host, port, limit=self._limit)

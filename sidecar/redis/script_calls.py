@@ -1,4 +1,4 @@
-"""The commands of a round trip: one EVAL for each call, and what follows them."""
+"""The commands of a round trip: one EVAL for each call, and a WAIT if replicas must confirm the writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class ScriptCalls:
         return commands
 
     def _eval(self, keyed: KeyedCall, clock: ServerClock) -> Command:
-        # EVAL, not EVALSHA: a few KB each heartbeat, and no NOSCRIPT after a restart, a failover or a SCRIPT FLUSH.
+        # EVAL, not EVALSHA: a few KB more per heartbeat, but no NOSCRIPT after a restart, a failover or SCRIPT FLUSH.
         call = keyed.call
         ttl = self._timings.ttl
         return (

@@ -6,8 +6,8 @@ older epoch. So after a majority has named a new primary, no majority names the 
 confirm that it is a primary (ROLE).
 
 After a failover an old primary may still serve, and a connection to it still works. If the holder has moved to the new
-primary, its key expires at the old one, where another candidate could take it. So the sentinels are asked again every
-heartbeat, and before each attempt to acquire a lease.
+primary, its key expires at the old primary, where another candidate could acquire the lease. So the sentinels are asked
+again every heartbeat, and before each attempt to acquire a lease.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class SentinelPlace(NoRedirects):
         """Check that a majority of the sentinels still names the primary that was found last.
 
         Raises:
-            OtherPrimary: the majority names another one.
+            OtherPrimary: the majority names another primary.
             NoPrimary: there is no majority.
         """
         if await self._ask() != self._found:
@@ -121,7 +121,7 @@ class SentinelPlace(NoRedirects):
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
         reasons = "; ".join(f"{host}:{port}: {answers[host, port]}" for host, port in nodes)
-        raise NoPrimary(f"{votes} of {len(nodes)} sentinels name the same primary, a majority is needed: {reasons}")
+        raise NoPrimary(f"{votes} of {len(nodes)} sentinels name the same primary, but a majority is needed: {reasons}")
 
     async def _answer(self, node: Node) -> Named | str:
         """The primary that one sentinel names, or the reason why it names none."""

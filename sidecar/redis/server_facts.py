@@ -1,7 +1,8 @@
 """Facts about the Redis server that the sidecar shows, kept up to date while no call of the election asks for them.
 
-Calls of the election also ask for the eviction policy, and most scripts report whether the guard works. A sidecar that
-makes no calls, or whose scripts do not ask, would show the facts of its first connection forever.
+Calls of the election also ask for the eviction policy, and most scripts report whether the guard works. Without this
+module, a sidecar that makes no calls, or whose scripts do not ask, would show the facts of its first connection
+forever.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ return type(server) == 'string' and type(replication) == 'string' and 1 or 0
 
 
 class ServerFacts:
-    """Asks the server of the election's connection, over a short-lived connection.
+    """Asks the election's server for the facts, over a short-lived connection.
 
     Args:
         connect: makes a companion of the election's connection.

@@ -8,12 +8,12 @@ call may have been executed, so it is not repeated. The second attempt has the s
 the first. In a cluster a reply may name another node. Then only the refused calls are sent to that node, with a
 deadline in the time of that node.
 
-A connection is closed after a failure. After a complete reply about one key it stays open, as long as another lease
-uses it.
+A connection is closed after a failure. If the failure is a complete reply about one key, the connection stays open as
+long as another lease uses it.
 
 A call always ends with a `Reply` or a `Failure`. A malformed answer can make redis-py raise any error (ValueError for
 `$abc` or `-MOVED x`, RecursionError for brackets). Such an error must not end the sidecar, hence the broad `except
-Exception`. A cancellation is not an Exception, and passes.
+Exception`. A cancellation is not an Exception, so it is not caught.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ _REPLACE_ATTEMPTS = 60
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Calls that have been written; `asks_policy` if a question about the eviction policy follows them."""
+    """Calls that have been written; `asks_policy` is true if INFO memory, for the eviction policy, follows them."""
 
     connection: RedisConnection
     asks_policy: bool
@@ -234,7 +234,7 @@ class RedisStore:
                 speaking = sent.connection
                 for keyed in calls:  # results that came before a failure stay valid
                     if connection is not None:
-                        await speaking.read_response()  # to ASKING
+                        await speaking.read_response()  # the reply to ASKING
                     results.append(await self._result(speaking, clock, keyed.key))
                 confirmed = await self._confirmation(speaking)
                 if sent.asks_policy:
@@ -271,7 +271,7 @@ class RedisStore:
             await self.close()  # the slot has moved, with all leases
 
     async def _ready(self) -> RedisConnection:
-        """The connection. If it has ended, a new one, before anything is written."""
+        """The connection, or a new connection if the old one has ended, which is checked before anything is written."""
         if self._connection is not None and not self._connection.writable:
             await self.close()
         if self._connection is not None:
@@ -288,7 +288,7 @@ class RedisStore:
         self._replace_at, self._replace_pause = self._clock() + lifetime, lifetime / _REPLACE_ATTEMPTS
 
     async def _greet(self, connection: RedisConnection) -> ServerClock:
-        """Connect, and learn the server's time and policy. The time belongs to the connection."""
+        """Connect, and read the server's time and policy. The returned clock is for this connection only."""
         clock = ServerClock(self._timings.server_time_valid_for)
         try:
             await log_in(connection)
@@ -369,7 +369,7 @@ def _acquires(calls: Sequence[KeyedCall]) -> bool:
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
-    """An acquire or a renewal does not count if too few replicas have it."""
+    """The result; an acquire or a renewal that too few replicas have becomes UNCONFIRMED, or the failure of WAIT."""
     won = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
     if isinstance(result, Failure) or result.outcome not in won:
         return result

@@ -1,7 +1,7 @@
 """TLS for connections to Redis: one context, renewed when a file changes, and readable errors.
 
-OpenSSL's errors name neither the setting nor the file. The errors of `Tls` do: a `SettingsError` for a file that cannot
-be used at the start, and a `TlsError` for a failed handshake.
+OpenSSL's errors name neither the setting nor the file. The errors of `Tls` name both: a `SettingsError` for a file that
+cannot be used at the start, and a `TlsError` for a failed handshake.
 """
 
 import logging
@@ -90,7 +90,7 @@ class Tls:
     def closed_at_once(self, error: Exception | None) -> TlsError:
         """The reason why a connection ended after the handshake, before the server sent anything.
 
-        With TLS 1.3 a server checks the sidecar's certificate only then.
+        With TLS 1.3 a server checks the sidecar's certificate only after the handshake.
         """
         return (None if error is None else self._refusal(_reason(error))) or TlsError(
             "the server has closed the connection after the TLS handshake; it may ask for a client's certificate, or"
@@ -100,7 +100,7 @@ class Tls:
     def _verification(self, error: ssl.SSLCertVerificationError, host: str) -> str:
         ca = self._settings.ca
         if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
-            return f"the server's certificate is not valid for {host!r}, the host that is connected to"
+            return f"the server's certificate is not valid for {host!r}, the host of this connection"
         if error.verify_code == _EXPIRED:
             if ca is not None and _all_expired(self._context):
                 return f"the certificate of the CA in {ca} has expired"

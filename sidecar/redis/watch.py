@@ -1,7 +1,8 @@
 """Immediate notices of changes to leases, over one pub/sub connection for all leases of a task.
 
-Every candidate that releases publishes on `KEY:changed`. Where the server allows it, client tracking in broadcast mode,
-redirected to this connection, also reports every other change: a raw DEL, a SET by an operator, an expiry.
+Every candidate that releases a lease publishes on `KEY:changed`. Where the server allows it, client tracking in
+broadcast mode, redirected to this connection, also reports every other change: a raw DEL, a SET by an operator, an
+expiry.
 
 A user of Redis may lack the right to any part. Each part is requested separately, and a refusal disables only that
 part: the watch degrades from tracking to notices, and from notices to off. A degraded watch is set up again every
@@ -129,7 +130,7 @@ class RedisWatch:
         refusals: list[str] = []
         same_server = connection.identify(await self._ask(connection, [], _is_text, "INFO", "server"))
         prefixes = [part for key in self._keys.values() for part in ("PREFIX", key)]
-        # CLIENT comes first: a connection that has subscribed to anything may only subscribe to more.
+        # CLIENT comes first: after a subscription, a connection may send only further subscriptions.
         own_id = await self._ask(connection, refusals, _is_id, "CLIENT", "ID")
         tracks = own_id is not None and await self._ask(
             connection, refusals, _is_ok, "CLIENT", "TRACKING", "ON", "REDIRECT", str(own_id), "BCAST", *prefixes

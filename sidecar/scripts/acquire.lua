@@ -4,7 +4,7 @@
 local problem = read()
 if problem then return answer(problem) end
 
-local wait = guard_wait() -- called for every holder: the wait counts from when the change was first seen
+local wait = guard_wait() -- called even if the lease is held: the first call after a change of server starts the wait
 if holder and holder ~= id then return answer(held_otherwise()) end
 if wait > 0 then
   count_watchers()
@@ -19,7 +19,7 @@ if adopted then
   if last_tenure ~= tenure then call('HSET', fence, 'tenure', tenure) end
   last_tenure = tenure
   if stepping_down() then
-    if left < 0 or left > ttl then -- the ttl was removed or raised; without it the caller could not release the key
+    if left < 0 or left > ttl then -- the ttl was removed or raised; without a ttl the caller could not release the key
       call('SET', key, id, 'PX', ttl)
       left = ttl
     end
@@ -34,6 +34,6 @@ vouch()
 call('SET', key, id, 'PX', ttl)
 holder, left = id, ttl
 if not adopted and step_down then redis.pcall('HDEL', fence, 'step_down') end -- it named an earlier term
--- With MIN_REPLICAS this acquire may still stay unconfirmed; the first renewal then records it.
+-- With MIN_REPLICAS this acquire may remain unconfirmed, so the first renewal records it.
 if not adopted and ARGV[8] ~= '1' then record('acquire', '') end
 return answer(adopted and 'adopted' or 'acquired')

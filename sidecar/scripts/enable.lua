@@ -6,7 +6,8 @@ local published
 if string.upper(holder) == 'DISABLED' then
   local fence = string.find(KEYS[1], '{', 1, true) and 'fence:' .. KEYS[1] or 'fence:{' .. KEYS[1] .. '}'
   call('DEL', KEYS[1])
-  redis.pcall('HDEL', fence, 'disabled_by', 'disabled_reason', 'disabled_until') -- a reason that stays is not shown
+  -- If Redis refuses this, the reason stays, but is not shown.
+  redis.pcall('HDEL', fence, 'disabled_by', 'disabled_reason', 'disabled_until')
   published = redis.pcall('PUBLISH', KEYS[1] .. ':changed', 'enabled') -- the lease is enabled in any case
 end
 return {string.sub(holder, 1, 256), type(published) == 'table' and published.err or ''}

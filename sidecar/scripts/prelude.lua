@@ -3,8 +3,8 @@
 -- KEYS[1]  the lease's key: the id of the holder, a plain string with a TTL
 -- KEYS[2]  the lease's fence, a hash without a TTL: token (the last one), holder (of that token), tenure (the attempt
 --          that acquired or adopted that term), run_id and replid (of the server that last acted on the lease), changed
---          (another server that was seen since), changed_at (µs: when that server was first seen), others (the same for
---          servers that were seen before that server), beat (µs: the last renewal that replicas had to confirm),
+--          (another server that was seen since), changed_at (µs: when that server was first seen), others (names and
+--          times of servers seen before that server), beat (µs: the last renewal that replicas had to confirm),
 --          recorded (with MIN_REPLICAS: the last token whose acquire is in the history), step_down (the token of
 --          the term that an operator asked its holder to give up)
 -- ARGV[1]  our instance id
@@ -22,7 +22,7 @@
 -- publish), history ('kept', 'refused', or '-' if there was nothing to append), the number of candidates that watch the
 -- lease ('-' if it was not counted), holder (may be empty).
 --
--- No script stops halfway: Redis refuses the commands that a script needs before the script has changed anything, and
+-- No script stops halfway: if Redis refuses a command that a script needs, the script has not changed anything yet, and
 -- the other commands use pcall.
 local key, fence = KEYS[1], KEYS[2]
 local id, ttl, deadline, guarding = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
@@ -90,8 +90,8 @@ local function our_term() return ours() and last == token and last_tenure == ten
 
 local function stepping_down() return last and step_down and string.match(step_down, '^0*(%d+)$') == last end
 
--- Identify this server: its run id names the process, and its replid the time as a primary (each promotion makes a new
--- replid). Returns nothing without the guard, and where a script may not call INFO.
+-- Identify this server: its run id names the process; its replid names its time as a primary (each promotion makes a
+-- new replid). Returns nothing if the guard is off, or if a script may not call INFO.
 local run_id, replid, uptime, promoted
 local function identify()
   if run_id then return true end

@@ -1,4 +1,4 @@
--- Give up our own term and notify the others at once. Without a term (token '') this script only looks.
+-- Give up our own term and notify the other candidates at once. Without a term (token '') this script only looks.
 -- ARGV[10] why the term is given up, for the history.
 -- Outcomes: released, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
 local problem = read()

@@ -1,4 +1,4 @@
--- Extend our own term only. The failover guard does not refuse it, because a term that is still led was never released.
+-- Extend our own term only. The failover guard refuses no renewal, because a term that is still led was never released.
 -- ARGV[7]  the ttl in ms below which the key is written. Above it the lease is only checked: a leader that checks its
 --          key after a notice of its own write must not write again.
 -- ARGV[8]  '1' if replicas must confirm the renewal (MIN_REPLICAS).
@@ -12,13 +12,13 @@ if not our_term() then
   return answer(held_otherwise())
 end
 
-if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody removed or raised it
+if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody removed or raised the ttl
   call('PEXPIRE', key, ttl)
   left = ttl
 elseif ARGV[8] == '1' then
-  call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without one, any replica confirms
+  call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without a write, any replica confirms
 end
-vouch() -- ends the guard, so the key is extended first: at a stale replica it expires earlier than we believe
+vouch() -- ends the guard, so the key is extended first: at a stale replica the key may expire earlier than we believe
 if ARGV[8] == '1' and recorded ~= token then -- only a confirmed acquire is renewed
   redis.pcall('HSET', fence, 'recorded', token)
   record('acquire', '')

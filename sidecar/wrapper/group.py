@@ -15,7 +15,7 @@ from sidecar.wrapper.watchdog import LOOK, Member, members, send
 
 FOLDER = Path(__file__).parent
 CONFIRM = 1.0
-"""Seconds after SIGKILL from which processes that still run are reported."""
+"""Seconds from SIGKILL until processes that still run are reported."""
 
 
 class NotStarted(Exception):
@@ -29,7 +29,8 @@ class NotStarted(Exception):
 class Group:
     """The processes of one COMMAND, from its start until all of them have ended.
 
-    COMMAND is reaped last. Its id names its process group and its session, and must not be reused before.
+    COMMAND is reaped last. Its id also names its process group and its session, and must not be reused before all
+    processes have ended.
 
     Args:
         grace: seconds between SIGTERM and SIGKILL if the watchdog has to end the processes.
@@ -73,14 +74,14 @@ class Group:
             raise NotStarted(command[0], number)
 
     def tell(self, kill_at: float) -> None:
-        """Tell the watchdog the time until which COMMAND may run, in seconds of the clock."""
+        """Send the watchdog the time until which COMMAND may run, in seconds of the clock."""
         try:
             os.write(self._watched, f"{self._command} {kill_at:.6f}\n".encode())
         except (BrokenPipeError, BlockingIOError):  # it has ended, or has not read for minutes
             self.watchdog_ended = True
 
     async def wait(self, timeout: float) -> None:
-        """Wait until a child of this process has ended, at most `seconds`."""
+        """Wait until a child of this process has ended, at most `timeout` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._changed.wait()
@@ -102,7 +103,8 @@ class Group:
 
         Args:
             kill_at: time of SIGKILL, in seconds of the clock.
-            latest: time at which the watchdog sends SIGKILL if this process does not, at most the term's deadline.
+            latest: time at which the watchdog sends SIGKILL if this process does not; no later than the term's
+                deadline.
             report: called with a sentence about processes that did not end in time.
         """
         if self._command:
@@ -139,7 +141,7 @@ class Group:
                 report("the processes still run after SIGKILL; the lease is not resigned before they end")
 
     def _close(self) -> None:
-        """End and reap the watchdog, then COMMAND: after that the id of COMMAND may be reused."""
+        """End and reap the watchdog, then reap COMMAND, whose id may be reused after that."""
         os.close(self._watched)
         if self._watchdog:
             os.kill(self._watchdog, signal.SIGKILL)
@@ -181,7 +183,7 @@ def _watchdog(grace: float) -> tuple[int, int]:
 
 
 def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int, int, int]:
-    """Start the process that becomes COMMAND; returns its id, the pipe that starts it, and the pipe for an error."""
+    """Start the process that becomes COMMAND; returns its id, the pipe for the start, and the pipe for an error."""
     read, word = os.pipe()
     report, write = os.pipe()
     try:

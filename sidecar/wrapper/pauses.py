@@ -1,13 +1,13 @@
 """The wrapper's pauses before it campaigns again after COMMAND has ended by itself."""
 
 FIRST, LONGEST = 1.0, 30.0
-"""Pauses, in seconds: the first one, and the limit of their growth."""
+"""The first pause and the longest pause, in seconds."""
 STEADY = 60.0
 """Seconds of work after which the pauses start again with the first one."""
 
 
 class Pauses:
-    """Pauses that double with each end of COMMAND that follows soon after its start."""
+    """Pauses that double each time COMMAND ends soon after its start."""
 
     def __init__(self) -> None:
         self._next = FIRST

@@ -85,7 +85,7 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
 
 
 class TermEndedFirst(Exception):
-    """The term ended while COMMAND of `--once` was running."""
+    """The term ended while COMMAND was running with `--once`."""
 
 
 class Wrapper:
@@ -159,7 +159,7 @@ class Wrapper:
         raise interruption
 
     async def _attend(self, group: Group, term: Term, grant: float, margin: float) -> None:
-        """Tell the watchdog each new deadline until COMMAND or the watchdog has ended."""
+        """Send the watchdog each new deadline until COMMAND or the watchdog has ended."""
         sent = 0.0
         while group.status is None:
             if group.watchdog_ended:
@@ -199,7 +199,7 @@ class Wrapper:
             self._warned = True
             self._log(logging.WARNING, term, (
                 f"--grace {self._grace:g} is longer than what is left of a grant, {grant:.1f} s at most:"
-                " SIGKILL follows SIGTERM before its end; GRANT_TTL of the sidecar is the grant"
+                " SIGKILL comes before the grace has passed; the sidecar's GRANT_TTL is the length of a grant"
             ))  # fmt: skip
 
     def _log(self, level: int, term: Term, text: str) -> None:
@@ -225,7 +225,7 @@ def _find(command: str) -> None:
 def _find_lease(url: str, lease: str) -> None:
     """Raise UsageError if the sidecar says that it has no such lease.
 
-    A sidecar that does not answer may start later.
+    A sidecar that does not answer is not an error, because it may start later.
     """
     question = f"{url.rstrip('/')}/leader/{quote(lease, safe='')}"
     try:

@@ -1,9 +1,9 @@
-"""The process that becomes COMMAND. It waits until the watchdog knows its session.
+"""The process that becomes COMMAND. It waits until the watchdog has the id of its session.
 
 Standard input is a pipe: one byte is the start signal, and the end of the pipe means that the wrapper has ended. The
 first argument is the file descriptor of a pipe for an error: if COMMAND cannot be executed, the error's number is
-written there. If COMMAND begins, the pipe ends without a number. It runs with `python -I -S` and imports only the
-standard library.
+written there. If COMMAND begins, the pipe ends without a number. This program runs with `python -I -S` and imports only
+the standard library.
 """
 
 import os

@@ -5,7 +5,7 @@ session and the time until which COMMAND may run. The watchdog kills the session
 if the wrapper is frozen. If the pipe ends, the wrapper has ended: the watchdog sends SIGTERM, and SIGKILL after the
 grace or at that time, whichever is first.
 
-It runs with `python -I -S`: it imports nothing but the standard library. The wrapper imports the functions about
+The watchdog runs with `python -I -S`, and imports only the standard library. The wrapper imports the functions about
 processes from here.
 """
 
@@ -78,7 +78,7 @@ def _processes() -> Iterator[tuple[Member, int]]:
 
 
 class Watchdog:
-    """The wrapper's last message: the session to end (0: none), and its deadline in seconds of the clock."""
+    """Acts on the wrapper's last message: the session to end (0: none), and its deadline in seconds of the clock."""
 
     def __init__(self, grace: float) -> None:
         self._grace = grace

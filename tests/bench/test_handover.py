@@ -26,7 +26,7 @@ def rows(table: Table) -> dict[str, tuple[str, ...]]:
 
 
 def test_the_sidecar_and_a_peer_hand_over_by_sigterm() -> None:
-    """Every measured time is above zero; two candidates that work at once would end the benchmark."""
+    """Every measured time is above zero. If two candidates worked at once, the benchmark would fail."""
     found = asyncio.run(measure(Options((LIBRARY, HERE), rounds=3, kills=0, ttl=3.0)))
     stops, legs = (rows(table) for table in found.tables)
     assert stops.keys() == legs.keys() == {LIBRARY.name, HERE.name}

@@ -21,7 +21,7 @@ def test_the_steps_of_one_hand_over_are_found_among_others() -> None:
 
 @pytest.mark.slow
 def test_every_leg_is_measured_in_real_processes(redis_server: RedisServer, tmp_path: Path) -> None:
-    """After a rename of a function in the product, the records would lack its step."""
+    """If a function of the product is renamed, the records lack the step that it marks, and this test fails."""
     assert len(LEGS) == len(STEPS) - 1
     found = hand_overs(record(redis_server.url, 20))
     assert found

@@ -11,7 +11,7 @@ from bench.questions import Load
 
 
 def by_aiohttp(url: str, connections: int, seconds: float) -> Load:
-    """Send requests over one connection after the other."""
+    """Send requests one after the other, with aiohttp."""
 
     async def ask() -> list[float]:
         times: list[float] = []

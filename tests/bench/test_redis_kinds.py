@@ -47,7 +47,7 @@ def test_a_line_shows_a_missed_goal(row: Row, shown: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("guard", "status"), [("true", 0), ("false", 1)])
 def test_a_late_demotion_has_two_believers_only_without_the_guard(guard: str, status: int) -> None:
-    """The leader cannot reach the sentinels, and stays at the old primary while the others use the new primary."""
+    """The leader cannot reach the sentinels, and stays at the old primary while the other tasks use the new primary."""
     done = table("--kind=sentinels", "--event=unseen", "--ttl=6", FAILOVER_GUARD=guard)
     assert done.returncode == status, done.stderr + done.stdout
     assert ("GOAL MISSED" in done.stdout) == bool(status)

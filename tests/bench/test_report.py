@@ -25,7 +25,7 @@ def test_the_99th_percentile_is_the_nearest_rank() -> None:
 
 
 def test_a_table_aligns_numbers_to_the_right() -> None:
-    """The first column has names."""
+    """The first column, which contains names, is aligned to the left."""
     assert REPORT.tables[0].text().splitlines() == [
         "lock     median, ms",
         "ours           1.70",
@@ -34,7 +34,7 @@ def test_a_table_aligns_numbers_to_the_right() -> None:
 
 
 def test_a_report_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The file has the contents of the terminal, the machine and the time."""
+    """The file contains the report as printed, and also the machine and the time."""
     file = tmp_path / "new" / "handover.json"
     run(lambda: REPORT, ["--json", str(file)])
     written = Report.from_json(file.read_text())
@@ -45,7 +45,7 @@ def test_a_report_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_document_has_tables_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report replaces the mark with its name, and the same reports give the same files."""
+    """A report replaces the comment that names it. The same reports always give the same files."""
     monkeypatch.chdir(tmp_path)
     for folder in ("bench", "docs", "build/bench"):
         (tmp_path / folder).mkdir(parents=True)

@@ -21,7 +21,7 @@ from sidecar.history import Entry, Event
 from tests.support.waiting import eventually
 
 SAMPLES = range(0, 300, 3)
-"""Return the times of the samples of five minutes."""
+"""Times, in seconds, of the samples in five minutes."""
 
 
 def series(level: float, leak: float = 0.0, noise: float = 0.0, begins: float = 0.0) -> list[Point]:
@@ -70,7 +70,7 @@ def test_a_slow_leak_counts_as_growth(measure: Measure, leak: float) -> None:
 
 
 def test_a_leak_that_begins_late_counts_as_growth() -> None:
-    """In such a series, most pairs of points have no slope."""
+    """In such a series, the slope between most pairs of points is zero."""
     assert not growth(series(40, 1 / 3, begins=200), DESCRIPTORS).flat
 
 
@@ -99,7 +99,10 @@ def test_a_plot_keeps_the_peaks() -> None:
 
 
 def term(token: int, holder: str = "one", at: int | None = None, reason: str = "") -> list[Entry]:
-    """Return the entries of a term of one second; the next term begins 2 ms later."""
+    """Return the entries of a term of 998 ms.
+
+    By default it begins `token` seconds after 0, so 2 ms lie between two terms.
+    """
     began = 1000 * token if at is None else at
     return [Entry(began, Event.ACQUIRE, token, holder), Entry(began + 998, Event.RELEASE, token, holder, reason)]
 
@@ -123,7 +126,7 @@ def test_a_stop_of_the_task_is_the_cause_of_its_later_releases_only() -> None:
 
 
 def test_a_term_that_ends_without_a_release_is_a_lost_lead() -> None:
-    """An expired or deleted key leaves no release; a requested step-down does not explain that."""
+    """An expired or deleted key adds no release to the history. A step-down does not explain a missing release."""
     terms = [term(1)[0], *term(2, "two")]
     assert texts(terms, Causes({1, 2})) == ["one lost term 1 of work without a release"]
 
@@ -141,7 +144,7 @@ def test_a_standstill_of_the_machine_is_a_cause() -> None:
 
 
 def test_an_end_in_a_log_needs_a_cause() -> None:
-    """The candidate may have been re-elected under the same token; then the history shows nothing."""
+    """If the candidate adopted the term again under the same token, the history does not show the end."""
     end = Ended("task1-sidecar", "work", 1, "one", 1500.0)
     assert lost_in_logs([end], Causes()) == ["task1-sidecar: term 1 of work ended without a cause"]
     assert lost_in_logs([end], Causes(stopped={"one": 1600.0})) != []
@@ -209,7 +212,7 @@ async def test_a_process_without_a_processor_is_a_standstill(monkeypatch: pytest
 
 
 async def test_a_frozen_processor_is_a_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thread sees a standstill of its processor, since the threshold is shorter than the thread's own pause."""
+    """Each thread reports a standstill, because the threshold is shorter than the thread's own pause."""
     monkeypatch.setattr(machine, "STANDSTILL", 0.001)
     assert all(ended > began for began, ended in await standstills(list))
 

@@ -29,7 +29,7 @@ def life(name: str, leak: float = 0.0, ended: int = SECONDS) -> Life:
 
 
 def good() -> Observed:
-    """Return a run of five minutes, in which each term is asked to step down after a second."""
+    """Return a run of five minutes, in which each holder is asked to step down after a second."""
     history = [
         Entry(1000 * token + 998 * late, event, token, f"holder{token % 2}")
         for token in TERMS

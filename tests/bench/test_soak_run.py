@@ -55,7 +55,7 @@ def test_a_folder_with_other_files_is_not_emptied(tmp_path: Path) -> None:
 
 
 def soak(*arguments: str) -> tuple[int, str]:
-    """Run a soak; returns the exit status and the output."""
+    """Run a soak; return the exit status and the output."""
     with subprocess.Popen(
         [sys.executable, "-m", "bench.soak", *arguments],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The example page in Chromium, on another origin than the API: `make browser`.
+"""The example page in Chromium, served from another origin than the API. `make browser` runs these tests.
 
 The file is not named test_*.py, so that `make test` needs no Chromium.
 """
@@ -66,7 +66,7 @@ def port() -> int:
 
 @pytest.fixture
 async def service(new_service: Callable[..., Service], stack: AsyncExitStack, port: int) -> Service:
-    """A task whose values change every 0.2 s, and whose `CORS_ORIGINS` has the page."""
+    """A task whose values change every 0.2 s, and whose `CORS_ORIGINS` contains the page's origin."""
 
     async def nothing(_: str) -> None:
         pass
@@ -172,7 +172,7 @@ async def test_the_page_reconnects_when_the_task_returns(page: Page, server: Pag
 
 
 class ShortStreams:
-    """An API whose streams end at once and send a reconnect time."""
+    """An API whose streams send a reconnect time and end at once."""
 
     def __init__(self, retry: int) -> None:
         self.retry = retry
@@ -203,7 +203,7 @@ async def test_the_server_sets_the_time_of_the_reconnect(
     await server.link()
     await page.navigate(server.origin)
     await sign_in(page, api=url, token="")
-    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # 3 s; minutes with the page's own pauses
+    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # 3 s; the page's own pauses would take minutes
     gaps = [later - earlier for earlier, later in zip(streams.begun, streams.begun[1:], strict=False)]
     assert min(gaps) >= 0.1
     streams.status = 503

@@ -1,4 +1,4 @@
-"""The operators' page in Chromium: `make browser`.
+"""The operators' page in Chromium. `make browser` runs these tests.
 
 The file is not named test_*.py, so that `make test` needs no Chromium.
 """
@@ -31,7 +31,7 @@ def card(lease: str = LEASE) -> str:
 
 
 def shown(part: str, lease: str = LEASE) -> str:
-    """Return the JavaScript expression for a text in a lease's card: empty if the part is not shown."""
+    """Return the JavaScript expression for the text of a part of a lease's card: empty if the part is not shown."""
     found = f"{card(lease)}?.querySelector('[data-part={part}]')"
     return f"({found}?.checkVisibility() ? {found}.textContent : '')"
 
@@ -68,7 +68,7 @@ async def is_clean(page: Page, service: Service) -> None:
 
 
 def past(*minutes: int) -> list[dict[str, Any]]:
-    """Return terms of three tasks that began `minutes` ago, newest first. The newest term still runs."""
+    """Return terms of three tasks, newest first. The terms began `minutes` ago, and the newest term still runs."""
     now = datetime.now(UTC)
     return [
         {

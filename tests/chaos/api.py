@@ -74,7 +74,7 @@ async def _checked_long_ago(store: Store, term: Term, diary: Diary) -> None:
 async def _to_its_end(step: Coroutine[None, None, None]) -> None:
     """Run a step to its end even if the work is cancelled, like a step in a thread; a cancellation waits for the end.
 
-    Otherwise a thawed client would cancel the step before it has sent a byte, and nothing would test the fence.
+    Otherwise a thawed client would cancel the step before the step has sent a byte, and nothing would test the fence.
     """
     running = asyncio.ensure_future(step)
     try:

@@ -1,6 +1,7 @@
 """A cluster for the chaos run: two masters that can own the leases' slot, a replica of each, and a third master.
 
-The third master is needed for a majority. The slot migrates between the first two and their replicas.
+The third master is needed for a majority. The slot migrates between the first two masters or the replicas that replaced
+them.
 """
 
 import asyncio

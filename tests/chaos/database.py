@@ -55,7 +55,7 @@ WRITTEN_UNDER = {"portfolio_live": "background_services", "job_run": "daily_sche
 
 @dataclass(frozen=True)
 class Accepted:
-    """A committed write, or a claim of the fence. Afterwards no older term may write.
+    """A committed write, or a claim of the fence. After either, no older term may write.
 
     `at` is in seconds since the epoch; `via` is the table.
     """
@@ -87,7 +87,7 @@ async def add_entry(writes: FencedWrites, lease: str, token: int) -> None:
 
 
 async def newest_token(url: str, lease: str) -> int:
-    """Return the token of the newest term that has claimed the fence; 0 before the first."""
+    """Return the token of the newest term that has claimed the fence; 0 if no term has claimed it."""
     connection = await asyncpg.connect(url, timeout=2)
     try:
         found: int | None = await connection.fetchval(

@@ -97,7 +97,7 @@ class Injector:
     async def heal(self) -> None:
         """Delete each key without TTL whose holder has ended, as an operator would: such a key never expires."""
         if not await self._wait_for(self._fleet.redis.answers, SETTLED_WITHIN):
-            return  # the next check of the run reports it
+            return  # the next check of the run reports that Redis does not answer
         for lease in LEASES:
             if await self._without_ttl(lease):
                 await asyncio.sleep(2 * self._fleet.heartbeat)  # a living holder restores the TTL

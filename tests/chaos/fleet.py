@@ -1,4 +1,4 @@
-"""The fleet: servers, and tasks from `task-definition.json` that ECS's service scheduler keeps running.
+"""The fleet: servers, and tasks from `task-definition.json` that are kept running as by ECS's service scheduler.
 
 The fleet differs from the cloud in two ways. The api container runs `tests.chaos.api`: the product's API, or a client
 that only writes, both with a diary. Each sidecar reaches Redis through a proxy.
@@ -246,6 +246,6 @@ def left_over() -> list[str]:
     """Return the child processes that still run."""
     found: list[str] = []
     for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+        with contextlib.suppress(psutil.NoSuchProcess):  # the child has just ended
             found.append(f"{child.name()} (pid {child.pid})")
     return found

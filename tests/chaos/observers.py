@@ -26,7 +26,7 @@ class Belief:
 
     @property
     def end(self) -> float:
-        """The end of the belief: the deadline, or the time at which the client ended the belief before."""
+        """The end of the belief: the deadline, or an earlier time at which the client ended the belief."""
         return min(self.until, self.ended)
 
 

@@ -106,7 +106,7 @@ def forged_writes(writes: Iterable[Accepted], beliefs: Iterable[Belief]) -> list
 
 
 def leaders_refused(refusals: Iterable[Refusal], beliefs: Sequence[Belief]) -> list[Violation]:
-    """The database refuses a write only if a client of a newer term began before."""
+    """The database refuses a write only if a client of a newer term began before the refusal."""
     return [
         Violation(
             "leader refused",

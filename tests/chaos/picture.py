@@ -119,14 +119,17 @@ def draw(record: Record, path: Path) -> None:
 
 
 def _strips(record: Record) -> Iterator[tuple[str, float, float]]:
-    """Yield title, begin and end of each strip: the start, and each round; the last strip includes the run's end."""
+    """Yield title, begin and end of each round's strip.
+
+    The first strip includes the start of the run, and the last strip includes its end.
+    """
     numbers = sorted({stretch.round for stretch in record.stretches if stretch.round}) or [0]
     for number in numbers:
         mine = [one for one in record.stretches if one.round == number or (number == numbers[0] and not one.round)]
         end = record.ended if number == numbers[-1] else max(one.ended for one in mine)
         measured = [m for m in record.measures if m.round == number]
         calm = "".join(
-            f"; in the calm {m.lease} led again {m.seconds * 1000:.0f} ms after a {m.kind}" for m in measured
+            f"; in the calm {m.lease} had a leader again {m.seconds * 1000:.0f} ms after a {m.kind}" for m in measured
         )
         yield (f"Round {number}{calm}" if number else "The run did not start"), min(one.began for one in mine), end
 
@@ -274,7 +277,7 @@ def _span(axis: Axes, at: float, lasts: float, level: float, high: float, colour
 
 
 def _writes(axis: Axes, record: Record, row: float, began: float, end: float) -> None:
-    """Draw a tick for each accepted write, and a cross for each refused one."""
+    """Draw a tick for each accepted write, and a cross for each refused write."""
     for lease in LEASES:
         times = [write.at - record.boot for write in record.writes if write.lease == lease and write.via != CLAIM]
         shown = [at - record.began for at in times if began <= at <= end]
@@ -287,10 +290,10 @@ def _writes(axis: Axes, record: Record, row: float, began: float, end: float) ->
 def _legend() -> list[Patch | Line2D]:
     return [
         *(Patch(color=colour, label=f"{lease}: a client believes") for lease, colour in COLOURS.items()),
-        Line2D([], [], color="#888888", linestyle=(0, (2, 1.5)), label="the lead moves (time without a leader)"),
+        Line2D([], [], color="#888888", linestyle=(0, (2, 1.5)), label="the leader changes (time without a leader)"),
         Patch(color=FROZEN, alpha=0.5, label="frozen (API above, sidecar below)"),
         Patch(color=NET, label="network between sidecar and Redis"),
-        Patch(color=DOWN, alpha=0.3, label="Redis or Postgres is away"),
+        Patch(color=DOWN, alpha=0.3, label="fault of Redis or Postgres"),
         Line2D([], [], ls="", marker="X", color=BAD, label="SIGKILL"),
         Line2D([], [], ls="", marker="v", color="#008844", label="deploy (SIGTERM, replaced)"),
         Line2D([], [], ls="", marker="x", color=BAD, label="stale write refused"),

@@ -128,7 +128,7 @@ class RedisFaults:
         await redis.isolate(seconds, staying)
 
     def _step_clock(self, happening: "Happening", share: float) -> None:
-        """Step the clock within the margin, alternately back and forward; two steps are more than a lease apart."""
+        """Step the clock alternately back and forward, so that the steps never add up to more than the margin."""
         clock = self._fleet.redis.clock
         if clock is None:
             happening.note = f"{SKIPPED}there is no C compiler"

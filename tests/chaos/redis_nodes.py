@@ -33,9 +33,9 @@ REPLICA = "replica"
 NODE_ARGUMENTS = (*ARGUMENTS, "--user", REPLICA, "on", "nopass", "~*", "&*", "+@all",
                   "--masteruser", REPLICA, "--masterauth", REPLICA)  # fmt: skip
 ANSWERS_WITHIN = 4.0
-"""Seconds for an answer of a server."""
+"""Seconds within which a server must answer."""
 STARTS_WITHIN = 60.0
-"""Seconds for the start of the servers on a busy machine."""
+"""Seconds within which the servers must start, even on a busy machine."""
 MOVES_WITHIN = 180.0
 """Seconds within which another server must have become the primary, even at the servers' default timings."""
 
@@ -59,7 +59,7 @@ class RedisNodes:
     lease_key = "portfolio:{name}:leader"
     """LEASE_KEY of the sidecars."""
     serves_on = 0.0
-    """Seconds after a promotion for which the old primary may serve; the guard waits this much longer."""
+    """Seconds after a promotion for which the old primary may serve; the guard waits for this time and one ttl."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class RedisNodes:
             raise Unsettled("the servers have not settled after the last fault") from None
 
     async def freeze(self, seconds: float) -> None:
-        """Freeze the primary for `seconds` (SIGSTOP, SIGCONT); a longer freeze ends with another primary."""
+        """Freeze the primary for `seconds` (SIGSTOP, SIGCONT); a long freeze causes a failover."""
         server = await self.primary()
         server.pause()
         try:

@@ -1,4 +1,4 @@
-"""A Redis primary and its replica, the proxies between them and the tasks, and the faults of both.
+"""A Redis primary and its replica, the proxies between them and the tasks, and the faults of both servers.
 
 Each task reaches Redis through its own proxy, and the replica reaches the primary through another proxy, so each of
 these connections can be slow, lossy, silent or cut. A third server becomes the new replica when the primary is
@@ -89,7 +89,7 @@ class RedisPair:
     async def fail_over(self, lag: float, seconds: float) -> None:
         """Hold the replication for `lag` seconds, kill the primary, and promote the replica `seconds` later.
 
-        The old primary then starts without data as the replica of the new one.
+        The old primary then starts without data as the replica of the new primary.
         """
         self._link.replies.hold()
         await asyncio.sleep(lag)

@@ -45,7 +45,7 @@ def verdict(record: Record) -> str:
         led = sum(stretch for _, stretch in _led(record, lease))
         lines.append(
             f"{lease}: {len(terms)} terms, led {100 * led / max(record.ended - record.began, 1e-9):.0f} % of the time,"
-            f" {writes} writes accepted, {refused} stale ones refused"
+            f" {writes} writes accepted, {refused} stale writes refused"
         )
     late = Counter(one.note for one in record.happenings if one.kind is Kind.FREEZE_WRITER and not one.skipped)
     if late:
@@ -58,7 +58,7 @@ def verdict(record: Record) -> str:
         " them after an operator's DEL, after which only the fence is promised"
     )
     lines += [
-        f"Calm        {measure.lease} led again {measure.seconds * 1000:.0f} ms after a {measure.kind}"
+        f"Calm        {measure.lease} had a leader again {measure.seconds * 1000:.0f} ms after a {measure.kind}"
         f" (at most {measure.bound:.1f} s)"
         for measure in record.measures
     ]

@@ -51,7 +51,7 @@ class Measure:
 
 @dataclass
 class Record:
-    """All results of a run. Times are in seconds of CLOCK_BOOTTIME; `boot` is the epoch time of its zero."""
+    """All results of a run. Times are in seconds of CLOCK_BOOTTIME; `boot` is the epoch time of CLOCK_BOOTTIME 0."""
 
     seed: int
     tasks: list[str]
@@ -171,7 +171,7 @@ class _Conductor:
         await self.injector.inflict(fault)
 
     async def _led(self, when: str) -> bool:
-        """After all faults, check that each lease has a leader within its bound and every task takes part."""
+        """After all faults, check that each lease has a leader within the bound, and that every task takes part."""
         fleet, ttl = self._fleet, self._fleet.ttl
         await self._until(self._all_well, HEALTHY_WITHIN, "task not healthy", f"{when}: a task has not become healthy")
         disabled = max((one.ended for one in self.injector.happenings if one.kind is Kind.DISABLE), default=0.0)
@@ -204,7 +204,7 @@ class _Conductor:
             since = before.end if fault.kind is Kind.DEPLOY else done.began
             seconds = after.began - since if after else 0.0
             self._record.measures.append(Measure(each.number, fault.kind, lease, seconds, allowed))
-            self._say(f"{lease}: led again {seconds * 1000:.0f} ms after the {fault.kind}")
+            self._say(f"{lease}: has a leader again {seconds * 1000:.0f} ms after the {fault.kind}")
             if seconds > allowed:
                 self._record.violations.append(Violation("slow takeover", f"{slow} for {seconds:.2f} s", elapsed()))
 

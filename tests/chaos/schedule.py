@@ -87,7 +87,7 @@ _Group = tuple[dict[Kind, int], int, float]
 
 
 def groups_of(redis: Redis, only: Collection[Kind]) -> tuple[_Group, ...]:
-    """Return the groups of faults: faults, weight, and minimum distance between two faults in ttls.
+    """Return the groups of faults: faults, weight, and minimum distance in ttls between two faults of the group.
 
     Faults of TASK may overlap. With `only`, the groups contain these faults alone.
     """
@@ -122,13 +122,13 @@ LASTING = {
 }
 
 LENGTHS = (0.05, 0.3), (0.5, 0.95), (1.0, 1.4)
-"""Durations of faults as shares of the ttl: short, about a grant or a call, and longer than a deadline."""
+"""Durations of faults as shares of the ttl: up to about a grant, around a term's deadline, and longer than the ttl."""
 
 LONGEST_FREEZE = 2.5
 """Maximum time, in ttls, that a writer stays frozen while no newer term has claimed the fence."""
 
 CALM = Kind.DEPLOY, Kind.DEPLOY, Kind.KILL_API, Kind.KILL_TASK
-"""Faults that are measured in the calm; a deploy is as frequent as the others together."""
+"""Faults that are measured in the calm; a deploy is as frequent as the other two together."""
 
 STORM = 8.0
 """Duration of a storm, in ttls."""
@@ -213,7 +213,7 @@ def _storm(
             kind = Kind.FAILOVER
         seconds = chance.uniform(*chance.choice(LENGTHS)) * ttl if kind in LASTING else 0.0
         if kind is Kind.DISABLE:
-            seconds = chance.uniform(1.0, 1.5) * ttl  # at least a lease, so that it outlasts every belief
+            seconds = chance.uniform(1.0, 1.5) * ttl  # at least a ttl, so that DISABLED outlasts every belief
         if kind is Kind.FREEZE_WRITER:
             seconds = LONGEST_FREEZE * ttl
         if (kind in POSTGRES or kind in REDIS) and seconds:

@@ -30,7 +30,7 @@ class ServerClock:
 
 
 class ClockedRedis(RedisServer):
-    """A redis-server on this clock; on the machine's clock if `clock` is None."""
+    """A redis-server whose wall clock is `clock`, or the machine's clock if `clock` is None."""
 
     def __init__(self, folder: Path, *, port: int, arguments: tuple[str, ...], clock: ServerClock | None) -> None:
         super().__init__(folder, port=port, arguments=arguments)

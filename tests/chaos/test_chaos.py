@@ -25,14 +25,14 @@ def test_every_promise_is_kept_under_random_faults(tmp_path: Path) -> None:
     assert status == 0, said
     assert "VERDICT: every promise was kept." in said
     assert said.count(" leads (token ") >= 4, said
-    assert sum(map(int, re.findall(r"(\d+) stale ones refused", said))) > 0, "no stale write was attempted\n" + said
+    assert sum(map(int, re.findall(r"(\d+) stale writes refused", said))) > 0, "no stale write was attempted\n" + said
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_run_without_the_fence_reports_a_stale_write(tmp_path: Path) -> None:
-    """The verdict can fail: otherwise a good verdict proves nothing."""
+    """This shows that the verdict can fail; otherwise a good verdict would prove nothing."""
     status, said = chaos(tmp_path, "--minutes=0.1", "--tasks=2", "--services=0", "--seed=1", "--without-fence")
     assert status == 1, said
     assert "promise 1 is broken" in said

@@ -61,7 +61,7 @@ class Task:
 
     @property
     def token(self) -> int:
-        """The token of the last belief; 0 before the first."""
+        """The token of the last belief; 0 before the first belief."""
         return self.beliefs[-1].token if self.beliefs else 0
 
     async def ask(self) -> None:

@@ -62,7 +62,7 @@ async def test_a_clock_step_within_the_margin_ends_no_term_and_causes_no_two_lea
             await eventually(lambda: one.beliefs[-1].end > stepped_at + TTL * 2 / 3)  # by a renewal after the step
             assert (terms(one), other.beliefs) == ({token}, []), "the leader keeps its term"
 
-            if step > 0:  # the worse case: a leader that is cut off cannot learn that the key expires earlier
+            if step > 0:  # the worse case: a leader that is cut off cannot detect that the key expires earlier
                 one.way.black_hole()
                 server.step(step)
                 await eventually(lambda: other.leads)
@@ -82,7 +82,7 @@ async def test_after_a_clock_step_beyond_the_margin_the_fence_refuses_the_old_te
         old = one.token
         await store.claim_fence(FakeTerm(old, one.name))
         one.way.black_hole()
-        server.step(+600)  # the lease has ended in Redis, but the holder does not know this
+        server.step(+600)  # the lease has ended in Redis, but the holder still believes that it leads
         await eventually(lambda: other.leads)
         await store.claim_fence(FakeTerm(other.token, other.name))
         with pytest.raises(StaleTerm):

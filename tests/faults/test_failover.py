@@ -46,7 +46,7 @@ async def test_after_a_failover_to_a_stale_replica_two_clients_lead_only_if_the_
             Task(tmp_path, f"task-{name}", way, session, **chosen)
             for name, way, chosen in zip("ab", ways, settings, strict=True)
         ]
-        with client_of(old) as redis:  # as on a server that has served for long: else the guard delays the first term
+        with client_of(old) as redis:  # as after an earlier term: otherwise the guard would delay the first term
             server, replication = redis.info("server"), redis.info("replication")
             known = {"run_id": server["run_id"], "replid": replication["master_replid"]}
             redis.hset(fence_of(one.key), mapping=known)

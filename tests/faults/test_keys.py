@@ -1,4 +1,4 @@
-"""Changes of the keys by operators, other programs and Redis itself, under a whole sidecar that leads."""
+"""Changes of the keys by operators, other programs and Redis itself, while a whole sidecar leads."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Single calls that a network fault or a frozen server delays or loses, observed from outside whole sidecars."""
+"""Single calls that a network fault or a frozen server delays or loses, tested with whole sidecars."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

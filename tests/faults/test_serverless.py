@@ -97,7 +97,7 @@ async def test_after_a_failover_behind_the_endpoint_two_clients_lead_only_withou
     store: Store, tmp_path: Path, session: aiohttp.ClientSession, guard: bool
 ) -> None:
     """The replica lacks the term of the first task, which is then cut off. The second task's connections stay open."""
-    patient = {} if guard else {"LEASE_TTL": "30"}  # two clients believe at once, even on a slow machine
+    patient = {} if guard else {"LEASE_TTL": "30"}  # long enough for two believers, even on a slow machine
     one, other = tasks = [
         store.task(tmp_path, number, session, FAILOVER_GUARD=str(guard).lower(), **patient) for number in range(2)
     ]

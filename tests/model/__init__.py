@@ -1,1 +1,1 @@
-"""The Spin model of the lease protocol: the correct protocol keeps the promises, and each broken one violates them."""
+"""The Spin model of the lease protocol: every promise holds, and each variant with a broken rule violates one."""

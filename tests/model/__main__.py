@@ -5,7 +5,7 @@ import sys
 from tests.model.spin import SpinError, run
 from tests.model.variants import BEYOND, BROKEN, CHECKS, RIGHT, Check
 
-USAGE = """usage: python -m tests.model CHECK ...      run these, and print the steps to each violation
+USAGE = """usage: python -m tests.model CHECK ...      run these; a single check also prints the steps to its violation
        python -m tests.model short|long     the runs of make test, or of make model"""
 
 
@@ -46,7 +46,7 @@ def main(names: list[str]) -> int:
         surprises += verdict.holds != check.holds
         outcome = "holds" if verdict.holds else "violated"
         print(
-            f"  {outcome}{'' if verdict.holds == check.holds else ', WHICH IT SHOULD NOT'}: {verdict.states:,} states,"
+            f"  {outcome}{'' if verdict.holds == check.holds else ', UNEXPECTED'}: {verdict.states:,} states,"
             f" depth {verdict.depth}, {verdict.megabytes:,.0f} MB, {verdict.seconds:.1f} s of a core",
             flush=True,
         )

@@ -995,7 +995,7 @@ proctype accident_of_redis() provided (!calm) {
 init {
   byte i;
   if
-  :: redis.server = server           /* the lease has been led before */
+  :: redis.server = server           /* the lease has had a term before */
   :: true                            /* before its first term: there is no fence */
   fi;
   atomic {

@@ -36,11 +36,11 @@ RIGHT = (
         holds=True,
     ),
     Check(
-        "failover", "the same with a failover to a stale replica", ("FAULTS=1", "TERMS=2", *FAILOVERS_ONLY), holds=True
+        "failover", "promises 2 to 6: failover to a stale replica", ("FAULTS=1", "TERMS=2", *FAILOVERS_ONLY), holds=True
     ),
     Check(
         "fence",
-        "promise 1: clients that froze while writing thaw at any time",
+        "promise 1: clients that froze during a write thaw at any time",
         ("FENCE", "FAULTS=1", "TERMS=2", "CRASHES=0", "DEATHS=0", "STEPS=0", *NO_FAILOVER),
         holds=True,
     ),
@@ -52,19 +52,19 @@ RIGHT = (
     ),
     Check(
         "liveness",
-        "promise 3: after a death, a restart of Redis or a failover somebody leads within a ttl and a tick of calm",
+        "promise 3: after a death, a restart of Redis or a failover, somebody leads within a ttl and a tick of calm",
         ("LIVENESS", "FAULTS=1", "TERMS=1", "CRASHES=0", "STEPS=0"),
         holds=True,
     ),
     Check(
         "late-demotion",
-        "after a failover the old primary serves for three ticks more, to the tasks that are still connected to it",
+        "after a failover the old primary serves for three more ticks, to the tasks that are still connected to it",
         LATE_DEMOTION,
         holds=True,
     ),
     Check(
         "step-down-any-fault",
-        "the same, with any one fault",
+        "any one fault, while an operator asks any term's holder to step down",
         ("STEP_DOWN", "FAULTS=1", "TERMS=2"),
         holds=True,
         long=True,
@@ -74,7 +74,7 @@ RIGHT = (
     Check("two-faults", "any two faults, no failover", ("FAULTS=2", "TERMS=2", *NO_FAILOVER), holds=True, long=True),
     Check(
         "two-failovers",
-        "a failover and another one back, also to the old primary's old data",
+        "a failover and a failover back, also to the old primary's old data",
         ("FAULTS=2", "TERMS=2", *FAILOVERS_ONLY),
         holds=True,
         long=True,
@@ -132,7 +132,7 @@ RIGHT = (
 
 BROKEN = (
     Check("lead_from_reply", "the deadline counts from the reply", ("LEAD_FROM_REPLY", *ONE_FAULT, *NO_FAILOVER)),
-    Check("no_margin", "a term is believed as long as its key lives", ("NO_MARGIN", *ONE_FAULT, *NO_FAILOVER)),
+    Check("no_margin", "a term is believed until its key expires", ("NO_MARGIN", *ONE_FAULT, *NO_FAILOVER)),
     Check("stored_flag", "leading is stored, not computed from the clock", ("STORED_FLAG", *ONE_FAULT, *NO_FAILOVER)),
     Check(
         "grant_from_answer",
@@ -193,7 +193,7 @@ BROKEN = (
     ),
     Check(
         "names_return",
-        "the guard knows a server by its run_id alone: after two failovers the first server counts as unchanged",
+        "the guard identifies a server by its run_id alone: after two failovers the first server counts as unchanged",
         ("RUN_IDS_RETURN", "FAULTS=2", "TERMS=2", *FAILOVERS_ONLY),
     ),
     Check(
@@ -208,7 +208,7 @@ BROKEN = (
     ),
     Check(
         "acquire_unasked",
-        "the sentinels are not asked before an acquire: the old primary gives a term",
+        "the sentinels are not asked before an acquire: a new term begins on the old primary",
         ("ACQUIRE_UNASKED", *LATE_DEMOTION),
     ),
     Check("counted_tokens", "tokens are counted in Redis alone", ("COUNTED_TOKENS", *ONE_FAULT, *NO_FAILOVER)),
@@ -218,7 +218,7 @@ BROKEN = (
 BEYOND = (
     Check(
         "requests_follow",
-        "a proxy sends a late request on to the server that was promoted meanwhile",
+        "a proxy forwards a late request to a server that was promoted in the meantime",
         ("REQUESTS_FOLLOW", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
 )

@@ -16,7 +16,7 @@ BUGS = [
         test=_LEADERSHIP + "leadership_ends_by_the_clock_exactly_at_the_deadline",
     ),
     Bug(
-        "the client counts from the answer",
+        "the client counts the grant from the answer",
         "sidecar/client/sidecar_api.py",
         right="return parse(body, name, sent_at)",
         wrong="return parse(body, name, self._clock())",
@@ -66,7 +66,7 @@ BUGS = [
         test=_HOSTILE + "an_answer_that_breaks_the_contract_is_unknown",
     ),
     Bug(
-        "a grant of another term extends the work of this one",
+        "a grant of another term extends the work of the current term",
         "sidecar/client/leadership.py",
         right="if answer.deadline is None or (answer.token, answer.instance_id) != (term.token, term.holder):",
         wrong="if answer.deadline is None:",
@@ -151,7 +151,7 @@ BUGS = [
         test=_THREAD + "a_thread_ends_before_the_resign_when_its_term_ends",
     ),
     Bug(
-        "a thread does not learn that the work was cancelled",
+        "a thread's term does not end when the work is cancelled",
         "sidecar/client/term.py",
         right="remaining=lambda: 0.0 if cancelled.is_set() else self.remaining()",
         wrong="remaining=self.remaining",

@@ -11,7 +11,7 @@ _CONTROL = "tests/sidecar/test_control.py::test_"
 
 DISABLING = [
     Bug(
-        "the reason of an earlier disable is shown for a later one",
+        "the reason of an earlier disable is shown for a later disable",
         "sidecar/commands/look.py",
         right="return left >= 0 and noted.isdecimal() and abs(int(noted) - ends) <= SAME_END",
         wrong="return bool(noted)",
@@ -64,7 +64,7 @@ STEP_DOWN = [
         test=_STEP_DOWN + "a_lost_connection_does_not_end_the_waiting",
     ),
     Bug(
-        "the lines of a command wait in a buffer until it ends",
+        "the output of a command stays in a buffer until the command ends",
         "sidecar/__main__.py",
         right="print(line, flush=True)",
         wrong="print(line)",
@@ -103,7 +103,7 @@ WATCHING = [
         test=_WATCH + "a_restart_of_redis_is_reported_and_the_watch_continues[options0]",
     ),
     Bug(
-        "each renewal is a change in watch",
+        "watch reports each renewal as a change",
         "sidecar/commands/view.py",
         right="return seen.word, seen.holder,",
         wrong="return seen.left, seen.word, seen.holder,",
@@ -142,7 +142,7 @@ OUTPUT = [
         test=_JSON + "fence_prints_its_progress_outside_the_document",
     ),
     Bug(
-        "the status of a follower has no time",
+        "the status of a follower does not show the remaining time",
         "sidecar/election/candidate.py",
         right="None if result.ttl is None else call.sent_at + result.ttl",
         wrong="None if result else call.sent_at",

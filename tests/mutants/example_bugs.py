@@ -10,7 +10,7 @@ _NODE, _GO = "examples/node/lease_client.mjs", "examples/go/lease/client.go"
 
 BUGS = [
     Bug(
-        "Node: an answer that names another holder leads",
+        "Node: the client leads after an answer that names another holder",
         _NODE,
         right=" || token <= 0 || holder !== id)",
         wrong=" || token <= 0)",
@@ -52,7 +52,7 @@ BUGS = [
         test=_GRANT + "[node]",
     ),
     Bug(
-        "Go: an answer that names another holder leads",
+        "Go: the client leads after an answer that names another holder",
         _GO,
         right=" || reply.Holder == nil || *reply.Holder != *reply.InstanceID ||",
         wrong=" || reply.Holder == nil ||",

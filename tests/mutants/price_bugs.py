@@ -29,7 +29,7 @@ BUGS = [
         test=_REFUSED + "requests_for_unknown_symbols_leave_a_quarter_of_the_rate_limit",
     ),
     Bug(
-        "a request for an unknown symbol is retried like any other",
+        "a request for an unknown symbol is retried like any other request",
         "service/prices/batches.py",
         right="await question(batch, budget, once=True)",
         wrong="await question(batch, budget)",

@@ -127,7 +127,7 @@ SENTINELS = [
         test="tests/bench/test_redis_kinds.py::test_a_late_demotion_has_two_believers_only_without_the_guard[true-0]",
     ),
     Bug(
-        "a note about one server deletes the notes about the others",
+        "a note about one server deletes the notes about other servers",
         "sidecar/scripts/prelude.lua",
         right="string.match(others or '', name .. '=(%d+)')",
         wrong="nil",
@@ -144,14 +144,14 @@ SENTINELS = [
 
 WATCH = [
     Bug(
-        "a watch on another server than the election's reports full tracking",
+        "a watch on a server that the election does not use reports full tracking",
         "sidecar/redis/watch.py",
         right="if _INVALIDATED in channels and same_server:",
         wrong="if _INVALIDATED in channels:",
         test=_WATCH + "a_watch_behind_an_address_of_several_servers_is_reported_as_weaker[the watch]",
     ),
     Bug(
-        "the watch stays on the old server when the election's address leads to a new one",
+        "the watch stays on the old server when the election's address leads to a new server",
         "sidecar/redis/route.py",
         right="            companion.abort()\n        return True",
         wrong="            pass\n        return True",
@@ -187,7 +187,7 @@ SHARED = [
 
 IMPORTS = [
     Bug(
-        "the module of a kind is imported for every kind",
+        "the module for one kind of Redis is imported for every kind",
         "sidecar/redis/connection.py",
         right="        if isinstance(kind, Cluster):\n            from sidecar.redis.cluster import ClusterPlace\n",
         wrong="        from sidecar.redis.cluster import ClusterPlace\n        if isinstance(kind, Cluster):\n",
@@ -229,7 +229,7 @@ SERVERLESS = [
         test=_SERVERLESS + "the_watch_receives_notices_through_any_server_and_logs_its_mode_once",
     ),
     Bug(
-        "a watch on another server of the same address counts as one with notices",
+        "a watch on another server at the same address counts as a watch with notices",
         "sidecar/redis/watch.py",
         right="(_INVALIDATED in channels or not connection.redirects)",
         wrong="_INVALIDATED in channels",

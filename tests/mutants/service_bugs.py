@@ -111,7 +111,7 @@ BUGS = [
         test=_FENCE + "another_holder_with_the_same_token_is_refused",
     ),
     Bug(
-        "a term that could not claim the fence works",
+        "work starts although its term could not claim the fence",
         "service/database/store.py",
         right="            if row is None:\n                raise StaleTerm(await explain_refusal",
         wrong="            if row == ():\n                raise StaleTerm(await explain_refusal",
@@ -224,14 +224,14 @@ BUGS = [
         test="tests/service/work/test_tracker_lanes.py::test_staged_values_are_merged_with_the_stored_rows_in_key_order",
     ),
     Bug(
-        "a user's positions are written in the request's order, not in the import's",
+        "a user's positions are written in the request's order, not in the import's order",
         "service/database/sql/put_positions.sql",
         right="\norder by portfolio_id, symbol, valid_from",
         wrong="",
         test=_IMPORTS + "a_user_s_write_waits_for_an_import_of_the_same_positions",
     ),
     Bug(
-        "closes are written in the source's order, not in the import's",
+        "closes are written in the source's order, not in the import's order",
         "service/database/sql/write_closes.sql",
         right="\norder by symbol",
         wrong="",
@@ -287,7 +287,7 @@ BUGS = [
         test=_CONNECTIONS + "a_role_that_is_allowed_one_connection_is_reported_with_the_remedy",
     ),
     Bug(
-        "a caller that retries starves the others",
+        "a caller that retries starves the other callers",
         "service/database/pool.py",
         right="async with self._queue:",
         wrong="if True:",
@@ -301,14 +301,14 @@ BUGS = [
         test=_READ_ONLY + "a_leader_that_cannot_write_leaves_the_lead_to_a_task_that_can",
     ),
     Bug(
-        "the lead moves repeatedly while no task can write",
+        "the leader changes repeatedly while no task can write",
         "service/database/write_watch.py",
         right="self._limit = min(max(own, trouble), MAX_LIMIT)",
         wrong="self._limit = min(own, MAX_LIMIT)",
         test=_WATCH + "if_no_task_can_write_the_lead_moves_at_most_six_times_in_ten_minutes",
     ),
     Bug(
-        "a slow write counts as a failed one",
+        "a slow write counts as a failed write",
         "service/database/write_watch.py",
         right="if self._due_since is None or not self._failures:",
         wrong="if self._due_since is None:",
@@ -380,7 +380,7 @@ BUGS = [
         test="tests/service/work/test_scheduler.py::test_with_a_clock_that_is_ahead_no_run_begins_early",
     ),
     Bug(
-        "a value from the future is fresh",
+        "a value from the future counts as fresh",
         "service/portfolio/freshness.py",
         right="return at - now > CLOCK_TOLERANCE",
         wrong="return False",

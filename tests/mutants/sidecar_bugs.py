@@ -82,7 +82,7 @@ ELECTION = [
     Bug(
         "the release after a resign waits for the loop",
         "sidecar/election/candidate.py",
-        right="self._act()  # the release is on its way before anything else happens",
+        right="self._act()  # the release is sent before anything else happens",
         wrong="self._wake.set()",
         test=_CANDIDATE + "a_resign_sends_the_release_before_it_returns",
     ),
@@ -268,7 +268,7 @@ LATE = [
         test=_LATE + "a_resign_during_an_acquire_yields_even_if_the_client_asks_again_at_once",
     ),
     Bug(
-        "a request from before a resign removes the demand of a later one",
+        "a request from before a resign removes the demand of a later request",
         "sidecar/election/claims.py",
         right="if ticket == self._withdrawals:",
         wrong="if self.holds > 0:",
@@ -496,7 +496,7 @@ SCRIPTS = [
         test=_GUARD + "the_guard_also_delays_an_acquire_by_the_holder_of_the_key[wheel]",
     ),
     Bug(
-        "the guard knows a server by its run id alone",
+        "the guard identifies a server by its run id alone",
         "sidecar/scripts/prelude.lua",
         right="if run == run_id and (repl or replid) == replid then",
         wrong="if run == run_id then",
@@ -785,7 +785,7 @@ CONNECTION = [
         test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_looks_once_a_heartbeat_and_never_acquires[True]",
     ),
     Bug(
-        "a proxy is told that a follower leads",
+        "a proxy gets the answer that a follower leads",
         "sidecar/control.py",
         right="status=200 if leads else 503)",
         wrong="status=200)",

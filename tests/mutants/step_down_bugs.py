@@ -129,7 +129,7 @@ STEP_DOWN = [
         test=_RULES + "a_disable_does_not_end_the_rest",
     ),
     Bug(
-        "an unseen leader does not end the rest",
+        "a leader that has already released does not end the rest",
         "sidecar/election/rest.py",
         right="(reply.outcome is Outcome.HELD or newer)",
         wrong="reply.outcome is Outcome.HELD",
@@ -251,7 +251,7 @@ HISTORY = [
         test=_HISTORY + "any_entry_of_the_stream_is_shown_bounded_and_printable[wheel]",
     ),
     Bug(
-        "an unreadable history is a traceback",
+        "an unreadable history causes a traceback",
         "sidecar/control.py",
         right="except HistoryUnavailable as error:",
         wrong="except ZeroDivisionError as error:",

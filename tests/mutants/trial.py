@@ -16,7 +16,7 @@ COPIED = ("bench", "docs", "examples", "ops", "runtime", "service", "sidecar", "
 PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "pytest_rerunfailures")
 """Plugins that the tests need: loading every installed plugin takes longer than most tests."""
 TEST_LIMIT, LIMIT = 60, 600
-"""Timeouts of a test and of a pytest run, in seconds, during the other runs of `make mutants`."""
+"""Timeouts of a test and of a pytest run, in seconds; `make mutants` runs several at the same time."""
 
 
 @dataclass(frozen=True, slots=True)

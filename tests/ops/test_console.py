@@ -39,7 +39,7 @@ def test_a_repeated_line_is_shown_now_and_then_with_a_count() -> None:
     notable = Notable(clock)
     assert len(notable.pick(b"ERROR attempt 1 failed\nERROR attempt 2 failed\nERROR attempt 3 failed\n")) == 1
     clock.now = QUIET_FOR + 1
-    assert notable.pick(b"ERROR attempt 4 failed\n") == [("error", "ERROR attempt 4 failed  (and 2 more like it)")]
+    assert notable.pick(b"ERROR attempt 4 failed\n") == [("error", "ERROR attempt 4 failed  (and 2 similar lines)")]
 
 
 def test_all_output_goes_to_the_file_and_a_long_line_is_truncated_on_the_screen(tmp_path: Path) -> None:

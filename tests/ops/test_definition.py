@@ -144,8 +144,8 @@ FARGATE = {"requiresCompatibilities": ["FARGATE"]}
         (FARGATE | {"cpu": "8 vCPU", "memory": "17 GB"}, "memory: Fargate has no tasks of 8192 CPU units"),
         ({"cpu": "half a core"}, "'half a core' is not a whole number, or a number of vCPU"),
         ({"memory": "1 TB"}, "'1 TB' is not a whole number, or a number of GB"),
-        ({"cpu": "128"}, "cpu: the containers have 256 CPU units, the task 128"),
-        ({"memory": "100"}, "memory: the containers have 200 MiB, the task 100"),
+        ({"cpu": "128"}, "cpu: the containers have 256 CPU units, but the task has 128"),
+        ({"memory": "100"}, "memory: the containers have 200 MiB, but the task has 100"),
     ],
 )
 def test_a_size_that_ecs_would_refuse_is_one_line(fields: dict[str, Any], complaint: str) -> None:

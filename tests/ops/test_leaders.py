@@ -60,7 +60,7 @@ def test_an_old_leader_s_late_report_changes_nothing(board: Board, reports: Repo
     board.seen("task1", "a", leads(7), 1.1)
     board.seen("task1", "a", follows(), 1.2)
     assert board.leaders == {"a": "task2"}
-    assert reports[1:] == ["a: task2 leads (token 8); task1 did until now"]
+    assert reports[1:] == ["a: task2 leads (token 8); task1 led until now"]
 
 
 def test_a_re_adopted_term_is_reported_as_the_same_term(board: Board, reports: Reports) -> None:

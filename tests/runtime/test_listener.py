@@ -1,4 +1,4 @@
-"""The listener of both containers: limits of a peer, answers on the fast path (`at_once`), and errors in JSON."""
+"""The listener of both containers: limits of connections, answers on the fast path (`at_once`), and errors in JSON."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ LARGE = 64 * 1024 * 1024
 """Length in bytes of an answer that no buffer can hold."""
 AT_ONCE = b'{"at": "once"}'
 LATE = b'{"at": "last"}'
-"""The application's answer to a request that the fast path answers too."""
+"""The application's answer to a request that the fast path can also answer."""
 WHOLE_AT_ONCE = b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -86,7 +86,10 @@ class Served:
         return Connection(*await asyncio.open_connection(host, port, local_addr=(source, 0)))
 
     async def passes_limit(self) -> None:
-        """Wait until the limit of a header that begins now has passed. Earlier headers have reached their limit too."""
+        """Wait until a new connection with an incomplete header is closed.
+
+        Earlier headers have then reached the limit too.
+        """
         cut = await self.connect()
         cut.send(HALF)
         assert await cut.is_closed()
@@ -337,7 +340,10 @@ async def test_a_fast_path_answer_waits_for_earlier_answers() -> None:
 
 
 async def test_the_number_of_fast_path_answers_is_not_limited() -> None:
-    """The parser counts the requests that wait for an answer, and stops at a limit."""
+    """The parser counts the requests that wait for an answer, and stops at a limit.
+
+    Fast-path answers must not count.
+    """
     async with serving(Limits(), at_once) as served:
         connection = await served.connect()
         for _ in range(300):

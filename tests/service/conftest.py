@@ -1,4 +1,4 @@
-"""Migrated databases, empty or with the sample portfolios; sidecars on the test's own keys, and services."""
+"""Migrated databases (empty or with the sample portfolios), sidecars with the test's own keys, and services."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -46,7 +46,7 @@ async def copy_of(template: str, postgres: PostgresServer) -> AsyncIterator[str]
     """The address of a copy of a database. The copy is dropped at the end."""
     name = f"service_{uuid4().hex}"
     admin = await asyncpg.connect(postgres.url)
-    # Postgres copies a database this small in a third of the processor time if it copies files instead of logging.
+    # To copy a small database, file_copy needs a third of the processor time that the default strategy, wal_log, needs.
     await admin.execute(f"create database {name} template {template} strategy file_copy")
     yield postgres.url.rsplit("/", 1)[0] + f"/{name}"
     await admin.execute(f"drop database {name} with (force)")
@@ -140,12 +140,12 @@ CLEAN = """
         end loop;
     end $$;
 """
-"""SQL that restores the state after the migrations. A test may add a function `meddle`, or rename a table to `away`."""
+"""SQL that restores the newly migrated state. A test may add a function `meddle`, or rename a table to `away`."""
 
 
 @pytest.fixture(scope="session")
 def migrated_once(postgres: PostgresServer) -> str:
-    """The address of a migrated database, one per session: the migrations take ten times as long as most tests."""
+    """The address of the session's only migrated database: migrations take ten times as long as most tests."""
     dsn = postgres.url.rsplit("/", 1)[0] + "/migrated"
 
     async def make() -> None:
@@ -169,7 +169,7 @@ async def migrated(migrated_once: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def store(migrated: str) -> AsyncIterator[Store]:
-    # While a transaction of this store waits, a test may check for a long time on another connection.
+    # A test may leave a transaction of this store idle while it checks the database on another connection.
     async with await Store.connect(migrated, idle_limit=20.0) as store:
         yield store
 

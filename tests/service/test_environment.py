@@ -1,4 +1,4 @@
-"""Environment variables that are meant for other programs neither end nor change the API."""
+"""Environment variables that are meant for other programs neither stop nor change the API."""
 
 import importlib.metadata
 import re
@@ -155,7 +155,7 @@ def read_by(libraries: Sequence[str]) -> set[str]:
 
 
 def test_every_variable_that_a_library_reads_is_in_the_document() -> None:
-    """Fails if a new version of a library reads a new variable. Decide whether to follow it, and document it."""
+    """Fails if a new version of a library reads a new variable. Decide whether it may take effect, and document it."""
     read = read_by(LIBRARIES)
     assert {"PGHOST", "AIOHTTP_NO_EXTENSIONS", "SSLKEYLOGFILE", "PROMETHEUS_MULTIPROC_DIR"} <= read
     families = ("PG", "PROMETHEUS_", "prometheus_", "TQDM_", "PYTHON")

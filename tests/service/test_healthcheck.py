@@ -12,7 +12,7 @@ from tests.support.processes import ROOT, clean_environment
 
 
 async def run(bind: str, *, flags: tuple[str, ...] = ()) -> tuple[int | None, str, str]:
-    """Exit status, standard output and standard error."""
+    """Run the health check, and return its exit status, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *flags, "-m", "service", "healthcheck"),
         cwd=ROOT,

@@ -33,8 +33,8 @@ def documented() -> dict[str, set[str]]:
     """The fields of each event in the table of the document."""
     events: dict[str, set[str]] = {}
     for names, fields in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([^|]*) \|", DOCUMENT, re.MULTILINE):
-        same = events[next(reversed(events))] if fields.startswith("the same") else set()
-        found = set(re.findall(r"`(\w+)`", fields)) | same
+        _, as_event, named = fields.rpartition("as `run_began`")
+        found = set(re.findall(r"`(\w+)`", named)) | (events["run_began"] if as_event else set())
         events |= dict.fromkeys(re.findall(r"`(\w+)`", names), found)
     return events
 
@@ -64,7 +64,7 @@ class Run:
         return any(row.get("event") == event and fields.items() <= row.items() for row in self.rows)
 
     def ask(self, title: str, **replaced: str) -> list[tuple[Any, ...]]:
-        """The result of a query of the document, with some of its text replaced."""
+        """The result of a query of the document, with some of the query's text replaced."""
         text = QUERIES[title]
         for old, new in replaced.items():
             text = text.replace(old.removeprefix("_"), new)
@@ -92,7 +92,7 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
         run.processes[f"api/{name}"] = service
         return sidecar, await stack.enter_async_context(service)
 
-    # A run that cannot write, fails, and is continued by another task after the first API is lost.
+    # A run cannot write and fails. Another task continues the run after the first API is lost.
     lock = database.transaction()
     await lock.start()
     await database.execute("lock table portfolio_history in access exclusive mode")
@@ -111,7 +111,7 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     await lock.rollback()
     await eventually(lambda: run.has("run_done", instance="two", job="reconstruction"), within=60)
 
-    # Redis is gone until the term is over.
+    # Redis is unreachable until the term is over.
     await proxy.refuse()
     for lease in ("background_services", "daily_scheduler"):
         away = partial(run.has, "state_changed", lease=lease, instance="two", state="disconnected")
@@ -146,7 +146,7 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     by_hand.start()
     assert await by_hand.end() == 0
 
-    # The second API ends by SIGTERM, then both sidecars.
+    # SIGTERM ends the second API, and then both sidecars.
     second.send(signal.SIGTERM)
     assert await second.end() == 0
     for sidecar in (second_sidecar, first_sidecar):

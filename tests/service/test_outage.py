@@ -1,4 +1,4 @@
-"""A lasting fault is one line when it begins and one line when it ends, in every component."""
+"""Every component logs one line when a lasting fault begins and one line when it ends."""
 
 import asyncio
 import logging

@@ -127,7 +127,7 @@ async def test_a_cancel_request_goes_to_the_server_of_the_connection(
 
 
 class TlsFront:
-    """A server that adds TLS to a Postgres, as Postgres itself does."""
+    """A proxy that adds TLS to a Postgres, in the way that Postgres itself does."""
 
     def __init__(self, target: int, tls: SSLContext) -> None:
         self._target = target

@@ -31,7 +31,7 @@ NOBODY = "http://127.0.0.1:9"
 
 
 async def events(response: aiohttp.ClientResponse, count: int, *, after: datetime = LONG_AGO) -> list[datetime]:
-    """The instants of the next values of a stream that are later than the given instant."""
+    """The instants of a stream's next `count` values that are later than `after`."""
     assert response.status == 200
     found: list[datetime] = []
     async with asyncio.timeout(60):
@@ -163,7 +163,7 @@ async def test_a_signal_stops_the_work_then_resigns_then_ends_the_connections(
 
 
 async def stops_in_order(number: int, new_service: Callable[..., Service], samples_url: str) -> bool:
-    """Stop a service and check it while it resigns; returns False if the check came too late.
+    """Stop a service and check it while it resigns. Return False if the check came too late.
 
     A service waits at most a second for the answer to a resign, and this process may be delayed for longer.
     """

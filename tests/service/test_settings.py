@@ -369,7 +369,7 @@ def test_each_command_names_the_setting_that_it_lacks(
 
 
 def status_of(*arguments: str) -> object:
-    """The exit status, returned or raised, as argparse does."""
+    """The exit status, which `main` returns or, through argparse, raises."""
     try:
         return main(list(arguments))
     except SystemExit as ended:

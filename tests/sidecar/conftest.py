@@ -49,7 +49,7 @@ def any_redis_of_its_own(tmp_path: Path, request: pytest.FixtureRequest) -> Iter
 
 @pytest.fixture
 def logging_as_it_was() -> Iterator[None]:
-    """Restore the logging after a test that sets the sidecar's logging up in its own process."""
+    """Restore the logging after a test that sets up the sidecar's logging in the process of the tests."""
     root, library, servers = (logging.getLogger(name) for name in (None, "aiohttp", "aiohttp.server"))
     before = root.handlers[:], servers.filters[:], root.level, library.level
     yield
@@ -64,5 +64,5 @@ def client_of(server: RedisServer) -> Redis:
 
 
 def command(redis: Redis, *words: str) -> Any:
-    """Send a command for which redis-py has no method with types."""
-    return redis.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py's own gap
+    """Send a command for which redis-py has no typed method."""
+    return redis.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py: untyped

@@ -47,7 +47,7 @@ async def test_one_lease_is_reported_with_every_field_of_the_contract(sidecar: S
 
 
 async def test_the_first_request_waits_for_the_first_reply_of_redis(sidecar: Served) -> None:
-    """'No' before the first reply would end the work of a client whose sidecar was restarted (review of issue 2)."""
+    """An earlier 'no' would end the work of a client whose sidecar was restarted (review of issue 2)."""
     assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
 
 
@@ -55,7 +55,7 @@ async def test_a_grant_starts_when_its_request_arrives(sidecar: Served) -> None:
     answer = await sidecar.lead()
     assert (await sidecar.get("/is-leader/tracker"))["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6)
     held = await sidecar.get("/is-leader/tracker", wait=0.1, version=answer["version"])
-    assert held["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6), "although the answer was given 0.1 s later"
+    assert held["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6), "the wait does not shorten the grant"
 
 
 @pytest.mark.parametrize("path", ["/is-leader", "/is-leader/tracker"])
@@ -210,7 +210,7 @@ async def test_without_redis_the_first_request_is_answered_within_the_call_limit
         redis_of_its_own.pause()
         began = elapsed()
         answer = await sidecar.get("/is-leader/tracker")
-        assert elapsed() - began < QUICK.call_limit + 10, "otherwise the request would wait forever"
+        assert elapsed() - began < QUICK.call_limit + 10, "the request waited for longer than one call"
         assert (answer["is_leader"], answer["expires_in"]) == (False, None)
         redis_of_its_own.resume()
         await sidecar.lead()
@@ -297,7 +297,7 @@ async def test_ten_thousand_polls_cause_no_command_in_redis(sidecar: Served, red
 
 
 def _scripts_run(redis: Redis) -> int:
-    """The number of Redis scripts so far: the sidecar sends nothing else for a lease."""
+    """The number of scripts that Redis has run so far. For a lease the sidecar sends only scripts."""
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 

@@ -54,7 +54,7 @@ async def test_an_error_of_redis_is_reported_in_json_with_its_cause(sidecar: Ser
     assert status == 503
     assert answer["error"].startswith("the history of tracker cannot be read: XREVRANGE: WRONGTYPE")
     await sidecar.lead()
-    assert (await sidecar.metric('sidecar_history{history="refused"}')) == 1, "the sidecar still leads"
+    assert (await sidecar.metric('sidecar_history{history="refused"}')) == 1, "the refused append is reported"
 
 
 async def test_an_unreachable_redis_is_reported_in_json_with_its_cause(any_redis_of_its_own: RedisServer) -> None:
@@ -75,7 +75,7 @@ async def test_many_requests_cost_redis_one_read_a_second(sidecar: Served, redis
         reads = 0
         while "the end" not in (line := str(monitor.next_command()["command"])):
             reads += line.startswith("XREVRANGE")
-    assert 1 <= reads <= 20, "a hundred requests"
+    assert 1 <= reads <= 20, "the number of reads for a hundred requests"
 
 
 async def _is(sidecar: Served, expected: list[tuple[str, str, str | None]]) -> bool:

@@ -66,5 +66,5 @@ async def test_the_description_is_served_and_lists_the_routes_of_the_listener(re
         routes = {(route.method, resource.canonical) for resource in resources for route in resource}
     described = {(method.upper(), path) for path, each in found["paths"].items() for method in each}
     assert described <= routes
-    assert {method for method, _ in routes - described} == {"HEAD"}, "each other route is the HEAD of a GET"
+    assert {method for method, _ in routes - described} == {"HEAD"}, "every other route answers only HEAD"
     document.validate()

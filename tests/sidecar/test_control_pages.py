@@ -80,7 +80,7 @@ async def test_a_web_page_is_refused_on_every_route(sidecar: Served, redis: Redi
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 async def test_a_web_page_is_refused_on_the_fast_path(sidecar: Served, headers: list[bytes]) -> None:
-    """After the first answer the listener answers without the application, which refuses web pages."""
+    """The fast path bypasses the application, which refuses web pages, so the fast path must check the headers too."""
     await sidecar.lead()
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
     for path in (b"/is-leader/tracker", b"/is-leader"):

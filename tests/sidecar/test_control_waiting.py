@@ -108,7 +108,10 @@ async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar:
 async def test_a_client_refused_because_of_another_clients_grant_is_answered_once_that_grant_ends(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The version is that of the term that the other client was granted. Until that grant ends, it does not change."""
+    """The refused client has the version of the other client's term.
+
+    It does not change before the other client's grant ends.
+    """
     waits: list[float] = []
     hold = sidecar.candidate._hold
 
@@ -128,7 +131,7 @@ async def test_a_client_refused_because_of_another_clients_grant_is_answered_onc
     assert (refused["is_leader"], refused["version"]) == (False, answer["version"])
     sidecar.candidate._leases[
         "tracker"
-    ]._demand.hold()  # another client holds a request, otherwise the lease would be released
+    ]._demand.hold()  # a request of another client is held; otherwise the lease would be released
     monkeypatch.setattr(sidecar.candidate, "_hold", noted)
     over = sidecar.candidate._leases["tracker"]._grants._named_until
     await eventually(lambda: elapsed() >= over)
@@ -178,7 +181,7 @@ async def test_a_resign_answers_held_requests_and_releases_at_once(sidecar: Serv
     assert (await held)["is_leader"] is False
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
     assert elapsed() - resigned_at < PATIENT.grant_ttl
-    assert await sidecar.state() == "waiting", "the held request no longer counted as demand"
+    assert await sidecar.state() == "waiting", "an answered request is no demand"
 
 
 async def test_after_a_resign_the_sidecar_does_not_campaign_for_a_second(sidecar: Served) -> None:

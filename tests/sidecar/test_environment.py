@@ -53,10 +53,10 @@ async def test_the_sidecar_leads_with_every_library_switch_set(redis_server: Red
             asker = Asker(sidecar, session)
             await eventually(asker.status)
             await eventually(lambda: _leads(asker))
-            assert await asker.metric("sidecar_transitions_created{"), "another set of metrics"
+            assert await asker.metric("sidecar_transitions_created{"), "a switch changed the set of metrics"
             await asker.resign()
         assert sidecar.stop(signal.SIGTERM) == 0
-    lines = [json.loads(line) for line in sidecar.output.splitlines()]  # only log lines
+    lines = [json.loads(line) for line in sidecar.output.splitlines()]  # every line is a log line
     assert {line["level"] for line in lines} == {"INFO"}
     (message,) = [line["message"] for line in lines if "ignored environment variables" in line["message"]]
     assert message.rpartition(": ")[2].split() == sorted(MEANT_FOR_OTHERS)

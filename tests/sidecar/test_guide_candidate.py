@@ -20,11 +20,11 @@ TTL, HEARTBEAT = 3, 1.0
 
 
 class GuideCandidate:
-    """A candidate that does exactly what the guide says: SET NX EX; GET and EXPIRE while it leads; DEL."""
+    """A candidate that does exactly what the guide says: SET NX EX, then GET and EXPIRE while it leads, then DEL."""
 
     def __init__(self, redis: Redis, key: str) -> None:
         self.believes: list[tuple[float, float]] = []
-        """Begin and end of each term; the end of the last term grows with every renewal."""
+        """Begin and end of each term. Each renewal moves the end of the last term."""
         self.wants = True
         self._redis = redis
         self._key = key
@@ -70,7 +70,7 @@ class GuideCandidate:
 
 @asynccontextmanager
 async def campaigning(askers: list[Asker]) -> AsyncIterator[None]:
-    """Let clients campaign; at the end they stop their work and resign."""
+    """Let clients campaign until the end of the block; then they stop their work and resign."""
     async with asyncio.TaskGroup() as tasks:
         asking = [tasks.create_task(asker.campaign()) for asker in askers]
         yield
@@ -110,7 +110,7 @@ async def test_the_guides_candidate_and_sidecars_never_lead_together_and_each_ge
 async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[], None]) -> None:
     """Each side leads for more than one ttl while the other campaigns, and then releases.
 
-    A pause of this machine that is longer than the ttl rightly ends a lease; then try again.
+    A pause of this machine that is longer than the ttl ends a lease, as it should. The test then tries again.
     """
     for _ in range(ROUNDS):
         guide.wants = True
@@ -138,4 +138,4 @@ async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[
             if led():
                 return
             guide.give_up()
-    raise AssertionError("in each turn a side lost its lease while the other campaigned")
+    raise AssertionError("in each turn one side lost its lease while the other side campaigned")

@@ -37,7 +37,7 @@ hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 
 
 def check_lines(output: str, lines: int | None = None) -> None:
-    """Check that each line is printable and not too long, and the number of lines if given."""
+    """Check that each line is printable and not too long. Also check the number of lines, if it is given."""
     found = output.removesuffix("\n").split("\n")
     assert all(line.isprintable() and len(line) < 2_000 for line in found), output[:500]
     assert lines is None or len(found) == lines, output[:500]

@@ -75,7 +75,7 @@ async def test_metadata_that_arrives_in_pieces_is_read_completely(metadata: Meta
         await response.prepare(request)
         for piece in (whole[:2048], whole[2048:]):
             await response.write(piece)
-            await asyncio.sleep(0.05)  # a pause between the pieces, like in a network
+            await asyncio.sleep(0.05)  # a pause between the pieces, as in a network
         return response
 
     metadata.answer = in_pieces
@@ -120,11 +120,11 @@ async def truncated(request: web.Request) -> web.StreamResponse:
 
 
 async def without_end(request: web.Request) -> web.StreamResponse:
-    """The task, then endless blanks: a truncated body is still valid JSON."""
+    """The task, followed by endless blanks. A body that is cut off in the blanks is still valid JSON."""
     response = web.StreamResponse()
     await response.prepare(request)
     await response.write(json.dumps(TASK).encode())
-    with suppress(ConnectionError):  # once the client has closed the connection
+    with suppress(ConnectionError):  # raised once the client has closed the connection
         while True:
             await response.write(b" " * 65536)
     return response

@@ -1,4 +1,4 @@
-"""A sidecar imports only the modules of its own kind of Redis and login: tested with a real process of each kind."""
+"""A sidecar imports only the modules of its own kind of Redis and of login. Real processes of each kind are tested."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ OPTIONAL = {
         "sidecar.redis.iam", "sidecar.redis.aws_signature",
     },
 }  # fmt: skip
-"""The modules that only one kind needs, by kind."""
+"""The modules that a kind needs in addition to the common modules, by kind."""
 NEVER = r"(sidecar\.(client|commands|wrapper)|service|botocore|asyncpg|numpy|sqlite3)\b"
 """Modules of other programs of this project, and the libraries of those programs."""
 
@@ -64,7 +64,7 @@ async def settings_of(kind: str, folder: Path, server: RedisServer) -> AsyncIter
 async def test_no_module_of_an_unused_kind_is_imported(
     tmp_path: Path, redis_of_its_own: RedisServer, kind: str
 ) -> None:
-    with client_of(redis_of_its_own) as redis:  # accepts an AWS token too
+    with client_of(redis_of_its_own) as redis:  # the user accepts any password, also an AWS token
         command(redis, "ACL", "SETUSER", "sidecar", "on", "nopass", "~*", "&*", "+@all")
     async with settings_of(kind, tmp_path, redis_of_its_own) as settings:
         log = tmp_path / "sidecar.log"

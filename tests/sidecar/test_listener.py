@@ -1,4 +1,4 @@
-"""Limits of connections from outside the task: a port that the whole network can reach ends no term."""
+"""Limits of connections from outside the task: no use of the metrics port, which the network can reach, ends a term."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from runtime.listener import Limits
 from tests.support.served_control import served
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.usefixtures("redis")  # empty: no sidecar could lead while another test's key lives
+pytestmark = pytest.mark.usefixtures("redis")  # an empty Redis: no sidecar could lead while another test's key lives
 
 HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
@@ -42,7 +42,7 @@ async def answers(url: str) -> bool:
 async def test_external_connections_are_limited_and_the_client_is_still_answered(
     redis_server: RedisServer,
 ) -> None:
-    """Otherwise a peer at the metrics could use up the file descriptors, and the client would lose the lease."""
+    """Otherwise a peer of the metrics port could use up the file descriptors, and the client would lose the lease."""
     async with served(redis_server, limits=Limits(connections=2)) as sidecar:
         async with connected(sidecar.metrics_url) as (one, writer), connected(sidecar.metrics_url) as (two, other):
             for line in (writer, other):

@@ -29,7 +29,7 @@ STEADY = SMALL | {"LEASE_TTL": "30", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
 
 
 class Asker:
-    """A client that sends requests without a library and records when it may assume that it leads."""
+    """A client that sends requests without the client library, and records when it may assume that it leads."""
 
     def __init__(self, sidecar: RealSidecar, session: aiohttp.ClientSession) -> None:
         self.sidecar = sidecar
@@ -100,7 +100,7 @@ def redis(server: RedisServer) -> Iterator[Redis]:
 async def one(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, request: pytest.FixtureRequest
 ) -> AsyncIterator[Asker]:
-    """A sidecar that answers; the parameter, if given, is its timings; the default is `STEADY`."""
+    """A sidecar that answers. The parameter is its timings; the default is `STEADY`."""
     sidecar = RealSidecar(tmp_path, server, "task-a", **getattr(request, "param", STEADY))
     with killed_at_exit(sidecar):
         sidecar.start()
@@ -334,15 +334,15 @@ async def test_the_health_check_prints_nothing_and_exits_with_the_health(one: As
 
 
 async def test_a_sigterm_during_the_start_ends_the_sidecar(server: RedisServer, tmp_path: Path) -> None:
-    """The kernel delivers to the first process of a container only signals with a handler.
+    """The kernel delivers to the first process of a container only the signals that have a handler.
 
-    Without one the process would run until SIGKILL.
+    Without a handler for SIGTERM the process would run until SIGKILL.
     """
     asked = asyncio.Event()
 
     async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
-        await reader.read()  # until the test stops asking
+        await reader.read()  # returns once the sidecar closes the connection
         writer.close()
 
     async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as metadata:

@@ -1,4 +1,4 @@
-"""The environment: valid variables are read, and each invalid variable is one line with its name."""
+"""The environment: valid variables are read, and each invalid variable is reported in one line with its name."""
 
 import os
 import socket
@@ -351,7 +351,7 @@ def test_the_health_check_of_an_invalid_address_fails_without_output(bind: str) 
 
 
 def test_the_modules_of_tls_password_files_and_iam_are_imported_only_when_used(tmp_path: Path) -> None:
-    """Each module is imported with its own setting, and with no other setting."""
+    """A setting imports only the modules that it needs."""
     ours = {"sidecar.redis.tls", "sidecar.redis.credentials", "sidecar.redis.iam", "sidecar.redis.aws_signature"}
     password = tmp_path / "password"
     password.write_text("word")

@@ -18,9 +18,9 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 BOUND = 0.6 + 3 * 0.7 + 1.0
-"""Limit of the end in seconds: GRANT_TTL + 3 * REDIS_TIMEOUT of `SMALL`, and one more second."""
+"""Seconds within which the process must end: GRANT_TTL + 3 * REDIS_TIMEOUT of `SMALL`, and one more second."""
 BUSY = 15.0
-"""Seconds that a busy machine may add; without the fix the process hung for a minute."""
+"""Seconds that a busy machine may add. Before the fix of this bug the process hung for a minute."""
 
 HANGING_LOOKUPS = """
 import socket, sys, time

@@ -224,7 +224,7 @@ def test_the_start_and_the_end_of_an_outage_are_each_logged_once(
     assert _log_levels(caplog) == [("INFO", "led")]
 
     shown.telemetry.failed(None, failure)
-    shown.telemetry.answered(*answer)  # a call made the connection
+    shown.telemetry.answered(*answer)  # a call opened the connection
     assert _log_levels(caplog) == [("ERROR", None), ("INFO", "led")]
 
 

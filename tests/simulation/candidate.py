@@ -2,7 +2,7 @@
 
 For one lease, this module copies the loop of `Candidate` (`run`, `_act`, `_open`, `_sleep`, `_wake_for`), the part of a
 result that the lease sees (`_settle`), and the publication of a change (`_publish`). The copy of `hold` is in the
-client. All rules are in the production lease. `test_drivers.py` compares this module with the real code.
+simulated client. All rules are in the production lease. `test_drivers.py` compares this module with the real code.
 
 A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, at a fifth of the
 simulator's speed. Most of this module (the connection and its time limits) would still be a copy.
@@ -635,7 +635,7 @@ class Sidecar:
 
     def _disconnect(self) -> None:
         self.server = None
-        self._connection = ServerClock(self.world.scenario.timings.server_time_valid_for)  # of the next server
+        self._connection = ServerClock(self.world.scenario.timings.server_time_valid_for)  # for the next server
 
     def _replace_connection(self) -> None:
         self._open_at = self.now() + self._reconnects.pause()

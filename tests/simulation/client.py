@@ -2,7 +2,7 @@
 
 A held question is not an event. While nothing changes, the client asks many times, and only the last answer matters,
 because each answer replaces the previous answer. `sync` catches up with the skipped questions. The simulator skips
-about 1,400 questions an hour in this way, and can run several hundred hours in a second.
+about 1,400 questions an hour in this way, and can simulate several hundred hours per second.
 """
 
 from collections.abc import Callable
@@ -101,7 +101,7 @@ class Client:
         self._wait = 0.0
         """Seconds for which the sidecar may hold the question."""
         self._steady = False
-        """Whether the next question will be held for the same time."""
+        """Whether the sidecar will hold the next question for the same time as this question."""
         self._looked_at = self._froze_at = 0.0
         """The local times of the last look at the clock (there is one every `TICK`) and of the last freeze."""
         self._check_at = inf
@@ -306,7 +306,7 @@ class Client:
             self._campaign(number)
 
     def _campaign(self, number: int) -> None:
-        """Ask once the resign is answered or has taken too long; pause first if the last question got no answer."""
+        """Ask after the answer to the resign or its time limit; pause first if the last question got no answer."""
         if number != self._ask or not self.running or self._stopping:
             return
         if self.frozen:
@@ -329,7 +329,7 @@ class Client:
             self.stop()
             return
         self._ask = number = number + 1
-        if self._resigning:  # the sidecar could apply the resign to the term that it grants now
+        if self._resigning:  # otherwise the sidecar could apply the resign to a new term
             self._awaits, self._asks = number, True
             self._gives_up_at = self.sidecar.now() + LIMIT
             self._mind_limit()
@@ -404,7 +404,7 @@ class Client:
             self._answer(self._arrived)
 
     def _hold_ends(self, number: int) -> None:
-        """Answer the held question without a change. A frozen client does not read the answer."""
+        """Answer the held question at its time limit, without a change. A frozen client does not read the answer."""
         if number == self._ask and self.held and (self.frozen or self._explicit):
             if self.sidecar.frozen:
                 self.sidecar.later(self._hold_ends, number)
@@ -544,7 +544,7 @@ class Client:
             self._arrived, self._limit_at = self._asked_at, self._asked_at + self._wait
 
     def schedule_end_of_work(self) -> None:
-        """Schedule the end of the work: the grant may not be extended."""
+        """Schedule the end of the work, in case the grant is not extended."""
         if self.grant is not None and not self._stopping and not self.frozen:
             left = self._left()
             if left <= 0:
@@ -556,7 +556,7 @@ class Client:
 
     def _check_in(self, left: float, arg: tuple[int, Grant]) -> None:
         when = self.world.now + left / self.sidecar.rate + TIMER
-        if when < self._check_at:  # an earlier look decides whether another is needed
+        if when < self._check_at:  # an earlier check decides whether a later check is needed
             self._check_at = when
             self.world.at(when, self._check, arg)
 

@@ -1,4 +1,4 @@
-"""The part that both clients of the differential test share: a world of one task, and notes."""
+"""The world of one task and the notes that the simulated and the real client of the differential test share."""
 
 from collections.abc import Callable
 from heapq import heappop
@@ -96,7 +96,7 @@ class Witness:
 
 
 class Driven(Protocol):
-    """A driven client. A method that does not apply in the current state does nothing."""
+    """A client that the test drives. A method that does not apply in the current state does nothing."""
 
     world: Bare
     notes: Notes

@@ -1,4 +1,4 @@
-"""The part that both sidecars of the differential test share: one protocol, and notes."""
+"""The protocol and the notes that the simulated and the real sidecar of the differential test share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,10 @@ from tests.simulation.server import Server
 
 TIMINGS = Timings()
 PATIENT = replace(TIMINGS, call_limit=2.0013)
-"""Timings of the listener. With equal limits, the first call and a question that waits for it would end together."""
+"""Timings of the listener.
+
+With equal limits, the first call and a question that waits for its reply would end together.
+"""
 START = 1000.0
 """The task's clock at the start."""
 DELAY = 0.00037
@@ -51,7 +54,7 @@ class SidecarNotes:
 
 
 class Driven(Protocol):
-    """A driven sidecar, and the events that it takes."""
+    """A sidecar that the test drives, and the events that the test can cause."""
 
     notes: SidecarNotes
     server: Server

@@ -269,7 +269,7 @@ class Faults:
             sidecar.client.start()
 
     def _deploy(self) -> None:
-        """For each task in turn, the client stops, then the sidecar, and then a new task takes the place."""
+        """For each task in turn, the client stops, then the sidecar stops, and then a new task starts."""
         if not self._deploying:
             self._deploying = list(self.world.sidecars)
             self._deploy_next(None)
@@ -326,7 +326,7 @@ class Faults:
         return True
 
     def _late_acquire(self) -> None:
-        """An acquire is delayed until another candidate releases the lease; its client has often left by then."""
+        """An acquire is delayed until another candidate's release; often the sender's client has left by then."""
         sidecar = self.random.choice(self.world.sidecars)
         sidecar.snare = self._holds_up
 
@@ -344,7 +344,7 @@ class Faults:
         if self._held_up is not None and self.world.now > self._held_up[2]:
             sidecar, request, _, counts = self._held_up
             self._held_up = None
-            if counts:  # its candidate notices the effect at its next call: after a yield or a heartbeat at the latest
+            if counts:  # the sender notices the effect at its next call, at the latest after a yield or a heartbeat
                 self.world.oracle.forget()
             self.world.at(self.world.now + 1e-5, sidecar.arrive, request)
 
@@ -573,7 +573,7 @@ class Faults:
         self._disturbed()
 
     def _isolate(self) -> None:
-        """The primary and some tasks are cut off from the others, and the replica is promoted there."""
+        """The primary and some tasks are cut off from the other tasks; the replica is promoted for the other tasks."""
         if self._server_busy:
             return
         promotion, last = self._promotion_time(), self._duration() + self.ttl * self.random.choice((0.0, 1.0, 3.0))
@@ -617,7 +617,7 @@ class Faults:
         self._server_change_ends()
 
     def _shift(self) -> float:
-        """The step of a server's clock in seconds, at most the margin minus the drift; 0 within 1.3 ttls of a step."""
+        """The step of a server's clock in seconds, at most margin minus drift; 0 within 1.3 ttls after a step."""
         if self.world.now - self._stepped_at < 1.3 * self.ttl:
             return 0.0
         self._stepped_at = self.world.now
@@ -663,7 +663,7 @@ class Faults:
         self._disturb(2 * self.ttl, self._delete_key_without_ttl)
 
     def _delete_key_without_ttl(self, _: None) -> None:
-        """The operator deletes a key without a TTL, which no candidate expires."""
+        """An operator deletes the key if it has no TTL, because such a key never expires."""
         if self.world.primary.model.value is not None and self.world.primary.model.expires is None:
             self._delete()
 

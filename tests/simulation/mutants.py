@@ -261,7 +261,7 @@ def _not_brought(lease: Lease, reply: Reply, left: HeldTerm | None) -> bool:
     return False
 
 
-mutant("a term that our own late acquire won is not given up", Lease, "_won_by_lost_call", mix="quiet")(_not_brought)
+mutant("a term that a late acquire won is not given up", Lease, "_won_by_lost_call", mix="quiet")(_not_brought)
 
 
 @mutant("a silent client's lease is kept", Lease, "_give_up_at", mix="processes")
@@ -469,7 +469,7 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return 0 if model.value is not None and model.fence.holder == model.value else wait
 
 
-@mutant("the guard knows a server by its run id alone", RedisModel, "_guard_wait", mix="redis")
+@mutant("the guard identifies a server by its run id alone", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return 0 if model.fence.run_id == model.run_id else _GUARD_WAIT(model, ttl, guarding)
 

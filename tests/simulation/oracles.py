@@ -158,8 +158,8 @@ class Oracle:
     def _obeyed(self, arg: tuple[float, int | None]) -> None:
         """Check that no client leads.
 
-        The early check has a `number`, and counts only if nothing disturbs. The check after a ttl has None, and always
-        counts.
+        The early check has a `number`, and counts only if nothing has disturbed the world since DISABLED was written.
+        The check after a ttl has None as its number, and always counts.
         """
         since, number = arg
         if since == self.disabled_since and number in (None, self._pendings):
@@ -220,7 +220,7 @@ class Oracle:
                     raise Violation("kept its term", f"{client.tenure.holder} was asked to step down from {token}")
 
     def steps_down(self, sidecar: "Sidecar", token: int | None) -> None:
-        """A holder has learned that it is to give up the term with this token."""
+        """A holder has received the request to give up the term with this token."""
         if token not in self._asked:
             raise Violation("stepped down unasked", f"{sidecar.instance} gives up token {token}")
         if sidecar.lease.leads(sidecar.now()):

@@ -28,8 +28,8 @@ class Real:
         self._unwinds = 0.0 if share < 0.5 else share**3 * 2
         self._process: Process | None = None
         self._processes = 0
-        self._question: Request | None = None  # the question on its way to the sidecar, or there
-        self.asks: Request | None = None  # the question that the client waits for
+        self._question: Request | None = None  # the question that the sidecar has or will get
+        self.asks: Request | None = None  # the question whose answer the client awaits
         self._pending: list[Request] = []
         self._quiet = False
         self.held = False
@@ -109,7 +109,7 @@ class Real:
     # Requests.
 
     def sends(self, request: Request) -> None:
-        """A request leaves."""
+        """The client sends a request."""
         process, sidecar = request.process, self.sidecar
         if process.dead:
             raise aiohttp.ClientConnectionError
@@ -306,7 +306,7 @@ class Real:
 
 
 def _is_last(question: Request) -> bool:
-    """Whether the client only waits for the answer to this question and then asks no more."""
+    """Whether the client asks no further question after this question."""
     return question.process.dead or (question.of_work and question.process.leadership._poll.stopped)
 
 

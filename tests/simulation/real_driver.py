@@ -1,7 +1,7 @@
 """`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection to a model of Redis.
 
-One known difference from the simulation remains: here a stopped server answers a greeting when it continues; in the
-simulation it never answers that greeting.
+One difference from a real server remains, here as in the simulation: a stopped server never answers a greeting that it
+got while it was stopped. A real server answers that greeting when it continues.
 """
 
 import asyncio

@@ -140,7 +140,7 @@ class Process:
             raise Failed
 
     def stop(self) -> None:
-        """End the work: it returns at once, or fails every second time, or is cancelled if it needs time to end."""
+        """End the work. Work that needs time to end is cancelled; other work returns and fails alternately."""
         if self.unwinds or not self.working:
             self._run.cancel()
         else:

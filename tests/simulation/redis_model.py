@@ -10,7 +10,10 @@ from typing import NamedTuple
 from sidecar.protocol import Outcome
 
 DAY = 86_400 * 1_000_000
-"""The limit of a token ahead of the server's time, in µs: every later token would be above it."""
+"""Maximum time in µs by which a token may be ahead of the server's time.
+
+After a token above this limit, every later token would be above it too.
+"""
 
 MOST_NOTES = 900
 """Maximum number of characters in the notes about other servers; above it, the oldest note is dropped."""
@@ -224,7 +227,7 @@ class RedisModel:
         if not floor <= self._left() <= ttl:
             self._expire_in(ttl)
         elif replicated:
-            self.fence.beat = self.now  # a write for WAIT
+            self.fence.beat = self.now  # WAIT needs a write
             self.offset += 1
         self._vouch(guarding)
         if replicated and self.fence.recorded != token:

@@ -90,7 +90,10 @@ MIXES: dict[str, tuple[float, Mix]] = {
 """Mixes of faults with their weights, and how often each mix is drawn. Only 'replicas' runs with MIN_REPLICAS."""
 
 TTLS = {3.0: 1.0, 30.0: 4.5, 120.0: 1.0, 300.0: 1.0, 900.0: 3.0}
-"""The ttls in seconds and their weights. The default's weight is the highest with which 100,000 h take five minutes."""
+"""The ttls in seconds and their weights.
+
+The default's weight is the highest at which a run of 100,000 h takes five minutes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,10 @@ class Scenario:
     follower: bool = False
     """Whether the last task follows only (CAMPAIGN=false)."""
     watchers: int | None = None
-    """The number of candidates that the scripts report, which may be wrong. None if the scripts may not count them."""
+    """The number of candidates that the scripts report, which may be wrong.
+
+    None if the scripts are not permitted to count them.
+    """
 
     @property
     def length(self) -> float:

@@ -56,7 +56,7 @@ class Server:
         self.watchers: list[Sidecar] = []
 
     def set_clock(self, now: float) -> int:
-        """Set the model's clock to the true time `now`; returns it, in µs."""
+        """Set the model's clock to the server's wall time at the true time `now`; returns the wall time in µs."""
         self.model.now = wall = int((now * self.rate + self.offset) * 1e6)
         return wall
 

@@ -10,7 +10,7 @@ from tests.simulation.client_driven import Bare, Notes, Schedule, begin
 class Observed(Client):
     """The simulated client with notes.
 
-    The simulation draws the time of the next question of a client without a sidecar; this class counts the pauses.
+    The simulation draws at random when a client without a sidecar asks next; this class counts the client's pauses.
     """
 
     __slots__ = ("froze_at", "notes", "quiet", "retried_at")

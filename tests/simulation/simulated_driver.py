@@ -53,7 +53,7 @@ class Observed(Sidecar):
 
 
 class Simulated:
-    """The sidecar and its client: one question at a time, asked and held as `Control` does."""
+    """The sidecar and its client: one question at a time, held and answered as in `Control`."""
 
     def __init__(self, seed: int, *, follower: bool = False) -> None:
         self.notes = SidecarNotes()

@@ -13,7 +13,7 @@ from tests.simulation.redis_model import RedisModel
 from tests.simulation.simulated_client import Simulated
 
 STEP, APART = 0.01, 0.00001
-"""The grid of the moments of a history, in seconds, and the shift of each moment relative to the previous moment."""
+"""The grid of the event times, and the shift added for each event so that no two events coincide; in seconds."""
 CLOSE = 2e-3
 """Maximum difference, in seconds, between two times that count as the same moment."""
 

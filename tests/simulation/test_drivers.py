@@ -16,9 +16,9 @@ from tests.simulation.simulated_driver import Simulated
 from tests.simulation.virtual_time import VirtualLoop
 
 STEP, APART = 0.01, 0.00001
-"""The grid of the moments of a schedule, in seconds, and the shift of each moment relative to the previous moment."""
+"""The grid of the event times, and the shift added for each event so that no two events coincide; in seconds."""
 MOST = 30
-"""Maximum number of moments in a schedule: small enough that the shifts stay below a `DELAY`."""
+"""Maximum number of moments in a schedule: small enough that the sum of the shifts stays below `DELAY`."""
 CLOSE = 1e-3
 """Maximum difference, in seconds, between two times that count as the same moment."""
 
@@ -122,7 +122,7 @@ def both(moments: list[tuple[int, str]], seed: int, *, follower: bool = False) -
 
 
 def compare(moments: list[tuple[int, str]], seed: int, *, follower: bool = False) -> SidecarNotes:
-    """Compare both sidecars in these moments; returns the notes of the real sidecar."""
+    """Run both sidecars with these events and compare their notes; returns the notes of the real sidecar."""
     simulated, real = both(moments, seed, follower=follower)
     assert simulated.calls == real.calls
     assert simulated.transitions == real.transitions
@@ -133,7 +133,7 @@ def compare(moments: list[tuple[int, str]], seed: int, *, follower: bool = False
 
 
 RARE = {
-    "an idle sidecar connects after pauses that double while Redis is away": [
+    "an idle sidecar connects after pauses that double while Redis is unavailable": [
         *((100, "cut"), (150, "asks, 4.9 s"), (400, "hangs up"), (400, "asks, 9.7 s"), (400, "cut")),
     ],
     "a held question is answered at the end of the term during a call": [

@@ -1,4 +1,4 @@
-"""The simulator's model has the replies of the real scripts on a real Redis, in each available version.
+"""The simulator's model gives the same replies as the real scripts on each available version of Redis.
 
 The tests call both side by side: on a server that was always a primary, on a promoted replica, and on a server that has
 just started. After each step they compare the reply, the fence, the messages of a watch, and the number of writes.
@@ -48,7 +48,7 @@ IDENTITIES: list[dict[str, str | None]] = [
     scope="module", params=[(binary, life) for binary in sorted(BINARIES) for life in ("born a primary", "promoted")]
 )
 def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A server that started long ago, as the guard sees it."""
+    """A server that has run for longer than the guard waits."""
     binary, life = request.param
     folder = tmp_path_factory.mktemp("redis")
     with ExitStack() as open_:
@@ -276,7 +276,7 @@ class Both:
         self.model.fence.token = token
 
     def step_down(self) -> None:
-        """Ask the holder to step down, or leave such a request of an earlier term in the fence."""
+        """Ask the holder to step down, or put a step-down request for an earlier term into the fence."""
         token = self.model.step_down()
         if token is None:
             token = self.random.choice((7, self.terms[-1][1] if self.terms else 7))
@@ -292,7 +292,7 @@ class Both:
             setattr(self.model.fence, name, value)
 
     def record_another_server(self) -> None:
-        """Record another server behind the same address as the last server that was seen."""
+        """Record in the fence that another server behind the same address was seen last."""
         name = self.random.choice("def") * 80
         self.type("HSET", FENCE, "changed", name)
         self.model.fence.changed = name

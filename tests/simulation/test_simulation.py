@@ -91,7 +91,7 @@ def test_no_promise_is_broken_in_worlds_that_once_broke_one(seed: str, world: in
 
 KEPT = [
     ("a promoted server without a fence is not guarded", "redis", 2),
-    ("the guard knows a server by its run id alone", "redis", 1),
+    ("the guard identifies a server by its run id alone", "redis", 1),
     ("renew and release do not compare the tenure", "late calls", 0),
     ("a renewal that wrote nothing is confirmed", "replicas", 88),
     ("a draining sidecar with a late acquire loops without a pause", "late calls", 11),

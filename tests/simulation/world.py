@@ -16,11 +16,11 @@ from tests.simulation.server import EPOCH, Server
 from tests.simulation.store import Tenure
 
 STORY = 60
-"""The number of last events that a violation prints."""
+"""The number of events before a violation that are printed."""
 NESTED = 50
 """Maximum number of consecutive events that bypass the queue."""
 BUSY = 500
-"""Rounds of the election loops per ttl; above this number a loop counts as busy without a pause."""
+"""Maximum rounds of all election loops per ttl, on average over a world; above it, a loop runs without a pause."""
 IDLE_LIMIT = 10.0
 """Seconds after which Postgres ends an idle transaction."""
 
@@ -74,7 +74,7 @@ class World:
         heappush(self._queue, (when, number, action, argument))
 
     def soon(self, when: float, action: Action, argument: Any) -> None:
-        """Like `at`, but run it immediately if no event is due before. Call this only at the end of an action."""
+        """Like `at`, but without the queue if no event is due before `when`. Call this only at the end of an action."""
         queue = self._queue
         if self._nested > NESTED or (queue and queue[0][0] <= when):
             self.events = number = self.events + 1
@@ -128,7 +128,7 @@ class World:
         """The server to which the name of Redis resolves for this task."""
         old = self.old
         if self.scenario.late_demotion:
-            return self.primary  # a majority of the sentinels names it
+            return self.primary  # a majority of the sentinels names this server
         return old if old is not None and old.island is not None and task in old.island else self.primary
 
     def delay(self) -> float:
@@ -156,7 +156,7 @@ class World:
                 self.at(self.now + self.delay(), sidecar.step_down_noticed, server)
 
     def drained(self, sidecar: Sidecar) -> None:
-        """A sidecar has given up its lease and exited: the platform starts the sidecar, or its task, again."""
+        """A sidecar has given up its lease and exited: the platform restarts the sidecar or replaces its task."""
         self.faults.replace(sidecar)
 
     # Work.
@@ -194,7 +194,7 @@ class World:
             self.oracle.store.unshare()
 
     def resume_write(self, client: Client, *, alive: bool) -> None:
-        """The client continues its transaction, or is killed in it."""
+        """The client continues its transaction, or is killed during the transaction."""
         state, client.interrupted = client.interrupted, None
         if state is None:
             return
@@ -227,7 +227,7 @@ class World:
 
 
 def _poll(grant: float) -> float:
-    """The time between two questions of a leader, in seconds: a third of the working time after the last answer."""
+    """Seconds between two questions of a leader: a third of the working time that remains after an answer."""
     poll = grant / 4
     for _ in range(50):
         left = grant - poll

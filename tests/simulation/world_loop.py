@@ -26,7 +26,7 @@ class WorldLoop(asyncio.SelectorEventLoop):
         return START + self.world.now
 
     def touch(self, future: "asyncio.Future[Any]", answer: object) -> None:
-        """Deliver data from the network: at once, or when the process thaws, but before its timers."""
+        """Deliver data from the network at once. A frozen process gets the data when it thaws, before its timers."""
         self.touched = True
         self.call_soon(_settle, future, answer)
 

@@ -1,8 +1,8 @@
 """A program with etcd's own election: `python -m bench.handover.candidates.etcd URL [TTL]`.
 
 The lock of etcd3gw cannot wait for its turn, so the program calls the server's election through etcd3gw. A thread
-renews the lease three times in its duration, as etcd's client for Go does. Without TTL (in seconds) the lease lasts 60
-s, the default of etcd's client.
+renews the lease three times per lease duration, as etcd's client for Go does. Without TTL (in seconds) the lease lasts
+60 s, the default of etcd's client.
 """
 
 import base64

@@ -162,7 +162,7 @@ func New(url string) *Client {
 	return &Client{
 		StopBefore: 500 * time.Millisecond,
 		url:        strings.TrimRight(url, "/"),
-		name:       hex.EncodeToString(word), // new at each start, so that an earlier process's resign differs
+		name:       hex.EncodeToString(word), // new at each start: an earlier process's late resign must not count
 		http: &http.Client{
 			Transport:     &http.Transport{Proxy: nil, DisableCompression: true, MaxIdleConnsPerHost: 2},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

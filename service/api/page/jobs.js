@@ -6,7 +6,7 @@ const ABOUT = {
   tracker: "Values of all portfolios while the market is open",
   eod: "A row for each portfolio at the close",
   snapshot: "Rows of the last session at official closes",
-  reconstruction: "Rows that are missing",
+  reconstruction: "Missing and stale rows of the last sessions",
 };
 
 export class JobCard {

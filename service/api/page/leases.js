@@ -4,14 +4,14 @@ import { drawStrip, listTerms, tone } from "./timeline.js";
 import { clock, clone, duration, write } from "./text.js";
 
 const STATES = {
-  waiting: "does not want the lease",
+  waiting: "does not campaign for the lease",
   following: "follows",
   leading: "leads",
   draining: "is stopping",
   disabled: "waits, since the lease is disabled",
   guarded: "waits, since the Redis server has changed",
   disconnected: "cannot use Redis",
-  unknown: "does not know: its sidecar does not answer",
+  unknown: "has no information: its sidecar does not answer",
 };
 
 export class LeaseCard {

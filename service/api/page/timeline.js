@@ -99,7 +99,7 @@ function course(term, from, until, now) {
   }
 }
 
-/** The time without a leader before a term that began at `from`, as text; needs the release of the earlier one. */
+/** The time without a leader before a term that began at `from`, as text; empty if the earlier one was not released. */
 function gap(earlier, from) {
   const seconds = earlier?.released_at ? (from - Date.parse(earlier.released_at)) / 1000 : 0;
   return seconds >= 1 ? `; began after ${duration(seconds)} without a leader` : "";

@@ -1,5 +1,5 @@
 -- $1 a portfolio or null, $2 a portfolio, $3 date, $4 kind, $5 whether a stale row counts as no row.
--- The portfolios after the first, up to the second, without a history row of that date and kind, in key order.
+-- The portfolios after $1 and up to $2 that have no history row of that date and kind, in key order.
 select id
 from public.portfolio
 where ($1::uuid is null or id > $1)

@@ -1,5 +1,5 @@
 -- $1 date, $2 a portfolio or null, $3 a portfolio.
--- The positions on that date of the portfolios after the first, up to the second. Closed positions (0 units) are
+-- The positions on that date of the portfolios after $2 and up to $3. Closed positions (0 units) are
 -- included. The order is the reverse of the key, so that the first row of a symbol is its last entry. This is an
 -- index-only scan without a sort. A symbol is returned as a hash, so that every position has the same length. The
 -- positions of a portfolio are one value, which takes a third of the bytes of one row for each position.

@@ -1,5 +1,5 @@
 -- $1 lease, $2 the token that was seen, $3 holder.
--- Set a token that is more than a day ahead back to the database's time, below every later term's token. No row if the
+-- If the token is more than a day ahead, set it to the database's time, below every later term's token. No row if the
 -- fence has another token by now, or a valid one. The update waits for the transactions that hold the row FOR SHARE.
 update public.lease_fence
 set token = (extract(epoch from clock_timestamp()) * 1000000)::bigint,

@@ -1,4 +1,4 @@
--- The table that receives a transaction's values by COPY, in key order. It ends with the transaction and is not logged.
+-- Receives a transaction's values by COPY, in key order. Its rows end with the transaction and are not logged.
 create temporary table if not exists staged_value (
     portfolio_id uuid not null,
     value numeric(38, 4) not null, -- same types as the target tables, which saves conversions

@@ -60,7 +60,7 @@ def published(kid: str, key: Key, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class Project:
-    """The part of a Supabase project that publishes keys. The test sets its clock."""
+    """The part of a Supabase project that publishes keys, and the guard's clock `now`, which the test sets."""
 
     keys: list[Any] = field(default_factory=list)
     instead: web.Response | None = None
@@ -452,7 +452,7 @@ async def test_a_failed_fetch_is_repeated_sooner_than_a_successful_one(project: 
     assert await user_of(guard, token) == USER
     project.now += jwks.RETRY_INTERVAL
     await refused(guard, project.token(ec_key("other"), "made up"))
-    assert project.asked == 3, "after a success the longer pause counts"
+    assert project.asked == 3, "after a success the longer interval applies"
 
 
 async def test_a_fetch_that_hangs_ends_with_the_service(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The background status: the database's records of the leader on every task, and the number of queries."""
+"""The background status: every task shows the leader's records in the database, and requests share queries."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The memory of cgroups, read from files that have the form of the kernel's, and from this machine's own."""
+"""The memory of cgroups, read from files in the kernel's format and from this machine's own files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +14,14 @@ V2_STAT = "anon 1\nfile {cache}\ninactive_file {inactive}\nactive_file 9\n"
 
 
 class Container:
-    """What a container sees of its cgroups: files of /proc, and the mounted hierarchy."""
+    """The cgroup files that a container can read: files of /proc, and the mounted hierarchy."""
 
     def __init__(self, folder: Path, *, unified: bool) -> None:
         self.proc, self.mounted, self.unified = folder / "proc", folder / "memory", unified
         self.proc.mkdir()
 
     def sees(self, *, path: str, root: str) -> CgroupMemory:
-        """The reader in a container with this path in /proc/self/cgroup and this root of the mount."""
+        """The reader of a container whose /proc/self/cgroup has this path and whose mount has this root."""
         hybrid = "5:cpu,cpuacct:/elsewhere\n1:name=systemd:/elsewhere\n"
         own = f"0::{path}\n" if self.unified else f"4:memory:{path}\n{hybrid}0::/elsewhere\n"
         (self.proc / "cgroup").write_text(own)
@@ -35,7 +35,7 @@ class Container:
         return CgroupMemory.of_process(self.proc)
 
     def group(self, path: str, *, usage: int, limit: int | None, inactive: int = 0, parents: int | None = None) -> None:
-        """Write the files of a cgroup; `parents` is the smallest limit of the parents. All in MiB."""
+        """Write the files of a cgroup. `parents` is the smallest limit of its parents. All values are in MiB."""
         folder = self.mounted / path
         folder.mkdir(parents=True, exist_ok=True)
         values = {"cache": 3, "inactive": inactive * MEBIBYTE}
@@ -79,8 +79,8 @@ def test_without_a_limit_there_is_no_reading(container: Container) -> None:
 @pytest.mark.parametrize(
     ("path", "root"),
     [
-        ("/", "/"),  # a cgroup namespace of the container's
-        ("/ecs/task/container", "/ecs/task/container"),  # the engine mounts the container's cgroup alone
+        ("/", "/"),  # the container has its own cgroup namespace
+        ("/ecs/task/container", "/ecs/task/container"),  # the engine mounts only the container's cgroup
         ("/../../elsewhere", "/"),
         ("/", "/../.."),
         ("/moved/away", "/ecs/task/container"),

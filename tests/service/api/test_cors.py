@@ -149,7 +149,7 @@ async def test_a_page_can_read_a_stream_and_the_refusal_of_one_too_many(
 @pytest.mark.parametrize("path", [f"{MINE}/live", f"{MINE}/stream", f"{MINE}/positions", "/healthz", "/nowhere"])
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 async def test_a_preflight_needs_no_token(method: str, path: str, pages: Served) -> None:
-    """An unknown path has a preflight too: otherwise the page could not read the 404 that follows."""
+    """A preflight of an unknown path succeeds too. Otherwise the page could not read the 404 that follows."""
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization,content-type"}
     response = await answer_to(pages, "OPTIONS", path, {**FROM_PAGE, **asked})
     assert response.status == 204
@@ -174,7 +174,7 @@ async def test_a_preflight_is_answered_while_the_database_is_unavailable(
 @pytest.mark.parametrize("origin", STRANGERS)
 async def test_a_page_of_another_origin_can_read_nothing(origin: str, pages: Served) -> None:
     response = await answer_to(pages, "GET", f"{MINE}/live", {"Origin": origin, **bearer()})
-    assert response.status == 200, "the browser hides the answer from the page; the server serves every other client"
+    assert response.status == 200, "the server answers every client; the browser hides the answer from the page"
     preflight = await answer_to(
         pages, "OPTIONS", f"{MINE}/live", {"Origin": origin, "Access-Control-Request-Method": "GET"}
     )

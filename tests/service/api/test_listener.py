@@ -81,7 +81,7 @@ async def test_a_connection_without_a_whole_header_is_closed_in_time_and_a_strea
 async def test_a_connection_beyond_the_limit_is_closed_at_once(limited: Served) -> None:
     (one, writer), (two, other) = [await connect(limited) for _ in range(2)]
     for line in (writer, other):
-        line.write(HALF)  # both are accepted, but have no whole request yet
+        line.write(HALF)  # both connections are accepted, but neither has sent a whole request
     await eventually(lambda: limited.serving.server and len(limited.serving.server.connections) == 2)
     third, closing = await connect(limited)
     assert await is_closed(third)

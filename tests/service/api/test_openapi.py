@@ -1,4 +1,4 @@
-"""The OpenAPI descriptions match the routes, and the answers of a running service to many kinds of requests."""
+"""The OpenAPI descriptions match the routes and a running service's answers to many kinds of requests."""
 
 import asyncio
 import json
@@ -46,9 +46,9 @@ schemathesis.openapi.format("decimal", st.decimals(0, QUANTITY_LIMIT - 1, places
 
 
 def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathesis.BaseSchema:
-    """The requests to try: the description's examples, the limits of each schema, and a fixed sample of others.
+    """The requests to try: the description's examples, the limits of each schema, and a fixed sample of other requests.
 
-    With `inventing_tokens`, requests have invalid tokens. It is off for tests that send a valid token each time.
+    With `inventing_tokens`, requests have invalid tokens. The option is off for tests that send a valid token.
     """
     generation = {"max-examples": 25, "deterministic": True, "database": "none"}
     settings = {
@@ -64,7 +64,7 @@ def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathes
 
 
 BEYOND_SCHEMAS = (" is later than 'to'", "too large", "has more than 8 decimal places", " is also in [")
-"""Errors of requests that no JSON Schema can express."""
+"""Texts of the errors for rules that no JSON Schema can express."""
 
 
 @dataclass
@@ -145,7 +145,7 @@ def test_the_answers_to_an_owner_match_the_description(case: Case, running: Runn
 def test_the_answers_without_a_token_reveal_nothing_and_match_the_description(case: Case, running: Running) -> None:
     response = running.call(case)
     if case.operation.label in OWNERS:
-        there = response.json() != {"error": "no such path"}  # an id with a slash
+        there = response.json() != {"error": "no such path"}  # an id with a slash matches no route
         assert response.status_code in ({401, 405} if there else {404})
 
 
@@ -166,7 +166,7 @@ def test_every_operation_does_answer_200(label: str, running: Running) -> None:
 
 
 def routes(application: web.Application) -> set[str]:
-    """The operations of an application, without the HEAD of each GET."""
+    """The operations of an application, without the HEAD route that each GET route has too."""
     found = {(route.method, resource.canonical) for resource in application.router.resources() for route in resource}
     got = {path for method, path in found if method == "GET"}
     return {f"{method} {path}" for method, path in found if method != "HEAD" or path not in got}

@@ -28,7 +28,7 @@ from tests.support.served_api import Served
 
 HOSTILE = "x\x1b[2J\x1b]0;title\x07\r\n2026-01-01T00:00:00.000Z ERROR forged\u2028\u202e" + "y" * 100_000
 LARGEST = 2_000
-"""Limit of what a hostile text may add to an output, in characters."""
+"""Limit of the length of an output with a hostile text, in characters."""
 
 
 def is_harmless(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""A whole process with Alpaca and the ECS agent on loopback: prices become values, and jobs protect the task."""
+"""A whole process with a fake Alpaca and a fake ECS agent: prices become values, and jobs protect the task."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
     assert SECRET_KEY not in service.output
     assert KEY_ID not in service.output
     errors = [line["message"] for line in service.lines() if line["level"] == "ERROR"]
-    assert set(errors) <= {"database: no answer within 3 s"}, "a standstill of the machine causes this error too"
+    assert set(errors) <= {"database: no answer within 3 s"}, "a stalled machine causes this error too"
 
 
 class Trading(dict[str, str]):

@@ -218,9 +218,9 @@ async def test_closed_positions_do_not_count_however_often_they_were_traded(
         traded = f"X{month}"
         assert await status_of((traded, "1", f"2020-{month:02}-02"), (traded, "0", f"2020-{month:02}-03")) == 200
     assert await status_of(("X", "1", "2020-10-02")) == 200
-    assert await status_of(("X", "2", "2020-10-03")) == 200, "the same one"
+    assert await status_of(("X", "2", "2020-10-03")) == 200, "X is open already"
     assert await status_of(("Y", "1", "2020-10-04")) == 409
-    assert await status_of(("X", "0", "2099-10-04"), ("Y", "1", "2020-10-04")) == 409, "it is still held"
+    assert await status_of(("X", "0", "2099-10-04"), ("Y", "1", "2020-10-04")) == 409, "X is still held"
     assert await status_of(("X", "0", "2020-10-04"), ("Y", "1", "2020-10-04")) == 200
 
 
@@ -273,7 +273,7 @@ async def test_a_body_that_does_not_arrive_is_408(guarded: Served, monkeypatch: 
 
 
 async def head_of_the_answer(guarded: Served, announced: int) -> str:
-    """The status line of the answer to a write, after only the first byte of its body."""
+    """The status line of the answer to a write, after only the first byte of the body was sent."""
     host, port = guarded.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(

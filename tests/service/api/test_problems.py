@@ -54,7 +54,7 @@ def test_a_lease_in_an_unknown_state_is_not_a_problem_by_itself() -> None:
         ("following", "error", "no task leads"),
         ("disconnected", "error", "cannot use Redis (timeout). This task cannot lead."),
         ("guarded", "warning", "the Redis server has changed"),
-        ("waiting", "warning", "does not want the lease"),
+        ("waiting", "warning", "does not campaign for the lease"),
         ("draining", "warning", "is stopping"),
         ("disabled", "warning", "disabled"),
         ("invented", "error", "no task leads"),
@@ -120,7 +120,7 @@ NO_RUN = Job(last_run=None, next_run=NOW)
 
 
 def wrong(run: Job, now: datetime = NOW) -> str:
-    """The problem of the job `eod`; empty without one."""
+    """The text of the problem of the job `eod`, or '' if it has no problem."""
     last_due = {due.job: due for due in due_runs(NyseCalendar(), now, 2)}["eod"]
     return "".join(problem.text for problem in job_problems("eod", run, last_due, now))
 

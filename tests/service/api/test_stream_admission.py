@@ -1,4 +1,4 @@
-"""New streams while memory is short: the rule, and the API that follows it."""
+"""New streams while memory is short: the rule that refuses them, and the API's answers."""
 
 import asyncio
 import logging
@@ -75,7 +75,7 @@ async def test_a_new_stream_is_refused_while_an_open_one_continues(
             }
         assert (await served.get(f"/portfolios/{PORTFOLIO}/live"))[0] == 200
         status, health = await served.get_internal("/healthz")
-        assert status == 200, "the task is healthy: a replacement would break the open streams"
+        assert status == 200, "the task stays healthy, because a replacement would break the open streams"
         assert health["memory"].endswith("are in use; new streams are refused")
         assert served.registry.get_sample_value("portfolio_streams_refused") == 1
         assert served.registry.get_sample_value("portfolio_memory_used_share") == 0.9
@@ -120,7 +120,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 kept = [bytes(1000) for _ in range(50_000)]
-last = bytes(1000)  # above the others, so that they do not return by themselves
+last = bytes(1000)  # at the highest address, so that the memory below it is not returned automatically
 del kept
 before = resident()
 return_free_memory()
@@ -139,7 +139,7 @@ def test_the_images_allocator_returns_freed_memory_to_the_system() -> None:
         check=True,
     ).stdout
     before, after = map(int, said.split())
-    assert before - after > 40_000_000, "of 50,000 objects of 1,000 bytes"
+    assert before - after > 40_000_000, "50,000 objects of 1,000 bytes were freed"
 
 
 async def test_free_memory_is_returned_only_while_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ DELETE = "delete from portfolio where id = $1 and $2::uuid is not null"
 
 @pytest.fixture
 async def admin(shared_url: str, guarded: Served) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A connection that changes owners. In the end, the samples and the triggers are restored."""
+    """A connection that changes owners. After the test, the samples and the triggers are restored."""
     admin = await asyncpg.connect(shared_url)
     yield admin
     await admin.execute("alter table portfolio enable trigger user")
@@ -91,7 +91,7 @@ async def test_an_owner_change_without_notification_is_found_before_a_later_valu
 async def test_a_stream_shows_every_field_that_a_single_answer_shows(
     streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    """Parts of the answer from other tables count too, such as the symbols without a price."""
+    """The comparison includes fields from other tables, such as the symbols without a price."""
     await admin.execute("update portfolio_live set priced_fraction = 0.5 where portfolio_id = $1", PORTFOLIO)
     async with streaming.session.get(streaming.url + URL, headers=bearer()) as response:
         shown = json.loads((await line(response, b"data:")).removeprefix(b"data:"))

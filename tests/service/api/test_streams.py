@@ -1,4 +1,4 @@
-"""Server-sent events: prompt, independent of each other, and ended cleanly."""
+"""Streams of server-sent events are prompt, independent of each other, and ended cleanly."""
 
 import asyncio
 import gc
@@ -132,7 +132,7 @@ async def test_a_value_that_becomes_stale_is_sent_again_without_a_write(
 async def test_a_follower_sends_a_tick_within_a_second(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
-    """Time from the arrival of prices to the client: valuation, commit and notification."""
+    """The time from the arrival of prices to the client's event includes valuation, commit and notification."""
 
     async def nothing(_: str) -> None:
         pass

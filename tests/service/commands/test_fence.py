@@ -257,7 +257,7 @@ async def test_the_commands_of_the_alert_repair_a_service_whose_fences_refuse_ev
     await run("service", "fence", LEASE, "--ttl", "12")
     token = await database.fetchval("select token from lease_fence where lease = $1", LEASE)
     await run("sidecar", "fence", LEASE, "--above", str(token))
-    assert await database.fetchval("select max(token) from portfolio_live") is None  # no term has worked yet
+    assert await database.fetchval("select max(token) from portfolio_live") is None  # no term has written yet
     await run("sidecar", "enable", LEASE)
 
     async def works() -> bool:

@@ -55,7 +55,7 @@ class Operator:
         self.environment["LEASE_KEY"] = self.key.replace(LEASE, "{name}")
 
     async def disable(self) -> None:
-        """Disable the lease, and wait until the sidecar has noticed."""
+        """Disable the lease, and wait until the sidecar no longer leads."""
         await self.sidecar_command("disable", LEASE, "600")
         await eventually(self._does_not_lead)
 
@@ -80,7 +80,7 @@ class Operator:
         await fence.run(fence.parse([LEASE, "--ttl", "1.5", *options]), settings)
 
     async def next_token(self, after: int = 0) -> int:
-        """The token of the next term, once the sidecar has won it. The sidecar campaigns without a client."""
+        """Wait for the sidecar's next term, and return its token. The sidecar campaigns without a client."""
 
         def newer() -> int:
             token = int(self.redis.hget(fence_of(self.key), "token") or 0)

@@ -210,7 +210,7 @@ async def test_invalid_prices_are_an_error_with_line_and_column_and_load_nothing
 async def test_a_suspected_split_is_loaded_and_reported(
     migrated: str, store: Store, raw: Connection, tmp_path: Path
 ) -> None:
-    """A close is compared with the line before it and with the database."""
+    """A close is compared with the symbol's previous close in the file, or else in the database."""
     await raw.execute(
         "insert into price_eod (symbol, session_date, close, at, token) values ('PG', '2026-02-26', 10, now(), 1)"
     )
@@ -247,7 +247,7 @@ async def test_a_user_s_write_waits_for_an_import_of_the_same_positions(
     await store.put_positions(both)
     path = file(tmp_path, POSITIONS + f"{ONE},{USER},A,3,2020-01-01\n{ONE},{USER},B,3,2020-01-01\n")
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():
-        await raw.execute("select from position where symbol = 'A' for update")  # neither ends before both have begun
+        await raw.execute("select from position where symbol = 'A' for update")  # both writes start before either ends
         tasks.create_task(import_positions(migrated, path))
         await somebody_waits_for_a_lock(raw)
         tasks.create_task(store.put_own_positions(ONE, USER, both))
@@ -273,7 +273,7 @@ async def test_the_scheduler_s_closes_wait_for_an_import_of_the_same_closes(
             await writes.closes(MONDAY, session.close, ["A", "B"], prices)
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():
-        await raw.execute("select from price_eod where symbol = 'A' for update")  # neither ends before both have begun
+        await raw.execute("select from price_eod where symbol = 'A' for update")  # both writes start before either ends
         tasks.create_task(import_prices(migrated, path, NYSE, NOW))
         await somebody_waits_for_a_lock(raw)
         tasks.create_task(write())

@@ -46,7 +46,7 @@ def settings(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def closes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The prices of the source, on every day."""
+    """The closes that the source returns for every day."""
     offered = {"A": "10"}
 
     async def answer(_: date) -> Mapping[str, str]:
@@ -256,7 +256,7 @@ async def test_a_run_by_hand_can_use_the_simulated_source(settings: Settings, ra
 
 
 async def command(*options: str, stderr: int = asyncio.subprocess.PIPE, **settings: str) -> tuple[int, str, str]:
-    """Run `python -m service run ...` as a process; returns its status, its output and, if piped, its errors."""
+    """Run `python -m service run ...` as a process. Return its status, its output and, if piped, its error output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "run", *options),
         env=clean_environment(**{"AUTH": "off", "PRICE_SOURCE": "simulated", "LOG_LEVEL": "error"} | settings),
@@ -290,7 +290,7 @@ async def test_on_a_terminal_the_command_shows_its_progress(migrated: str) -> No
     try:
         status, out, _ = await command("eod", "--date", "2026-03-02", stderr=theirs, DATABASE_URL=migrated)
         while select.select([ours], [], [], 0)[0]:
-            shown += os.read(ours, 10_000)  # the output may end within a character
+            shown += os.read(ours, 10_000)  # a read may end within a character
     finally:
         os.close(ours)
         os.close(theirs)

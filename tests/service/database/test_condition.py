@@ -1,4 +1,4 @@
-"""The condition of the database: whether it takes writes, and the difference of the two clocks."""
+"""The condition of the database: whether it accepts writes, and how far its clock differs from this machine's clock."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ SECOND = timedelta(seconds=1)
 
 
 def condition(clock_lead: timedelta, took: timedelta = SECOND / 100, **states: bool) -> Condition:
-    """The answer of a database whose clock is behind ours by `clock_lead`."""
+    """The answer of a database whose clock is behind this machine's clock by `clock_lead`."""
     known = {"standby": False, "read_only": False, **states}
     return Condition(**known, clock=NOON + took / 2 - clock_lead, asked_at=NOON, answered_at=NOON + took)
 
@@ -25,7 +25,7 @@ def test_the_clock_difference_is_known_up_to_the_time_of_the_answer() -> None:
         assert condition(clock_lead, took=SECOND).clock_lead == clock_lead
     assert condition(SECOND / 2, took=SECOND).clock_lead == timedelta()
     assert condition(10 * SECOND, took=5 * SECOND).clock_lead is None
-    assert condition(10 * SECOND, took=-SECOND).clock_lead is None  # our clock was set during the query
+    assert condition(10 * SECOND, took=-SECOND).clock_lead is None  # this machine's clock was set back during the query
 
 
 def test_clocks_more_than_two_seconds_apart_are_reported_once_and_show_in_a_metric(

@@ -1,4 +1,4 @@
-"""DATABASE_URL: addresses that cannot work are refused at the start, and encryption is added."""
+"""DATABASE_URL: addresses that cannot work are refused at the start, and remote hosts get sslmode=require."""
 
 import pwd
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_an_option_of_another_driver_is_named_and_refused(
 ) -> None:
     name = options.rpartition("&")[2].partition("=")[0]
     message = refusal(f"{REMOTE}?{options}", monkeypatch, capsys)
-    assert message == f"DATABASE_URL: has the option '{name}', which the service does not know; remove it"
+    assert message == f"DATABASE_URL: has the option '{name}', which the service does not support; remove it"
 
 
 @pytest.mark.parametrize("option", ["x&topsecret=1", "x&top%0asecret%0a=1", "x&" + "a" * 500 + "=1"])
@@ -53,7 +53,7 @@ def test_the_name_of_an_unknown_option_is_hidden_if_it_may_be_secret(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(f"postgresql://app@db.example/portfolio?password={option}", monkeypatch, capsys)
-    assert message == "DATABASE_URL: has an option, which the service does not know; remove it"
+    assert message == "DATABASE_URL: has an option, which the service does not support; remove it"
 
 
 @pytest.mark.parametrize(

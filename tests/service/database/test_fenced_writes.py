@@ -39,7 +39,7 @@ async def token_of_live(store: Store) -> int | None:
 
 
 async def waits_for_a_lock(statement: "asyncio.Task[None]", raw: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Wait until the task waits for a lock. No other session may wait for a lock."""
+    """Wait until the task waits for a lock. The caller ensures that no other session waits for a lock."""
     async with asyncio.timeout(20):
         while not await raw.fetchval("select exists (select from pg_locks where not granted)"):
             assert not statement.done(), "the statement did not wait"
@@ -69,7 +69,7 @@ async def test_an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence(s
 
 
 async def test_the_refusal_of_an_older_term_names_both_lasting_causes(store: Store) -> None:
-    """Redis's token is behind, or the tasks elect at two places, and each election takes the fence from the other."""
+    """Redis's token is behind, or the tasks run two elections, whose leaders take the fence from each other."""
     await store.claim_fence(FakeTerm(2, "two"))
     with pytest.raises(StaleTerm) as refused:
         await store.claim_fence(FakeTerm(1, "one"))
@@ -158,7 +158,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
         with pytest.raises(StoreError):
             async with frozen.fenced(FakeTerm(), VALUES) as writes:
                 await writes.live(DAY, NOON)
-                await store.claim_fence(FakeTerm(2, "two"))  # wait until the server has ended our transaction
+                await store.claim_fence(FakeTerm(2, "two"))  # waits until the server has ended the frozen transaction
                 await write(store, 2, "two")
                 await writes.live(DAY, NOON)
         assert await token_of_live(store) == 2
@@ -169,7 +169,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
 async def test_the_server_ends_a_transaction_that_waits_too_long_for_its_turn(
     migrated: str, store: Store, raw: Connection
 ) -> None:
-    """The transaction holds no fence, but while it is open, rows that others update cannot be vacuumed."""
+    """The transaction holds no fence, but while it is open, rows that other transactions update cannot be vacuumed."""
     mine = (
         "select count(*) from pg_stat_activity "
         "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
@@ -188,7 +188,7 @@ async def test_the_server_ends_a_transaction_that_waits_too_long_for_its_turn(
         with pytest.raises(StoreError):
             async with frozen.fenced(FakeTerm(), VALUES, turn):
                 raise AssertionError("the transaction is over")
-    assert has_ended  # a wait that fails ends in a StoreError too
+    assert has_ended  # a failed wait would raise a StoreError too
 
 
 async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_next_one(
@@ -211,7 +211,7 @@ async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_nex
 async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """The server waits for the rest of the statement. It counts the wait neither as idle time nor as work."""
+    """The server waits for the rest of the statement. The wait counts neither as idle time nor as statement time."""
     await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:
@@ -301,7 +301,7 @@ async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_whe
         await write(store, 2, "two")
         leader.send_signal(signal.SIGCONT)
         leader.stdin.write(b"go on\n")
-        assert await leader.stdout.readline() == b"StoreError\n"  # the server ended its transaction
+        assert await leader.stdout.readline() == b"StoreError\n"  # the server ended the frozen transaction
         assert await leader.stdout.readline() == b"StaleTerm\n"  # the next transaction is refused
         assert await leader.wait() == 0
     finally:
@@ -326,7 +326,7 @@ async def test_writes_of_different_tokens_never_interleave(
     await raw.add_listener("order", lambda *notification: order.append(int(str(notification[3]))))
 
     async def lead(token: int) -> None:
-        await eventually(lambda: token == 1 or token - 1 in order)  # the last term writes until the claim
+        await eventually(lambda: token == 1 or token - 1 in order)  # the previous term writes until this claim
         await store.claim_fence(FakeTerm(token, f"holder {token}"))
         with pytest.raises(StaleTerm):
             while True:

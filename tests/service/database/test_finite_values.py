@@ -82,11 +82,11 @@ BAD = {
     "timestamp": BAD_DAYS,
 }
 WRITTEN_BY_HAND = "market_override"
-"""Columns of the calendar's table, which people correct by hand. Its reader limits each value and reports it."""
+"""The table of market overrides, which people write by hand. Its reader bounds each value and reports bad ones."""
 
 
 async def columns(raw: "asyncpg.Connection[asyncpg.Record]") -> dict[tuple[str, str], str]:
-    """The type of each column that could hold such a value, except generated ones."""
+    """The type of each column that could hold an unsupported value, except generated columns."""
     rows = await raw.fetch(
         """
         select relname, attname, typname
@@ -106,7 +106,7 @@ async def insert(raw: "asyncpg.Connection[asyncpg.Record]", table: str, row: dic
 
 @pytest.fixture
 async def partitioned(raw: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Connection[asyncpg.Record]":
-    """The rows that others refer to, and their partitions."""
+    """A database with the rows that other rows refer to, and with partitions."""
     await insert(raw, "portfolio", ROWS["portfolio"])
     await insert(raw, "lease_fence", ROWS["lease_fence"])
     for name in ("intraday", "history"):

@@ -1,4 +1,4 @@
-"""A pooler in front of the database: one that gives each transaction another session is detected."""
+"""A pooler in front of the database is detected if it gives each transaction another session."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""A database that takes no writes, for one task or for all: who leads, what is reported, and how it ends."""
+"""A database that accepts no writes from one task or from all: who leads, what is reported, and how work resumes."""
 
 import asyncio
 import time
@@ -103,7 +103,7 @@ def terms_of(tasks: list[Task]) -> int:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the limit of thirty seconds to one second."""
+    """Shorten the limit of 30 s to 1 s, and shorten the pauses and the probe interval."""
     monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 1.0)
     monkeypatch.setattr(write_watch, "RESIGN_PAUSE", (0.5, 2.0))
     monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)
@@ -120,7 +120,7 @@ async def test_a_leader_that_cannot_write_leaves_the_lead_to_a_task_that_can(
     await make_read_only(admin, "role_one")
     await eventually(lambda: second.terms and second.leads)
     assert first.access.trouble is not None and "read-only" in first.access.trouble
-    assert first.registry.get_sample_value("portfolio_database_up") == 1  # it answers reads
+    assert first.registry.get_sample_value("portfolio_database_up") == 1  # the database answers reads
     assert first.registry.get_sample_value("portfolio_database_writable") == 0
     token = second.terms[-1]
     await eventually(lambda: admin.fetchval("select count(*) > 0 from portfolio_live where token = $1", token))

@@ -1,4 +1,4 @@
-"""A refusal of the server is in the log and in the internal /healthz, with its setting, and is tried again."""
+"""A refused connection is reported in the log and in the internal /healthz, with its setting, and is retried."""
 
 import asyncio
 import ssl
@@ -32,7 +32,7 @@ host all over_tls 127.0.0.1/32 reject
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A Postgres with logins that it refuses."""
+    """A Postgres that refuses some logins."""
     with PostgresServer(tmp_path_factory.mktemp("postgres"), settings=("fsync=off",)) as server:
 
         async def make() -> None:
@@ -100,7 +100,7 @@ async def test_a_server_without_tls_is_reported_with_the_option(server: Postgres
 
 @pytest.fixture
 async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[int, Path, Path]]:
-    """The port of a TLS front for the server as `localhost`, its CA's certificate, and another CA's."""
+    """The port of a TLS front with a certificate for `localhost`, the certificate of its CA, and that of another CA."""
     authority = Authority("ours")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(*authority.issue("localhost", tmp_path / "server"))

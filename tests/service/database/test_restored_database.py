@@ -88,7 +88,7 @@ async def test_a_tick_after_a_restore_reads_only_the_changes(restored: str) -> N
 
 
 async def test_positions_of_another_server_are_loaded_again(store: Store, restored: str) -> None:
-    """While a leader works, the database's name can lead to another server, where the old snapshot means nothing."""
+    """While a leader works, the database's name may move to another server, where the old snapshot is invalid."""
     book = await store.load_positions(LONG_AGO)
     async with await Store.connect(restored) as young:
         await young.put_positions([entry(1, "A", "9")])
@@ -98,7 +98,7 @@ async def test_positions_of_another_server_are_loaded_again(store: Store, restor
 
 
 async def test_positions_are_loaded_again_after_a_restart_of_the_server(store: Store) -> None:
-    """A restart may be a failover to a replica that lacks the last transactions and gives their ids to others."""
+    """A restart may be a failover to a replica that lacks the last transactions and reuses their ids."""
     await store.put_positions([entry(1, "A", "1")])
     book = await store.load_positions(LONG_AGO)
     book.checkpoint = replace(book.checkpoint, server=book.checkpoint.server - 1)

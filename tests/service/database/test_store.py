@@ -110,7 +110,7 @@ async def test_a_listener_probes_a_quiet_connection(migrated: str, raw: Connecti
             break
         await asyncio.sleep(0.01)
     else:
-        pytest.fail("nobody asked")
+        pytest.fail("the listener sent no probe")
     assert not heard.done()
     await raw.execute("notify portfolio_live")
     async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""When a leader whose writes all fail resigns, on a clock that the test moves."""
+"""The time after which a leader whose writes all fail resigns, on a clock that the test moves."""
 
 from dataclasses import dataclass
 
@@ -80,7 +80,7 @@ def test_a_commit_restarts_the_limit(writes: LeaseWrites, clock: Clock) -> None:
 
 
 def term_without_commit(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> float:
-    """A term that claims the fence and commits nothing else; returns its length."""
+    """Run a term that claims the fence and commits nothing else, and return its length."""
     writes.begin_term(trouble)
     writes.cleared()
     writes.due()

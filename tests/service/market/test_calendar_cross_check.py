@@ -1,4 +1,4 @@
-"""Our calendar compared with another library's, session by session, and with the rules of daylight saving time."""
+"""The calendars, compared with every session of another library and with the rules of daylight saving time."""
 
 import warnings
 from datetime import UTC, date, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The calendar in years that no other library covers yet, compared with the exchange's rules; and unknown labels."""
+"""The calendar compared with the exchange's rules in years that no other library covers yet, and invalid labels."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,7 +14,7 @@ YEARS = range(2026, 2061)
 
 
 def nth(year: int, month: int, weekday: int, n: int) -> date:
-    """The date of the n-th `weekday` of a month; of the last one if n is 0."""
+    """The date of the n-th `weekday` of a month, or of the last one if n is 0."""
     if n == 0:
         return nth(year, month + 1, weekday, 1) - timedelta(days=7)
     first = date(year, month, 1)
@@ -37,7 +37,7 @@ def observed(day: date) -> date:
 
 
 def closed(year: int) -> set[date]:
-    """Rule 7.2: a holiday on a Saturday is observed on Friday, except at a year's end; one on a Sunday, on Monday."""
+    """Rule 7.2: a holiday on a Sunday moves to Monday, one on a Saturday to Friday, except at a year's end."""
     new_year = date(year, 1, 1)
     return {
         new_year if new_year.weekday() == 5 else observed(new_year),

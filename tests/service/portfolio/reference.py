@@ -105,7 +105,7 @@ class ReferenceTicks:
         marks: Mapping[str, Mark],
         token: int,
     ) -> LiveValue:
-        """High and low of the values with these positions and opens, in this session."""
+        """The live value. Its high and low are those of the session's values with the same positions and opens."""
         worth = worth_of(positions, marks)
         opens = {(symbol, quantity, marks[symbol].open) for symbol, quantity in positions if symbol in marks}
         comparable = session, opens, worth.value is None

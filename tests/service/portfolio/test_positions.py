@@ -1,4 +1,4 @@
-"""Positions in memory: updating them from changes gives the same as loading them again."""
+"""Positions in memory: updating them from changes gives the same result as loading them again."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make blocks small, so that a few portfolios fill many."""
+    """Make blocks small, so that a few portfolios fill many blocks."""
     monkeypatch.setattr(positions, "PORTFOLIOS_PER_BLOCK", 3)
     monkeypatch.setattr(position_reader, "PORTFOLIOS_PER_BLOCK", 3)
 
@@ -176,7 +176,7 @@ async def _change(store: Store, raw: Connection, what: str, portfolio: int, symb
 
 
 async def test_a_change_committed_after_a_later_one_was_read_is_not_missed(store: Store, raw: Connection) -> None:
-    """A sequence would miss the change. A tick that has read the later change does not delete it either."""
+    """A sequence number would miss the change. A tick that read the later change does not delete the earlier one."""
     await store.claim_fence(FakeTerm())
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     book = await store.load_positions(DAY)
@@ -233,7 +233,7 @@ async def test_loading_reports_its_progress_and_can_be_stopped(store: Store) -> 
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     reported: list[tuple[int, int]] = []
     await store.load_positions(DAY, lambda done, total: reported.append((done, total)))
-    # Two readers in parallel: the short rest may arrive before the second piece.
+    # Two readers work in parallel, so the short last piece may arrive before the second piece.
     assert reported in ([(0, 7), (3, 7), (6, 7), (7, 7)], [(0, 7), (3, 7), (4, 7), (7, 7)])
 
     def enough(done: int, total: int) -> None:

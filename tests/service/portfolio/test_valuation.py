@@ -60,7 +60,7 @@ def test_the_arrays_give_the_values_of_the_decimal_reference(
 
 
 def test_a_hundred_thousand_values_equal_the_decimal_reference() -> None:
-    """Quantities of eight places and prices of six, in realistic sizes."""
+    """Quantities have eight decimal places, prices have six, and both have realistic sizes."""
     random = np.random.default_rng(7)
     portfolios, symbols = 2_000, 50
     names = [f"S{number}" for number in range(symbols)]

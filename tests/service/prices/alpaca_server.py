@@ -1,4 +1,4 @@
-"""Alpaca's market data on loopback, as its documentation describes it: shapes, limits and refusals."""
+"""A fake of Alpaca's market data on loopback, as the documentation describes it: shapes, limits and refusals."""
 
 import asyncio
 import json
@@ -42,8 +42,8 @@ class Alpaca:
     renamed: dict[str, tuple[date, str]] = field(default_factory=dict)
     """Symbols that a company gave up: the date of the change, and the company's present symbol.
 
-    By default a request is for the company that has the symbol today; with `asof`, for the company that had it on that
-    date. The answer uses the symbol of the request.
+    By default a request is for the company that has the symbol today. With `asof`, it is for the company that had the
+    symbol on that date. The answer uses the symbol of the request.
     """
     invalid: set[str] = field(default_factory=set)
     names_invalid: bool = True
@@ -55,7 +55,7 @@ class Alpaca:
     left: int = BASIC_PLAN
     reset_in: int = 30
     refills: bool = False
-    """Whether the plan's requests are available again each minute, as at Alpaca; otherwise the test sets `left`."""
+    """Whether the plan's requests are renewed each minute, as at Alpaca. Otherwise the test sets `left`."""
     delay: float = 0.0
     """Seconds that each answer takes."""
     clock_ahead: float = 0.0
@@ -149,7 +149,7 @@ class Alpaca:
         return name if asof < since else symbol
 
     def _bars(self, query: dict[str, str]) -> str:
-        """Pages of `limit` bars over all symbols, in the order of the symbols."""
+        """One page of up to `limit` bars over all symbols, in the order of the symbols."""
         first, last = (datetime.fromisoformat(query[name]) for name in ("start", "end"))
         asof = date.fromisoformat(query.get("asof", str(self.now.date())))
         every = [

@@ -264,7 +264,7 @@ async def test_after_429_nothing_is_sent_before_the_reset_that_the_server_names(
     alpaca.snapshots = {"A": trade("5")}
     alpaca.left = 0
     alpaca.reset_in = 3
-    alpaca.clock_ahead = 5000  # a wrong clock, theirs or ours, changes nothing
+    alpaca.clock_ahead = 5000  # a wrong clock, of the server or of this machine, changes nothing
     sleeps = Sleeps()
 
     async def sleep(seconds: float) -> None:
@@ -319,7 +319,7 @@ async def test_a_plan_without_live_sip_is_reported_with_alpaca_s_message(alpaca:
     async with source(alpaca, feed="sip") as prices:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: 403 subscription does not permit querying recent SIP"):
             await prices.latest([f"S{number}" for number in range(5000)])
-    assert len(alpaca.asked) <= 8, "the other batches need no request"
+    assert len(alpaca.asked) <= 8, "the other batches are not requested"
 
 
 async def test_the_keys_are_not_sent_to_a_redirects_target(alpaca: Alpaca) -> None:
@@ -370,7 +370,7 @@ async def test_closes_are_consolidated_and_unadjusted_and_from_that_days_bar(alp
 
 async def test_a_close_belongs_to_the_company_that_had_the_symbol_on_that_day(alpaca: Alpaca) -> None:
     alpaca.renamed = {"OLD": (date(2026, 2, 17), "NEW"), "S": (date(2026, 2, 17), "GONE")}
-    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # S's company is older than the symbol
+    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # 999 is of the company that has S now
     async with source(alpaca, now=CLOSE + timedelta(days=10)) as prices:
         found = await prices.closes(["OLD", "S"], FRIDAY)
     assert {symbol: price.price for symbol, price in found.items()} == {"OLD": Decimal(10), "S": Decimal(20)}

@@ -91,14 +91,14 @@ async def test_a_price_is_exact_and_above_zero_and_not_from_the_future(source: P
             assert type(price.price) is Decimal
             assert price.price.is_finite()
             assert price.price > 0
-            assert price.at <= NOW  # an instant without a zone cannot be compared
+            assert price.at <= NOW  # this comparison fails for an instant without a time zone
     if not isinstance(source, SimulatedPrices):
         assert (await source.latest(KNOWN))["AAPL"].price == Decimal("191.2350")
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"simulated"}), indirect=True)
 async def test_a_symbol_without_a_price_is_absent_from_the_answer(source: PriceSource) -> None:
-    """Except the simulated source, where every symbol has a price."""
+    """The simulated source is excluded, because it has a price for every symbol."""
     assert (await source.latest(["AAPL", "ZERO", "UNKNOWN"])).keys() == {"AAPL"}
     assert (await source.closes(["AAPL", "ZERO", "UNKNOWN"], FRIDAY)).keys() == {"AAPL"}
 

@@ -28,7 +28,7 @@ def good_with(symbols: list[str]) -> list[str]:
 
 
 def market(alpaca: Alpaca, *, named: bool = True) -> None:
-    """A server that knows the good symbols and refuses the bad ones."""
+    """Set up the server: it has prices for the good symbols and refuses the bad ones."""
     alpaca.snapshots = dict.fromkeys(GOOD, trade("5"))
     alpaca.bars = {symbol: [bar("5")] for symbol in GOOD}
     alpaca.invalid = set(BAD)
@@ -47,7 +47,7 @@ async def test_refused_symbols_never_delay_a_symbol_that_had_a_price(many: int, 
     async with source(alpaca, known=GOOD) as prices:
         for tick in range(1, 11):
             assert (await prices.latest(good_with(BAD[:many]))).keys() == set(GOOD)
-            assert alpaca.symbols_asked[-2:][0] == GOOD, "the known ones come first, alone"
+            assert alpaca.symbols_asked[-2:][0] == GOOD, "the known symbols come first, in a batch of their own"
             assert len(with_unknown(alpaca, GOOD)) == tick
 
 
@@ -161,7 +161,7 @@ async def test_a_sudden_refusal_of_many_symbols_does_not_use_up_the_requests(alp
     async with source(alpaca, known=known) as prices:
         assert set(others) <= (await prices.latest(known)).keys()
         assert len(alpaca.asked) <= MAX_REFUSALS + 4
-        assert alpaca.symbols_asked[1] == others or alpaca.symbols_asked[0] == others, "they do not wait for the rest"
+        assert alpaca.symbols_asked[1] == others or alpaca.symbols_asked[0] == others, "the H symbols do not wait"
 
 
 async def test_requests_for_unknown_symbols_leave_a_quarter_of_the_rate_limit(alpaca: Alpaca) -> None:
@@ -201,7 +201,7 @@ async def test_known_symbols_get_prices_whatever_failure_a_new_symbol_causes(
     async with source(alpaca, budget=1.0 if failure is hang else 20.0, known=GOOD) as prices, asyncio.timeout(30):
         for _ in range(3):
             assert (await prices.latest(good_with(["POISON"]))).keys() == set(GOOD)
-    assert asked <= 3, "it is sent once, and not tried again"
+    assert asked <= 3, "each call requests the symbol at most once"
 
 
 async def test_long_symbols_shorten_only_their_own_requests(alpaca: Alpaca) -> None:

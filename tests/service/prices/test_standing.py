@@ -1,4 +1,4 @@
-"""The standing of symbols and the queue of unknown ones: pure rules, on a clock of the test."""
+"""The standing of symbols and the queue of unknown symbols: rules without I/O, on a clock that the test sets."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -117,7 +117,7 @@ def test_a_portfolios_only_symbol_does_not_wait_for_anothers_thousands() -> None
     many = names("A", 5_000)
     world.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in many} | {"Z": Crowd(1, 2)})
     trials = world.standing.trials([*many, "Z"], silent=False)
-    assert batch(trials) == ["Z"], "alone: a refusal of the others does not affect it"
+    assert batch(trials) == ["Z"], "Z has its own batch, which a refusal of other symbols does not affect"
     assert len(batch(trials)) == 500
 
 

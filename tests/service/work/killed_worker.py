@@ -1,8 +1,8 @@
 """`python -m tests.service.work.killed_worker DSN`: runs jobs in processes that kill themselves at a given statement.
 
 Each line of stdin is one attempt: a JSON object with the arguments of `attempt`. For each line the worker forks, which
-takes a hundredth of the time of a new interpreter. It answers with the statements that were sent, as a JSON list, if
-the attempt reached its end. Then it answers with the exit status of the process, or the negative signal number.
+takes a hundredth of the time of a new interpreter. If the attempt reaches its end, the fork prints a JSON list of the
+statements that it sent. Then the worker prints the exit status of the fork, or the negative signal number.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ def say(what: object) -> None:
 def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
     """The statements of writing transactions that this process sends. It kills itself after the statement `kill_at`.
 
-    `kill_at` counts all statements or only commits. The commits are the same in each run; two parallel writers send the
-    other statements in any order. Reads are not counted: their number depends on which parallel reader first sees a
+    `kill_at` counts all statements or only commits. The commits are the same in each run, but two parallel writers send
+    the other statements in any order. Reads are not counted: their number depends on which parallel reader first sees a
     symbol.
     """
     sent: list[str] = []
@@ -46,7 +46,7 @@ def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
                 counted_now = query == "COMMIT;" or not of_commits
                 place = sent.count("COMMIT;") if of_commits else len(sent)
                 if counted_now and place == kill_at:
-                    # the server receives the statement: by the next iteration of the loop it is written to the socket
+                    # by the next iteration of the loop the statement is in the socket, so the server receives it
                     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
             if query == "COMMIT;":
                 writing.discard(self)
@@ -60,7 +60,7 @@ def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
 
 
 async def attempt(dsn: str, job: JobName, token: int, base: int, kill_at: int | None, of_commits: bool) -> list[str]:
-    """One attempt at the run, under the term with that token."""
+    """Make one attempt at the run, under the term with that token, and return the statements that were sent."""
     raw = await asyncpg.connect(dsn)
     async with await Store.connect(dsn, connections=2) as store:
         work = Disturbed(store, raw, job)

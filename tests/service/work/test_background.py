@@ -60,7 +60,7 @@ async def test_failed_work_frees_its_lease_for_another_task_and_the_other_work_c
         await until(failed)
         async with working(other.url, {TRACKER_LEASE: take}, pause=FOREVER) as background:
             await until(taken)
-            assert failing.leaderships[TRACKER_LEASE].state is None  # it sends no request
+            assert failing.leaderships[TRACKER_LEASE].state is None  # the failed task sends no request
             assert background.leaderships[TRACKER_LEASE].is_leader
             await until(going_on)
 

@@ -1,4 +1,4 @@
-"""The rows of the daily jobs; a run that another worker continues writes the same."""
+"""The rows of the daily jobs. A run that another worker continues writes the same rows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -112,7 +112,7 @@ async def test_each_row_values_the_positions_held_on_its_date(store: Store, term
     for day in (FRIDAY, MONDAY):
         await desk.jobs.run("eod", session(day), term)
     assert [row.value for row in await rows(store)] == [11, 20]
-    assert await rows(store, 2) == [], "it had no positions yet"
+    assert await rows(store, 2) == [], "portfolio 2 had no positions yet"
 
 
 async def test_a_portfolio_that_has_sold_everything_is_worth_nothing(store: Store, term: FakeTerm) -> None:
@@ -150,11 +150,11 @@ async def test_an_invalid_close_counts_as_missing_and_affects_no_other_row(
         await desk.jobs.run("eod", session(day), term)
     assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
     assert [(row.value, row.stale) for row in await rows(store, 2)] == [(Decimal(5), False), (Decimal(6), False)]
-    assert await rows(store, 3) == [], "it has never had a price"
+    assert await rows(store, 3) == [], "C has never had a price"
 
 
 async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
-    """The prices that the tracker stored."""
+    """Store a price as the tracker does."""
     async with store.fenced(FakeTerm()) as writes:
         await writes.quotes([Quote(symbol, Decimal(price), at, MONDAY, Decimal(price))])
 
@@ -480,7 +480,7 @@ async def test_an_eod_without_an_answer_by_the_next_morning_uses_the_last_known_
         await desk.jobs.run("eod", session(MONDAY), term)
     desk.clock.time = NEXT_MORNING
     with pytest.raises(PricesUnavailable):
-        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)  # a user who runs it by hand wants the error
+        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)  # a run by hand raises the error instead
     assert await rows(store) == []
     await desk.jobs.run("eod", session(MONDAY), term)
     row = await one_row(store)
@@ -491,7 +491,7 @@ async def test_an_eod_without_an_answer_by_the_next_morning_uses_the_last_known_
 
 
 async def written(raw: Connection) -> list[tuple[object, ...]]:
-    """All results of the jobs, except who wrote them, and when."""
+    """All results of the jobs, without the writers and the times of the writes."""
     history = await raw.fetch(
         "select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision from portfolio_history "
         "order by date, portfolio_id"
@@ -522,7 +522,7 @@ class Disturbed:
         self.job = job
         self.token = 0
         self.base = 0
-        """Lowest token since the start."""
+        """Token below every token of the present round."""
 
     async def start_over(self) -> None:
         await self.store.put_positions(
@@ -542,7 +542,10 @@ class Disturbed:
         return term
 
     async def attempt(self, checks: int | None = None) -> bool:
-        """Run under a newer term that ends at a check. The source now has other prices for symbols that are stored."""
+        """Run under a newer term that ends at a check.
+
+        The source now has other closes for sessions with stored closes.
+        """
         priced = await self.store._fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}
         desk = JobRunner(self.store, closes, NEXT_MORNING, look_back=2, chunk=2)
@@ -664,7 +667,7 @@ async def test_a_worker_writes_nothing_after_a_newer_term_took_the_run(store: St
 async def test_simultaneous_false_leaders_lose_no_row_and_write_none_twice(
     store: Store, raw: Connection, job: JobName
 ) -> None:
-    """Each term believes that it leads and claims the fence at its own time. The last one ends the run."""
+    """Each term believes that it leads and claims the fence at its own time. The last term completes the run."""
     work = Disturbed(store, raw, job)
     await work.start_over()
     assert await work.attempt()
@@ -711,7 +714,7 @@ async def test_the_values_of_a_deleted_portfolio_are_deleted(store: Store, raw: 
 
 @pytest.fixture(params=["history", "corrected history", "intraday"])
 def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awaitable[object]]:
-    """Write the staged values and commit them."""
+    """A function that writes the staged values to the history or to the intraday points."""
 
     async def history(writes: FencedWrites) -> None:
         await writes.history("daily_eod", MONDAY, origin="captured", overwrite="none")
@@ -791,7 +794,7 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
 async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     store: Store, raw: Connection, term: FakeTerm, migrated: str
 ) -> None:
-    """The database could not detect such a deadlock: one lane waits for the other in this process."""
+    """The database could not detect such a deadlock, because one lane waits for the other in this process."""
     one, two = UUID(int=1), UUID(int=2)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     async with store.fenced(FakeTerm()) as first:

@@ -1,4 +1,4 @@
-"""A job killed by SIGKILL at any point is continued to the rows of an undisturbed run."""
+"""A job killed by SIGKILL at any point is continued, and writes the same rows as an undisturbed run."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ SAMPLE = 5
 
 
 class Worker:
-    """See `killed_worker`."""
+    """The process of `killed_worker`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -34,7 +34,7 @@ class Worker:
     async def attempt(
         self, work: Disturbed, kill_at: int | None = None, *, of_commits: bool = False
     ) -> list[str] | None:
-        """One attempt in its own process; returns its statements, or None if it was killed."""
+        """Make one attempt in its own process. Return its statements, or None if the process was killed."""
         assert self.process.stdin is not None
         work.token += 1
         ask = {"job": work.job, "token": work.token, "base": work.base, "kill_at": kill_at, "of_commits": of_commits}

@@ -1,4 +1,4 @@
-"""Closures and hours that no calendar has, from the table to the work."""
+"""Overrides of the calendar (closures and other hours): how the table is read, and their effect on the work."""
 
 import asyncio
 import logging

@@ -34,7 +34,7 @@ NONSENSE = (200, {"protection": {"ProtectionEnabled": "maybe"}})
 
 
 class Agent:
-    """`/task-protection/v1/state`: stores the state, or gives the answer that the test sets."""
+    """The agent's `/task-protection/v1/state`. It stores the state, or returns the answer that the test sets."""
 
     def __init__(self) -> None:
         self.put: list[dict[str, Any]] = []
@@ -89,7 +89,7 @@ async def running(protection: TaskProtection) -> AsyncIterator[TaskProtection]:
 
 
 def free(metrics: WorkMetrics) -> Callable[[], bool]:
-    """A condition: the metric shows that the task is not protected."""
+    """The condition that the metric shows that the task is not protected."""
     return lambda: [s.value for metric in metrics.protected.collect() for s in metric.samples] == [0]
 
 

@@ -1,4 +1,4 @@
-"""Refusals of symbols in a real database: a new leader in another task, and the daily jobs, know them."""
+"""Refusals of symbols in a real database are used by a new leader in another task and by the daily jobs."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -106,7 +106,7 @@ async def test_the_next_leader_in_another_task_requests_no_refused_symbol(
     alpaca.asked.clear()
     async with task(alpaca, store, OPEN + 12 * TICK) as two:
         await two.track(metrics, 5, token=2)
-        assert two.prices.standing.priced(["A", "B"]) == ["A", "B"], "known from the database"
+        assert two.prices.standing.priced(["A", "B"]) == ["A", "B"], "read from the database"
     assert alpaca.symbols_asked[0] == ["A", "B"]
     assert not refused & bad_asked(alpaca)
     assert {refusal.symbol for refusal in await store.refusals()} > refused

@@ -1,4 +1,4 @@
-"""The log of the runs: each attempt that matters has a first and a last line, and a lasting failure is one line."""
+"""The log of the runs: the start of a run is logged once per term, and a lasting failure is one line."""
 
 import logging
 from contextlib import suppress

@@ -23,7 +23,7 @@ CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
 
 
 class SchedulerOnAClock:
-    """A scheduler with a source that has closes, or fails, by date."""
+    """A scheduler whose source returns closes or fails, depending on the date."""
 
     def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *, look_back: int = 3) -> None:
         self.store = store
@@ -33,10 +33,10 @@ class SchedulerOnAClock:
         self.answer_takes = timedelta()
         self.missing: set[date] = set()
         self.ahead = timedelta()
-        """Lead of the machine's clock over the database's."""
+        """Time by which the machine's clock is ahead of the database's clock."""
         self.asked: list[tuple[datetime, date]] = []
         self.waiting, self.given_up = 0.0, 0.0
-        """Values of the metrics when the leader went to sleep."""
+        """Values of the metrics at the start of the last sleep."""
 
     async def sleep(self, seconds: float) -> None:
         self.waiting, self.given_up = (
@@ -84,8 +84,8 @@ async def portfolio(store: Store) -> None:
 async def test_through_a_week_each_session_has_each_run_once(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    # The day before Thanksgiving; Friday is a half day. The week is over by the clock of the database, which dates the
-    # ends of runs: a run that ended before it was due would be repeated each minute.
+    # Wednesday is the day before Thanksgiving, and Friday is a half day. The week is in the past, because the
+    # database's clock dates the ends of runs: a run that ends before it is due is repeated each minute.
     wednesday = datetime(2025, 11, 26, 17, 0, tzinfo=UTC)
     office = SchedulerOnAClock(store, metrics, wednesday, look_back=1)
     await office.work(wednesday + timedelta(days=7))
@@ -111,7 +111,7 @@ async def test_through_a_week_each_session_has_each_run_once(
 async def test_a_day_without_a_leader_at_the_close_is_not_lost(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """One process saw the market open and stopped; another one started when it was closed."""
+    """One process ran while the market was open, and stopped. Another process started after the close."""
     await SchedulerOnAClock(store, metrics, CLOSE - timedelta(hours=1), look_back=1).work(CLOSE - timedelta(minutes=1))
     await SchedulerOnAClock(store, metrics, CLOSE + timedelta(hours=2), look_back=1).work(
         CLOSE + timedelta(hours=3), token=2
@@ -187,7 +187,7 @@ async def test_a_failed_run_is_retried_and_delays_no_other(store: Store, raw: Co
     found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
     assert found == "2026-03-02: not today"
     assert office.waiting == 3, "the runs of Monday"
-    assert metrics.runs_waiting._value.get() == 0, "they wait for the next leader"
+    assert metrics.runs_waiting._value.get() == 0, "a task that no longer leads reports no waiting runs"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
     assert {status for _, _, status in await runs(raw)} == {"done"}
@@ -208,7 +208,7 @@ async def test_a_second_leader_does_not_repeat_finished_runs(
 async def test_a_run_done_by_hand_before_it_was_due_is_repeated_when_it_is_due(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """The closes that a snapshot has minutes after the bell are not official yet."""
+    """The closes that a snapshot gets minutes after the market's close are not official yet."""
     early, due = CLOSE + timedelta(minutes=5), due_at("snapshot", NYSE.last_closed(CLOSE))
     await raw.execute(
         "insert into job_run (job, session_date, status, holder, token, finished_at) "
@@ -320,7 +320,7 @@ async def test_an_unsettled_session_before_the_look_back_is_reported_until_it_is
 
 
 async def with_an_unsettled_session(store: Store, office: SchedulerOnAClock) -> None:
-    """Leave the session of 3 March unsettled, before the look-back of a leader that starts on 10 March."""
+    """Leave the sessions of 3 to 5 March unsettled, before the look-back of a leader that starts on 10 March."""
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
     office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)
 
@@ -328,7 +328,7 @@ async def with_an_unsettled_session(store: Store, office: SchedulerOnAClock) -> 
 async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_minute(
     store: Store, metrics: WorkMetrics
 ) -> None:
-    """The remedy of the alert SessionUnsettled must end the alert, and not only at the next due run."""
+    """The remedy of the alert SessionUnsettled must end the alert before the next run is due."""
     office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await with_an_unsettled_session(store, office)
     jobs = Jobs(store, ScriptedPrices(closes=office.closes), NYSE, now=office.clock.now)
@@ -354,7 +354,7 @@ async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_mi
 async def test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database(
     store: Store, metrics: WorkMetrics
 ) -> None:
-    """No write is due while only an old session is unsettled: the leader must not resign without a commit."""
+    """While only an old session is unsettled, no write is due, so the leader must not resign for lack of a commit."""
     office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await with_an_unsettled_session(store, office)
     writes = store.writes.of("lease")
@@ -376,7 +376,7 @@ async def test_with_a_clock_that_is_ahead_no_run_begins_early(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=5), look_back=1)
-    office.ahead = timedelta(hours=1)  # the machine says 15:55, the database 14:55
+    office.ahead = timedelta(hours=1)  # the machine's clock shows 15:55, the database's clock 14:55
     await office.work(CLOSE + timedelta(minutes=59))
     assert ("eod", MONDAY, "done") not in await runs(raw)
     await office.work(CLOSE + timedelta(hours=1, minutes=1), token=2)

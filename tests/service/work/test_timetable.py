@@ -73,7 +73,7 @@ def test_due_runs_come_oldest_first_and_none_before_its_time() -> None:
 
 
 def test_no_due_time_is_ever_skipped() -> None:
-    """Sleeping from one due time to the next meets every job of every session once."""
+    """Sleeping from one due time to the next reaches every job of every session once."""
     for calendar in (NYSE, ALWAYS):
         now, end = new_york("2026-10-20", "12:00"), new_york("2026-12-05", "12:00")
         met: list[tuple[str, date]] = []

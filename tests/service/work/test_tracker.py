@@ -34,7 +34,7 @@ Script = Answer | type[PricesUnavailable] | Callable[[], Awaitable[Answer]]
 
 
 class Market:
-    """One script for each tick, the last one also for later ticks. `follow` runs a tracker through some of them."""
+    """One script for each tick; the last script also serves all later ticks. `follow` runs a tracker for some ticks."""
 
     def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *scripts: Script) -> None:
         self.store = store
@@ -239,7 +239,7 @@ async def test_a_price_of_the_day_before_is_not_a_high_or_low_of_the_day(store: 
 async def test_a_tick_without_a_request_does_not_count_as_recovery(
     store: Store, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """New symbols wait for their turn, so a source that fails can answer with nothing between two failures."""
+    """New symbols wait for their turn, so a failing source can return an empty answer between two failures."""
     caplog.set_level(logging.INFO, "service.work.tracker")
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, OPEN, PricesUnavailable, {}, PricesUnavailable, {}, {"A": "50"})
@@ -438,14 +438,14 @@ async def test_a_database_failure_costs_ticks_and_not_the_term(
 async def test_after_a_failed_tick_the_prices_are_those_in_the_database(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """A tick in lanes commits its prices first. If the database then fails, the prices in memory are older."""
+    """A tick in lanes commits its prices first. If the database then fails, the prices in memory are out of date."""
 
     async def failing() -> Answer:
         await raw.execute("""
             create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
             create trigger meddle before update on portfolio_live for each row execute function meddle();
         """)
-        await raw.execute("update price_live set price = 11, at = $1", market.clock.time)  # as if it were committed
+        await raw.execute("update price_live set price = 11, at = $1", market.clock.time)  # as if a tick committed 11
         return {}
 
     async def repairing() -> Answer:
@@ -530,7 +530,7 @@ async def test_there_is_no_tick_outside_of_sessions(store: Store, raw: Connectio
     with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + TICK))
     assert await slots(raw) == [OPEN]
-    assert max(market.clock.slept) <= 60, "a new time of the clock is noticed within a minute"
+    assert max(market.clock.slept) <= 60, "a change of the clock takes effect within a minute"
 
 
 async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
@@ -629,9 +629,9 @@ async def test_old_days_that_a_reader_locks_are_dropped_later_and_delay_no_tick(
 async def test_every_row_of_every_tick_equals_the_decimal_reference(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Two days of 2,000 portfolios in two lanes: empty, short and unpriced ones, and changes between ticks.
+    """Two days of 2,000 portfolios in two lanes: empty, short and unpriced portfolios, and changes between ticks.
 
-    Prices are missing, older than the last ones, invalid, or of the night before.
+    Some prices are missing, older than the previous ones, invalid, or of the night before.
     """
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1_000)
     random = Random(seed)
@@ -657,7 +657,7 @@ async def test_every_row_of_every_tick_equals_the_decimal_reference(
         session = NyseCalendar().current(now)
         assert session is not None
         answers = {}
-        for symbol in symbols[3:]:  # the first ones have no price at all
+        for symbol in symbols[3:]:  # the first three symbols have no price
             price = Decimal(random.randint(1, 10**9)).scaleb(-6)
             at = now - random.choice([timedelta(), TICK, 3 * TICK, timedelta(minutes=random.randint(10, 20))])
             if random.random() < 0.7:

@@ -34,7 +34,7 @@ async def test_a_tick_values_each_of_many_portfolios_and_notifies_once(
     notified: list[object] = []
     await raw.add_listener("portfolio_live", lambda *notification: notified.append(notification[3]))
     await Market(store, metrics, OPEN, {"A": "10"}).follow(2)
-    await raw.fetchval("select 1")  # earlier notifications arrive before its answer
+    await raw.fetchval("select 1")  # earlier notifications arrive before the answer to this query
     assert notified == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
     values = await store.live_many([UUID(int=n) for n in range(1, 8)])
     assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
@@ -163,7 +163,7 @@ async def test_a_block_is_valued_while_the_server_receives_the_block_before_it(
 
 
 async def test_staged_values_are_merged_with_the_stored_rows_in_key_order(store: Store, raw: Connection) -> None:
-    """A nested loop would read all staged rows for each row; a hash join takes a sixth more processor time.
+    """A nested loop would read all staged rows for each row; a hash join uses a sixth more processor time than a merge.
 
     The written range lies within one bin of the histogram, so the planner expects one row.
     """

@@ -1,4 +1,4 @@
-"""Hostile listeners on the sidecar's port: no client leads, the client sends few requests, and recovers."""
+"""Hostile listeners on the sidecar's port: the client does not lead, sends few requests, and recovers."""
 
 import asyncio
 import json
@@ -355,7 +355,7 @@ async def test_a_silent_listener_delays_the_end_of_run_by_at_most_a_second() -> 
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))
         await asyncio.sleep(0.05)
         run.cancel()
-        async with asyncio.timeout(20):  # otherwise the listener would wait forever
+        async with asyncio.timeout(20):  # the listener never answers
             with pytest.raises(asyncio.CancelledError):
                 await run
 

@@ -76,7 +76,7 @@ async def test_an_error_of_the_work_propagates_after_the_resign(sidecar: FakeSid
 
 
 async def test_a_cancellation_inside_the_work_is_an_error_and_does_not_cancel_the_caller(sidecar: FakeSidecar) -> None:
-    """An unexpected cancellation would end the caller of `run` without a request to do so."""
+    """A cancellation that nobody requested would end the caller of `run`."""
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -177,7 +177,7 @@ async def test_no_request_is_sent_while_the_work_unwinds(sidecar: FakeSidecar) -
         run.cancel()
         await eventually(lambda: "cancel 1" in sidecar.events)
         polls = len(sidecar.polls)
-        await asyncio.sleep(0.6)  # longer than the grant: a request would campaign
+        await asyncio.sleep(0.6)  # longer than the grant; a request in this time would count as demand
         assert len(sidecar.polls) == polls
         work.release.set()
         with pytest.raises(asyncio.CancelledError):
@@ -199,7 +199,7 @@ async def test_work_that_returns_because_its_term_ended_has_no_result(sidecar: F
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
         await eventually(lambda: terms == [1])
-        await sidecar.elect(4)  # an unannounced change of the token; the resign is of term 1
+        await sidecar.elect(4)  # the token changes without notice; the client then resigns from term 1
         assert await run == "done under 4"
     assert terms == [1, 4]
 
@@ -224,7 +224,7 @@ async def test_term_over_of_another_lease_is_an_ordinary_error(sidecar: FakeSide
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
-        raise TermOver("that of another lease")
+        raise TermOver("the term of another lease is over")
 
     async with LeaseClient(sidecar.url) as client:
         with pytest.raises(TermOver, match="another"):
@@ -277,7 +277,7 @@ async def test_work_ends_before_the_deadline_when_the_sidecar_is_frozen(
         sidecar.misbehave = sidecar.silence
         await eventually(lambda: bool(work.left))
         assert 0 < work.left[0] < 3.0
-        assert time.monotonic() < frozen_at + sidecar.grant, "the deadline of an earlier grant"
+        assert time.monotonic() < frozen_at + sidecar.grant, "the work ends at the deadline of an earlier grant"
         assert len(sidecar.polls) >= asked + 2, "a fresh request is tried before the deadline"
         await eventually(lambda: "resign" in sidecar.events)
         await eventually(lambda: lead.holder is None)

@@ -28,8 +28,8 @@ async def sidecars(
 ) -> AsyncIterator[tuple[RealSidecar, RealSidecar]]:
     """Two sidecars; the parameter, if given, is their grant in seconds.
 
-    By default no lease moves when the machine pauses for four seconds: a grant of 10 s leaves almost five seconds of
-    work when it is extended.
+    By default no lease moves when the machine pauses for four seconds, because a grant of 10 s still has almost five
+    seconds left when it is extended.
     """
     grant = getattr(request, "param", "10")
     times = {"GRANT_TTL": grant, "REDIS_TIMEOUT": "5"} | ({"LEASE_TTL": "60"} if float(grant) > 15 else {})
@@ -109,7 +109,10 @@ async def test_one_leads_and_the_other_follows_and_takes_over(sidecars: tuple[Re
 
 
 async def hand_over(leader: Task, heir: Task) -> tuple[Task, Task]:
-    """Stop the leader's work, and let it campaign again once the other client works; return leader and follower."""
+    """Stop the leader's work, and let it campaign again once the other client works.
+
+    Return the new leader and the new follower.
+    """
     await leader.stop()
     await eventually(heir.works)
     leader.campaign()
@@ -147,7 +150,7 @@ async def test_a_hand_over_takes_milliseconds(
             gaps.append(leader.began[-1] - heir.ended[ended_before])
     times = f"{[round(gap * 1000, 1) for gap in gaps]} ms beside {[round(gap * 1000, 1) for gap in notices]} ms"
     assert min(gaps) < 0.025 + 5 * statistics.median(notices), times
-    assert statistics.median(gaps) < 1, f"by a heartbeat, not by a notice: {times}"
+    assert statistics.median(gaps) < 1, f"heartbeats caused the hand-overs, not notices: {times}"
 
 
 @pytest.mark.slow
@@ -193,7 +196,7 @@ async def test_a_sidecar_restarted_within_a_grant_continues_its_term_and_the_wor
             sidecars[0].stop(signal.SIGKILL)
             killed_at = elapsed()
             sidecars[0].start()
-            # longer than any grant from before the kill: the restarted sidecar gave this grant
+            # longer than any grant from before the kill, so the restarted sidecar gave this grant
             await eventually(lambda: one.lead.remaining() > killed_at + 30 - elapsed() + 0.1, within=29)
             assert (one.lead.token, len(one.began), len(other.began)) == (token, 1, 0)
 
@@ -245,7 +248,7 @@ async def test_a_sidecar_with_sigterm_waits_for_the_work_to_end(
 
 
 async def test_only_one_of_two_clients_of_a_sidecar_leads_at_a_time(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
-    """Two workers of a server."""
+    """The two clients are like two workers of a server."""
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one, Task(sidecars[0].url, events).open() as other:
         await eventually(lambda: one.works() or other.works())

@@ -15,11 +15,11 @@ from tests.support.waiting import eventually
 
 @pytest.mark.parametrize("end", ["its own", "the cancellation of run"])
 async def test_terms_end_and_begin_with_two_connections(sidecar: FakeSidecar, end: str) -> None:
-    """The sidecar answers the held request, so its connection stays open."""
+    """The sidecar answers the held request, so the connection of this request stays open."""
 
     async def work(_: Term) -> None:
         await eventually(lambda: len(sidecar.polls) > polls + 1)
-        await eventually(lambda: client._sidecar._session.connector._conns)  # type: ignore[union-attr] # one is idle
+        await eventually(lambda: client._sidecar._session.connector._conns)  # type: ignore[union-attr] # one connection is idle
         if end != "its own":
             run.cancel()
             await asyncio.Event().wait()

@@ -80,7 +80,7 @@ async def test_a_thread_past_its_deadline_is_reported_and_awaited_without_new_re
     clock = Clock()
     job = Job(sidecar.events, stubborn=True)
     async with campaigning(sidecar, job, clock):
-        clock.now += sidecar.grant  # a clock that does not tick extends nothing
+        clock.now += sidecar.grant  # the clock stood still until now, so no answer has moved the deadline
         await eventually(lambda: errors(caplog))
         assert "still runs after its deadline" in errors(caplog)[0]
         asked = len(sidecar.polls)
@@ -180,7 +180,7 @@ async def test_a_thread_that_the_work_left_running_is_reported_when_it_checks_it
                 term.check()
 
     async def work(term: Term) -> None:
-        await asyncio.to_thread(job, term)  # nothing awaits its end when the work is cancelled
+        await asyncio.to_thread(job, term)  # when the work is cancelled, nothing awaits the end of the thread
 
     began, release = threading.Event(), threading.Event()
     await sidecar.elect(7)

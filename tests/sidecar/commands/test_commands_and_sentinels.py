@@ -18,7 +18,7 @@ REASON = "the primary moves"
 
 
 def settings(group: Group) -> dict[str, str]:
-    """Short timings: the sentinels are asked once a heartbeat."""
+    """Settings with short timings, because the sentinels are asked once a heartbeat."""
     return group.environment | {"HEARTBEAT_INTERVAL": "1", "LEASE_TTL": "30", "GRANT_TTL": "1", "REDIS_TIMEOUT": "2"}
 
 

@@ -1,4 +1,4 @@
-"""The operator's commands in a real cluster: they reach the node that has the keys from any node."""
+"""The operator's commands in a real cluster: from any node, they reach the node that has the keys."""
 
 import asyncio
 import os
@@ -76,7 +76,7 @@ async def test_history_and_step_down_reach_the_node_too(tmp_path: Path) -> None:
             status, output = await run(port, "history", "background_services")
             assert (status, "leads now" in output) == (0, True), output
             status, output = await run(port, "step-down", "background_services")
-            assert (status, "has not released it within" in output) == (1, True), output
+            assert (status, "has not released the lease within" in output) == (1, True), output
             assert send_command(source, "HGET", fence_of(KEY), "step_down") == "17"
 
 

@@ -29,7 +29,7 @@ async def run(folder: Path, settings: Mapping[str, str], *words: str) -> str:
 
 
 async def run_all(folder: Path, settings: Mapping[str, str]) -> None:
-    """Run each command; the fence is repaired while the lease is disabled."""
+    """Run disable, leaders, fence and enable. The fence is repaired while the lease is disabled."""
     assert "was held by task-1" in await run(folder, settings, "disable", LEASE, "600")
     assert "DISABLED" in await run(folder, settings, "leaders")
     assert "repaired" in await run(folder, settings, "fence", LEASE, "--above", "99")
@@ -81,5 +81,5 @@ async def test_a_command_reports_that_too_few_sentinels_agree(tmp_path: Path) ->
         settings = SETTINGS | group.environment
         async with command_of("sidecar", tmp_path / "command", "leaders", **settings) as command:
             assert await command.end() == 1
-        assert "1 of 3 sentinels name the same primary, a majority is needed" in command.output
+        assert "1 of 3 sentinels name the same primary, but a majority is needed" in command.output
         assert "secret" not in command.output

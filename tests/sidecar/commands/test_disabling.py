@@ -1,4 +1,4 @@
-"""`disable --reason`: the key has the value that redis-cli sets; the fence stores the reason for this disable only."""
+"""`disable --reason`: the key gets the usual value DISABLED. The fence stores the reason for this disable only."""
 
 import json
 import os

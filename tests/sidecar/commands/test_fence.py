@@ -142,7 +142,7 @@ def fence_script(redis: Redis, state: str) -> list[str]:
 
 
 def test_the_script_repairs_only_an_unchanged_fence_of_a_disabled_lease(any_redis: Redis) -> None:
-    """A change between the command's last look and its write."""
+    """The fence or the lease may change between the command's last look and its write."""
     any_redis.hset(FENCE, "token", str(ABSURD))
     state = fence_script(any_redis, "")[8]
     for holder in (None, "task-1"):

@@ -200,7 +200,7 @@ async def test_a_server_that_is_not_redis_is_a_one_line_error(run: Run, answer: 
 
 
 def test_the_sidecar_imports_no_operator_command_at_start() -> None:
-    """Otherwise the start would only take more memory and time."""
+    """The imports of the commands would only add memory and time to the start."""
     program = "import sys, sidecar.__main__, sidecar.run; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not [name for name in ended.stdout.split() if name.startswith("sidecar.commands")]

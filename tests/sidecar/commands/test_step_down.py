@@ -79,7 +79,8 @@ async def test_the_status_is_1_if_no_other_task_acquires_the_lease(
     assert document["token"] > document["previous_token"]
     waiting, failure = errors.splitlines()
     assert "waiting up to 6 s" in waiting
-    assert re.fullmatch(rf"sidecar: {LEASE}: no other task took it: task-1 leads again \(token \d+\)", failure)
+    expected = rf"sidecar: {LEASE}: no other task acquired the lease: task-1 leads again \(token \d+\)"
+    assert re.fullmatch(expected, failure)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def ask(redis: Redis, token: str) -> str:
 
 
 def test_the_script_asks_only_the_holder_of_the_named_term(any_redis: Redis) -> None:
-    """A change between the command's look and its request."""
+    """The lease may change between the command's look and its request."""
     caller, other = Caller(any_redis), Caller(any_redis, "b")
     first = caller.acquire().token
     caller.release(first)
@@ -129,13 +130,13 @@ def test_the_script_asks_only_the_holder_of_the_named_term(any_redis: Redis) -> 
     second = other.acquire().token
     assert ask(any_redis, first) == "changed"
     assert not any_redis.hexists(FENCE, "step_down")
-    with any_redis.pubsub() as subscription:  # type: ignore[no-untyped-call]  # redis-py's own gap
+    with any_redis.pubsub() as subscription:  # type: ignore[no-untyped-call]  # redis-py: untyped
         subscription.subscribe(f"{KEY}:changed")
         subscription.get_message(timeout=5)
         assert ask(any_redis, second) == "asked"
         assert (subscription.get_message(timeout=5) or {})["data"] == "step-down"
     assert any_redis.hget(FENCE, "step_down") == second
-    assert any_redis.get(KEY) == "b", "the holder itself releases it"
+    assert any_redis.get(KEY) == "b", "only the holder itself deletes the key"
 
 
 async def test_step_down_stops_waiting_for_a_silent_holder_at_the_limit(redis: Redis, run: Run) -> None:
@@ -143,7 +144,7 @@ async def test_step_down_stops_waiting_for_a_silent_holder_at_the_limit(redis: R
     token = caller.acquire().token
     status, output, errors = await asyncio.to_thread(run, "step-down", LEASE, **QUICK)
     assert (status, f"asked a (token {token})" in output) == (1, True)
-    assert errors.startswith(f"sidecar: {LEASE}: a has not released it within 6 s;")
+    assert errors.startswith(f"sidecar: {LEASE}: a has not released the lease within 6 s;")
 
 
 async def test_step_down_reports_a_lease_that_nobody_acquires(
@@ -155,7 +156,7 @@ async def test_step_down_reports_a_lease_that_nobody_acquires(
         await eventually(lambda: redis.hget(FENCE, "step_down") == token)
         caller.release(token)
         assert await asked.end() == 1
-        assert f"sidecar: {LEASE}: nobody took it within 6 s, and nobody leads" in asked.output
+        assert f"sidecar: {LEASE}: nobody acquired the lease within 6 s, and nobody leads" in asked.output
 
 
 async def test_ctrl_c_ends_only_the_waiting_and_not_the_request(
@@ -216,7 +217,7 @@ def test_a_refused_notice_is_reported_and_the_request_remains(redis: Redis, run:
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != "+publish"])
         _, output, _ = run("step-down", LEASE, **LOGIN, **QUICK)
-    assert "the holder learns of the request at its next renewal, within 1 s" in output
+    assert "the holder reads the request at its next renewal, within 1 s" in output
     assert redis.hget(FENCE, "step_down") == token
 
 

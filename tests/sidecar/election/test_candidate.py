@@ -26,7 +26,7 @@ SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
 """Timings under which no timer fires within seconds."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
-"""Timings under which a drain lasts longer than a pause of Redis, and no key expires: a missing key was deleted."""
+"""Timings under which a drain lasts longer than a pause of Redis. No key expires, so a missing key was deleted."""
 
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
 """Timings under which demand ends long before the key expires."""
@@ -88,7 +88,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
     redis.set(KEYS["tracker"], "b", ex=100)
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.get("/is-leader/tracker")
-        await sidecar.resign()  # no client acts on a grant of an earlier sidecar
+        await sidecar.resign()  # after it, no client acts on a grant of a previous process
         way.replies.hold()
         redis.delete(KEYS["tracker"])
         await sidecar.get("/is-leader/tracker")
@@ -166,7 +166,7 @@ async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_nee
         await sidecar.lead()
         lease = sidecar.candidate._leases["tracker"]
         for _ in range(3):
-            # The leader looks at its own change of the key: a call under way would fail with the connection.
+            # Wait for the call that follows the leader's own change of the key: it would fail with the connection.
             await eventually(lambda: lease._in_flight is None and lease._due > elapsed() + 1)
             way.accepted = 0
             await way.cut()
@@ -212,13 +212,13 @@ async def test_while_redis_is_unreachable_connections_are_tried_after_doubling_p
         del pauses[:]
         await way.cut()
         await eventually(lambda: pauses)
-        assert pauses[0] <= FIRST * 1.5, "a connection that carried a call is lost for the first time"
+        assert pauses[0] <= FIRST * 1.5, "the pauses start over after a connection that carried a call"
 
 
 async def test_a_look_that_finds_its_own_id_reports_no_duplicate_instance_id(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
-    """The state after a restart within a term: an acquire of an earlier process may still hold the key."""
+    """After a restart within a term, the key may still contain this id from an acquire of the previous process."""
     async with connected(redis_server, way, FORGETFUL) as sidecar:
         await sidecar.lead()
         await sidecar.resign()
@@ -288,7 +288,7 @@ async def test_the_release_notice_of_a_resign_is_always_published_after_the_rele
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         candidate = sidecar.candidate
-        for _ in range(5):  # a timer may fire a little early by the clock of the protocol
+        for _ in range(5):  # repeated, because a timer may fire a little early by the protocol's clock
             await sidecar.lead()
             version = candidate.version(["tracker"])
             held = asyncio.create_task(candidate.hold(["tracker"], version, 20, "", None))
@@ -403,7 +403,7 @@ async def test_without_a_client_each_outage_and_its_end_are_logged(
 async def test_a_held_request_is_answered_at_the_end_of_the_term_while_the_loop_waits_for_redis(
     redis_server: RedisServer,
 ) -> None:
-    """The loop does not run now, so only the clock ends the term of the held request."""
+    """The loop does not run in this test, so only the clock ends the term."""
     lease = leading(elapsed() - (BELIEVED - 0.5))
     store = RedisStore(at_port(redis_server.port), "a", T, clock=elapsed, failover_guard=False, min_replicas=0)
     telemetry = Telemetry("a", clock=elapsed)

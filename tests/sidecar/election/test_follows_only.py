@@ -49,7 +49,7 @@ def test_a_task_that_follows_only_looks_after_a_notice() -> None:
 
 
 def test_a_task_that_follows_only_looks_no_more_often_at_a_key_with_its_own_id() -> None:
-    """An earlier process with the same id campaigned; its key expires."""
+    """An earlier process with the same id campaigned. Its key remains until it expires."""
     lease = fresh_lease(100.0, campaign=False)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.LOOK), 100, Outcome.SUPERSEDED, holder="a")

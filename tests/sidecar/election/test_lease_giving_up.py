@@ -32,7 +32,7 @@ def test_a_candidate_that_resigned_campaigns_again_after_another_holder() -> Non
     answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
     lease.asked(101.02)
     answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.HELD, holder="b")
-    lease.noticed(101.2)  # the release
+    lease.noticed(101.2)  # b has released the lease
     due(lease, 101.2, Kind.ACQUIRE)
 
 

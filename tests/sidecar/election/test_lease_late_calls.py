@@ -43,7 +43,7 @@ def test_a_resign_during_an_acquire_yields_even_if_the_client_asks_again_at_once
     answer(lease, call, 0.003, Outcome.ACQUIRED)
 
     assert not lease.leads(0.003)
-    lease.next_call(T.grant_ttl)  # a grant of the previous process has ended
+    lease.next_call(T.grant_ttl)  # by now every grant of the previous process has ended
     assert not lease.leads(T.grant_ttl)
 
 
@@ -54,7 +54,7 @@ def test_the_end_of_a_held_request_from_before_a_resign_does_not_reduce_later_de
     lease.hold()
     lease.unhold(before, 0.1, answered=False)
 
-    assert lease.next_call(10 * T.demand) is not None, "a held request counts as demand the whole time"
+    assert lease.next_call(10 * T.demand) is not None, "the second request is still held, so there is demand"
 
 
 def test_a_release_is_tried_until_the_key_must_have_expired() -> None:

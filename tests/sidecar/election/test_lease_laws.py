@@ -33,12 +33,12 @@ class Task:
     ghosts: list[Call] = field(default_factory=list)  # abandoned calls that have not executed yet
     held: list[tuple[int, float]] = field(default_factory=list)  # tickets and arrivals of held requests
     believes_until: float = -inf  # the client's own deadline
-    lead_limit: float = -inf  # end of the term by the last successful call
+    lead_limit: float = -inf  # end of the term, according to the last successful call
     asked_until: float = -inf
     yields_until: float = -inf
     drains_from: float = inf
     views: dict[int, object] = field(default_factory=dict)
-    led: bool = False  # according to the transitions
+    led: bool = False  # whether the candidate leads, according to the transitions
 
 
 class Candidates(RuleBasedStateMachine):
@@ -66,7 +66,7 @@ class Candidates(RuleBasedStateMachine):
 
     @rule(name=NAMES, turns=st.integers(1, 4), spread=st.sampled_from([0.0, 0.5, 1.0]))
     def a_candidate_runs_undisturbed(self, name: str, turns: int, spread: float) -> None:
-        """Repeat: the candidate sleeps until `wake_at`, and its call succeeds; no client asks."""
+        """Repeatedly, the candidate sleeps until `wake_at` and its call succeeds. No client asks."""
         self.spread = spread
         for _ in range(turns):
             wake_at = self.tasks[name].lease.wake_at(self.now)
@@ -259,7 +259,7 @@ class Candidates(RuleBasedStateMachine):
     def terms_do_not_overlap(self) -> None:
         for task in self.tasks.values():
             for transition in task.lease.transitions():
-                assert not (transition.leads and task.led), "a term began within a term"
+                assert not (transition.leads and task.led), "a term began before the previous term had ended"
                 task.led = transition.leads
 
     @invariant()
@@ -304,7 +304,7 @@ class UndisturbedCandidates(Candidates):
         task = self.tasks[name]
         if task.drains_from < inf or task.in_flight is not None:
             return
-        task.lease.noticed(self.now)  # a notice of the other's release, or the timer
+        task.lease.noticed(self.now)  # stands for a notice of the other candidate's release, or for the timer
         deadline = self.now + YIELD_FOR + TIMINGS.call_limit + 1.25 * TIMINGS.retry
         while not task.lease.leads(self.now):
             assert self.now <= deadline, "nobody leads"
@@ -356,7 +356,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         self.leases = {name: self.fresh_lease(name) for name in ("a", "b")}
         self.workers = [Worker(candidate, f"{candidate}{number}") for candidate in "ab" for number in (1, 2)]
         self.granted: dict[int, str] = {}
-        """The client of each token."""
+        """The client to which each token was granted."""
 
     def fresh_lease(self, name: str) -> Lease:
         self.boots += 1
@@ -390,7 +390,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         token = lease.view(self.now).token
         if grant is not None and token is not None:
             whose = self.granted.setdefault(token, worker.name)
-            assert whose == worker.name, f"{token} was {whose}'s: both would pass the fence"
+            assert whose == worker.name, f"token {token} was granted to {whose}: both would pass the fence"
         if grant is not None and worker.token in (None, token):
             worker.token, worker.until = token, max(worker.until, self.now - delay + grant)
 

@@ -28,7 +28,7 @@ def released(lease: Lease, now: float, *, token: int = 1) -> Call:
 
 
 def resting() -> Lease:
-    """A leader that has stepped down and released the lease at `STEPS`, and notices a change."""
+    """A former leader that has stepped down, has released the lease at `STEPS`, and has then received a notice."""
     lease = asked()
     assert lease.resigned(STEPS, 1)
     lease.asked(STEPS)
@@ -68,7 +68,7 @@ def test_after_a_step_down_the_key_stays_until_the_last_grant_has_ended() -> Non
 
 
 def test_a_release_after_a_late_acquire_of_the_same_term_begins_the_rest_again() -> None:
-    """A lost acquire executes beside the first release and keeps the key (simulation: seed 8401)."""
+    """A lost acquire executes before the first release, so the first release keeps the key (simulation: seed 8401)."""
     lease = asked()
     lease.asked(STEPS)
     lease.resigned(STEPS, 1)
@@ -118,7 +118,7 @@ def test_nothing_is_renewed_while_a_step_down_waits_for_the_client() -> None:
 
 
 def test_a_term_that_ends_during_a_step_down_is_released() -> None:
-    """The sidecar was frozen. A term that ends by its deadline would allow a new campaign for the same term."""
+    """The sidecar was frozen. If the deadline ended the term, the candidate could campaign again for the same term."""
     lease = asked()
     lease.hold()
     assert released(lease, STEPS + T.ttl - 1).reason == "step-down"

@@ -136,7 +136,7 @@ async def test_an_unanswered_tls_handshake_is_reported_as_a_server_without_tls(
 async def test_a_timeout_after_the_tls_handshake_does_not_suggest_a_server_without_tls(
     redis: Redis, front: Proxy, pem: Path
 ) -> None:
-    front.requests.lose()  # AUTH is part of the greeting, like the handshake
+    front.requests.lose()  # the handshake succeeds, but the AUTH that follows gets no answer
     at = _at(f"rediss://:word@127.0.0.1:{front.port}?ssl_ca_certs={pem}")
     async with storing(Connector(at), timings=Timings(call_limit=3.0)) as store:
         failure = await store.store.open()

@@ -29,7 +29,7 @@ def connector(redis: Redis) -> Callable[[], RedisConnection]:
 
 
 def events(redis: Redis) -> list[dict[str, str]]:
-    return [fields for _, fields in redis.xrange(HISTORY)]  # type: ignore[misc,union-attr]  # redis-py's own gap
+    return [fields for _, fields in redis.xrange(HISTORY)]  # type: ignore[misc,union-attr]  # redis-py: untyped
 
 
 async def terms(redis: Redis) -> list[Term]:

@@ -1,4 +1,4 @@
-"""A login by ElastiCache IAM, with a cache that checks tokens with botocore and a credentials endpoint like on ECS."""
+"""A login by ElastiCache IAM, with a cache that checks tokens with botocore and a credentials endpoint as on ECS."""
 
 import asyncio
 import logging
@@ -178,7 +178,7 @@ async def test_credentials_are_fetched_again_before_they_expire(role: Role, monk
         assert (role.asked, "ASIAROLE0" in login.current()[1]) == (1, True)
         now.ahead = role.valid_for - iam.AHEAD + timedelta(seconds=5)
         role.valid_for *= 2
-        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and no token was missing
+        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # `current` raised no error meanwhile
         assert role.asked == 2
     finally:
         running.cancel()
@@ -202,7 +202,7 @@ async def test_a_failed_fetch_closes_no_connection_while_the_previous_credential
         assert await look(store) is Outcome.VACANT
         warned = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
         assert len(warned) == 1
-        assert "answers with status 500; the previous ones are valid for 8" in warned[0]
+        assert "answers with status 500; the previous credentials are valid for 8" in warned[0]
         role.answers = None
         before = role.asked
         await eventually(lambda: role.asked > before + 1)
@@ -268,7 +268,7 @@ async def test_expired_credentials_are_not_used(role: Role) -> None:
     role.answers = web.Response(status=500)
     await login.prepare()
     with pytest.raises(
-        CredentialsError, match=r"the previous ones have expired, and the credentials endpoint .* status 500$"
+        CredentialsError, match=r"the previous credentials have expired, and the credentials endpoint .* status 500$"
     ):
         login.current()
 
@@ -330,7 +330,10 @@ class Elected:
 async def test_connections_are_replaced_before_the_cache_closes_them(
     redis_of_its_own: RedisServer, files: Files, role: Role
 ) -> None:
-    """Three seconds stand for twelve hours: no connection gets that old, no term ends, no call fails."""
+    """Three seconds stand for the cache's limit of twelve hours.
+
+    No connection gets that old, no term ends, no call fails.
+    """
     async with IamCache(redis_of_its_own.port, files.tls, role, cut_after=3.0) as cache:
         connect = connector(cache, files, **role.environment)
         login = connect.login
@@ -374,7 +377,7 @@ async def test_an_old_connection_stays_open_until_its_replacement_is_connected(
 async def test_a_sidecar_leads_with_the_credentials_of_its_role_and_shows_no_secret(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
-    seldom = {"HEARTBEAT_INTERVAL": "10"}  # a renewal is an error if its connection ends after it was sent
+    seldom = {"HEARTBEAT_INTERVAL": "10"}  # a renewal fails if the connection ends before the reply
     sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **STEADY | seldom)
     del sidecar.environment["REDIS_URL"]
     sidecar.environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}

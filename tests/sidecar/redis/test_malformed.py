@@ -61,7 +61,7 @@ RUN_ID = bulk(b"run_id:0123\r\n")
 
 
 class Hostile:
-    """A server that answers every command with `nonsense`. If it `greets`, only calls and subscriptions get it.
+    """A server that answers every command with `nonsense`. If it `greets`, only calls and subscriptions get nonsense.
 
     `answered` counts the nonsense replies by the use of the connection.
     """

@@ -1,4 +1,4 @@
-"""A password that is rotated in a file: real servers; the file is read at each connect; its faults are reported."""
+"""The rotation of a password in a file, on real servers. The file is read at each connect; its faults are reported."""
 
 import os
 from collections.abc import Iterator
@@ -158,7 +158,7 @@ def test_two_login_methods_are_refused_with_both_setting_names(environment: dict
 def task(folder: Path, server: RedisServer, name: str, **login: str) -> RealSidecar:
     """A sidecar with this login.
 
-    It renews rarely, because a renewal is an error if its connection ends after it was sent.
+    It renews rarely, because a renewal fails if the connection ends before the reply.
     """
     sidecar = RealSidecar(
         folder, server, name, **STEADY | {"LEASE_TTL": "120", "HEARTBEAT_INTERVAL": "40", "GRANT_TTL": "30"}

@@ -1,4 +1,4 @@
-"""Sidecars and the operator's commands as a Redis user with few rights: everything works that the rights allow."""
+"""Sidecars and the operator's commands as a Redis user with few rights: everything that the rights allow works."""
 
 import asyncio
 import signal
@@ -67,7 +67,7 @@ async def test_without_channels_leases_are_still_released_and_each_missing_right
         await eventually(lambda: _is(first, "leading"))
         second.start()
         await eventually(lambda: _is(second, "following"))
-        restricted.set(KEY, "DISABLED", px=300)  # the deletion ends the term: the sidecars lead in turn again
+        restricted.set(KEY, "DISABLED", px=300)  # ends the term; after 300 ms either sidecar can lead
         await eventually(lambda: _is(first, "leading") if restricted.get(KEY) == "task-1" else _is(second, "leading"))
         leader = first if restricted.get(KEY) == "task-1" else second
         leader.stop(signal.SIGTERM)
@@ -78,7 +78,7 @@ async def test_without_channels_leases_are_still_released_and_each_missing_right
     assert "the channel __redis__:invalidate" in status["watch"]["refusal"]
     assert len(logged(leader, "Releases are not published")) == 1
     assert '"level": "ERROR"' not in leader.output
-    assert len(logged(other, "There is no watch")) == 1, "once, although the watch tried again"
+    assert len(logged(other, "There is no watch")) == 1, "the watch tried again, but logged once"
 
 
 def test_the_least_rights_are_enough_for_the_commands(restricted: Redis, run: Run) -> None:

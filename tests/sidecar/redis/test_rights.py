@@ -1,4 +1,4 @@
-"""A Redis user with the least rights, and without each of them: docs/redis.md describes the effect."""
+"""A Redis user with the least rights, and users that lack one of them. docs/redis.md describes the effects."""
 
 import asyncio
 import logging
@@ -32,7 +32,10 @@ def contents(redis: Redis) -> list[object]:
 
 
 class Trial:
-    """The calls of a term, sent by one user: which call fails first. A refused call must change nothing."""
+    """Sends the calls of a term as one user, and finds the first call that fails.
+
+    A refused call must change nothing.
+    """
 
     def __init__(self, redis: Redis, store: Storing) -> None:
         self.redis = redis
@@ -70,7 +73,7 @@ class Trial:
 
 
 def record_server(redis: Redis) -> None:
-    """Record this server as the last one that acted on the lease, after a recorded change."""
+    """Record this server as the last one that acted on the lease. An earlier server change is also still recorded."""
     info = redis.info()
     redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"], "changed": "another"})
 

@@ -120,7 +120,7 @@ def test_a_renewal_of_a_fresh_key_does_not_extend_it(any_redis: Redis) -> None:
 
 def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
-    with any_redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]  # redis-py's own gap
+    with any_redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]  # redis-py: untyped
         subscription.subscribe(f"{KEY}:changed")
         subscription.get_message(timeout=20)
         assert Caller(any_redis).release(token)[0] == "released"
@@ -163,7 +163,7 @@ def test_after_its_deadline_a_script_only_returns_the_time(any_redis: Redis) -> 
 
 
 def test_tokens_increase_within_one_microsecond_and_after_a_clock_step_back(any_redis: Redis) -> None:
-    ahead = Caller(any_redis).look().time + 23 * 3600 * 10**6  # an earlier time of this server
+    ahead = Caller(any_redis).look().time + 23 * 3600 * 10**6  # a token from before the server's clock stepped back
     any_redis.hset(FENCE, mapping={"token": str(ahead), "holder": "b"})
     assert int(Caller(any_redis).acquire().token) == ahead + 1
 
@@ -189,7 +189,7 @@ def test_deleting_the_fence_ends_the_term_of_the_holder(any_redis: Redis) -> Non
 def test_the_guides_candidate_cannot_acquire_a_lease_held_by_a_sidecar(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     assert any_redis.set(KEY, "older", nx=True, ex=30) is None
-    assert any_redis.get(KEY) == "a", "the guide's candidate compares, and neither renews nor deletes"
+    assert any_redis.get(KEY) == "a", "the guide's candidate finds another id, so it neither renews nor deletes"
     Caller(any_redis).release(token)
     assert any_redis.set(KEY, "older", nx=True, ex=30) is True
 
@@ -214,7 +214,7 @@ def test_a_reply_to_a_follower_contains_the_number_of_candidates_that_watch_the_
 
     assert Caller(any_redis, id="b").acquire().watchers == "-", "a reply to the leader contains no number"
     assert counted() == ["0", "0"]
-    with any_redis.pubsub() as one, any_redis.pubsub() as two:  # type: ignore[no-untyped-call]  # redis-py's own gap
+    with any_redis.pubsub() as one, any_redis.pubsub() as two:  # type: ignore[no-untyped-call]  # redis-py: untyped
         for watch in (one, two):
             watch.subscribe(f"{KEY}:changed")
             watch.get_message(timeout=10)

@@ -85,7 +85,7 @@ def test_every_script_refuses_a_token_more_than_a_day_ahead_and_does_not_change_
     assert every_call(any_redis, "1") == ["fence_ahead"] * 4
     assert dumped(any_redis) == before
     reply, *_ = parse(any_redis.eval(SCRIPTS["release"].decode(), 2, KEY, FENCE, "a", 30_000, 2**53, 0, "", "t"))
-    assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed reply, whatever the length of the token"
+    assert reply.outcome is Outcome.FENCE_AHEAD, "the reply is well-formed, whatever the length of the token"
 
 
 @pytest.mark.parametrize("token", ["seven", str(2**53 - 1), None])
@@ -166,7 +166,7 @@ def test_out_of_memory_a_term_is_still_renewed_and_released(any_redis: Redis, gu
     token = Caller(any_redis).acquire().token
     any_redis.config_set("maxmemory", "1")
     try:
-        assert caller.renew(token).outcome == "renewed", "although the server's name cannot be recorded"
+        assert caller.renew(token).outcome == "renewed", "a renewal succeeds although the server cannot be recorded"
         any_redis.pexpire(KEY, 5000)
         assert caller.renew(token).outcome == "renewed"
         assert any_redis.pttl(KEY) > 5000

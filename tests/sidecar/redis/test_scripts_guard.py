@@ -1,4 +1,4 @@
-"""The failover guard: no new term starts on a server that may have lost a write about the last term, for one ttl."""
+"""The failover guard: for one ttl, no new term starts on a server that may have lost a write about the last term."""
 
 import re
 import time
@@ -73,7 +73,7 @@ def test_the_guard_ends_after_one_ttl(any_redis: Redis) -> None:
 
 
 def test_a_server_change_recorded_in_the_future_is_dated_again(any_redis: Redis) -> None:
-    """The old server's clock was ahead; otherwise the wait would be far too long."""
+    """The old server's clock was ahead. Without a new date the wait would be far too long."""
     known_server(any_redis, held=False)
     changed_server(any_redis)
     caller = Caller(any_redis, guarding=True)
@@ -141,7 +141,7 @@ def test_the_guard_is_longer_if_an_old_primary_may_still_serve(any_redis: Redis)
 
 
 def test_servers_that_alternate_behind_one_address_do_not_postpone_the_end_of_the_guard(any_redis: Redis) -> None:
-    """All of these servers are recorded; the record of the last one must not remove the others."""
+    """All of these servers are recorded. The record of the last server must not remove the other records."""
     known_server(any_redis, held=False)
     changed_server(any_redis)
     caller = Caller(any_redis, guarding=True)

@@ -1,6 +1,7 @@
 """The primary that real sentinels name is found and followed; a single sentinel never decides."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
@@ -55,7 +56,7 @@ async def test_after_a_failover_the_new_primary_is_used_even_if_the_old_primary_
         heir = group.servers[1]
         await eventually(lambda: not store.store.connected)
         assert group.role(group.servers[0]) == "master", (
-            "the old primary continues to serve: only the sentinels report the change"
+            "the old primary continues to serve, so only the sentinels report the change"
         )
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
@@ -97,13 +98,26 @@ async def test_without_a_majority_of_sentinels_no_primary_is_used(group: Group) 
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_the_connection_stays_open_while_the_sentinels_are_down(group: Group) -> None:
+async def test_the_connection_stays_open_while_the_sentinels_are_down(
+    group: Group, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     connector = by_all(group)
+
+    async def answer_again() -> bool:
+        await connector._place.elsewhere()
+        return "The sentinels answer again" in caplog.messages
+
     async with storing(connector) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         for sentinel in group.sentinels:
             sentinel.kill()
         assert not await connector._place.elsewhere()
+        assert "The sentinels do not name the primary" in caplog.text
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+        for sentinel in group.sentinels:
+            sentinel.start()
+        await eventually(answer_again)
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
 
 
@@ -124,7 +138,7 @@ async def test_a_sentinel_with_an_older_epoch_is_outvoted(group: Group) -> None:
 
 
 async def test_a_silent_sentinel_delays_no_connection(group: Group) -> None:
-    """The host of one sentinel is down: the connection to it hangs, and the two others are a majority."""
+    """The host of one sentinel is down, so the connection to it hangs. The two other sentinels are a majority."""
     silent = group.sentinels[1]
     assert silent.process is not None
     silent.process.send_signal(SIGSTOP)
@@ -152,7 +166,7 @@ async def test_the_failure_of_the_sentinels_is_reported_with_its_cause(
 
 
 async def test_a_server_that_reports_another_role_than_primary_receives_no_call(group: Group) -> None:
-    """An operator made the primary a replica without the sentinels."""
+    """An operator, and not the sentinels, made the primary a replica."""
     send_command(group.servers[0], "REPLICAOF", "127.0.0.1", str(group.servers[1].port))
     async with storing(by_all(group)) as store:
         failure = await store.failure(Kind.ACQUIRE)

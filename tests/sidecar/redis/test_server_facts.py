@@ -101,7 +101,7 @@ async def test_a_frozen_server_is_not_shown_as_up(redis_server: RedisServer) -> 
         store.when_ended = lambda: ended.append(None)
         way.black_hole()
         await eventually(lambda: not store.connected)
-        assert ended  # the election receives the event and reconnects
+        assert ended  # in a sidecar, the election receives this event and reconnects
 
 
 async def test_malformed_facts_are_ignored(redis_server: RedisServer) -> None:

@@ -63,7 +63,7 @@ def connecting(endpoint: Serverless, files: Certificates, **environment: str) ->
 async def test_the_guard_compares_the_server_of_the_keys_and_not_of_the_connection(
     connector: Connector, endpoint: Serverless, servers: list[RedisServer]
 ) -> None:
-    """After a hand-over through another server's connection the next term begins at once."""
+    """After a hand-over through a connection to another server, the next term begins at once."""
     with client_of(servers[0]) as redis:
         await eventually(lambda: redis.info("server")["uptime_in_seconds"] > 1)
     young = Timings(ttl=0.5, heartbeat=0.1, grant_ttl=0.1, call_limit=0.1)

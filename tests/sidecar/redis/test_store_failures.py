@@ -1,4 +1,4 @@
-"""The answers of a faulty Redis: never a success, reported with their kind, and gone once the fault ends."""
+"""The answers of a faulty Redis never count as a success. They are reported with their kind, and end with the fault."""
 
 import asyncio
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def _is_busy(redis: Redis) -> bool:
 async def trouble(
     server: RedisServer, kind: str, begin: Callable[[Redis], object], end: Callable[[Redis], object]
 ) -> None:
-    """A leader meets the fault, and continues to lead after it over a new connection."""
+    """Check that calls fail during the fault, and that the leader then continues to lead over a new connection."""
     with client_of(server) as redis:
         async with storing(at_port(server.port), timings=Timings()) as store:  # a ttl of 30 s outlasts the fault
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -186,7 +186,7 @@ async def test_a_term_is_not_confirmed_without_enough_replicas(any_redis: Redis,
 async def test_a_term_is_not_confirmed_if_the_replicas_reply_too_late(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    patient = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=20.0)  # WAIT alone takes half of that
+    patient = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=20.0)  # WAIT gets half of this limit
     async with storing(at_port(any_server.port), min_replicas=1, timings=patient) as store:
         assert await store.store.open() is None
         failed = await store.timeout(Kind.ACQUIRE, limit=2.0)

@@ -1,4 +1,4 @@
-"""Invalid TLS settings are one line at the start that names the setting and the file."""
+"""An invalid TLS setting is reported at the start, in one line that names the setting and the file."""
 
 import os
 from pathlib import Path
@@ -49,6 +49,7 @@ def test_an_unusable_tls_file_is_a_one_line_error_that_names_the_setting(
         (files.key if what == "certificate" else files.certificate, f"contains no {what} in PEM"),
     ):
         assert refused(settings | {name: str(path)}) == f"{name}: the file {path} {problem}"
+    assert refused(settings | {name: "a\0b"}).endswith(" cannot be read: its path is malformed")
     pem = files.certificate.read_text()
     assert refused(settings | {name: pem}) == f"{name}: contains a certificate or a key; set the path of a file"
 

@@ -1,4 +1,4 @@
-"""A TLS fault is one line that names the setting and the file: at the start, or at a handshake."""
+"""A TLS fault is reported in one line that names the setting and the file, at the start or at a handshake."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ from tests.support.tls_front import TlsFront
 HOST = "127.0.0.1"
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 PATIENT = Timings(call_limit=4.0)
-"""Limit of a handshake in seconds: a busy machine may take several."""
+"""Timings with a longer limit for a handshake, because a busy machine may need several seconds."""
 
 
 class Certificates:
@@ -144,7 +144,7 @@ def test_a_server_certificate_for_another_name_is_reported_with_that_name(run: R
     other = files.authority.issue("redis.example", files.folder / "other")
     with TlsFront(files.accepts(other)) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
-    expected = "the server's certificate is not valid for '127.0.0.1', the host that is connected to ("
+    expected = "the server's certificate is not valid for '127.0.0.1', the host of this connection ("
     assert (failure.kind, failure.text.startswith(expected)) == ("tls", True)
 
 

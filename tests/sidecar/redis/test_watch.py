@@ -49,7 +49,7 @@ class Watching:
         )
 
     async def reports(self, *names: str) -> None:
-        """Wait until the watch has reported these leases, and no other."""
+        """Wait until the watch has reported these leases, and no other lease."""
         await eventually(lambda: set(self.changes) >= set(names))
         assert set(self.changes) == set(names)
         self.changes.clear()

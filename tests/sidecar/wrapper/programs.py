@@ -28,14 +28,14 @@ done
 echo $$ >>"$PIDS"
 while :; do sleep 0.05; done
 """
-"""A shell script that ignores SIGTERM and forks processes that ignore it too."""
+"""A shell script that ignores SIGTERM and forks processes that also ignore SIGTERM."""
 
 LEAVES_A_CHILD = """\
 (trap '' TERM; echo "$(exec sh -c 'echo $PPID')" >>"$PIDS"; while :; do sleep 0.05; done) &
 while ! [ -s "$PIDS" ]; do sleep 0.01; done
 echo "end $LEASE_HOLDER" >>"$DIARY"
 """
-"""A shell script that ends and leaves a process behind that ignores SIGTERM."""
+"""A shell script that ends and leaves behind a process that ignores SIGTERM."""
 
 
 ALIVE = """\
@@ -127,7 +127,7 @@ def kill_all(pids: list[int]) -> None:
 
 
 def blocked_signals(pid: int) -> set[signal.Signals]:
-    """The signals that a process ignores or blocks."""
+    """The signals that a process blocks."""
     blocked = int(re.findall(r"SigBlk:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16)
     return {number for number in signal.Signals if blocked >> (number - 1) & 1}
 
@@ -139,7 +139,7 @@ async def follows(sidecar: RealSidecar) -> bool:
 
 
 async def hand_over(sidecars: tuple[RealSidecar, RealSidecar], folder: Path, program: tuple[str, ...]) -> None:
-    """Run a program that writes a diary like `POLITE` in two tasks, and stop the first task."""
+    """Run a program in two tasks, and stop the first task. The program must write the same diary as `POLITE`."""
     one = Wrapper(folder, "one", sidecars[0].url, "", *program)
     other = Wrapper(folder, "other", sidecars[1].url, "", *program)
     with killed_at_exit(one, other):

@@ -31,9 +31,9 @@ from tests.support.waiting import eventually, undisturbed
 Pair = tuple[RealSidecar, RealSidecar]
 
 LIBC_SIGNALS = 1 << 31 | 1 << 32
-"""Signals that glibc uses itself (32 and 33): its posix_spawn ignores them."""
+"""The bits of the signals 32 and 33, which glibc uses itself. Its posix_spawn makes the child ignore them."""
 RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT)
-"""The signals that Python ignores or the wrapper handles: the program has their default handlers."""
+"""Signals that Python ignores or that the wrapper handles. The program gets their default handlers."""
 
 PYTHON = """\
 import os, signal, sys, time
@@ -250,7 +250,7 @@ async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retr
     while too_long - fitting > 1:
         middle = (fitting + too_long) // 2
         fitting, too_long = (middle, too_long) if fits(middle) else (fitting, middle)
-    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `true` and a zero byte were too long
+    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `fits` also counted `true` and its zero byte
     with killed_at_exit(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 126
@@ -265,7 +265,7 @@ def ignored_here() -> int:
 
 
 async def test_a_process_in_another_group_of_the_session_ends_with_the_program(sidecars: Pair, tmp_path: Path) -> None:
-    """Like `timeout`, or a shell with job control."""
+    """The program moves a child process into another group, as `timeout` and a shell with job control do."""
     program = (
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -319,7 +319,7 @@ async def test_the_program_inherits_the_environment_and_the_signals_of_the_wrapp
     restored = sum(1 << number - 1 for number in RESTORED)
     assert int(ignored.split()[1], 16) & ~LIBC_SIGNALS == ignored_here() & ~LIBC_SIGNALS & ~restored
     assert stdin == "/dev/null"
-    assert files == ["0", "1", "2", "3"], "only those, and the folder that ls has open"
+    assert files == ["0", "1", "2", "3"], "only the standard streams, and the folder that ls has open"
 
 
 @pytest.mark.parametrize(

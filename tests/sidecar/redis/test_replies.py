@@ -1,0 +1,58 @@
+"""The parsers of answers accept only the shapes that the scripts and Redis have."""
+
+import pytest
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import InvalidResponse
+
+from sidecar.protocol import Outcome
+from sidecar.redis.replies import number, parse, server_time
+from tests.support.storing import at_port
+
+ACQUIRED = "acquired 7 boot-1 6000 1790000000000000 0 on - kept 2 a b"
+"""A complete answer; the holder contains a space."""
+
+
+def test_a_complete_answer_is_parsed() -> None:
+    reply, time, guard, notice, history = parse(ACQUIRED)
+    assert (reply.outcome, reply.token, reply.tenure, reply.ttl, reply.wait) == (
+        Outcome.ACQUIRED,
+        7,
+        "boot-1",
+        6.0,
+        0.0,
+    )
+    assert (reply.watchers, reply.holder) == (2, "a b")
+    assert (time, guard, notice, history) == (1_790_000_000_000_000, "on", None, "kept")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ACQUIRED.replace(" 7 ", " - "),
+        ACQUIRED.replace("acquired", "won"),
+        ACQUIRED.replace("6000", "soon"),
+        ACQUIRED.replace(" 2 ", " many "),
+        "acquired 7 boot-1",
+        7,
+        None,
+        [ACQUIRED],
+    ],
+)
+def test_an_answer_of_another_shape_is_refused(answer: object) -> None:
+    with pytest.raises(InvalidResponse):
+        parse(answer)
+
+
+def test_a_number_and_a_time_are_refused_in_another_shape() -> None:
+    assert number(3) == 3
+    assert server_time(["1790000000", "7"]) == 1_790_000_000_000_007
+    with pytest.raises(InvalidResponse):
+        number("3")
+    for answer in (None, ["1790000000"], ["soon", "0"]):
+        with pytest.raises(InvalidResponse):
+            server_time(answer)
+
+
+def test_nothing_is_written_over_a_connection_that_is_not_made() -> None:
+    with pytest.raises(Disconnected):
+        at_port(1)().write([("TIME",)])
