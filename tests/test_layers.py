@@ -35,7 +35,10 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
 }
 """Packages and top-level modules of each program by layer, lowest first; each may import only from lower layers."""
 CLIENT_IMPORTS = ("aiohttp.", "runtime.clock.", "runtime.host_names.", "sidecar.client.")
-"""Modules that the client library may import besides the standard library: its only dependency is aiohttp."""
+"""Modules that the client library may import besides the standard library.
+
+Its only third-party dependency is aiohttp.
+"""
 MOST_PAIRS = 75
 """Maximum number of imports between packages and top-level modules of `service/`, each pair counted once."""
 MOST_TOP_LEVEL = 14
@@ -55,7 +58,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def modules(package: str) -> Iterator[tuple[Path, str]]:
-    """Yield each file of a top-level package with its unit, the package or module directly below."""
+    """Yield each file of a top-level package with its unit: the package or module directly below the top level."""
     for path in sorted((ROOT / package).rglob("*.py")):
         yield path, path.relative_to(ROOT / package).parts[0].removesuffix(".py")
 

@@ -60,7 +60,9 @@ def _chosen(options: argparse.Namespace) -> list[Event]:
     if options.events:
         events = [event for event in events if any(text in event.name for text in options.events)]
     if not events:
-        raise RehearsalError(f"no event's name has {' or '.join(options.events)}; docs/rehearsal.md names the events")
+        raise RehearsalError(
+            f"no event name contains {' or '.join(options.events)}; docs/rehearsal.md lists the events"
+        )
     return events
 
 

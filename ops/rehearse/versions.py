@@ -99,7 +99,7 @@ def _checkout(commit: str) -> Path:
     named = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"]
     found = subprocess.run(named, capture_output=True, text=True, check=False)
     if found.returncode != 0:
-        raise RehearsalError(f"OLD={commit}: git knows no such commit")
+        raise RehearsalError(f"OLD={commit}: git has no such commit")
     folder = _temporary()
     with subprocess.Popen(["git", "-C", str(ROOT), "archive", found.stdout.strip()], stdout=subprocess.PIPE) as archive:
         unpacked = subprocess.run(["tar", "-x", "-C", str(folder)], stdin=archive.stdout, check=False)

@@ -68,7 +68,7 @@ async def test_one_task_works_and_hands_over_on_sigterm(sidecars: Pair, tmp_path
         assert one.words() == [["begin", "task-a"], ["end", "task-a"], ["begin", "task-b"]]
         assert int(one.diary[2][2]) > int(one.diary[0][2])
         assert one.diary[1][3:] == ["in", "time"]
-        await asyncio.sleep(6)  # more than a grant, so the client must extend it
+        await asyncio.sleep(6)  # longer than a grant, so the client must extend its grant
         assert len(one.diary) == 3
         assert await asyncio.to_thread(other.stop, signal.SIGTERM) == 0
     assert "client_silent" not in sidecars[0].output + sidecars[1].output, "each lease was resigned"

@@ -1,4 +1,4 @@
-"""Each seeded bug in an example client is found by the client's tests: `make languages`."""
+"""The tests of the example clients find each bug that is seeded in a client: `make languages`."""
 
 import pytest
 

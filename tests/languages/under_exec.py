@@ -1,6 +1,6 @@
-"""Node and celery beat under `python -m sidecar exec`; celery has its own virtual environment.
+"""Tests of Node and celery beat under `python -m sidecar exec`; celery has its own virtual environment.
 
-`make languages` runs them.
+`make languages` runs these tests.
 """
 
 import asyncio

@@ -59,7 +59,10 @@ def references(part: object) -> Iterator[str]:
 
 
 def evaluated(part: Any, values: Values, conditions: Mapping[str, bool]) -> Any:
-    """Return the part with its functions replaced: `values` has each `Ref` and each `Resource.Attribute`."""
+    """Return the part with its functions evaluated.
+
+    `values` has the value of each `Ref` and of each `Resource.Attribute`.
+    """
     if isinstance(part, list):
         entries = [evaluated(entry, values, conditions) for entry in part]
         return [entry for entry in entries if entry is not None]

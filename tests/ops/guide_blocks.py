@@ -18,7 +18,7 @@ WITHOUT_MODEL = {
     ("cloudformation", "deploy"): {"stack-name", "template-file", "capabilities", "parameter-overrides"},
     ("ecs", "wait"): {"cluster", "services", "tasks"},
 }
-"""Commands that the aws program implements with several calls, with the options that documents use."""
+"""Commands of the aws program that are not operations of the API, with the options that documents use."""
 
 OF_COPILOT = {
     "app init": {"domain"},
@@ -32,7 +32,7 @@ OF_COPILOT = {
     "svc show": {"name"},
     "svc status": {"name", "env"},
 }
-"""Copilot's commands in documents, with those of their options that documents use."""
+"""Copilot's commands and their options that documents use."""
 
 
 @dataclass(frozen=True)

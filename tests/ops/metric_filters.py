@@ -12,7 +12,7 @@ def matches(pattern: str, line: str) -> bool:
     """Return true if a log line matches a pattern such as `{ $.a = "x*" && $.b = "y" }`; `*` stands for any text.
 
     Raises:
-        ValueError: the pattern has another form.
+        ValueError: the pattern has an unsupported form.
     """
     inside = re.fullmatch(r"\{ (.+) \}", pattern)
     if inside is None:

@@ -52,7 +52,7 @@ VALUES: dict[str, Any] = {name: entry.get("Default") for name, entry in TEMPLATE
 }
 """Values in task-definition.json for the template's parameters and attributes."""
 VERBATIM = {"DockerLabels", "Options"}
-"""Names of the maps with the user's own keys."""
+"""Names of the maps whose keys the user chooses, so that the keys keep their case."""
 
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
@@ -214,7 +214,7 @@ def test_the_roles_have_only_the_rights_that_are_used() -> None:
     assert len(of_exec) == 4
     assert task_role.keys() - of_exec == {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}
     for_all = {name for rights in (execution, task_role) for name, with_what in rights.items() if with_what == "*"}
-    assert for_all == of_exec | {"ecr:GetAuthorizationToken"}, "these actions have no resources"
+    assert for_all == of_exec | {"ecr:GetAuthorizationToken"}, "these actions cannot be limited to a resource"
     assert not any("ManagedPolicyArns" in role for role in of_type("IAM::Role").values())
 
 

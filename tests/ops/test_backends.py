@@ -1,4 +1,4 @@
-"""Redis and Postgres of a run."""
+"""The Redis and the Postgres that `make run` uses."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ async def test_a_stop_ends_the_check_of_redis_at_any_moment(tmp_path: Path) -> N
                 break
             vouching.cancel()
             await asyncio.wait([vouching])
-            assert vouching.cancelled(), f"lost after {turns} turns of the loop"
+            assert vouching.cancelled(), f"the cancellation was lost after {turns} turns of the event loop"
             turns += 1
         assert turns > 1
     finally:

@@ -1,4 +1,4 @@
-"""ops/copilot against the task definition: Copilot's template of the manifest, with the patches applied.
+"""The patched template that Copilot makes from the manifest in ops/copilot matches the task definition.
 
 `rendered` repeats what Copilot's templates do with the fields that the manifest uses (`sidecars.yml`,
 `workload-container.yml` and `volumes.yml` of aws/copilot-cli). Copilot ignores unknown fields, so the known fields are
@@ -108,7 +108,7 @@ def patched() -> dict[str, Any]:
             assert last == "-"
             place.append(patch["value"])
         else:
-            assert last not in place, f"{patch['path']}: the manifest has a field for it"
+            assert last not in place, f"{patch['path']}: the manifest already sets this field"
             place[last] = patch["value"]
     resources: dict[str, Any] = document["Resources"]
     return resources

@@ -1,4 +1,4 @@
-"""docs/deployment-guide.md: the local commands run with a real `make run`; the AWS commands match models."""
+"""docs/deployment-guide.md: the local commands run with a real `make run`; the AWS commands match botocore's models."""
 
 import json
 import re
@@ -23,7 +23,7 @@ MARKS = {"", "start", "aws", "copilot", "docker"}
 CURL = """
 curl() { "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[-1]).read().decode())' "$@"; }
 """
-"""A replacement for a machine without curl."""
+"""A replacement for curl on a machine without it."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Addresses and environments: only the parts that must differ on one machine differ."""
+"""Addresses and environments of `make run` differ from the task definition only where one machine requires it."""
 
 import socket
 import sys

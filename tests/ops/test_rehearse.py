@@ -1,4 +1,4 @@
-"""The rules of a rehearsal: its table and its errors. `.ci/run` runs a real rehearsal."""
+"""The rules, the table and the errors of a rehearsal. `.ci/run` runs a real rehearsal."""
 
 import asyncio
 import os
@@ -46,8 +46,8 @@ def test_a_write_of_an_older_term_after_a_write_of_a_newer_term_is_an_overlap() 
     assert overlap(written((1, 10.0), (2, 11.0), (2, 12.0)), LEASE, WINDOW) == 0
     assert overlap(written((1, 10.0), (2, 11.0), (1, 11.5)), LEASE, WINDOW) == 0.5
     assert overlap(written((1, 10.0), (2, 11.0), (1, 11.0)), LEASE, WINDOW) > 0
-    assert overlap(written((1, 10.0), (2, 11.0), (1, 11.5)), LEASE, Span(0.0, 11.5)) == 0, "another row's"
-    assert overlap(written((1, 10.0), (2, 11.0), (1, 11.5)), LEASES[1], WINDOW) == 0, "another lease's"
+    assert overlap(written((1, 10.0), (2, 11.0), (1, 11.5)), LEASE, Span(0.0, 11.5)) == 0, "the write is in another row"
+    assert overlap(written((1, 10.0), (2, 11.0), (1, 11.5)), LEASES[1], WINDOW) == 0, "the writes are of another lease"
 
 
 def test_the_longest_time_without_a_leader_is_reported_unless_no_task_was_wanted() -> None:
@@ -136,7 +136,7 @@ def test_the_definition_s_servers_never_reach_a_container() -> None:
     assert found["REDIS_USERNAME"] == "sidecar"
     assert (found["LEASE_TTL"], found["LEASES"], found["ECS_AGENT_URI"]) == ("6", "a", "there")
     assert "MARKET_CALENDAR" not in found
-    assert container_environment(sidecar, LONG, {})["LEASE_TTL"] == "30", "the long one has the definition's timings"
+    assert container_environment(sidecar, LONG, {})["LEASE_TTL"] == "30", "the long rehearsal has the definition's ttl"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_the_short_rehearsal_is_part_of_the_long_one_and_an_old_version_has_its_
     assert len(short) == len(SHORT_EVENTS)
     assert "deploy old -> today" in [event.name for event in _chosen(_options(["--short", "--old", "HEAD"]))]
     assert [event.name for event in _chosen(_options(["--events", "failover"]))] == ["Redis failover"]
-    with pytest.raises(RehearsalError, match="no event's name has nonsense"):
+    with pytest.raises(RehearsalError, match="no event name contains nonsense"):
         _chosen(_options(["--events", "nonsense"]))
 
 
@@ -190,7 +190,7 @@ def test_every_event_is_documented_and_some_may_lose_no_request(event: Event) ->
 
 
 def test_an_unknown_commit_is_one_line() -> None:
-    with pytest.raises(RehearsalError, match=r"^OLD=nonsense: git knows no such commit$"):
+    with pytest.raises(RehearsalError, match=r"^OLD=nonsense: git has no such commit$"):
         _checkout("nonsense")
 
 

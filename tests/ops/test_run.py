@@ -36,12 +36,12 @@ from tests.support.ports import claim
 ROOT = Path(__file__).parents[2]
 LEASES = {"background_services", "daily_scheduler"}
 PATIENCE = 60.0
-"""Timeout in seconds; the machine may be busy."""
+"""Timeout in seconds, long because the machine may be busy."""
 
 GRANT_TTL = 5.0
-"""`task-definition.json`."""
+"""Value in `task-definition.json`, in seconds."""
 MARGIN = 10.0
-"""Limit for the release and for this test's own poll on a busy machine, in seconds; less than a lease."""
+"""Seconds that the release and this test's own poll may take on a busy machine; less than a lease's ttl."""
 
 T = TypeVar("T")
 
@@ -133,7 +133,10 @@ class Run:
         return self.until(led)
 
     def newer(self, lease: str, token: int) -> tuple[int, int] | None:
-        """Wait for a leader with a newer token, since a stopping task may still report its old term for a moment."""
+        """Return a leader with a newer token; None without one.
+
+        A stopping task may still report its old term for a moment.
+        """
         return next((led for led in self.leaders()[lease] if led[1] > token), None)
 
     def pid(self, task: int, container: str) -> int:
@@ -185,7 +188,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     assert status == 0, run.screen
     assert "nothing is left running" in run.screen
     stopped = re.findall(r"task1/(\w+) +stopped$", run.screen, re.MULTILINE)
-    assert stopped[-2:] == ["api", "sidecar"], "ECS's order"
+    assert stopped[-2:] == ["api", "sidecar"], "the order in which ECS stops containers"
 
 
 def _command(process: psutil.Process) -> str:
@@ -251,7 +254,7 @@ def test_a_leader_s_killed_sidecar_is_restarted_and_adopts_its_term(run: Run) ->
     run.until(lambda: time.time() - max(started) > 6)
     ((task, token),) = run.until_led()[
         "background_services"
-    ]  # read late, since a standstill of the machine moves the lead
+    ]  # read after the wait, since another task may lead after a standstill of the machine
     os.kill(run.pid(task, "sidecar"), signal.SIGKILL)
     run.until_shown("restarted in this task")
     run.until(lambda: run.leaders()["background_services"] == [(task, token)])
@@ -355,7 +358,7 @@ def test_a_second_ctrl_c_kills_the_remaining_processes(start: Callable[..., Run]
     os.kill(run.pid(1, "api"), signal.SIGSTOP)
     run.process.send_signal(signal.SIGINT)
     run.until_shown("a second signal kills")
-    time.sleep(FORCE_AFTER + 0.1)  # an earlier signal counts as a repetition of the first
+    time.sleep(FORCE_AFTER + 0.1)  # a second signal before this time would count as a repetition of the first
     assert run.end(signal.SIGINT) == 0
     assert "task1/api           stopped with 137 (SIGKILL)" in run.screen
 
@@ -431,7 +434,7 @@ def test_two_containers_with_the_same_port_are_one_line_and_nothing_is_started(t
     clash = json.loads((ROOT / "task-definition.json").read_text())
     (sidecar,) = (entry for entry in clash["containerDefinitions"] if entry["name"] == "sidecar")
     (bind,) = (entry for entry in sidecar["environment"] if entry["name"] == "METRICS_BIND")
-    bind["value"] = "0.0.0.0:8180"  # the second task's API, a hundred ports on
+    bind["value"] = "0.0.0.0:8180"  # the port of the second task's API: the first task's port plus 100
     settings = RunSettings.read({"RUN_PORT_OFFSET": str(offset)}, tmp_path)
     console = Console(io.StringIO(), tmp_path, colours=False, closed=lambda: None)
     runner = Runner(spelled_out(parse(clash)), settings, {}, ROOT, console, asyncio.Event())

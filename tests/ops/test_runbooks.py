@@ -1,4 +1,4 @@
-"""docs/runbooks.md has a complete section for each alert, and names only existing things; a cause pages once.
+"""docs/runbooks.md has a complete section for each alert and names only existing things. Each cause pages once.
 
 `make alerts` tests with promtool which alerts fire in a deploy, a failover and an outage.
 """
@@ -132,7 +132,7 @@ def test_a_critical_alert_is_about_the_whole_service() -> None:
 def test_each_scenario_pages_once() -> None:
     """`make alerts` tests the rules.
 
-    This test checks that every cause has a scenario, and that none expects two pages.
+    This test checks that every cause has a scenario, and that no scenario expects two pages.
     """
     pages = {
         test["name"]: {sample["labels"] for case in cases for sample in case["exp_samples"]}

@@ -1,4 +1,4 @@
-"""The parts of `make sizes` without containers: its table, its options, its streams."""
+"""The parts of `make sizes` that need no containers: the table, the options and the streams."""
 
 import asyncio
 

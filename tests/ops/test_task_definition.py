@@ -40,7 +40,7 @@ def test_botocore_accepts_it_as_the_input_of_register_task_definition() -> None:
     assert shape is not None
     validator = botocore.validate.ParamValidator()
     assert validator.validate(DOCUMENT, shape).generate_report() == ""
-    assert validator.validate(DOCUMENT | {"stopTimeout": 3}, shape).has_errors(), "unknown fields are not found"
+    assert validator.validate(DOCUMENT | {"stopTimeout": 3}, shape).has_errors(), "an unknown field is accepted"
 
 
 def test_the_runner_s_own_checks_pass_too() -> None:

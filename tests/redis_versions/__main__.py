@@ -1,4 +1,4 @@
-"""`python -m tests.redis_versions`: the scripts, the model of Redis and the faults on each version of the server.
+"""`python -m tests.redis_versions` tests the scripts, the model of Redis and the faults on each version of the server.
 
 A version that is not available is a failure, not a skip.
 """
@@ -21,7 +21,7 @@ SCRIPTS = (
     "tests/sidecar/redis/test_watch.py",
     "tests/sidecar/redis/test_password_file.py",
 )
-"""Tests of the answers of a server."""
+"""Tests of a server's answers to the scripts and to other commands."""
 DIFFERENTIAL = ("tests/simulation/test_redis_model.py",)
 """Test that compares the simulator's model with a real server."""
 FAULTS = ("tests/faults",)

@@ -1,4 +1,4 @@
-"""A server of each version: from the wheel, from the path, or from a Debian package in its own folder."""
+"""A server of each version: from the wheel, from the PATH, or from a Debian package that is unpacked in a folder."""
 
 import os
 import platform
@@ -14,12 +14,12 @@ from ops.local.servers import ServerError, redis_binary
 
 
 class Missing(Exception):
-    """A server is not available; the text is one line that names the missing program."""
+    """A server is not available; the error text is one line that names the missing program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version to test. `says` is the start of its answer to --version.
+    """A version to test. `says` is the start of the server's output for --version.
 
     `suite` and `package` are Debian's names; None if no package is needed.
     """
@@ -60,12 +60,14 @@ def binary_of(version: Version, kept: Path) -> Path:
     if not launcher.exists():
         _download(version.suite, kept)
     if not (output := _reported_version(launcher)).startswith(version.says):
-        raise Missing(f"{version.name}: {launcher} says {output or 'nothing'}; delete {kept} to download it again")
+        raise Missing(
+            f"{version.name}: {launcher} reports {output or 'no version'}; delete {kept} to download it again"
+        )
     return launcher
 
 
 def _on_this_machine(version: Version) -> list[Path]:
-    """Return the installed servers that may have the version: from the wheel for Redis 6.2, else from the path."""
+    """Return the installed servers that may have the version: from the wheel for Redis 6.2, else from the PATH."""
     if version.suite is None:
         try:
             return [redis_binary()]

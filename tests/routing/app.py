@@ -1,8 +1,8 @@
-"""A service with a sidecar, as a process: `python -m tests.routing.app NAME ADDRESS PORT DATABASE`.
+"""A service that uses a sidecar, run as a process: `python -m tests.routing.app NAME ADDRESS PORT DATABASE`.
 
 `POST /work` writes into a database with the token of the term, through a fence that refuses the write of an older term.
-A follower answers 503. With `?stale` in the request it writes with its last token, like a program that was frozen
-between the check and the write.
+A follower answers 503. With `?stale` in the request, a follower writes with its last token, like a program that was
+frozen between the check and the write.
 """
 
 import asyncio

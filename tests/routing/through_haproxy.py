@@ -30,7 +30,7 @@ CHECK_LIMIT = 1.0
 
 @dataclass
 class Answer:
-    """One request through the proxy."""
+    """The answer to one request through the proxy."""
 
     sent: float
     status: int
@@ -61,7 +61,7 @@ class Task:
 
 @contextmanager
 def haproxy(folder: Path, **variables: str) -> Iterator[None]:
-    """HAProxy with the configuration of this repository."""
+    """Run HAProxy with the configuration of this repository."""
     config = ROOT / "ops" / "haproxy" / "haproxy.cfg"
     with (folder / "haproxy.log").open("wb") as log:
         process = subprocess.Popen(
@@ -151,7 +151,7 @@ async def test_requests_follow_the_lead_within_a_check_and_the_fence_refuses_the
     fleet.one.app.send(signal.SIGTERM)  # it resigns the lease, and continues to serve for five seconds
     await eventually(lambda: traffic.last().status == 200 and traffic.last().task == "task-b")
     arrived = time.monotonic()
-    # A request that has passed the check, and whose write is late.
+    # Like a request that passes the old leader's check before the hand-over, and writes after the hand-over.
     async with aiohttp.ClientSession() as session, session.post(fleet.one.direct, params={"stale": ""}) as response:
         assert await response.json() == {"task": "task-a", "written": False}, "the fence refuses the older token"
     await asyncio.sleep(2 * CHECK_INTERVAL)
@@ -163,7 +163,7 @@ async def test_requests_follow_the_lead_within_a_check_and_the_fence_refuses_the
     until = max((answer.sent - resigned for answer in late), default=0.0)
     sys.stdout.write(f"\nhand-over: {len(late)} requests reached the old leader for {until:.2f} s;"
           f" the new leader was reached after {arrived - resigned:.2f} s\n")  # fmt: skip
-    assert until < CHECK_INTERVAL + CHECK_LIMIT + 2, "an interval, the limit of a check, and a busy machine"
+    assert until < CHECK_INTERVAL + CHECK_LIMIT + 2, "check interval, check limit, and 2 s for a busy machine"
     with sqlite3.connect(fleet.database) as connection:
         ((writer,),) = connection.execute("SELECT writer FROM work")
     connection.close()
@@ -176,7 +176,7 @@ async def test_a_lost_task_is_replaced_when_its_lease_expires(fleet: Fleet) -> N
     lost = time.monotonic()
     await eventually(lambda: _served_by(fleet.url, "task-b"), within=20)
     sys.stdout.write(
-        f"\na lost task: the other task was reached after {time.monotonic() - lost:.2f} s of a lease of 6 s\n"
+        f"\na lost task: the other task was reached after {time.monotonic() - lost:.2f} s; the lease's ttl is 6 s\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Tests of the stack are ignored if cfn-lint and moto are not installed.
+"""The tests of this folder are ignored unless cfn-lint, moto and compose_viz are installed.
 
 `make aws` installs them; `make test` does not need them.
 """

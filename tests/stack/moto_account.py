@@ -1,8 +1,8 @@
 """An AWS account in moto, and the stack in the account.
 
-moto's CloudFormation supports half of the types. The others are created with the service's API. The template's
-properties are the parameters: botocore checks their names and types, and moto their values as far as it supports the
-service.
+moto's CloudFormation supports half of the resource types. Resources of the other types are created with the service's
+API, if moto has it. The parameters of these calls are the template's properties. botocore checks their names and types,
+and moto checks their values as far as it supports the service.
 """
 
 import json
@@ -29,7 +29,7 @@ BY_API: dict[str, tuple[str, str]] = {
     "AWS::SecretsManager::Secret": ("secretsmanager", "create_secret"),
     "AWS::SNS::Subscription": ("sns", "subscribe"),
 }
-"""The call that creates a resource, for each type that moto's CloudFormation does not support."""
+"""The API call that creates a resource, for each type that moto supports only in the service's API."""
 
 
 def known_to_cloudformation(kind: str) -> bool:
@@ -116,7 +116,7 @@ class Account:
             self.values[f"{name}.{name}FullName"] = self.values[name].rpartition(":")[2]
 
     def _reduced(self) -> dict[str, Any]:
-        """Return the template without the types that moto does not support; each attribute in use is an output."""
+        """Return the template with only the types that moto creates from it; each attribute in use is an output."""
         kept = {name: entry for name, entry in RESOURCES.items() if known_to_cloudformation(entry["Type"])}
         asked = {name for entry in RESOURCES.values() for name in references(entry) if name.split(".")[0] in kept}
         outputs = {
@@ -163,7 +163,7 @@ class Account:
 
 
 def _as_parameters(kind: str, name: str, properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the properties in the form that the call expects, where this form differs from the template's."""
+    """Return the properties in the form that the call expects; for some types it differs from the template's form."""
     match kind.rpartition("::")[2]:
         case "Alarm":
             return {"AlarmName": f"portfolio-{name}", **properties}
@@ -204,7 +204,7 @@ def _as_parameters(kind: str, name: str, properties: dict[str, Any]) -> dict[str
 
 
 class _Names(dict[str, str]):
-    """Return the names of the service and its cluster."""
+    """The names of the service and of its cluster; every other name has the value "0"."""
 
     def __missing__(self, name: str) -> str:
         return {"Cluster": "production", "Service.Name": "api-service"}.get(name, "0")

@@ -1,4 +1,4 @@
-"""Chromium for the tests: pages, their errors, requests and pictures, over the DevTools protocol.
+"""Chromium for the tests over the DevTools protocol: pages, with their errors, requests and screenshots.
 
 Each browser has its own profile and reaches only this machine. A page that needs something from outside fails as
 it would without a network.
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 PROGRAM = "chromium"
 NARROW = 600
-"""Width in pixels below which a viewport is a phone's. A phone obeys the page's `viewport` tag."""
+"""Width in pixels below which a phone is emulated, which obeys the page's `viewport` tag."""
 DOMAINS = ("Page", "Runtime", "Network", "Log")
 """Parts of the protocol whose events a page records."""
 OPTIONS = (
@@ -48,7 +48,7 @@ class ChromiumError(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """A request of a page, including a preflight, and its result."""
+    """A request of a page and its result. A preflight is also such a request."""
 
     method: str
     url: str
@@ -89,7 +89,7 @@ class Page:
                 await self._loaded.wait()
 
     async def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression, as JSON can hold it. A promise is awaited.
+        """Return the value of a JavaScript expression, which must fit into JSON. A promise is awaited first.
 
         Raises:
             ChromiumError: the expression threw.
@@ -135,7 +135,7 @@ class Page:
         await asyncio.to_thread(file.write_bytes, base64.b64decode(picture["data"]))
 
     async def command(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The result of any other command of the protocol.
+        """Send any other command of the protocol, and return its result.
 
         Raises:
             ChromiumError: Chromium refused the command, or has ended.
@@ -174,7 +174,7 @@ class Browser:
         self._connection = connection
 
     async def new_page(self) -> Page:
-        """An empty page that shares cookies and storage with no other page."""
+        """Open an empty page that shares no cookies and no storage with other pages."""
         context = await self._connection.command("Target.createBrowserContext", {})
         target = await self._connection.command(
             "Target.createTarget", {"url": "about:blank", "browserContextId": context["browserContextId"]}
@@ -214,7 +214,7 @@ async def chromium(folder: Path) -> AsyncIterator[Browser]:
 
 @contextmanager
 def _running(folder: Path) -> Iterator[Callable[[], str | None]]:
-    """Run the program; yields a function that returns its address, or None before Chromium has written it."""
+    """Run the program; yields a function that returns its address, or None before the address is written."""
     if shutil.which(PROGRAM) is None:
         raise FileNotFoundError(f"there is no {PROGRAM} on the path")
     profile = folder / "profile"

@@ -1,6 +1,7 @@
-"""Fake sidecars for tests of the service: one leads every lease until the resign, one reports what the test sets.
+"""Fake sidecars for tests of the service: one leads every lease until its resign, the other reports what the test sets.
 
-`tests.support.hostile_sidecar` is for tests of the client: it has one lease that the test elects, and can misbehave.
+`tests.support.hostile_sidecar` is for tests of the client: its only lease leads when the test calls `elect`, and it can
+misbehave.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from tests.support.listening import listening
 
 TOKEN = 7
 GRANT = 30.0
-"""Seconds of a grant: longer than a standstill of the machine. A service whose grant has expired resigns."""
+"""Seconds of a grant, longer than a usual standstill of the machine. A service whose grant has expired resigns."""
 
 
 def answer(
@@ -29,7 +30,7 @@ def answer(
     state: str,
     version: str,
 ) -> dict[str, Any]:
-    """The JSON of `GET /is-leader/LEASE`, as in the contract. It grants the lead if it has a token."""
+    """The JSON of `GET /is-leader/LEASE`, as in the contract. The answer grants the lead if it has a token."""
     return {
         "lease": lease,
         "is_leader": token is not None,
@@ -43,7 +44,7 @@ def answer(
 
 
 class LeadingSidecar:
-    """Leads every lease until its resign, and calls `on_resign` with the lease's name."""
+    """A sidecar that leads every lease until its resign, and then calls `on_resign` with the lease's name."""
 
     def __init__(self, on_resign: Callable[[str], Awaitable[None]]) -> None:
         port = free_port()
@@ -98,7 +99,7 @@ class LeadingSidecar:
 
 
 def lease_report(**changes: Any) -> dict[str, Any]:
-    """A lease in the JSON of `GET /status`: another task leads."""
+    """A lease in the JSON of `GET /status`. By default another task leads it."""
     true = {
         "state": "following",
         "is_leader": False,
@@ -125,7 +126,7 @@ def past_term(token: int, holder: str, **changes: Any) -> dict[str, Any]:
 
 
 class ReportingSidecar:
-    """Leads nothing, and reports the leases and the terms that the test sets.
+    """A sidecar that leads nothing, and reports the leases and the terms that the test sets.
 
     Args:
         names: the names of the leases.

@@ -107,7 +107,10 @@ class FakeSidecar:
         raise AssertionError
 
     async def honest(self, request: web.Request) -> web.StreamResponse:
-        """The target of a redirect: a client that follows it gets a true answer from another server."""
+        """The target of a redirect.
+
+        A client that follows the redirect gets a true answer, as if from another server.
+        """
         return web.json_response(self.answer())
 
     def says(self, **changes: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -184,7 +187,7 @@ class Work:
         self.release.set()
 
     async def __call__(self, term: Any) -> None:
-        assert self.running == 0, "two works run at the same time"
+        assert self.running == 0, "the work runs twice at the same time"
         self.running += 1
         self.terms.append(term)
         self.events.append(f"begin {term.token}")

@@ -1,7 +1,7 @@
 """ElastiCache's IAM as far as a client sees it: an endpoint with a role's credentials, and a cache that checks tokens.
 
 The cache is a TLS server in front of a real Redis. It parses a token and lets botocore sign the same request with the
-keys that it knows. If the signatures match, it logs in to Redis with Redis's own password.
+keys of the role. If the signatures match, it passes all further commands on to Redis, which needs no password.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ CACHE, REGION, USER = "portfolio", "eu-central-1", "sidecar"
 
 
 class Role:
-    """A task's role: its present credentials, and the ECS endpoint that returns them."""
+    """A task's role: its current credentials, and the ECS endpoint that returns them."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -88,7 +88,7 @@ async def role() -> AsyncIterator[Role]:
 
 
 def presigned_by_botocore(keys: AwsKeys, *, cache: str, user: str, region: str, serverless: bool) -> str:
-    """A token made as in AWS's documentation: by botocore's signer, at the present time."""
+    """A token that botocore's signer makes for the current time, as in AWS's documentation."""
     parameters = {"Action": "connect", "User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
     query = "&".join(f"{name}={value}" for name, value in sorted(parameters.items()))
     credentials = Credentials(keys.key_id, keys.secret, keys.session_token)
@@ -194,7 +194,7 @@ class IamCache:
 
 
 def signature_by_botocore(keys: AwsKeys, url: str) -> str:
-    """The signature that botocore makes for a presigned URL, at the URL's own time."""
+    """The signature that botocore makes for a presigned URL, with the timestamp in the URL."""
     unsigned, _, _ = url.partition("&X-Amz-Signature=")
     given = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
     auth = SigV4QueryAuth(Credentials(keys.key_id, keys.secret, keys.session_token), "elasticache", REGION, expires=900)

@@ -1,4 +1,4 @@
-"""`python -m tests.support.impatient MODULE`: runs the module so that it logs its metrics every fifth of a second."""
+"""`python -m tests.support.impatient MODULE` runs the module, which then logs its metrics every 0.2 s."""
 
 import runpy
 import sys

@@ -40,7 +40,8 @@ class Query:
     """A parsed query.
 
     Raises:
-        ValueError: the query is outside of the grammar, or names no field of its input after `stats`.
+        ValueError: the query does not match the grammar, or a command after `stats` names another field than its
+            results.
     """
 
     def __init__(self, text: str) -> None:
@@ -198,7 +199,7 @@ def _values(rows: Sequence[Row], name: str | None) -> list[Any]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The commands of a query: separated by `|`, but not inside of a string, a regular expression or a comment."""
+    """The commands of a query. `|` separates them, except in a string, a regular expression or a comment."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     parts = re.findall(r"""(?:[^|"'/]|"[^"]*"|'[^']*'|/(?:[^/\\]|\\.)+/)+""", "\n".join(lines))
     yield from (" ".join(part.split()) for part in parts)
@@ -219,7 +220,7 @@ class _Tokens:
         self._next = 0
 
     def skip(self, word: str) -> bool:
-        """Skip this name or sign; return False if the next one differs."""
+        """Skip this name or sign; return False if the next word is a different one."""
         kind, text = self._peek()
         if kind in ("name", "sign") and text == word:
             self._next += 1

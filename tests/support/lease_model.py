@@ -8,7 +8,7 @@ from sidecar.protocol import Call, Kind, Outcome, Reply
 
 @dataclass
 class RedisModel:
-    """The key and its fence. Times are on the callers' clock: this server's clock runs exactly like theirs."""
+    """The key and its fence. All times are on one clock, which the server shares with its callers."""
 
     ttl: float
     heartbeat: float

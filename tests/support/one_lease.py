@@ -1,4 +1,4 @@
-"""One lease, whose clock and answers the test supplies."""
+"""One lease, for which the test supplies the clock and the replies of Redis."""
 
 from sidecar.election.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
@@ -31,7 +31,10 @@ def answer(lease: Lease, call: Call, now: float, outcome: Outcome, holder: str |
 
 
 def leading(now: float, *, waits: bool = True) -> Lease:
-    """A lease acquired at `now` and granted to its client. The client waits again, or is silent."""
+    """A lease acquired at `now` and granted to its client.
+
+    With `waits`, the sidecar holds another request of the client; else the client is silent.
+    """
     lease = fresh_lease()
     lease.asked(now)
     if waits:

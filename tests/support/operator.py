@@ -1,4 +1,4 @@
-"""An operator's request to step down, as the command's script writes it to Redis."""
+"""An operator's request to step down, as the script of `python -m sidecar step-down` writes it to Redis."""
 
 from redis import Redis
 
@@ -7,7 +7,7 @@ from sidecar.redis.store import fence_of
 
 
 def step_down(redis: Redis, key: str, *, token: str | None = None, notice: bool = True) -> str:
-    """Ask for the end of the term with this token, by default the current one. Returns the token."""
+    """Request the end of the term with this token, by default of the current term. Returns the token."""
     token = token or str(redis.hget(fence_of(key), "token"))
     redis.hset(fence_of(key), "step_down", token)
     if notice:

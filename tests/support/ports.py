@@ -1,4 +1,4 @@
-"""Ports that a test chooses, so that all its servers can be moved to other ports together."""
+"""Ports that a test itself must choose, because the distances between the ports of its servers are fixed."""
 
 import socket
 from collections.abc import Iterable

@@ -35,5 +35,5 @@ async def held(store: Store, day: date) -> dict[UUID, tuple[tuple[str, Decimal],
 
 
 async def somebody_waits_for_a_lock(raw: Connection, many: int = 1) -> None:
-    """Wait until this number of connections waits for a lock."""
+    """Wait until at least this number of connections wait for a lock."""
     await eventually(lambda: raw.fetchval("select count(*) >= $1 from pg_locks where not granted", many))

@@ -1,4 +1,4 @@
-"""Whole processes for the tests: sidecars, services and other programs, started and ended by signals."""
+"""Processes for the tests: sidecars, services and other programs, which a test starts, and ends with a signal."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 class Process:
     """A Python program with a clean environment, whose output goes to a file.
 
-    As an async context manager it is started and, in the end, killed if it still runs.
+    The async context manager starts the program and, at the end of the block, kills it if it still runs.
     """
 
     def __init__(self, log: Path, arguments: Sequence[str], **environment: str) -> None:
@@ -76,7 +76,7 @@ class Process:
         return self.wait()
 
     def wait(self) -> int:
-        """Wait for the end of a process that the test has ended, kill it after `LIMIT`, and return the exit status."""
+        """Wait for the end, and return the exit status. After `LIMIT`, kill the process and raise `TimeoutExpired`."""
         try:
             return self.started.wait(LIMIT)
         except subprocess.TimeoutExpired:
@@ -89,7 +89,7 @@ class Process:
         return self.wait()
 
     def kill(self) -> None:
-        """End the process if it still runs, even if it is stopped."""
+        """Kill the process if it still runs, even if SIGSTOP has suspended it."""
         if self.is_running:
             self.send(signal.SIGKILL)
             self.started.wait()
@@ -124,8 +124,8 @@ def killed_at_exit(*processes: Process) -> Iterator[None]:
 class Sidecar(Process):
     """`python -m sidecar` on its own ports.
 
-    It keeps the lead while the machine stands still for four seconds, and needs no failover guard: its Redis has only
-    just started and has lost nothing.
+    It keeps the lead even if the machine stands still for four seconds. It needs no failover guard, since its Redis has
+    only just started and has lost no write.
     """
 
     def __init__(self, log: Path, redis_url: str, name: str, **settings: str) -> None:
@@ -145,7 +145,7 @@ class Sidecar(Process):
 
 
 class RealSidecar(Sidecar):
-    """A sidecar with the default timings, and one lease under a key of the test's own."""
+    """A sidecar with the default timings and one lease, whose key no other test uses."""
 
     def __init__(self, folder: Path, redis: RedisServer, name: str, **settings: str) -> None:
         defaults = {

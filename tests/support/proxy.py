@@ -23,7 +23,7 @@ class Direction:
         self.delay = 0.0
         """Delay of each piece, in seconds."""
         self.translate: Callable[[bytes], bytes] | None = None
-        """A function that changes each piece; each piece is then whole lines."""
+        """A function that changes each piece. With such a function, each piece consists of whole lines."""
         self._lost = False
         self._open = asyncio.Event()
         self._open.set()
@@ -38,7 +38,7 @@ class Direction:
         self._open.clear()
 
     def lose(self) -> None:
-        """Discard all bytes. Cut the connection in the end, because its stream is incomplete."""
+        """Discard all bytes. The stream is then incomplete, so the test must cut the connection in the end."""
         self._lost = True
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

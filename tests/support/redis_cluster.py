@@ -1,4 +1,4 @@
-"""A real Redis Cluster on loopback, with short timings, and what an operator does with it."""
+"""A real Redis Cluster on loopback, with short timings, and an operator's changes to the cluster."""
 
 import random
 from collections.abc import AsyncIterator
@@ -15,19 +15,19 @@ from tests.support.ports import claim
 from tests.support.waiting import eventually
 
 BUS = 10_000
-"""Difference between the ports of a node's bus and of the node."""
+"""Difference between the port of a node's cluster bus and the port of the node itself."""
 NODE_TIMEOUT = 1_000
 """Milliseconds after which a silent node counts as failed."""
 
 
 def cluster_port() -> int:
-    """A free port with a free bus port, both below the range of outgoing connections."""
+    """A free port with a free bus port, both below the range of the ephemeral ports."""
     drawn = iter(lambda: random.randrange(11_000, 22_000), None)
     return next(port for port in drawn if claim((port, port + BUS)))
 
 
 def send_command(node: RedisServer, *words: str) -> Any:
-    """A node's answer to a command, unchanged; an error is returned too."""
+    """A node's answer to a command, unchanged; an error is returned, not raised."""
     connection = Connection(port=node.port, decode_responses=True, protocol=2)  # type: ignore[no-untyped-call]
     try:
         connection.send_command(*words)  # type: ignore[no-untyped-call]
@@ -69,18 +69,18 @@ class RedisCluster:
         return "master_link_status:up" in str(send_command(node, "INFO", "replication"))
 
     def owner(self, key: str, *, asked: RedisServer | None = None) -> RedisServer | None:
-        """The node that serves the slot of a key, according to one node."""
+        """The node that serves the slot of a key, as the node `asked`, or else the first node, reports it."""
         for first, last, (_, port, *_), *_ in send_command(asked or self.nodes[0], "CLUSTER", "SLOTS"):
             if first <= slot_of(key) <= last:
                 return next(node for node in self.nodes if node.port == port)
         return None
 
     def other(self, node: RedisServer) -> RedisServer:
-        """Another master than this one."""
+        """A master other than this node."""
         return next(each for each in self.nodes[: self.masters] if each is not node)
 
     def begin_migration(self, key: str, source: RedisServer, target: RedisServer) -> None:
-        """Begin to move the slot from one node to another."""
+        """Begin to move the slot of a key from one node to another."""
         slot = str(slot_of(key))
         send_command(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", str(send_command(source, "CLUSTER", "MYID")))
         send_command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", str(send_command(target, "CLUSTER", "MYID")))

@@ -18,7 +18,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs/redis.md").read_text()
 LEAST = _LINE.split()
 OF_A_CLUSTER = ("+cluster|slots", "+asking")
 OF_SENTINELS = ("+role",)
-"""Rights beyond the minimum that the user needs for that kind of Redis."""
+"""Rights that the user needs in addition to the minimum: for a cluster, and for a Redis with sentinels."""
 [_SENTINELS] = re.findall(r"^ACL SETUSER asker on >PASSWORD (.+)$", DOCUMENT, re.MULTILINE)
 SENTINELS_OWN = _SENTINELS.split()
 """The minimum rights of a user of the sentinels themselves."""

@@ -36,7 +36,10 @@ class SentinelServer(RedisServer):
         self._failover_timeout = failover_timeout
 
     def command(self) -> list[str]:
-        """The command line; a sentinel writes its own configuration file."""
+        """The command line.
+
+        The configuration file is written only before the first start, since the sentinel changes it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "sentinel.conf"
         if not file.exists():
@@ -50,7 +53,7 @@ class SentinelServer(RedisServer):
 
 
 class Group:
-    """A group of servers, whose primary the sentinels name."""
+    """A group of servers, and the sentinels that report the primary of the group."""
 
     def __init__(self, servers: list[RedisServer], sentinels: list[SentinelServer]) -> None:
         self.servers = servers
@@ -73,7 +76,7 @@ class Group:
         return next(server for server in self.servers if server.port == int(port))
 
     def fail_over(self, sentinel: int = 0) -> None:
-        """Move the primary as an operator does. The old primary is alive, and learns of the move late."""
+        """Start a failover as an operator does. The old primary stays alive, and becomes a replica only later."""
         answer = send_command(self.sentinels[sentinel], "SENTINEL", "FAILOVER", MASTER)
         assert answer == "OK", answer
 

@@ -86,7 +86,7 @@ class Served:
 
     @asynccontextmanager
     async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
-        """Serve the public listener on a site of that type, and the internal listener on its usual one."""
+        """Serve the public listener on a site of that type, and the internal listener on a free port."""
         serving = self.serving = runner(self.api.application(), shutdown_timeout=1)
         async with (
             self.client,
@@ -127,7 +127,7 @@ class Served:
             await writes.notify(as_of)
 
     async def write_history(self, days: list[date]) -> None:
-        """Commit a row for each of the days, worth 1, 2, 3, ... dollars."""
+        """Commit a row for each of the days, worth 1.1, 2.1, 3.1, ... dollars."""
         await self.store.claim_fence(FakeTerm(7, "one"))
         for number, day in enumerate(days, start=1):
             values = worth(PORTFOLIO, f"{number}.1", "100", NOON)

@@ -34,11 +34,11 @@ QUICK = Timings(ttl=3.0, heartbeat=1.0, grant_ttl=0.5, call_limit=0.4)
 
 @dataclass
 class Served:
-    """The addresses of the sidecar, and an HTTP client."""
+    """The parts and the addresses of the sidecar, and an HTTP client."""
 
     candidate: Candidate
     election: asyncio.Task[None]
-    """`candidate.run()`."""
+    """The task of `candidate.run()`."""
     watch: RedisWatch
     session: aiohttp.ClientSession
     url: str
@@ -59,7 +59,7 @@ class Served:
             return response.status, await response.json()
 
     async def resign(self, name: str = "tracker") -> None:
-        """POST /resign/NAME."""
+        """Send `POST /resign/NAME`."""
         async with self.session.post(f"{self.url}/resign/{name}", headers={"X-Lease-Client": "test"}) as response:
             assert response.status == 200
 
@@ -78,7 +78,7 @@ class Served:
             return float(values[sample])
 
     async def state(self, name: str = "tracker") -> str:
-        """The lease's state, without a request for the lease."""
+        """The lease's state, read without a request that counts as demand for the lease."""
         return str((await self.get("/status"))["leases"][name]["state"])
 
 
@@ -99,7 +99,7 @@ async def served(
         instance_id: the name of the sidecar.
         timings: the durations of the protocol.
         guard: whether the failover guard is on.
-        calls: the port of a proxy for the calls to Redis; the watch goes straight to Redis.
+        calls: the port of a proxy for the calls to Redis; the watch connects to Redis directly.
         limits: the limits of the metrics listener's connections.
     """
     boot, connect = secrets.token_hex(4), at_port(redis.port)

@@ -1,7 +1,7 @@
-"""A proxy like ElastiCache Serverless: one TLS endpoint in front of several servers that are one store.
+"""A proxy like ElastiCache Serverless: one TLS endpoint in front of several servers that act as one store.
 
-A call goes to the server that has the keys. The server that the connection was given answers every other command, so
-two connections can see two run ids. WAIT and CLIENT do not exist, and all slots are at the endpoint.
+Commands on keys go to the server that has the keys. INFO and SUBSCRIBE go to the server to which the connection is
+assigned, so two connections can see two run ids. WAIT and CLIENT do not exist, and all slots are at the endpoint.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from typing import Self
 REFUSED = (b"CLIENT", b"WAIT")
 """Commands that the endpoint does not support."""
 _OF_THE_CONNECTION = (b"INFO", b"SUBSCRIBE")
-"""Commands that go to the server that the connection was given."""
+"""Commands that go to the server to which the connection is assigned."""
 
 
 class Serverless:
     """The proxy, an async context manager that listens on `port`.
 
     Args:
-        servers: the ports of the servers; the connections get them in turn.
+        servers: the ports of the servers, to which the connections are assigned in turn.
         tls: the TLS context of the endpoint.
     """
 

@@ -39,7 +39,7 @@ class Storing:
         return result
 
     async def outcome(self, kind: Kind) -> Outcome:
-        """The outcome of a call that must be answered."""
+        """The outcome of a call, which must get a reply."""
         result = await self.call(kind, limit=10.0)
         assert isinstance(result, Reply), result
         return result.outcome

@@ -1,4 +1,4 @@
-"""A real pseudo-terminal with a program in it, and the screen that a person sees there."""
+"""A program in a pseudo-terminal, and the screen that a person sees there."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ LIMIT = 30.0
 
 _PIECE = re.compile(r"\x1b\[\?(\d+)([hl])|\x1b\[([HKJ])|(\r)|(\n)|([^\x1b\r\n]+)|(\x1b)")
 _START = "import os, fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
-"""Program that makes its standard input the terminal of its session, as a shell has it."""
+"""Program that makes its standard input the controlling terminal of its session, as under a shell."""
 
 
 class Screens:

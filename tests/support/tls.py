@@ -50,12 +50,12 @@ class Authority:
         valid_from: timedelta = -2 * DAY,
         valid_for: timedelta = DAY,
     ) -> tuple[Path, Path]:
-        """Write a certificate for a host to STEM.crt, and its key, encrypted with the password, to STEM.key."""
+        """Write a certificate for a host to STEM.crt, and its key to STEM.key, encrypted if a password is given."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), self._name, key, valid_for, valid_from)
             .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
-            .add_extension(  # Python 3.13 and later refuse a certificate without it
+            .add_extension(  # Python 3.13 and later refuse a certificate without this extension
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
             )
             .sign(self._key, hashes.SHA256())

@@ -1,4 +1,4 @@
-"""A server that completes or refuses TLS handshakes, with an alert as OpenSSL's servers do (asyncio's do not)."""
+"""A server that completes TLS handshakes, or refuses them with an alert as OpenSSL's servers do (asyncio's do not)."""
 
 import socket
 from contextlib import suppress

@@ -20,7 +20,7 @@ ROUNDS = 5
 
 
 async def eventually(condition: Callable[[], object | Awaitable[object]], *, within: float = LIMIT) -> Any:
-    """Wait until the condition returns something true, and return that. An error of an HTTP request counts as false.
+    """Wait until the condition returns a true value, and return it. An error of an HTTP request counts as false.
 
     Raises:
         TimeoutError: the condition was false for `within` seconds. The last error of a request is its cause.
@@ -48,7 +48,7 @@ class Standstill:
 
     @property
     def longest(self) -> float:
-        """The longest standstill in seconds, including one that lasts now."""
+        """The longest standstill in seconds, including a standstill that has not ended yet."""
         return max(self._longest, time.monotonic() - self._came_round_at)
 
     async def watch(self) -> None:

@@ -14,7 +14,7 @@ class FakeTermOver(Exception):
 
 @dataclass
 class Clock:
-    """A clock that only sleeps move forward. It records every sleep."""
+    """A clock that moves forward only in `sleep`, and records every sleep."""
 
     time: datetime
     slept: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class FakeTerm:
 class ScriptedPrices:
     """Prices from the test's functions. A function may also raise an error, or change something before it answers.
 
-    A latest price has the time of the request, unless the script gives it another time.
+    A latest price has the time of the request, unless the test's function gives the price another time.
     """
 
     def __init__(
