@@ -270,9 +270,9 @@ def _keys(names: list[str], pattern: str) -> dict[str, str]:
             raise ValueError(f"{key!r} contains braces that are not one hash tag, as in {{portfolio}}:{{name}}:leader")
         for prefix in ("fence:", "history:"):
             if key.startswith(prefix):
-                raise ValueError(f"{prefix!r} is the prefix of keys that belong to a lease")
+                raise ValueError(f"{prefix!r} is a prefix that is reserved for a lease's fence and history")
         if any(other != key and other.startswith(key) for other in keys.values()):
-            raise ValueError(f"{key!r} begins another lease's key; a watch could not distinguish them")
+            raise ValueError(f"{key!r} is the beginning of another lease's key; a watch could not distinguish them")
     return keys
 
 

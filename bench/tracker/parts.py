@@ -19,7 +19,7 @@ VALUATION, ENCODING = "service: valuation in NumPy", "service: encoding for COPY
 STAGING = "Postgres: COPY into the temporary table"
 STATEMENTS = {
     "live": "Postgres: update of portfolio_live",
-    "intraday": "Postgres: points of the day's course",
+    "intraday": "Postgres: intraday points",
     "quotes": "Postgres: prices",
 }
 

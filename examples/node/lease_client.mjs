@@ -34,7 +34,7 @@ export class Term {
     this.extend(answer.deadline);
   }
 
-  /** Seconds for which the term may be believed; 0 once it is over. */
+  /** Seconds for which the client may still act; 0 once the term is over. */
   remaining() {
     return this.#ended ? 0 : Math.max(this.#deadline - now(), 0);
   }

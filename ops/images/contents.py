@@ -49,7 +49,7 @@ def _component(url: PackageURL) -> Component:
 
 
 def audit_python(requirements: Path) -> tuple[bool, str]:
-    """Look up the locked packages in a database of known vulnerabilities; returns true if none has one, and a summary.
+    """Look up the locked packages in a vulnerability database; returns true if none is vulnerable, and a summary.
 
     An unreachable database is not a failure: the summary then reports that nothing was audited.
     """

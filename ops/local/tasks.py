@@ -67,7 +67,7 @@ class Task:
         self.definition = definition
         self.label = label
         self.task_id = task_id
-        self.steady = asyncio.Event()  # every essential container has started and is healthy, if it can be
+        self.steady = asyncio.Event()  # each essential container has started and, if it has a health check, is healthy
         self.stopping = asyncio.Event()
         self.reason = ""
         self._journal = journal

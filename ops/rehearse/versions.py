@@ -40,7 +40,7 @@ class Version:
 
 
 def build(engine: Engine, environment: Mapping[str, str], old: str | None, say: Callable[[str], None]) -> list[Version]:
-    """Return today's version and the versions derived from it, and first `old` if a commit is given.
+    """Return today's version and the versions derived from it; if a commit is given, `old` comes first.
 
     Raises:
         ImageError: an image cannot be built.

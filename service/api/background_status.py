@@ -157,7 +157,7 @@ class BackgroundStatus:
         )
 
     def _silent_since(self, now: datetime) -> datetime | None:
-        """Time of the last tick or of this task's start, at least the opening; None while the market is closed."""
+        """Time of the last tick, else this task's start; never before the opening; None while the market is closed."""
         session = self._calendar.current(now)
         return max(self._last_tick() or self._started, session.open) if session is not None else None
 

@@ -12,7 +12,7 @@ RUN_GRACE = timedelta(minutes=15)
 MISSED_TICKS = 3
 """Number of ticks that may be missing."""
 TICK_GRACE = timedelta(seconds=15)
-"""Shortest time without a tick that is a problem, for short intervals."""
+"""Minimum time without a tick before a problem is reported; it applies when the interval is short."""
 
 
 def lease_problems(leases: Mapping[str, Lease]) -> Iterator[Problem]:

@@ -36,7 +36,7 @@ CONNECT_PAUSE = 0.1, 1.0
 SOUND_CLASSES = ("22", "23", "42", "P0")
 """SQLSTATE classes about values, constraints, names, or a function's own error: the session is not at fault."""
 SESSION_FAULTS = ("42501", "42P05")
-"""SQLSTATEs of these classes that may persist in the session: rights of a role that was set, a statement's name."""
+"""SQLSTATEs of these classes whose cause may persist in the session: rights of a role that was set, statement names."""
 
 Slot: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -195,7 +195,7 @@ class ConnectionPool:
         return any(slot.get_size() for slot in self._slots)
 
     async def _acquire(self) -> tuple[Slot, PooledConnection]:
-        refused: asyncpg.PostgresError | None = None  # to this caller
+        refused: asyncpg.PostgresError | None = None  # the last refusal of a connection to this caller
         try:
             async with asyncio.timeout(ACQUIRE_LIMIT):
                 while True:

@@ -82,7 +82,7 @@ class PositionReader:
             if without_row is not None:
                 last = uuids(portfolios[-1:])[0]
                 wanted = await reader._ids("portfolios_without_row", start, last, day, without_row, or_stale)
-            if len(wanted) == len(portfolios):  # a range is read in half the time
+            if len(wanted) == len(portfolios):  # reading a range takes half the time of reading a list of ids
                 block = await reader._between(symbols, day, start, portfolios)
             else:
                 block = await reader._of(symbols, day, wanted)

@@ -278,7 +278,7 @@ class Leadership:
             logger.error("%s, term %d: %s", self.name, token, text, extra={"lease": self.name, "token": token})
 
     def _log_next(self, term: Term, text: str, event: str) -> None:
-        """Write a log line in the next turn of the event loop, after the tasks that were started before."""
+        """Write a log line in the next turn of the event loop, after the first step of the tasks just started."""
         asyncio.get_running_loop().call_soon(self._log, logging.INFO, term, text, event)
 
     def _log(self, level: int, term: Term, text: str, event: str) -> None:

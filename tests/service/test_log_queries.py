@@ -63,6 +63,12 @@ class Run:
         """Whether some line has this event and these fields."""
         return any(row.get("event") == event and fields.items() <= row.items() for row in self.rows)
 
+    def lost(self, lease: str, instance: str) -> bool:
+        """Whether a term of this instance ended in an outage: the API or the sidecar notices first."""
+        return self.has("grant_over", lease=lease, instance=instance) or self.has(
+            "term_ended", lease=lease, instance=instance, reason="deadline"
+        )
+
     def ask(self, title: str, **replaced: str) -> list[tuple[Any, ...]]:
         """The result of a query of the document, with some of the query's text replaced."""
         text = QUERIES[title]
@@ -112,7 +118,9 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     await eventually(lambda: run.has("run_done", instance="two", job="reconstruction"), within=60)
 
     # Redis is unreachable until the term is over.
+    await eventually(second.leads, within=60)
     await proxy.refuse()
+    await eventually(lambda: run.lost("background_services", "two"), within=60)
     for lease in ("background_services", "daily_scheduler"):
         away = partial(run.has, "state_changed", lease=lease, instance="two", state="disconnected")
         await eventually(away, within=60)

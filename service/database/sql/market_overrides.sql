@@ -1,5 +1,5 @@
 -- $1 calendar.
--- The days that differ from the calendar. A day or an hour outside of the supported years becomes the nearest limit or
+-- The days that differ from the calendar. A day outside the supported years becomes the nearest limit; an hour becomes
 -- infinity. So a wrong row does not affect other rows, and it is reported.
 select
     least(greatest(session_date, '0001-01-01'), '9999-12-31') as session_date,
