@@ -173,10 +173,10 @@ class IamCache:
             done, _ = await asyncio.wait(pumps, timeout=self._cut_after, return_when=asyncio.FIRST_COMPLETED)
             self.cut += not done
         finally:
+            server_writer.close()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            server_writer.transport.abort()
 
     def _knows(self, user: str, token: str) -> bool:
         """Return true if botocore makes the same signature of the request with the keys that the token names."""

@@ -1,7 +1,7 @@
 """An API in the test's process with a real database, whose values the test writes."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -86,12 +86,16 @@ class Served:
 
     @asynccontextmanager
     async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
-        """Serve the public listener on a site of that type, and the internal listener on a free port."""
+        """Serve the public listener on a site of that type, and the internal listener on a free port.
+
+        A second public listener, during the block of the first, uses the same internal listener.
+        """
         serving = self.serving = runner(self.api.application(), shutdown_timeout=1)
-        async with (
-            self.client,
-            listening(runner(self.internal.application(), shutdown_timeout=1)) as self.internal_url,
-        ):
+        async with AsyncExitStack() as stack:
+            if not self.internal_url:
+                await stack.enter_async_context(self.client)
+                internal = runner(self.internal.application(), shutdown_timeout=1)
+                self.internal_url = await stack.enter_async_context(listening(internal))
             await serving.setup()
             try:
                 await site(serving, **options).start()
