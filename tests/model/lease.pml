@@ -92,7 +92,7 @@ mtype = { stepping_down };           /* outcome of an acquire or a renewal of a 
 typedef Data {       /* a server's data about the lease, which replication copies */
   byte holder;       /* KEY's value */
   byte left;         /* KEY's TTL */
-  byte token;        /* the fence: the last token (while KEY exists, its holder is the value of KEY), */
+  byte token;        /* the fence: the last token (while KEY exists, its value is this token's holder), */
   byte tenure;       /* the tenure of its term: an adopted term has a new one, */
   byte server;       /* the server that last acted on the lease, */
   byte changed_server; /* another server that was seen later, */

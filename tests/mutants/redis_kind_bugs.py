@@ -222,7 +222,7 @@ _SERVERLESS = "tests/sidecar/redis/test_serverless.py::test_"
 
 SERVERLESS = [
     Bug(
-        "a watch with notices only is logged again at each new server",
+        "the mode of a watch that receives only notices is logged again at each new server",
         "sidecar/redis/watch.py",
         right="if not same_server and (_INVALIDATED in channels or not connection.redirects):",
         wrong="if not same_server:",

@@ -1,4 +1,4 @@
-"""Addresses and environments of `make run` differ from the task definition only where one machine requires it."""
+"""The environments of `make run` differ from the task definition only where tasks on one machine need other values."""
 
 import socket
 import sys

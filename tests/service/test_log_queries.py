@@ -1,4 +1,4 @@
-"""The queries of docs/log-queries.md answer their questions from the JSON logs of real processes alone."""
+"""The queries of docs/log-queries.md answer their questions, given only the JSON logs of real processes."""
 
 import json
 import re

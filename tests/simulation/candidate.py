@@ -4,8 +4,8 @@ For one lease, this module copies the loop of `Candidate` (`run`, `_act`, `_open
 result that the lease sees (`_settle`), and the publication of a change (`_publish`). The copy of `hold` is in the
 simulated client. All rules are in the production lease. `test_drivers.py` compares this module with the real code.
 
-A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, at a fifth of the
-simulator's speed. Most of this module (the connection and its time limits) would still be a copy.
+A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, but the simulator would
+run at a fifth of its speed. Most of this module (the connection and its time limits) would still be a copy.
 
 The loop is blocked during a call and while it connects. A call ends at its own time limit. A failed call closes the
 connection, and the next call connects again. If no call is due, the loop connects after a pause that doubles each time.

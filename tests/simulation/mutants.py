@@ -202,13 +202,13 @@ def _(lease: Lease, *arguments: Any, **options: Any) -> None:
     _LEASE_INIT(lease, *arguments, **{**options, "campaign": True})
 
 
-@mutant("a notice during a call is forgotten in the lease", Lease, "noticed", mix="quiet")
+@mutant("the lease forgets a notice during a call", Lease, "noticed", mix="quiet")
 def _(lease: Lease, now: float) -> None:
     if lease._in_flight is None:
         lease._due = min(lease._due, now)
 
 
-@mutant("a candidate of a large fleet waits for a second", herd, "delay", mix="quiet")
+@mutant("a candidate of a large fleet delays its call by one second", herd, "delay", mix="quiet")
 def _(candidates: int | None, uniform: Callable[[float, float], float]) -> float:
     return 1.0 if _HERD_DELAY(candidates, uniform) else 0.0
 

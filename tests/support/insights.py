@@ -40,8 +40,8 @@ class Query:
     """A parsed query.
 
     Raises:
-        ValueError: the query does not match the grammar, or a command after `stats` names another field than its
-            results.
+        ValueError: the query does not match the grammar, or a command after `stats` names a field that is not a result
+            of `stats`.
     """
 
     def __init__(self, text: str) -> None:

@@ -69,7 +69,7 @@ class RedisCluster:
         return "master_link_status:up" in str(send_command(node, "INFO", "replication"))
 
     def owner(self, key: str, *, asked: RedisServer | None = None) -> RedisServer | None:
-        """The node that serves the slot of a key, as the node `asked`, or else the first node, reports it."""
+        """The node that serves the slot of a key, as reported by the node `asked` (default: the first node)."""
         for first, last, (_, port, *_), *_ in send_command(asked or self.nodes[0], "CLUSTER", "SLOTS"):
             if first <= slot_of(key) <= last:
                 return next(node for node in self.nodes if node.port == port)

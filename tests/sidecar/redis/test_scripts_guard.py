@@ -73,7 +73,7 @@ def test_the_guard_ends_after_one_ttl(any_redis: Redis) -> None:
 
 
 def test_a_server_change_recorded_in_the_future_is_dated_again(any_redis: Redis) -> None:
-    """The old server's clock was ahead. Without a new date the wait would be far too long."""
+    """The old server's clock was ahead. If the recorded time were kept, the wait would be far too long."""
     known_server(any_redis, held=False)
     changed_server(any_redis)
     caller = Caller(any_redis, guarding=True)

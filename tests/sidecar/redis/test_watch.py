@@ -188,7 +188,7 @@ def _subscribes(redis: Redis) -> int:
 async def test_a_watch_behind_an_address_of_several_servers_is_reported_as_weaker(
     redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer, moves: str
 ) -> None:
-    """A load balancer leads the two connections to different servers; later both lead to the same server again."""
+    """A load balancer sends the two connections to different servers, and later to the same server again."""
     async with Proxy(redis_server.port) as balancer:
         connector = at_port(balancer.port)
         async with storing(connector) as store:
