@@ -24,7 +24,7 @@ LONGEST_WAIT = 30.0
 """Limit of `wait`, in seconds."""
 
 ALL = "/is-leader"
-"""The path of the question about all leases. The path of the question about one lease ends with its name."""
+"""The path of a client's request about all leases. For one lease the path ends with its name."""
 CLIENT = "X-Lease-Client"
 """The header in which a client names itself. A resign requires the header, because a web page cannot send it."""
 LONGEST_NAME = 64
@@ -44,7 +44,7 @@ _TOKEN = re.compile(r"[0-9]{1,16}")
 
 
 class _Question(NamedTuple):
-    """A client's question: when it arrived, the client's name, and the token of the client's last term."""
+    """A client's request about leases: its time of arrival, the client's name, and the token of its last term."""
 
     arrived: float
     client: str
@@ -98,10 +98,10 @@ class Control:
         return app
 
     def answer_at_once(self, message: RawRequestMessage) -> bytes | None:
-        """The body of the answer to a question without a query, for a `Listener`; None for every other request.
+        """The body of the answer to `/is-leader` without a query, for a `Listener`; None for every other request.
 
-        Questions are the most frequent requests. A request that is refused, or that waits for the first reply of Redis,
-        is left to the application.
+        These requests are the most frequent ones. A request that is refused, or that waits for the first reply of
+        Redis, is left to the application.
         """
         names = self._questions.get(message.path)
         if names is None or message.method != "GET" or "Expect" in message.headers:
@@ -265,7 +265,10 @@ def _token(text: str | None) -> int | None:
 
 @web.middleware
 async def _refuse_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse requests of web pages in a browser on this machine: a question or a resign changes the election."""
+    """Refuse requests of web pages in a browser on this machine.
+
+    A request to `/is-leader` or a resign changes the election.
+    """
     if error := refusal(request):
         raise _refusal(web.HTTPForbidden, error)
     return await handler(request)

@@ -139,7 +139,12 @@ class Timings:
         return self.ttl / 30
 
     def believed_until(self, sent_at: float, ttl_left: float | None) -> float:
-        """The end of the belief in a term, for a call sent at `sent_at` and a key with `ttl_left` seconds to live."""
+        """The time until which a candidate believes that it leads.
+
+        Args:
+            sent_at: when the call was sent.
+            ttl_left: seconds until the key expires, as the reply says; None if the key has no ttl.
+        """
         return sent_at + min(ttl_left or 0.0, self.ttl) - self.margin
 
     @property
@@ -157,7 +162,7 @@ class Timings:
 
     @property
     def demand(self) -> float:
-        """The time for which a question counts as demand."""
+        """The time for which a client's request counts as demand."""
         return 2 * self.grant_ttl
 
 

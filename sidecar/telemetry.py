@@ -115,7 +115,7 @@ class Telemetry:
             log.info("Redis answers again", extra={"event": "redis_recovered"})
 
     def failed(self, lease: str | None, failure: Failure) -> None:
-        """Count a call of a lease, or a connection (None), that failed; log each kind of failure once."""
+        """Count a failed call of a lease, or a failed connection if `lease` is None; log each kind of failure once."""
         self._errors.labels(failure.kind).inc()
         said = self._failing.values() if lease is None else [self._failing.get(each) for each in (None, lease)]
         is_news = failure.kind not in said

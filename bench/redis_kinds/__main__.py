@@ -1,7 +1,7 @@
 """`python -m bench.redis_kinds`: hand-over, time without a leader and overlap on each kind of Redis, as a table.
 
-Rows run concurrently, since they mostly wait for ttls. The exit status is 1 if two clients believed at once, if no
-client led for longer than the guard and one ttl, or if a row did not finish.
+Rows run concurrently, since they mostly wait for ttls. The exit status is 1 if two clients believed at the same time
+that they led, if no client led for longer than the guard and one ttl, or if a row did not finish.
 """
 
 import argparse

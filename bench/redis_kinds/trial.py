@@ -87,7 +87,7 @@ async def trial(redis: Redis, event: Event, ttl: float, folder: Path, show_step:
 
 
 def longest_gap(beliefs: Iterable[Belief], since: float, until: float) -> float:
-    """Return the longest time between `since` and `until` without a client that believed."""
+    """Return the longest time between `since` and `until` in which no client believed that it led."""
     longest, reached = 0.0, since
     for belief in sorted(beliefs, key=lambda belief: belief.began):
         if belief.end > reached:

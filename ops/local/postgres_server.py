@@ -17,7 +17,7 @@ NOBODY = 65534
 """User id of Postgres when this process is root, since Postgres refuses to run as root."""
 
 PRIVATE = "postgres-"
-"""Prefix of the private folder that Postgres uses then."""
+"""Prefix of the private folder that Postgres uses when this process is root."""
 
 
 def postgres_binaries() -> Path:

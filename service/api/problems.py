@@ -31,7 +31,7 @@ def _of_lease(lease: Lease) -> Iterator[Problem]:
         case "disconnected":
             yield _error(f"the sidecar of this task cannot use Redis{because}. This task cannot lead.")
         case "disabled":
-            yield _warning(f"disabled{because}. No task leads until the lease is enabled or the time is over.")
+            yield _warning(f"disabled{because}. No task leads until the lease is enabled or its disabled time ends.")
         case "guarded":
             yield _warning(f"the Redis server has changed{because}. The next term starts after one ttl.")
         case "draining":

@@ -135,7 +135,7 @@ class Api:
                     try:
                         await response.send(event, id=f"{value.token}-{value.as_of.timestamp():.6f}")
                     except TimeoutError:
-                        break  # the client reads no more, and its connection has been closed
+                        break  # the client has stopped reading, and its connection has been closed
         return response
 
     async def _put_positions(self, request: web.Request) -> web.Response:

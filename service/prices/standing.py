@@ -155,7 +155,7 @@ class Standing:
         return sorted(symbol for symbol in symbols if symbol in self._priced)
 
     def trials(self, symbols: Collection[str], *, silent: bool) -> Trials:
-        """The queue of the symbols of unknown standing; with `silent`, also of those that had no price minutes ago."""
+        """The queue of the symbols of unknown standing; with `silent`, also of those still in `NO_PRICE_PAUSE`."""
         now = self._now()
         return Trials(
             entry for symbol in self.unknown(symbols) if (entry := self._entry(symbol, now, silent)) is not None

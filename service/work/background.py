@@ -136,7 +136,7 @@ class Background:
         fields |= {"token": term.token, "instance": term.holder}
         writes = self._writes.of(term.name)
         writes.begin_term(self._trouble_for())
-        # A separate task: after a failed task group, a cancellation stays counted, which breaks asyncio.timeout.
+        # A separate task: after a failed task group, `Task.cancelling()` stays above 0, which breaks asyncio.timeout.
         job = asyncio.create_task(_begin(work, term), name=f"work of {term.name}")
         timer = _Timer(job)
         writes.on_change = lambda: timer.set(writes.remaining())

@@ -250,7 +250,7 @@ class _JobAttempt:
         """Write the rows of that date for the book's portfolios, one chunk for each block; returns their number.
 
         The chunks are committed in order, because a cursor means that all chunks before it are committed. A chunk that
-        fails also cancels the chunk that is being written before it.
+        fails also cancels the preceding chunk if that one is still being written.
         """
         self.term.check()
         closes = await self._store.closes(day, list(book.symbols))

@@ -71,7 +71,7 @@ class WorkMetrics:
         )
         self.protected = Gauge(
             "portfolio_task_protected",
-            "1 while this task may be protected from a scale-in, for a job.",
+            "1 while this task is, or might be, protected from a scale-in for a job.",
             registry=registry,
         )
         self.protection_refused = Counter(

@@ -61,9 +61,9 @@ class Tracker:
     gets an intraday point at each tick. If there are more than `points_per_tick` portfolios, each gets a point at least
     every `MAX_TURNS` ticks.
 
-    A price that the source does not give is carried forward and marked stale. A price that is too old or from the
-    future (see `is_fresh`) is stale too. If the source gives an older price than before, the newer one stays, and only
-    its age can make it stale.
+    If the source gives no price for a symbol, the symbol's last price is carried forward and marked stale. A price that
+    is too old or from the future (see `is_fresh`) is stale too. If the source gives an older price than before, the
+    newer one stays, and only its age can make it stale.
     """
 
     def __init__(
@@ -282,8 +282,8 @@ class Tracker:
         """The first and the last of the portfolios that get a point at this tick: all, if `points` is large enough.
 
         Otherwise adjacent portfolios take turns, in at most `MAX_TURNS` ticks. A turn depends on the number of ticks
-        written and not on the clock. By the clock, half of the portfolios would get no points if every second tick were
-        skipped.
+        written and not on the clock. If it depended on the clock and every second tick were skipped, half of the
+        portfolios would get no points.
         """
         turns = min(-(-sum(map(len, part)) // max(points, 1)), MAX_TURNS)
         in_turn = divided(part, turns)[self._written % turns]

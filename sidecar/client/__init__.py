@@ -5,8 +5,8 @@
 
 The client's own clock decides. A grant counts from before its request was sent and ends at its deadline, whatever the
 sidecar does: an error, a silence or a malformed answer never extends it. The client asks the sidecar only while `run`
-is active, because each question campaigns for the lease. `LeaseClient.status` and `Leadership.history` report to
-people: they neither campaign nor grant anything, and raise `Unknown` without a valid answer.
+is active, because each request to `/is-leader` campaigns for the lease. `LeaseClient.status` and `Leadership.history`
+report to people: they neither campaign nor grant anything, and raise `Unknown` without a valid answer.
 """
 
 from sidecar.client.leadership import Leadership, LeaseClient

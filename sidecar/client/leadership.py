@@ -18,10 +18,10 @@ T = TypeVar("T")
 TICK = 0.25
 """Seconds between a leader's looks at the clock: the event loop's timers do not count a suspended machine's time."""
 UNWIND = 0.05
-"""Seconds for which a question stays open while the work unwinds.
+"""Seconds for which a held `/is-leader` request stays open while the work unwinds.
 
-Most work ends earlier. Then the sidecar answers the question when the resign arrives, and the client need not close the
-question's connection before the resign.
+Most work ends earlier. Then the sidecar answers the request when the resign arrives, and the client need not close the
+request's connection before the resign.
 """
 
 _uniform = random.SystemRandom().uniform
@@ -156,10 +156,10 @@ class Leadership:
     async def _resign(
         self, term: Term | None, over: bool, asking: asyncio.Task[bool] | None, spare: asyncio.Task[None] | None
     ) -> None:
-        """Resign the term that is over, or the lease; then end the tasks of the question and the spare connection.
+        """Resign the term that is over, or the lease; then end the tasks of the poll and the spare connection.
 
-        The question that the sidecar holds stays open, because the sidecar answers it when the resign arrives. To close
-        the question's connection first would delay the resign, and a new connection would be needed afterwards.
+        The request that the sidecar holds stays open, because the sidecar answers it when the resign arrives. If the
+        client closed its connection first, the resign would be later, and the client would need a new connection.
         """
         try:
             token = term.token if over and term is not None else None
@@ -186,7 +186,7 @@ class Leadership:
         if not (job.done() or reported_by_sidecar or interruption is not None):
             text = "the sidecar has not extended the grant in time: the work stops"
             self._log(logging.INFO, term, text, "grant_over")
-        self._poll.stopped = True  # a question would campaign, and campaigning ends before the work unwinds
+        self._poll.stopped = True  # another request would campaign, and campaigning ends before the work unwinds
         stopped = job.cancel()
         dropped = reported = False
         while not job.done():

@@ -26,7 +26,7 @@ WAIT = 10.0
 LIMIT = 1.0
 """Seconds that a request may take beyond the time for which it is held."""
 ANSWERED = 0.1
-"""Seconds from a resign within which the sidecar answers the question that it holds."""
+"""Seconds from a resign within which the sidecar answers the `/is-leader` request that it holds."""
 PAUSE = (0.1, 0.5)
 """Bounds of the pause, in seconds, after a request without a valid answer."""
 BURST, RATE = 100, 20.0
@@ -227,7 +227,8 @@ class SidecarApi:
     ) -> None:
         """Await the end of a resign, at most `LIMIT` seconds.
 
-        The sidecar also answers the `question` that it holds. A question without an answer is cancelled after a moment.
+        The sidecar also answers the `/is-leader` request that it holds (`question`). Without an answer the request is
+        cancelled after `ANSWERED` seconds.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + LIMIT

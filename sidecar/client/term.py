@@ -74,7 +74,7 @@ class Term:
 
 
 class Grant:
-    """The time until which a term is believed. No later answer revives a grant that is over.
+    """The time until which the client believes that it leads. No later answer revives a grant that is over.
 
     Args:
         clock: gives seconds that never step.
@@ -112,7 +112,7 @@ class Grant:
         return self._clock() >= self._deadline
 
     def remaining(self) -> float:
-        """Seconds for which the term is believed."""
+        """Seconds for which the client still believes that it leads."""
         return 0.0 if self._ended else max(self._deadline - self._clock(), 0.0)
 
     def working_time(self) -> float:

@@ -10,7 +10,7 @@ from sidecar.commands.report import to_json
 from sidecar.commands.view import Change, View
 
 _ENTER = "\x1b[?1049h\x1b[?25l"
-"""Control sequences that show the second screen of the terminal and hide the cursor."""
+"""Control sequences that show the terminal's alternate screen and hide the cursor."""
 _LEAVE = "\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _UNKNOWN_SIZE = os.terminal_size((COLUMNS, 24))
@@ -64,7 +64,7 @@ class Lines:
 
 
 class Screen:
-    """A table on the second screen of a terminal. At the end the first screen shows the last table.
+    """A table on the alternate screen of a terminal. At the end the main screen shows the last table.
 
     Args:
         stream: the terminal.
@@ -92,7 +92,7 @@ class Screen:
         self._is_entered = True
 
     def close(self, view: View) -> None:
-        """Restore the first screen, and leave the last table there."""
+        """Restore the main screen, and leave the last table there."""
         if not self._is_entered:
             return
         self._leave()
@@ -100,7 +100,7 @@ class Screen:
         self._write("".join(f"{line}\n" for line in view.table(layout)))
 
     def suspend(self) -> None:
-        """Restore the first screen, and stop as Ctrl-Z does; a later `show` enters the second screen again."""
+        """Restore the main screen, and stop as Ctrl-Z does; a later `show` enters the alternate screen again."""
         self._leave()
         os.kill(os.getpid(), signal.SIGSTOP)
 

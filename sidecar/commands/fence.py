@@ -1,7 +1,7 @@
 """`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and repairs a fence that refuses every term.
 
 The database's side is `python -m service fence LEASE`. A fence is repaired only while the lease has been disabled for a
-ttl. After that time nobody believes a term any more, so no leader has a token above the new token of the fence.
+ttl. After that time nobody believes any more that it leads, so no leader has a token above the new token of the fence.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The check of the other tasks' LEASE_TTL: if a key lives longer than our LEASE_TTL, its holder has another value.
 
-The failover guard waits for one ttl of the task that campaigns. A holder with a longer ttl may believe in its term for
-longer than that.
+The failover guard waits for one ttl of the task that campaigns. A holder with a longer ttl may still believe after that
+time that it leads.
 """
 
 from sidecar.protocol import Outcome, Reply, Timings

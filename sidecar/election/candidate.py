@@ -131,7 +131,7 @@ class Candidate:
             self._wake_for(name, now)
 
     def granted(self, name: str, arrived: float, client: str, token: int | None) -> tuple[float | None, View]:
-        """The result of `Lease.grant` for a question that arrived at `arrived`, and the lease's view after it."""
+        """The result of `Lease.grant` for a request that arrived at `arrived`, and the lease's view after the grant."""
         lease, now = self._leases[name], self._clock()
         grant = lease.grant(arrived, now, client, token)
         self._wake_for(name, now)

@@ -32,7 +32,7 @@ class TermOwner(NamedTuple):
 
 @dataclass(slots=True)
 class HeldTerm:
-    """A term that this candidate holds and believes until `lead_until`; the first grant to a client sets `granted`.
+    """A term of this candidate, which believes until `lead_until` that it leads. The first grant sets `granted`.
 
     `step_down`: an operator asked the candidate to give the term up, so the candidate no longer leads. `left_for`: why
     the key is to be deleted.
@@ -55,7 +55,7 @@ class Demand:
     """The clients that want one lease.
 
     Args:
-        lasts: seconds for which a question counts as demand after its answer.
+        lasts: seconds for which a client's request counts as demand after its answer.
         always: the lease is wanted even if no client asks.
     """
 
@@ -69,7 +69,7 @@ class Demand:
         self._withdrawals = 0
 
     def asked(self, now: float) -> None:
-        """Count a question as demand from now on."""
+        """Count a client's request as demand from now on."""
         self.until = max(self.until, now + self._lasts)
 
     def hold(self) -> int:

@@ -5,9 +5,10 @@ Every method takes `now`, in seconds of a clock that never steps (`runtime.clock
 or `failed`. Between calls it sleeps until `wake_at`. Events change facts, and `next_call` looks at the facts: so no
 wake-up is lost while a call is under way.
 
-Time model: a call's deadlines count from before it was sent. A term is believed until `sent_at + ttl - margin`, where
-`margin` is a sixth of the ttl; the key in Redis lives on for the margin at least. Clock rates may differ, and the
-server's clock may step, by as much as the margin allows. Clocks of different machines are never compared.
+Time model: a call's deadlines count from before it was sent. A candidate believes that it leads until `sent_at + ttl -
+margin`, where `margin` is a sixth of the ttl; the key in Redis lives on for the margin at least. Clock rates may
+differ, and the server's clock may step, by as much as the margin allows. Clocks of different machines are never
+compared.
 """
 
 from math import inf
@@ -199,7 +200,7 @@ class Lease(Facts):
         return call
 
     def tick(self, now: float) -> None:
-        """End the term whose time is over, and the release whose key has expired."""
+        """End a term whose time is over, and drop a pending release whose key has expired."""
         term = self._term
         if term is not None and now >= term.lead_until and not term.step_down:
             self._end(Reason.DEADLINE, now)

@@ -26,7 +26,7 @@ class ClusterPlace:
         seed: the node that the settings name; the name may have many addresses.
         slot: the hash slot of the leases.
         direct: makes a connection to a node, apart from the connections of the election.
-        limit: seconds for one connection of the election, including the question for the slot's owner.
+        limit: seconds for one connection of the election, including the query for the slot's owner.
     """
 
     redirects = True

@@ -43,7 +43,7 @@ class SentinelPlace(NoRedirects):
     Args:
         sentinels: their addresses, and the name of the primary's group.
         direct: makes a connection to a sentinel.
-        limit: seconds for one connection of the election, including the question to the sentinels.
+        limit: seconds for one connection of the election, including the query to the sentinels.
     """
 
     def __init__(self, sentinels: Sentinels, direct: Callable[[Node], RedisConnection], limit: float) -> None:

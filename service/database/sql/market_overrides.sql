@@ -1,5 +1,5 @@
 -- $1 calendar.
--- The days that differ from the calendar. A day outside the supported years becomes the nearest limit; an hour becomes
+-- The days that differ from the calendar. A date outside the supported years becomes the nearest limit; a time outside them becomes
 -- infinity. So a wrong row does not affect other rows, and it is reported.
 select
     least(greatest(session_date, '0001-01-01'), '9999-12-31') as session_date,
