@@ -83,7 +83,7 @@ class Injector:
     async def make_stale(self, lease: str) -> None:
         """Freeze a writer that leads the lease between its check and its write, until the writer's term is stale.
 
-        No other fault may be active. If the product's API leads, freeze the API of each such task until a writer leads.
+        No other fault may be active. If one of the product's APIs leads, freeze all of them until a writer leads.
         """
         fleet, ttl = self._fleet, self._fleet.ttl
         if not fleet.writers:

@@ -152,7 +152,7 @@ typedef Task {
   byte lead;         /* the time for which it leads; [Time 3] computed from the clock, not stored */
   byte token;        /* the token of its term, */
   byte tenure;       /* and its tenure, named after the acquire that won it */
-  byte leaving;      /* the token of an ended term whose key must still be deleted, */
+  byte leaving;      /* the token of an ended term whose key must still be deleted */
   byte leaving_tenure;
   byte granted;      /* the time for which the client may act on the sidecar's answer */
 #ifdef TENURE_PER_GIVE_UP

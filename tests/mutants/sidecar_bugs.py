@@ -707,7 +707,7 @@ CONNECTION = [
         test=_CANDIDATE + "while_redis_is_unreachable_connections_are_tried_after_doubling_pauses",
     ),
     Bug(
-        "a look that finds its own id reports another process",
+        "a look that finds the sidecar's own id reports a duplicate instance id",
         "sidecar/election/candidate.py",
         right="return call.kind is not Kind.LOOK and",
         wrong="return",

@@ -87,7 +87,7 @@ STEP_DOWN = [
         test=_SCRIPTS + "without_the_right_to_hdel_the_next_term_still_leads[wheel]",
     ),
     Bug(
-        "the answer to a step-down is a grant",
+        "a leader grants its lease while it steps down",
         "sidecar/election/facts.py",
         right="return self._drain_until is not None or term.step_down",
         wrong="return self._drain_until is not None",
@@ -129,7 +129,7 @@ STEP_DOWN = [
         test=_RULES + "a_disable_does_not_end_the_rest",
     ),
     Bug(
-        "a leader that has already released does not end the rest",
+        "another leader that has already released its lease does not end the rest",
         "sidecar/election/rest.py",
         right="(reply.outcome is Outcome.HELD or newer)",
         wrong="reply.outcome is Outcome.HELD",

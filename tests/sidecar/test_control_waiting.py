@@ -110,7 +110,7 @@ async def test_a_client_refused_because_of_another_clients_grant_is_answered_onc
 ) -> None:
     """The refused client has the version of the other client's term.
 
-    It does not change before the other client's grant ends.
+    This version does not change before the other client's grant ends.
     """
     waits: list[float] = []
     hold = sidecar.candidate._hold

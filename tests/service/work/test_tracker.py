@@ -239,7 +239,7 @@ async def test_a_price_of_the_day_before_is_not_a_high_or_low_of_the_day(store: 
 async def test_a_tick_without_a_request_does_not_count_as_recovery(
     store: Store, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """New symbols wait for their turn: between two failures of the source, a tick may request nothing and not fail."""
+    """While new symbols wait for their turn, a tick between two failures may request nothing, and so cannot fail."""
     caplog.set_level(logging.INFO, "service.work.tracker")
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, OPEN, PricesUnavailable, {}, PricesUnavailable, {}, {"A": "50"})

@@ -125,8 +125,8 @@ async def test_a_hand_over_takes_milliseconds(
 ) -> None:
     """A hand-over takes little longer than a notice that the test sends through Redis just before it.
 
-    A hand-over involves four processes and Redis, so on a busy machine it may take as long as several more notices. The
-    shortest time counts because it is disturbed least; `make bench` measures the median on a quiet machine.
+    A hand-over involves four processes and Redis, so on a busy machine it may take several times as long as a notice.
+    The shortest time counts because it is disturbed least; `make bench` measures the median on a quiet machine.
     """
     gaps, notices = [], []
     async with (
