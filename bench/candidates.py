@@ -43,7 +43,7 @@ def emit(word: str) -> None:
 
 
 class Campaigner:
-    """A candidate with its watch, and a client that always wants the lease."""
+    """A candidate with its watch; it campaigns without a client."""
 
     def __init__(self, redis_url: str, name: str, uniform: Callable[[float, float], float]) -> None:
         settings = read({"REDIS_URL": redis_url, "LEASES": LEASE, "INSTANCE_ID": name})
@@ -73,7 +73,7 @@ class Campaigner:
         return self.watch.mode is WatchMode.TRACKING and self.candidate.status(LEASE).holder is not None
 
     async def report(self) -> None:
-        """Print the start of each term at the time at which a sidecar would answer a client's held request."""
+        """Print `began` for each term when a sidecar would answer a client's held request."""
         led = False
         while True:
             version = self.candidate.version([LEASE])

@@ -12,14 +12,14 @@ from redis import Redis
 from bench.watchers import KEY, RELEASE
 
 PAUSE = 0.1
-"""Seconds between two rounds, in which the crowd reads its messages."""
+"""Seconds between two rounds; the crowd needs them to read its messages."""
 
 
 def measure_limit(redis: Redis, redis_url: str, members: int, rounds: int) -> tuple[float, ...]:
     """Return the seconds from each release until Redis confirms the next claim.
 
-    Every member watches the key as a sidecar does. One member claims the key, the others drop their messages. One half
-    of them connects before the claimer and the other half after it, as in `bench.growth`.
+    Every member watches the key as a sidecar does. One member claims the key, and the other members drop their
+    messages. Half of the other members connect before the claimer and half after it, as in `bench.growth`.
     """
     crowd = max(0, members - 2)
     groups = [("crowd", crowd // 2), ("claimer", 1), ("crowd", crowd - crowd // 2)]

@@ -1,9 +1,9 @@
 """A sidecar or a client that records the time of each step of a hand-over.
 
 `python -m bench.leg_probe sidecar` or `python -m bench.leg_probe client URL`. The process runs the production code.
-This module wraps its functions, so the product has no code for measurements. On SIGTERM it prints one line of JSON:
-`records`, pairs of a step and its time in seconds of the machine's monotonic clock, and `cpu`, the seconds of processor
-time that the process has used.
+This module wraps functions of that code, so the product has no code for measurements. On SIGTERM it prints one line of
+JSON: `records`, pairs of a step and its time in seconds of the machine's monotonic clock, and `cpu`, the seconds of
+processor time that the process has used.
 
 A client holds the lease for `HOLD` seconds, resigns, and asks again after `PAUSE` seconds.
 """
@@ -24,7 +24,7 @@ from typing import Any
 HOLD = 0.1
 """Seconds for which a lease is held."""
 PAUSE = 0.05
-"""Seconds between a resign and the next request, so that the other client gets the lease."""
+"""Seconds between a resign and the next request; the other client gets the lease in this time."""
 
 records: list[tuple[str, float]] = []
 
@@ -35,7 +35,7 @@ def note(step: str) -> None:
 
 
 def before(owner: Any, name: str, step: Callable[..., str]) -> None:
-    """Record a step at each call of a function; `step` makes its name from the arguments."""
+    """Record a step at each call of a function; `step` makes the step's name from the arguments."""
     function = getattr(owner, name)
 
     @functools.wraps(function)

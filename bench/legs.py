@@ -34,7 +34,7 @@ WARM_UP = 5
 REQUEST, SCRIPT = "an HTTP round trip with aiohttp, client and server", "a script with redis-py: EVAL of `return 1`"
 """Names of the parts that make up the minimum time of a hand-over."""
 IDLE = 0.05
-"""Seconds between two samples of a part, since each process sleeps before a hand-over as well."""
+"""Seconds between two samples of a part. The processes sleep in this time, as they do before a hand-over."""
 
 
 class Step(NamedTuple):

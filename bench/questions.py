@@ -1,7 +1,7 @@
 """Requests to the sidecar compared with a bare aiohttp handler: `python -m bench.questions`. It needs wrk.
 
-The bare handler answers with the bytes of the sidecar's answer. Both take turns of a few seconds, so that other load
-affects both alike. The benchmark also measures a thousand held requests of each.
+The bare handler answers with the bytes of the sidecar's answer. The two servers take turns of a few seconds, so that
+other load affects both alike. The benchmark also measures a thousand held requests of each server.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from ops.local.servers import RedisServer
 TURNS, SECONDS = 9, 2.0
 """Number of turns of each server in each case, and the duration of a turn in seconds."""
 RENEWALS = 10
-"""Number of turns in which Redis's commands are counted; they last for two renewals."""
+"""Number of turns in which Redis's commands are counted; each turn lasts for two renewals."""
 HELD, CHANGES = 1000, 5
 """Number of requests that are held at once, and number of changes that answer them all."""
 CASES = ((ONE, 1), (ONE, 16), (ALL, 16))
@@ -171,7 +171,7 @@ def settle(server: Started) -> None:
 
 
 def changes(servers: dict[str, Started], number: int, rounds: int, bar: "tqdm[Any]") -> dict[str, list[Change]]:
-    """Measure changes of held requests, in turns."""
+    """Measure the servers in turns: requests are held, and a change answers them."""
     found: dict[str, list[Change]] = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
@@ -201,7 +201,7 @@ def change_table(found: dict[str, list[Change]], number: int) -> Table:
         theirs, ours = (middle([value(each) for each in found[name]]) for name in ("bare", "sidecar"))
         rows.append((title, format(theirs, form), format(ours, form), f"{ours / theirs:.2f}" if theirs else ""))
     note = (
-        "The change is a client's resign for the sidecar, and an event for the bare handler. One Python process reads"
+        "The sidecar's change is a client's resign; the bare handler's change is an event. One Python process reads"
         " the answers."
     )
     return Table((f"{number} held requests", "bare handler", "sidecar", "ratio"), tuple(rows), note)
@@ -273,9 +273,9 @@ def measure(
         command="python -m bench.questions",
         text=(
             "A sidecar that leads one lease on a real Redis answers `GET /is-leader`. The bare program imports the same"
-            " libraries, and its aiohttp handler returns the bytes that the sidecar answered. wrk asks both in turns of"
-            f" {seconds:g} s. A ratio is the median of the ratios of neighbouring turns. The goals are at least"
-            f" {LEAST_THROUGHPUT} times the throughput of the bare handler, and at most {MOST_P99} times its 99th"
+            " libraries, and its aiohttp handler returns the bytes that the sidecar answered. wrk sends requests to"
+            f" both in turns of {seconds:g} s. A ratio is the median of the ratios of neighbouring turns. The goals are at"
+            f" least {LEAST_THROUGHPUT} times the throughput of the bare handler, and at most {MOST_P99} times its 99th"
             f" percentile. Requests that failed: {failed}."
         ),
         tables=(*tables, change_table(changed, held), executed),

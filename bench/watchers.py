@@ -62,7 +62,7 @@ def drop_messages(watches: list[socket.socket]) -> None:
 
 
 def claim(watch: socket.socket, calls: socket.socket) -> None:
-    """Claim the key after each message that says that the key may be free, until Redis closes the connections."""
+    """Claim the key after each message, since the key may then be free, until Redis closes the connections."""
     while watch.recv(READ):
         calls.sendall(CLAIM)
         if calls.recv(READ).startswith(b"+OK"):

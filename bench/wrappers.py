@@ -168,8 +168,8 @@ def measure(kind: str, event: str, beat: Path) -> str:
             left = [at for at in times.get("a", []) if at > time.clock_gettime(time.CLOCK_MONOTONIC) - 1]
             first = f"{min(times['b']) - happened:6.2f} s" if came else "never"
             return (
-                f"the other began after {first:>9}, none ran for {none(times):5.2f} s, both ran for {both:5.1f} s"
-                + (", and the first still runs" if left and came else "")
+                f"other copy began after {first:>9}, no copy ran for {none(times):5.2f} s, both ran for {both:5.1f} s"
+                + (", and the first copy still runs" if left and came else "")
             )
 
 

@@ -30,7 +30,7 @@ class Ticker:
     async def work(self, term: Term) -> None:
         """Count while this process leads.
 
-        The client starts a call per term, and cancels and awaits it before the end of the term.
+        The client calls this method once per term, and cancels and awaits the call before the end of the term.
         """
         print(f"term {term.token}: working", flush=True)
         try:

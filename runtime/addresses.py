@@ -58,7 +58,7 @@ def in_url(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is a numeric loopback address. An IPv4 address that is mapped into IPv6 counts as IPv4."""
+    """Whether a host is a numeric loopback address. An IPv4-mapped IPv6 address counts as its IPv4 address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 class Backoff:
     """Pauses that double with each attempt.
 
-    Each pause is shortened at random, so that many processes that failed together do not all try again together.
+    Each pause is shortened at random, which spreads the attempts of processes that failed at the same time.
 
     Args:
         first: seconds of the first pause.

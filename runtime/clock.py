@@ -6,5 +6,5 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def elapsed() -> float:
-    """Seconds of a clock that never steps and that counts the time a machine was suspended (Linux: CLOCK_BOOTTIME)."""
+    """Seconds of a clock that never steps and that also runs while the machine is suspended (Linux: CLOCK_BOOTTIME)."""
     return time.clock_gettime(_CLOCK)

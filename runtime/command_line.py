@@ -14,8 +14,8 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
     """Run `main` with the arguments of the command line, and exit with the status that it returns.
 
     The status is 130 after Ctrl-C, and 1 if the reader of standard output, such as `head`, has closed the pipe, or if
-    the output cannot be written.
-    It is 2 if a package of the extra `program` is missing: an install without extras has the client library only.
+    the output cannot be written. The status is 2 if a package of the extra `program` is missing: an install without
+    extras has the client library only.
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
     try:

@@ -1,9 +1,9 @@
-"""Environment variables that libraries read and both containers ignore, because they are meant for other programs.
+"""Environment variables that libraries read and both containers ignore: the variables are meant for other programs.
 
 Containers of one task definition often share an environment. A variable that is meant for another program must neither
 stop this program nor silently change its behaviour. `docs/environment.md` lists the variables. `remove_ignored` must
-run before the libraries are imported, since some of them read their variables at the import. Health checks run this
-module as well, so its imports are quick.
+run before the libraries are imported, since some of them read their variables at the import. Health checks also run
+this module, so it imports only modules that load quickly.
 """
 
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 IGNORED = frozenset(
     {
-        # aiohttp and its parts: slower parsers in Python, and another way to send files.
+        # aiohttp and its parts: variables that select slower parsers in Python, or another way to send files.
         "AIOHTTP_NO_EXTENSIONS",
         "AIOHTTP_NOSENDFILE",
         "FROZENLIST_NO_EXTENSIONS",
@@ -61,7 +61,7 @@ def remove_ignored(
     )
     for name in ignored:
         del environment[name]
-    if "PYTHONWARNINGS" in ignored:  # the interpreter has already read it; `error` would turn a warning into an exit
+    if "PYTHONWARNINGS" in ignored:  # the interpreter has already read it; its value `error` makes warnings fatal
         warnings.resetwarnings()
         for category in _QUIET:
             warnings.simplefilter("ignore", category)

@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 
 class TaskCollector(Collector):
-    """Counts the unfinished tasks of the running event loop at each scrape. Outside a loop it has no sample."""
+    """Counts the unfinished tasks of the running event loop at each scrape. Outside a loop the metric has no sample."""
 
     def collect(self) -> Iterator[Metric]:
         """One sample without labels."""

@@ -25,5 +25,5 @@ def status_line(host: str, port: int, limit: float) -> str:
 
 
 def is_healthy(status: str) -> bool:
-    """Whether the text is an HTTP status line with the status 200. Another program may listen on the port."""
+    """Whether the text is an HTTP status line with the status 200. Another program on the port may send any text."""
     return status.split()[:2] in (["HTTP/1.0", "200"], ["HTTP/1.1", "200"])

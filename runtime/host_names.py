@@ -1,4 +1,4 @@
-"""Check of host names before anything tries to reach them."""
+"""Check of a host name before anything tries to reach the host."""
 
 import re
 

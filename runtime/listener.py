@@ -1,7 +1,7 @@
 """The HTTP listener of both containers: errors in JSON, and limits for connections.
 
 aiohttp limits neither the number of connections nor the time for a request's header. Without limits, everybody who
-reaches a port can use up the file descriptors that Redis, the database and the other container need.
+reaches a port can use up the file descriptors that the connections to Redis, the database and the other container need.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _ANSWER = (
     + SERVER_SOFTWARE.encode()
     + b"\r\n\r\n%b"
 )
-"""An answer with the headers of aiohttp's `web.Response`. To fill in: the length of the body, the date, the body."""
+"""An answer with the headers of aiohttp's `web.Response`. Placeholders: the length of the body, the date, the body."""
 END_OF_HEADER = (b"\r\n\r\n", b"\n\n")
 
 
@@ -165,9 +165,9 @@ class _Connection(web.RequestHandler):
         return super().finish_response(request, resp, start_time)
 
     def _answers(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        """Answer the request if no other one is pending and the connection stays open.
+        """Answer the request if no other request is pending and the connection stays open.
 
-        Returns whether it was answered.
+        Returns whether the request was answered.
         """
         transport, waiter = self.transport, self._waiter
         if self._at_once is None or transport is None or waiter is None or waiter.done():
@@ -267,8 +267,8 @@ def _network(transport: asyncio.BaseTransport) -> str:
 def network_of(host: str) -> str:
     """The peer that a numeric address belongs to.
 
-    A peer with one IPv6 address usually has its whole /64 network. A dual-stack socket shows an IPv4 address as an IPv6
-    address into which it is mapped.
+    A peer with one IPv6 address usually has its whole /64 network. A dual-stack socket shows an IPv4 address as an
+    IPv4-mapped IPv6 address.
     """
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):

@@ -20,13 +20,13 @@ def refusal(request: web.BaseRequest) -> str | None:
 
     A request is refused if its `Host`, or the host in its target, is not the loopback, or if a page of another origin
     made it. Only requests that change something need a `Host`: every browser sends the header, but a shell script may
-    not.
+    omit it.
     """
     return refusal_of(request.method, request.headers, request.host if "Host" in request.headers else None)
 
 
 def refusal_of(method: str, headers: MultiMapping[str], target: str | None = None) -> str | None:
-    """Why a request with this method and these headers is refused; `target` is the host in its target, or its Host."""
+    """Why a request with this method and headers is refused; `target` is the host in the request target, or Host."""
     hosts = headers.getall("Host", [])
     if target is not None and target != hosts[0]:  # the target has a host, as in a proxy's request
         hosts.append(f"[{target}]" if ":" in target else target)
@@ -37,7 +37,7 @@ def refusal_of(method: str, headers: MultiMapping[str], target: str | None = Non
         return "the header Host is missing"
     for origin in headers.getall("Origin", ()):
         if origin.lower() not in {f"http://{host}".lower() for host in hosts}:
-            return f"the origin {origin[:80]!r} is a page of another origin"
+            return f"the request comes from a page of another origin ({origin[:80]!r})"
     for site in headers.getall("Sec-Fetch-Site", ()):
         if site.lower() not in ("same-origin", "none"):
             return f"the request comes from a page of another origin (Sec-Fetch-Site: {site[:80]!r})"

@@ -41,7 +41,7 @@ class JsonLines(_UtcTimes, JsonFormatter):
             for name, value in log_data.items()
         }
 
-    def formatException(self, ei: ErrorInfo) -> str:  # noqa: N802 - logging's
+    def formatException(self, ei: ErrorInfo) -> str:  # noqa: N802 - a name of logging
         """The traceback; the middle of a long traceback is left out."""
         return "\n".join(cut(line, TRACEBACK_WIDTH) for line in _shortened(str(super().formatException(ei))))
 
@@ -56,17 +56,17 @@ class TextLines(_UtcTimes):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - a name of logging
         """The line without the traceback."""
         fields = {name: value for name, value in vars(record).items() if name not in _PLAIN and value is not None}
         line = one_line(super().formatMessage(record), MESSAGE)
         return " ".join([line, *(f"{name}={one_line(value, MESSAGE)}" for name, value in fields.items())])
 
-    def formatException(self, ei: ErrorInfo) -> str:  # noqa: N802 - logging's
+    def formatException(self, ei: ErrorInfo) -> str:  # noqa: N802 - a name of logging
         """The traceback, indented."""
         return _indented(super().formatException(ei))
 
-    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - a name of logging
         """The stack, indented."""
         return _indented(stack_info)
 

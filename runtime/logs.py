@@ -14,7 +14,7 @@ def log_to_stdout(form: str, level: str) -> None:
 
     Args:
         form: `json` or `text`.
-        level: a name of `logging`'s levels, in any case.
+        level: the name of a level of `logging`, in upper or lower case.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())

@@ -1,8 +1,8 @@
 """Name lookups that callers share and that never delay the end of the process.
 
 `getaddrinfo` cannot be cancelled. asyncio and uvloop run it in an executor: lookups that hang fill its pool, and the
-end of the process waits for them. Here each lookup runs in a daemon thread, and a host and port have at most one lookup
-under way. A lookup continues when its callers are cancelled.
+end of the process waits for them. Here each lookup runs in a daemon thread, and at most one lookup of the same host and
+port is under way. A lookup continues when its callers are cancelled.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ def system_lookup(host: str, port: int) -> Sequence[AddressInfo]:
 class _Lookup:
     """A lookup under way.
 
-    If `outdated`, the server may have changed since the lookup began, so its result is not used.
+    If `outdated`, the server may have changed since the lookup began, so the lookup's result is not used.
     """
 
     waiters: list[asyncio.Future[Sequence[AddressInfo]]] = field(default_factory=list)
@@ -43,8 +43,8 @@ class _Lookup:
 class Lookups:
     """The name lookups of one event loop.
 
-    A result goes to all callers that wait for it. If no caller waits any more, the next caller gets the result. No
-    result is used twice, so that a change of the name's addresses takes effect.
+    A result goes to all callers that wait for it. If no caller waits any more, the next caller gets the result. A
+    result is not kept after its use, so a change of the name's addresses takes effect.
 
     Args:
         look_up: the blocking lookup, called in a thread.

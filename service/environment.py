@@ -28,7 +28,7 @@ IGNORED = SHARED | {
     "SPHINX_BUILD",
 }
 IGNORED_PREFIXES = (
-    "PG",  # except `KEPT`: from the rest, asyncpg would read a port, a service file or a target_session_attrs
+    "PG",  # except `KEPT`; from other variables, asyncpg would read a port, a service file or a target_session_attrs
     "TQDM_",
 )
 

@@ -7,7 +7,7 @@ from runtime.host_names import may_be_host
 
 
 def may_be_server(text: str) -> bool:
-    """Whether the text can be a server: a folder of sockets, or an address or name with or without a port."""
+    """Whether the text can name a server: a folder of sockets, or an address or name with or without a port."""
     if text.startswith("/"):
         return True
     host, _, port = text.partition("]" if text.startswith("[") else ":")

@@ -37,7 +37,7 @@ SHORTEST_SECRET = 32
 MAX_ORIGIN = 64
 """Limit of an origin in an error, in characters."""
 LONGEST_INTERVAL = 3600
-"""Maximum time between two ticks, in seconds; the session of a half day still has several ticks."""
+"""Maximum time between two ticks, in seconds, so that even the session of a half day has several ticks."""
 
 
 class SettingsError(Exception):

@@ -257,7 +257,7 @@ def _client(headers: Mapping[str, str]) -> str:
 
 
 def _token(text: str | None) -> int | None:
-    """The token in the query: the token of the term that the client believes in, or that it resigns."""
+    """The token in the query, which names the client's last term, or the term that the client resigns."""
     if text is not None and not _TOKEN.fullmatch(text):
         raise _refusal(web.HTTPBadRequest, f"token: {text[:80]!r} is not the token of an answer")
     return int(text) if text is not None else None

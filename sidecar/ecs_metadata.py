@@ -29,7 +29,7 @@ async def get_json(url: str, lookups: Lookups, *, limit: float, headers: Mapping
 
     Raises:
         aiohttp.ClientError: the endpoint cannot be reached, or answers with an error.
-        TimeoutError: it does not answer within the limit.
+        TimeoutError: the endpoint does not answer within the limit.
         ValueError: the answer is longer than 1 MiB, or is not JSON.
     """
     async with (

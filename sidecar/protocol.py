@@ -85,7 +85,7 @@ class State(StrEnum):
 
 
 class UnsafeTimings(ValueError):
-    """Timings with which the guarantees do not hold; `wrong` maps each setting that must change to the reason."""
+    """Timings with which the guarantees do not hold; `wrong` gives the reason for each setting that must change."""
 
     def __init__(self, wrong: dict[str, str]) -> None:
         super().__init__("\n".join(f"{setting}: {why}" for setting, why in wrong.items()))
@@ -156,7 +156,7 @@ class Timings:
     def rest(self) -> float:
         """The time for which a candidate leaves the lease to others after a step-down.
 
-        Each of the others makes a call within it.
+        Each other candidate makes a call within this time.
         """
         return 1.5 * self.heartbeat
 
@@ -217,7 +217,7 @@ class LeaseStatus(NamedTuple):
     """A lease for listeners and metrics: the fields of its `View`, its leadership and its trouble.
 
     `leads` is true while this candidate leads the lease, for at least `remaining` seconds more. `trouble` is a line for
-    people that says what is wrong with the lease; None if nothing is. `step_down` is a line for people about a
+    people that says what is wrong with the lease; None if nothing is wrong. `step_down` is a line for people about a
     step-down that this candidate carries out; None without one.
     """
 
@@ -257,7 +257,7 @@ class ServerClock:
         self._observed_at = received_at
 
     def at(self, moment: float, now: float) -> int:
-        """The server's time, in µs, at `moment` of our clock (s); 0, a past deadline, while that time is unknown."""
+        """The server's time, in µs, at `moment` of our clock (s); 0 (a past deadline) while that time is unknown."""
         if self._offset is None or now > self._observed_at + self._valid_for:
             return 0
         return int((moment + self._offset) * 1e6)

@@ -79,7 +79,7 @@ class Telemetry:
         log.info("Instance %s %s background services", self._instance_id, is_so, extra=fields)
 
     def state(self, lease: str, state: State, holder: str | None) -> None:
-        """Log a change of a lease's state or holder. The beginning of a term of this task has a line already."""
+        """Log a change of a lease's state or holder. `transition` logs the beginning of this task's term."""
         if self._states.get(lease) == (state, holder):
             return
         self._states[lease] = state, holder
@@ -266,6 +266,6 @@ class _Gauges(Collector):
 
 
 def log_to_stdout(form: str, level: str) -> None:
-    """Configure logging to standard output: `form` is `json` or `text`, `level` a level's name."""
+    """Configure logging to standard output: `form` is `json` or `text`, and `level` is the name of a level."""
     logs.log_to_stdout(form, level)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)

@@ -27,8 +27,8 @@ class Contender:
     hold: tuple[float, float] = (0.04, 0.08)
     """Minimum and maximum duration of the work in a round, in seconds.
 
-    For a lock that polls at a fixed interval, the maximum is the minimum plus that interval, so that a release comes at
-    any moment of the interval.
+    For a lock that polls at a fixed interval, the maximum is the minimum plus that interval, which spreads the releases
+    over the whole interval.
     """
     candidates: int = 3
     rounds: int | None = None

@@ -173,7 +173,7 @@ class Group:
         return (await self._next()).by
 
     async def loss(self, leader: Candidate) -> tuple[float, Candidate]:
-        """Kill the leader, or its successor, while it works, and start another candidate.
+        """Kill the leader while it works (or its successor, if it has lost the lease), and start another candidate.
 
         Returns the seconds from the expiry of the lease to the first line of the next work, and the next leader.
         """
@@ -208,7 +208,7 @@ class Group:
         """Return the next event of any candidate."""
         async with self._limit("no candidate did anything", self.candidates[-1].log):
             event = await self._events.get()
-            while event.by.killed:  # a leader reported it just before it was killed
+            while event.by.killed:  # a killed leader had reported this event before the kill
                 event = await self._events.get()
         if event.word == "gone":
             raise Stuck(f"{self.contender.name}: a program ended: {_last_line(event.by.log)}")

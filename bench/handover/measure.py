@@ -30,7 +30,7 @@ async def measure(options: Options) -> Report:
         Missing: pip cannot install a library, or the program of a server does not exist.
         ServerError: a server did not start.
         Stuck: a contender did not do what a round needs.
-        ExceptionGroup: the same, from contenders that ran side by side.
+        ExceptionGroup: these errors, from contenders that ran side by side.
     """
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(options, Path(folder))

@@ -19,7 +19,7 @@ LEAST = 0.1
 
 TEXT = """\
 Three candidates campaign for one lease, and one of them works. The time runs from the line after the end of its work to
-the first line of the next candidate's work, on one clock. All programs have started and wait before the time runs."""
+the first line of the next candidate's work, on one clock. All programs have started and wait before the time starts."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def kill_table(kills: Samples, ttl: float) -> Table:
 def _goal(library: Spread, base: Spread) -> str:
     median, p99 = library.median / base.median, library.p99 / base.p99
     return (
-        f"The ratios are to {PYTHON_REDIS_LOCK.name}. Goals for the client library: median at most {MEDIAN_GOAL} "
+        f"Base of the ratios: {PYTHON_REDIS_LOCK.name}. Goals for the client library: median at most {MEDIAN_GOAL} "
         f"({_met(median, MEDIAN_GOAL)}), 99th percentile at most {P99_GOAL} ({_met(p99, P99_GOAL)})."
     )
 

@@ -1,7 +1,7 @@
 """`python -m bench.redis_kinds`: hand-over, time without a leader and overlap on each kind of Redis, as a table.
 
 Rows run concurrently, since they mostly wait for ttls. The exit status is 1 if two clients believed at the same time
-that they led, if no client led for longer than the guard and one ttl, or if a row did not finish.
+that they led, if the time without a leader was longer than the guard and one ttl, or if a row did not finish.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
         if event in POSSIBLE[redis]
     ]
     if not plans:
-        print("redis_kinds: no kind of Redis among these has one of these events", file=sys.stderr)
+        print("redis_kinds: the selected kinds of Redis have none of the selected events", file=sys.stderr)
         return 2
     try:
         rows = asyncio.run(_until_signalled(run(plans, options.jobs)))

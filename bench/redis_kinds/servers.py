@@ -61,7 +61,7 @@ POSSIBLE = {
 class MovingName(RedisNodes):
     """A primary, its replica, and a name that follows the primary, as ElastiCache's primary endpoint does.
 
-    A proxy stands for the name: a new connection leads to the current primary, and an open connection stays at its
+    A proxy stands for the name: a new connection goes to the current primary, and an open connection stays with its
     server. This process promotes the replica `detected` milliseconds after the end of the primary.
     """
 
@@ -169,7 +169,7 @@ def write_password(file: Path, password: str) -> None:
 
 
 async def _rotate(redis: RedisNodes, file: Path) -> None:
-    """Let both passwords be valid, give the sidecars the new one, remove the old one, and cut the connections."""
+    """Make both passwords valid, give the sidecars the new one, remove the old one, and cut the connections."""
     for node in redis.nodes:
         await ask(node, "ACL", "SETUSER", USER, f">{SECOND}")
     write_password(file, SECOND)

@@ -31,7 +31,7 @@ ShowStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """The numbers of a row, in seconds. `without` is the longest time without a leader, at most `bound`."""
+    """The numbers of a row, in seconds. `without` is the longest time without a leader; it must be at most `bound`."""
 
     redis: Redis
     event: Event
@@ -116,7 +116,7 @@ class _Tasks:
         return self.seen.leader(LEASE, elapsed())
 
     async def led(self, within: float, when: str) -> Belief:
-        """Wait until the servers have settled, and one task leads and the others follow for two heartbeats.
+        """Wait until the servers have settled, one task leads, the other tasks follow, and this lasts two heartbeats.
 
         Within a heartbeat the leader renews at the new primary. A hand-over before that renewal waits for the guard.
         """

@@ -106,7 +106,7 @@ class Fleet:
     async def _connected(self, session: aiohttp.ClientSession, label: str) -> bool:
         """Return true if requests reach the database.
 
-        An API is healthy without a database, so that no outage restarts it.
+        An API is healthy without a database, so that an outage of the database does not restart the API.
         """
         url = f"http://{self.address(label, API, 'API_BIND')}/portfolios/{next(iter(SAMPLES))}/stream"
         try:
@@ -129,7 +129,7 @@ class Fleet:
         return read_sidecar_settings(SETTINGS | self._redis_address)
 
     def pids(self) -> list[int]:
-        """Return the running processes of the tasks, and Redis."""
+        """Return the running processes of the tasks and of Redis."""
         servers = [] if self.redis.process is None else [self.redis.process.pid]
         return servers + [pid for slot in self.slots.values() for pid in slot.task.pids.values()]
 

@@ -7,7 +7,7 @@ from sidecar.history import Entry, Event
 from sidecar.protocol import Reason
 
 GRACE_MS = 1000
-"""Time after a standstill in which a lost lead counts as its consequence: a grant and a retry."""
+"""Time after a standstill in which a lost lead counts as a consequence of the standstill: a grant and a retry."""
 LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE, Reason.RESIGNED
 """Reasons of a release that a standstill can cause: for example, a late client resigns. A standstill deletes no key."""
 
@@ -64,8 +64,8 @@ def lost_in_histories(histories: Mapping[str, Sequence[Entry]], causes: Causes) 
 def lost_in_logs(ends: Iterable[Ended], causes: Causes) -> list[str]:
     """Return a line for each term in the logs of sidecars and APIs that ended without a cause.
 
-    The histories lack two kinds of such ends: a candidate gives up and is re-elected under the same token, or a client
-    stops its work while its sidecar leads.
+    The histories do not show two kinds of ends: a candidate gives up and is re-elected under the same token, or a
+    client stops its work while its sidecar leads.
     """
     return [
         f"{end.where}: term {end.token} of {end.lease} ended without a cause{f' ({end.reason})' if end.reason else ''}"

@@ -19,7 +19,7 @@ _CALM = ("DEBUG", "INFO")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a container's log; `at` is in ms since 1970, `level` is empty if the line is no JSON object."""
+    """One line of a container's log; `at` is in ms since 1970, `level` is empty if the line is not a JSON object."""
 
     where: str
     at: float

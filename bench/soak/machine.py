@@ -42,7 +42,10 @@ class Machine:
             stop.set()
 
     def _watch_processor(self, processor: int, stop: threading.Event) -> None:
-        """Watch one processor: a hypervisor can take it away while the others run, and no process's wait shows it."""
+        """Watch one processor.
+
+        A hypervisor can take a processor away while the others run, and no wait of a process shows this.
+        """
         os.sched_setaffinity(0, {processor})  # applies to this thread only
         at = self._now()
         while not stop.wait(_STEP):

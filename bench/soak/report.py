@@ -14,13 +14,13 @@ MAX_POINTS = 150
 
 TEXT = f"""\
 Three whole tasks (sidecar and API), a real Redis and a real Postgres. An operator asks a leader to step down each
-second, a lease renews after {1000 * float(SETTINGS["HEARTBEAT_INTERVAL"]):.0f} ms, {RESTARTED} restarts once a minute,
+second, a leader renews after {1000 * float(SETTINGS["HEARTBEAT_INTERVAL"]):.0f} ms, {RESTARTED} restarts once a minute,
 streams come and go, and requests reach every listener. `LEASE_TTL` is {SETTINGS["LEASE_TTL"]} s, `GRANT_TTL` is
 {SETTINGS["GRANT_TTL"]} s.
 
 A measure is flat if its growth after the first {100 * WARM_UP:.0f} % of the run stays within a limit. The growth is the
-greater one of the Theil-Sen slope times the duration, and the difference between the medians of the last and the first
-fifth."""
+larger of two values: the Theil-Sen slope times the duration, and the difference between the medians of the last and the
+first fifth."""
 
 
 def report(observed: Observed, verdict: Verdict) -> Report:

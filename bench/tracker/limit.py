@@ -25,7 +25,7 @@ update public.portfolio_live as live set
 from limit_live as row
 where live.portfolio_id = row.portfolio_id
 """
-"""The UPDATE of every row of `portfolio_live` to the copied one, without a comparison of values."""
+"""The UPDATE that sets every row of `portfolio_live` to its copy, without a comparison of values."""
 
 
 class Limit:
@@ -51,7 +51,8 @@ class Limit:
     async def copy(self) -> Cost:
         """Copy the rows into the empty table and commit them; returns the cost.
 
-        The first call takes the rows from `portfolio_live`. Later ticks write rows of the same size.
+        The first call saves the rows of `portfolio_live` in a file. Later calls use that file, since the rows of later
+        ticks have the same size.
         """
         if not self.rows.exists():
             query = "select * from portfolio_live order by portfolio_id"

@@ -1,4 +1,4 @@
-"""Ticks of the tracker, each followed by its limit, in one term."""
+"""Ticks of the tracker in one term, each followed by the measurement of its limit."""
 
 import time
 from collections.abc import Mapping

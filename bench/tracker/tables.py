@@ -24,8 +24,8 @@ Each portfolio has {POSITIONS} positions over {SYMBOLS:,} symbols. A tick lasts 
 limit is the sum of two measurements, which take turns with the ticks: the plain COPY of the same rows into an empty
 table like `portfolio_live` (its columns, checks, primary key and half-filled pages), committed, and the valuation alone
 in NumPy. A tick also writes {SYMBOLS:,} prices and intraday points, keeps the day's high and low of each
-portfolio, and passes the fence. The COPY fills an empty table, but a tick replaces rows that others read. So the last
-column adds the plain UPDATE of every row from the copied ones, which compares no values."""
+portfolio, and passes the fence. The COPY fills an empty table, but a tick replaces rows that other programs read. So
+the last column adds a plain UPDATE to the limit. This UPDATE sets every row to its copy and compares no values."""
 SERVICE_REST = "service: prices, protocol and event loop"
 POSTGRES_REST = "Postgres: commits, write-ahead log writer and the rest"
 PARTS = (VALUATION, ENCODING, SERVICE_REST, STAGING, *STATEMENTS.values(), POSTGRES_REST)
@@ -67,7 +67,7 @@ def limit_table(sizes: Sequence[Size]) -> Table:
     note = (
         f"Medians. The goal is a tick of at most {GOAL} times the limit. A tick of more than 25,000 portfolios uses "
         "two connections; the COPY and the UPDATE use one each. Other load slows one and two connections unequally, so "
-        "compare by processor time then. The last column is by processor time. Half a core is a quota of the process "
+        "compare by processor time. The last column is by processor time. Half a core is a quota of the process "
         "with the tracker, as in a task of 512 units; Postgres has no quota."
     )
     return Table(header, tuple(rows), " ".join([note, *dict.fromkeys(notes)]))
@@ -106,7 +106,7 @@ def steps_table(size: Size) -> Table:
     note = (
         "Each COPY adds one part to the one before it. An update writes a new version of every row: it reads and joins "
         "the old version, compares it with the new one, and logs it. No update touches an index. The foreign key on "
-        "`portfolio` costs the difference between the two updates; Supabase's API follows it when a query embeds the "
+        "`portfolio` costs the difference between the two updates. Supabase's API needs the key if a query embeds the "
         "live value."
     )
     return Table(header, rows, note)

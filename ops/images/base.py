@@ -16,7 +16,7 @@ DEFAULT = "python:3.13-slim-bookworm"
 
 
 def base_image(engine: Engine, environment: Mapping[str, str], say: Callable[[str], None]) -> str:
-    """Return the base image: PYTHON_IMAGE, or the one in the Dockerfiles, or a new one if that cannot be pulled.
+    """Return the base image: PYTHON_IMAGE, the Dockerfiles' image, or (if that image cannot be pulled) a new image.
 
     Raises:
         ImageError: PYTHON_IMAGE cannot be pulled, or no base can be made.
@@ -50,7 +50,7 @@ def _make(engine: Engine) -> None:
 
 
 def debian_mirror() -> list[str]:
-    """Return the mirror of this machine's apt; empty without one, so that debootstrap uses its default."""
+    """Return the mirror of this machine's apt; empty if apt names no mirror, and debootstrap then uses its default."""
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     lines = sources.read_text().splitlines() if sources.exists() else []
     return [line.split()[1] for line in lines if line.startswith("URIs: ")][:1]

@@ -1,7 +1,8 @@
 """Ports of a task on this machine: the ports of the definition, shifted for each task, on loopback only.
 
-In the cloud each task has its own address. Here all tasks share one address, so every address in a container's
-environment moves: `*_BIND` (host:port to listen on) and `*_URL` on loopback (another container of the task).
+In the cloud each task has its own address. Here all tasks share one address, so the port of every address in a
+container's environment is shifted: `*_BIND` (host:port to listen on) and `*_URL` on loopback (another container of the
+task).
 """
 
 import errno

@@ -22,7 +22,7 @@ ACCOUNT = (
 )  # fmt: skip
 """The caller's variables that apply together with REDIS_URL."""
 START_AGAIN_AFTER = 3.0
-"""Seconds from the end of our own server to its restart, so that the user can see the outage."""
+"""Seconds from the end of our own server to its restart; the user can see the outage in this time."""
 
 LOOK_EVERY = 0.1
 """Seconds between two checks that our servers run."""

@@ -60,7 +60,7 @@ class Console:
         stream: the screen.
         logs: the folder of the containers' log files.
         colours: use colours on the screen.
-        closed: called when the screen cannot be written any more; nothing is written to it after that.
+        closed: called when the screen can no longer be written to; nothing is written to the screen after this call.
     """
 
     def __init__(self, stream: TextIO, logs: Path, *, colours: bool, closed: Callable[[], None]) -> None:

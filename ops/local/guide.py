@@ -96,8 +96,9 @@ def break_it(
 def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
     """Return a command that runs a job while the tasks run, with the API's settings.
 
-    The command has the database's address only if the database is `ours`. A caller who gave the address has it in the
-    environment, and the address can contain a password. The command changes to `folder`, the checkout, first.
+    The command has the database's address only if the database is `ours`. A caller who set the address already has it
+    in the environment; the address can contain a password, so it is not shown. The command changes to `folder`, the
+    checkout, first.
     """
     names = ("MARKET_CALENDAR", "PRICE_SOURCE", *(("DATABASE_URL",) if ours else ()))
     settings = [f"{name}={shlex.quote(api[name])}" for name in names if name in api]
@@ -116,7 +117,7 @@ def shell_environment(
     Args:
         api: the environment of a task's API.
         sidecar: the environment of its sidecar.
-        redis: the address of our own Redis; empty for the caller's, which can contain a password.
+        redis: the address of our own Redis; empty for the caller's Redis, whose address can contain a password.
         ours: true if we started Postgres.
     """
     of_api = ("MARKET_CALENDAR", "PRICE_SOURCE", "SIDECAR_URL", "LOG_FORMAT", *(("DATABASE_URL",) if ours else ()))

@@ -68,7 +68,7 @@ class Board:
             self._lost(lease, now)
 
     def gone(self, task: str, now: float) -> None:
-        """Record that a container of the task has exited, so that the task no longer works as a leader."""
+        """Record that a container of the task has exited. The task no longer leads."""
         for lease in self._leases.values():
             lease.states.pop(task, None)
             if lease.leader == task:

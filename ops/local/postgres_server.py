@@ -112,7 +112,7 @@ class PostgresServer(Server):
         fresh.rename(self.data)
 
     def _let_predecessor_end(self) -> None:
-        """Wait until the server of a killed owner has ended, since our server cannot start earlier."""
+        """Wait until the server of an earlier, killed process has ended, since our server cannot start earlier."""
         deadline = time.monotonic() + 5
         with suppress(FileNotFoundError, ValueError, IndexError, ProcessLookupError, PermissionError):
             while time.monotonic() < deadline:
@@ -129,7 +129,7 @@ class PostgresServer(Server):
 
     @property
     def _note(self) -> Path:
-        """The file with the path of the private folder; the next run reads it if this owner is killed."""
+        """The file with the path of the private folder; the next run reads the file if this process is killed."""
         return self.folder / "private"
 
     def _remove_private(self) -> None:

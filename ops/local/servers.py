@@ -17,7 +17,7 @@ __all__ = ["PostgresServer", "RedisServer", "Server", "ServerError", "free_port"
 
 
 def redis_binary() -> Path:
-    """Return the redis-server of REDIS_SERVER, else the wheel's next to the interpreter, else the one on the path.
+    """Return the redis-server of REDIS_SERVER, else of the wheel (next to the interpreter), else of the path.
 
     Raises:
         ServerError: no redis-server is installed.

@@ -1,6 +1,6 @@
 """One ECS task on this machine: starts its containers by `dependsOn`, and stops them in reverse order.
 
-- A container starts once each dependency has reached its condition. If a dependency cannot, the task stops.
+- A container starts once each dependency has reached its condition. If a dependency never can, the task stops.
 - The task stops if an essential container is unhealthy, or exits and `restartPolicy` does not restart it.
 - A container gets its stop signal after all containers that declare `dependsOn` on it have stopped.
 """
@@ -46,7 +46,7 @@ class Task:
         environments: each container's whole environment, by container name.
         folder: the working folder of its containers.
         journal: receives the events.
-        pace: the times in which the run is quicker than ECS.
+        pace: the times that are shorter than on ECS.
         exited: called at each exit of a container, before the task reacts to it.
         make: creates the containers.
     """
@@ -221,7 +221,7 @@ def describe(code: int) -> str:
 
 
 def _met(target: Container, dependency: Dependency) -> bool | None:
-    """Return true if the dependency has reached its condition, None if it cannot reach it any more."""
+    """Return true if the dependency has reached its condition, None if it no longer can."""
     over = target.over.is_set()
     match dependency.condition:
         case "START":

@@ -12,7 +12,7 @@ ANSWER_LIMIT = 10.0
 """Seconds after which a request counts as failed."""
 
 SILENCE_LIMIT = 40.0
-"""Seconds without a byte after which a stream counts as broken; the service sends a comment every 15."""
+"""Seconds without a byte after which a stream counts as broken; the service sends a comment every 15 s."""
 
 RECONNECT_AFTER = 0.3
 

@@ -131,7 +131,7 @@ class Member:
 
     @property
     def complete(self) -> bool:
-        """Return true if the task is healthy and each container passes its health check now, also after a restart."""
+        """Return true if the task is healthy and each container, even a restarted one, passes its health check now."""
         if self._task is None or not self.healthy:
             return False
         checked = [each for each in self._task.containers.values() if each.definition.health_check is not None]

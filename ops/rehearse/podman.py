@@ -68,7 +68,7 @@ class _Contained(Process):
 
     @property
     def pid(self) -> int:
-        """The process id, on the machine, of the container's first process; until that runs, the client's id."""
+        """The process id, on the machine, of the container's first process; before it runs, the client's id."""
         try:
             return int(self._pidfile.read_text())
         except (FileNotFoundError, ValueError):

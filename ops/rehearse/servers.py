@@ -150,7 +150,10 @@ class RedisPair:
             server.stop()
 
     async def fail_over(self) -> None:
-        """Kill the primary, promote the replica and give it the name. The old primary then becomes its replica."""
+        """Kill the primary, promote the replica and give it the name.
+
+        The old primary then becomes a replica of the new one.
+        """
         self.primary.kill()
         async with self.replica.client() as client:
             await client.replicaof("NO", "ONE")

@@ -158,7 +158,7 @@ class Stage:
         raise RehearsalError("no task leads, but the event needs a leader")
 
     def is_well(self) -> bool:
-        """Return true if the service is steady and, unless no task is wanted, each lease has a leader."""
+        """Return true if the service is steady and, if any task is wanted, each lease has a leader."""
         led = self.service.desired == 0 or set(self.leaders.leaders()) == set(LEASES)
         return self.service.steady and led
 

@@ -21,7 +21,7 @@ PORTFOLIOS = 1, 10_000, 1_000_000
 STREAMS = 1000
 MOST_PORTFOLIOS = 5_000_000
 MOST_STREAMS = 4000
-"""Limit of the streams: the containers may open 4,096 files."""
+"""Maximum number of streams: each container may open 4,096 files."""
 
 
 def main(arguments: Sequence[str]) -> int:

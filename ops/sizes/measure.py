@@ -31,7 +31,7 @@ JOBS_WITHIN = 1800.0
 """Limit for the first tick and the daily jobs, in seconds."""
 TICK_WITHIN = 180.0
 ACCEPTED_WITHIN = 60.0
-"""Limit for a stream to be accepted after all others were closed, in seconds."""
+"""Seconds within which a stream must be accepted after all other streams were closed."""
 MOST_STREAMS = 4000
 
 TICKS_WRITTEN = "portfolio_tracker_tick_seconds_count"
@@ -156,7 +156,7 @@ class _Meter:
         self._before: Mapping[str, float] = {}
 
     def lap(self, *, keep_peaks: bool = False) -> dict[str, Load]:
-        """Return the use since the last lap. With `keep_peaks`, the peaks count in the next lap instead."""
+        """Return the use since the last lap. With `keep_peaks`, the next lap gets the peaks, and this lap has none."""
         seconds, now = self._usage.processor_seconds(), time.monotonic()
         peaks = {} if keep_peaks else self._usage.peaks()
         loads = {

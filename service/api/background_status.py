@@ -162,7 +162,7 @@ class BackgroundStatus:
         return max(self._last_tick() or self._started, session.open) if session is not None else None
 
     def _job_problems(self, jobs: internal_responses.Jobs, now: datetime) -> Iterator[internal_responses.Problem]:
-        last_due = {run.job: run for run in due_runs(self._calendar, now, 2)}  # a snapshot is due after its session
+        last_due = {run.job: run for run in due_runs(self._calendar, now, 2)}  # two: a snapshot is due the next morning
         for name, run in last_due.items():
             yield from problems.job_problems(name, getattr(jobs, name), run, now)
 
@@ -182,6 +182,6 @@ class BackgroundStatus:
 
 
 def _lease_remaining(seen: LeaseReport | None, age: float) -> float | None:
-    """Remaining seconds of the holder's lease, from a report of that age in seconds; None if it is not known."""
+    """Remaining seconds of the holder's lease, from a report that is `age` seconds old; None if they are unknown."""
     remaining = None if seen is None else seen.remaining or seen.holder_remaining
     return None if remaining is None else round(max(remaining - age, 0.0), 3)

@@ -60,7 +60,7 @@ class CgroupMemory:
             try:
                 use = self._read_group(group)
             except (OSError, ValueError):
-                continue  # the root of version 2 has no such files
+                continue  # the root cgroup of version 2 lacks these files
             if 0 < use.limit < NO_LIMIT:
                 found.append(use)
         return max(found, key=lambda use: use.share, default=None)

@@ -1,8 +1,8 @@
 """Cross-origin resource sharing: lets pages of the configured origins use the public listener.
 
-Every answer to such a page has the CORS headers: errors, streams, and the answers that aiohttp makes itself. Without
-them, the page could not even read the status. Each origin is compared as a whole. Cookies are never allowed; a page
-sends its access token in `Authorization`.
+Every answer to these pages has the CORS headers, including errors, streams, and the answers that aiohttp makes itself.
+Without these headers, a page could not even read the status. Each origin is compared as a whole. Cookies are never
+allowed; a page sends its access token in `Authorization`.
 
 aiohttp-cors is not used: it adds no headers to the answers for unknown paths and methods, and it never adds `Vary`.
 """

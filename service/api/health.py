@@ -12,7 +12,7 @@ class Health:
     Args:
         database: returns why the database cannot be used; None while it can be used.
         sidecar: returns `ok`, or what is wrong with the sidecar.
-        memory: returns `ok`, or that new streams are refused.
+        memory: returns `ok`, or the use of the memory while new streams are refused.
     """
 
     def __init__(

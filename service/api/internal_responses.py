@@ -173,4 +173,4 @@ class Health(ResponseModel):
     status: Literal["ok", "draining"]
     database: str = Field(description="`ok`, or what is wrong.")
     sidecar: str = Field(description="`ok`, or what is wrong.")
-    memory: str = Field(description="`ok`, or that memory is short and new streams are refused.")
+    memory: str = Field(description="`ok`, or the use of the memory while new streams are refused.")

@@ -8,7 +8,7 @@ from uuid import UUID
 from runtime.listener import Limits
 
 KEEP_ALIVE = 75.0
-"""Limit for a connection without a request, in seconds: longer than the 60 s of a load balancer."""
+"""Limit for a connection without a request, in seconds; longer than a load balancer's idle limit of 60 s."""
 HEADER_LIMIT = 10.0
 """Limit for a request's header from its first byte to its last, in seconds."""
 MAX_CONNECTIONS = 10_000
@@ -22,7 +22,7 @@ BODY_LIMIT = 10.0
 ANSWER_LIMIT = 30.0
 """Limit for an answer, in seconds; streams have none."""
 INTERNAL_LIMITS = Limits(connections=64, per_peer=16, header=HEADER_LIMIT, idle=KEEP_ALIVE)
-"""Limits of the internal listener's connections; every host in the VPC may open one."""
+"""Limits of the internal listener's connections, because every host in the VPC may connect."""
 MAX_ROWS = 1000
 """Limit of the history rows in one answer."""
 MAX_STREAMS = 20

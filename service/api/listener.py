@@ -1,6 +1,6 @@
 """The API's listener: the runner of its application, and the limits of its connections.
 
-A load balancer forwards only complete headers and shares its connections, so it never reaches these limits.
+A load balancer forwards only complete headers and shares connections among clients, so it never reaches these limits.
 """
 
 import resource

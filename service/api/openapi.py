@@ -38,7 +38,7 @@ HEAD, except streams. A path with query parameters answers an unknown parameter 
 parameters. A portfolio of another user is 404, like one that does not exist. An answer takes at most
 {ANSWER_LIMIT:g} s, except streams.
 
-A browser's page may use these paths if CORS_ORIGINS names its origin. It sends its access token in `Authorization`.
+A web page may use these paths if CORS_ORIGINS names its origin. The page sends its access token in `Authorization`.
 """
 
 ERRORS = {
@@ -86,7 +86,7 @@ def description() -> Json:
                 "get": _owners(
                     "Server-sent events: the current value, then each new value. The stream ends when the access token "
                     "expires or the portfolio is no longer the caller's. Its `retry` is a random 1 to 10 s: after the "
-                    "end, connect again after that time. "
+                    "end, wait for that time before connecting again. "
                     "A slow client misses values; comments keep an idle stream open",
                     # The schema of each event. OpenAPI 3.1 has no `itemSchema` for streams, as 3.2 has.
                     {"text/event-stream": {"schema": ref("schemas", "LiveEvent")}},

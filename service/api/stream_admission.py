@@ -54,7 +54,7 @@ class StreamAdmission:
 
     @property
     def memory(self) -> str:
-        """`ok`, or that new streams are refused."""
+        """`ok`, or the use of the memory while new streams are refused."""
         return f"{_described(self._use)}; new streams are refused" if self._refusing else "ok"
 
     def admit(self) -> None:

@@ -6,8 +6,8 @@ one value. A value that becomes stale because no newer value follows is sent aga
 this, since the database may be down.
 
 Each value is read together with its portfolio's owner. A stream ends when the portfolio is deleted or belongs to
-another user, and shows no value that was written after that. The reader checks the owner when the database notifies of
-a change of owners, at each new value, and every `OWNER_INTERVAL` seconds.
+another user, and shows no value that was written after this change. The reader checks the owner when the database
+notifies of a change of owners, at each new value, and every `OWNER_INTERVAL` seconds.
 """
 
 import asyncio

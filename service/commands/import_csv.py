@@ -200,7 +200,7 @@ async def _with_progress(file: CsvFile, path: Path) -> AsyncIterator[tuple[int, 
 
 
 def _print_on_terminal(text: str) -> None:
-    if sys.stderr.isatty():  # the progress bar has the same condition
+    if sys.stderr.isatty():  # the progress bar, too, is shown only on a terminal
         sys.stderr.write(f"{text}\n")
 
 

@@ -23,7 +23,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 
 
 class StoreError(Exception):
-    """The database could not be reached, or it refused. Nothing is committed, unless the commit itself lost its answer.
+    """The database could not be reached, or it refused. Nothing is committed, unless only the commit's answer was lost.
 
     A retry may succeed.
     """

@@ -221,7 +221,7 @@ class ConnectionPool:
             raise
 
     async def _free_slot(self) -> Slot:
-        """Take a free slot: a connected one if there is one, else one that may connect now.
+        """Take a free slot: a connected slot if there is one, else a slot that may connect now.
 
         Callers take turns in order. Without the order, a caller that asks again and again would starve the others.
         """

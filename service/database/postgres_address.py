@@ -33,7 +33,7 @@ async def open_connection(
 ) -> "asyncpg.Connection[asyncpg.Record]":
     """Open a connection like `asyncpg.connect`; also the `connect` of an asyncpg pool.
 
-    If there are several addresses and the connected one stays silent for half of the remaining time, a new attempt
+    If there are several addresses and the connected address stays silent for half of the remaining time, a new attempt
     begins with the other addresses.
 
     Args:

@@ -56,7 +56,7 @@ class Transactions:
 
         Args:
             dsn: address of the database.
-            connections: number of connections at most.
+            connections: maximum number of connections.
             at_once: connect now; otherwise when a connection is first needed.
             idle_limit: seconds that a fenced transaction may be idle before the server ends it. Then the next leader
                 can claim the fence.

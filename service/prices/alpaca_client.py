@@ -26,7 +26,7 @@ from service.outgoing import http_session
 from service.prices import PricesUnavailable
 
 PARALLEL_REQUESTS = 4
-"""Parallel requests of one question. The tracker and a job may each have a question at the same time."""
+"""Parallel requests of one question (see `service.prices.batches`). The tracker and a job may ask at the same time."""
 REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
 BACKOFF = 0.25, 2.0
@@ -40,11 +40,11 @@ MAX_ANSWER = 32 * 1024 * 1024
 
 
 class AccessRefused(PricesUnavailable):
-    """The keys or the plan do not allow this question. Other questions of its kind will be refused too."""
+    """The keys or the plan do not allow this request. Other requests of its kind will be refused too."""
 
 
 class QuestionRefused(Exception):
-    """Alpaca will never answer this question; fewer or other symbols may help. `status` is 400 or 414."""
+    """Alpaca will never answer this request; fewer or other symbols may help. `status` is 400 or 414."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -160,8 +160,8 @@ class AlpacaClient:
             once: send at most one request, and none while the rate limit is reached.
 
         Raises:
-            QuestionRefused: Alpaca never answers this question.
-            AccessRefused: Alpaca refuses the keys, or the plan does not allow the question.
+            QuestionRefused: Alpaca never answers this request.
+            AccessRefused: Alpaca refuses the keys, or the plan does not allow the request.
             PricesUnavailable: there was no valid answer within the budget.
         """
         backoff = Backoff(*BACKOFF, least=0.0, uniform=self._uniform)

@@ -111,7 +111,7 @@ class Batches:
         self._allowance = allowance
         self._batch_size = BATCH_SIZE
         self._failed_last_time: frozenset[str] = frozenset()
-        """Symbols whose batches failed while others were answered. They are asked for last."""
+        """Symbols whose batches failed while other batches were answered. These symbols are asked for last."""
 
     async def ask(self, symbols: Collection[str], question: Question, seconds: float, *, all_new: bool) -> Answers:
         """Ask for all symbols that were priced before, then for a few others.
@@ -253,7 +253,7 @@ class Batches:
             answers.newly_refused.append(symbol)
 
     def _conclude(self, answers: Answers) -> None:
-        """Decide the cause of the failures: the failed symbols if others were answered, otherwise the question."""
+        """Decide the cause of the failures: the failed symbols if other symbols were answered, else the question."""
         if answers.answered:
             for symbol, _ in answers.refused_alone:
                 self._refuse(answers, symbol)

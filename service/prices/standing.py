@@ -43,7 +43,7 @@ Refusals: TypeAlias = Mapping[str, Refusal | None]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A symbol that was requested without a result, and the maximum size of its next batch."""
+    """A trial without a result: its time, when the symbol is tried again, and the maximum size of that batch."""
 
     most: int
     tried_at: datetime
@@ -51,10 +51,10 @@ class Trial:
 
 
 class Crowd(NamedTuple):
-    """The portfolio with the fewest symbols of unknown standing, among those that hold a symbol."""
+    """The portfolio with the fewest symbols of unknown standing, among the portfolios that hold a given symbol."""
 
     size: int
-    """Number of symbols of unknown standing that it holds. A refused symbol counts as `SMALL_CROWD`."""
+    """Number of symbols of unknown standing that the portfolio holds. A refused symbol counts as `SMALL_CROWD`."""
     portfolio: int
     """Index of the portfolio among all portfolios."""
 

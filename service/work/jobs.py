@@ -82,7 +82,7 @@ class Jobs:
             session: the session that the run is for.
             term: the term that claims the run.
             progress: called after each chunk with the number of portfolios done in one session and their total.
-            rerun: run a finished run again. That writes what is missing or different, and nothing twice.
+            rerun: run a finished run again. The rerun writes only rows that are missing or different.
 
         Raises:
             PricesUnavailable: the source has no closes for the sessions that the text names. The other sessions of the

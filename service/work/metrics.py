@@ -66,7 +66,7 @@ class WorkMetrics:
         )
         self.given_up = Gauge(
             "portfolio_job_sessions_given_up",
-            "Sessions that left the look-back unsettled; 0 on a follower. A snapshot by hand settles them.",
+            "Sessions that left the look-back while unsettled; 0 on a follower. A snapshot by hand settles them.",
             registry=registry,
         )
         self.protected = Gauge(

@@ -92,7 +92,7 @@ class Scheduler:
                 began = self._now()
                 everything_done = await self._run_due(term)
                 await self._sleep_until_next_look(began, everything_done=everything_done)
-        finally:  # from now on the next leader reports these
+        finally:  # from now on the next leader sets these metrics
             self._metrics.runs_waiting.set(0)
             self._metrics.given_up.set(0)
 

@@ -157,7 +157,7 @@ class Tracker:
             due = await self._sleep_until_next_tick()
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
-        """The positions of that date: all of them at the start of a term, the changes after that."""
+        """The positions of that date: loaded at the start of a term, and updated from the changes after that."""
         started = logged_at = time.perf_counter()
         fields = {"lease": term.name, "token": term.token}
 
@@ -279,11 +279,11 @@ class Tracker:
         return np.concatenate(overflowing)
 
     def _portfolios_in_turn(self, part: Sequence[Block], points: int) -> tuple[UUID, UUID]:
-        """The first and the last of the portfolios that get a point at this tick: all, if `points` is large enough.
+        """The first and the last of the portfolios that get a point at this tick.
 
-        Otherwise adjacent portfolios take turns, in at most `MAX_TURNS` ticks. A turn depends on the number of ticks
-        written and not on the clock. If it depended on the clock and every second tick were skipped, half of the
-        portfolios would get no points.
+        If `points` is large enough, these are all portfolios. Otherwise adjacent portfolios take turns, in at most
+        `MAX_TURNS` ticks. A turn depends on the number of ticks written and not on the clock. If it depended on the
+        clock and every second tick were skipped, half of the portfolios would get no points.
         """
         turns = min(-(-sum(map(len, part)) // max(points, 1)), MAX_TURNS)
         in_turn = divided(part, turns)[self._written % turns]
@@ -302,7 +302,7 @@ class Tracker:
         except TimeoutError:
             reason = f"no answer in {self._latest_timeout:g} s"
         else:
-            if answer:  # without a price there may have been no request: new symbols wait for their turn
+            if answer:  # an empty answer may come without a request, while new symbols wait for their turn
                 self._prices_outage.recovered({"event": "prices_recovered"})
             found = valid_prices(answer.values())
             return {symbol: found[symbol] for symbol in symbols if symbol in found}

@@ -16,7 +16,7 @@ from sidecar.client.term import Grant, Term, TermOver
 T = TypeVar("T")
 
 TICK = 0.25
-"""Seconds between a leader's looks at the clock: the event loop's timers do not count a suspended machine's time."""
+"""Seconds between a leader's checks of the clock; the event loop's timers stop while the machine is suspended."""
 UNWIND = 0.05
 """Seconds for which a held `/is-leader` request stays open while the work unwinds.
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("sidecar.client")
 
 
 class Leadership:
-    """The leadership of one lease by this process, computed from the clock at each look.
+    """The leadership of one lease by this process, computed from the clock at each access.
 
     `LeaseClient.leadership` makes it. `holder`, `state` and `instance_id` come from the sidecar's last answer. They are
     None while the client does not ask the sidecar, or gets no valid answer.
@@ -73,7 +73,7 @@ class Leadership:
 
     @property
     def _answer(self) -> Answer | None:
-        """The last answer while it is valid: a grant until its end, any other answer until a request fails."""
+        """The last answer while it is valid. A grant is valid until its end, any other answer until a request fails."""
         answer = self._poll.answer
         if answer is None or answer.token is None:
             return answer if self._poll.trouble is None else None
@@ -87,9 +87,9 @@ class Leadership:
         """Campaign from now on, and run `work(term)` whenever this process leads.
 
         `run` cancels the work when its term is over: `stop_before` seconds before the deadline, or at once when the
-        sidecar says so. It awaits the end of the work, resigns the lease, and campaigns again. Work that returns after
-        its cancellation, or raises `TermOver`, counts as ended by the term. The work must not block the event loop:
-        blocking calls belong in `term.run_in_thread`.
+        sidecar reports the end of the term. It awaits the end of the work, resigns the lease, and campaigns again. Work
+        that returns after its cancellation, or raises `TermOver`, counts as ended by the term. The work must not block
+        the event loop: blocking calls belong in `term.run_in_thread`.
 
         When the work returns or raises by itself, or `run` is cancelled, `run` also awaits the end of the work and
         resigns. It then returns the result, or raises the error or the cancellation.
@@ -138,7 +138,7 @@ class Leadership:
         The sidecar asks Redis, at most once a second. The request does not count as demand.
 
         Raises:
-            Unknown: the sidecar gave no valid answer: it is down, Redis cannot be used, or its version has no history.
+            Unknown: the sidecar gave no valid answer: it is down or too old for a history, or Redis cannot be used.
             RuntimeError: the client is not open.
         """
         return await self._sidecar.history(self.name)
@@ -159,7 +159,8 @@ class Leadership:
         """Resign the term that is over, or the lease; then end the tasks of the poll and the spare connection.
 
         The request that the sidecar holds stays open, because the sidecar answers it when the resign arrives. If the
-        client closed its connection first, the resign would be later, and the client would need a new connection.
+        client closed the request's connection first, the resign would arrive later, and the client would need a new
+        connection.
         """
         try:
             token = term.token if over and term is not None else None
@@ -174,7 +175,7 @@ class Leadership:
             await asyncio.gather(*beside, return_exceptions=True)
 
     async def _lead(self, term: Term, grant: Grant, job: asyncio.Task[T], asking: asyncio.Task[bool]) -> bool:
-        """Await the end of the work. Returns whether the work ended by itself; False if its term ended it."""
+        """Await the end of the work. Returns whether the work ended by itself; False if the term stopped it."""
         interruption: asyncio.CancelledError | None = None
         try:
             while not (job.done() or asking.done()) and (left := grant.working_time()) > 0:
@@ -251,7 +252,7 @@ class Leadership:
             self._poll.forget_version()  # this grant came too late
 
     async def _extend(self, term: Term, grant: Grant) -> bool:
-        """Extend the grant with each answer until the term is over; returns whether the sidecar reported that."""
+        """Extend the grant with each answer until the term is over; returns whether the sidecar reported the end."""
         while grant.working_time() > 0:
             answer = await self._poll.next(grant.working_time, term.token)
             if self._poll.stopped:

@@ -29,8 +29,8 @@ class LeaseReport:
     is wrong with the lease, or is None.
 
     `holder_remaining` is the number of seconds until the holder's lease ends unless it is renewed. `step_down` is a
-    line about a step-down that this sidecar carries out. Each is None if it does not apply, or if the sidecar is of an
-    older version.
+    line about a step-down that this sidecar carries out. Each of these two fields is None if it does not apply, or if
+    the sidecar is of an older version.
     """
 
     state: str
@@ -53,7 +53,7 @@ class SidecarReport:
 
 @dataclass(frozen=True, slots=True)
 class PastTerm:
-    """A term of a lease, in any task. The last one may still be running.
+    """A term of a lease, in any task. The last term may still be running.
 
     `end` is `holding` while the holder has the lease, `released` if the holder gave the lease up, and `not released` if
     the lease expired or was deleted. `released_at` is None unless the holder gave the lease up.

@@ -137,7 +137,7 @@ class SidecarApi:
             self._session = None
 
     async def ask(self, name: str, hold: Mapping[str, str], limit: float) -> Answer:
-        """`GET /is-leader/NAME` with `hold` (wait and version, or nothing) as its query, for `limit` seconds at most.
+        """`GET /is-leader/NAME` with the query `hold` (wait, version, token, or none), for `limit` seconds at most.
 
         A resign under way is awaited first. Otherwise a sidecar that was frozen could apply the resign to the term that
         it grants now.
@@ -216,7 +216,7 @@ class SidecarApi:
         await self.await_resign(name, token, self.start_resign(name, token))
 
     def start_resign(self, name: str, token: int | None) -> asyncio.Task[None]:
-        """Start `resign`; a resign of the lease that is not answered yet is not sent again."""
+        """Start `resign`, or return the last resign of the lease if it is not answered yet."""
         resign = self._resigns.get(name)
         if resign is None or resign.done():
             resign = self._resigns[name] = asyncio.create_task(self._resign(name, token), name=f"resign {name}")
@@ -295,8 +295,8 @@ class Poll:
     """The long poll about one lease: the last answer, and when to ask again.
 
     `answer` is the last valid answer. `trouble` says why no valid answer has come since, or is None. `is_asking` is
-    true while a request is under way. The owner sets `stopped` when it needs no more answers: then nothing is asked,
-    and the end of a request changes nothing here.
+    true while a request is under way. The owner sets `stopped` when it needs no more answers. Then no request is sent,
+    and the end of a request under way changes nothing in this object.
 
     Args:
         name: the name of the lease.
@@ -320,9 +320,9 @@ class Poll:
         self._version = None
 
     async def next(self, left: Callable[[], float], token: int | None = None) -> Answer | None:
-        """Ask once, after a pause if the last request failed; None if no valid answer came, which is logged once.
+        """Ask once, after a pause if the last request failed. Each reason for a missing valid answer is logged once.
 
-        None also if no time is `left` after the pause.
+        Returns None if no valid answer came, or if no time is `left` after the pause.
 
         Args:
             left: gives the seconds within which an answer is of use, infinite while not leading.

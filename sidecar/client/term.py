@@ -52,8 +52,8 @@ class Term:
         as soon as the work is cancelled. `Leadership.run` awaits the end of the job before it resigns.
 
         A job that still runs at the deadline of its term is logged as an error: another task may lead at the same time.
-        `run` still waits for the job, unless `run` itself was cancelled, as at the end of the process. The thread then
-        ends with the process.
+        `run` still waits for the job, unless `run` itself was cancelled, as at the end of the process. In that case the
+        thread ends with the process.
 
         `asyncio.to_thread` is no substitute: there the work ends at its cancellation, but the thread still runs while
         the next leader works.

@@ -2,4 +2,4 @@
 
 
 class Unknown(Exception):
-    """The sidecar gave no valid answer; the text says why, in the same words each time for the same reason."""
+    """The sidecar gave no valid answer. The text says why; the same reason always has the same text."""

@@ -20,9 +20,9 @@ usage: python -m sidecar [COMMAND]
                          for the next leader
   disable LEASE SECONDS [--reason TEXT]
                          let nobody lead for that time; work stops at once
-  enable LEASE           end what disable began
+  enable LEASE           let tasks lead again
   fence LEASE            show the last token in Redis, and repair a fence that refuses every term while the lease is
-                         disabled (--dry-run changes nothing; --above TOKEN: the next token is above the database's)
+                         disabled (--dry-run changes nothing; --above TOKEN: the next token is above TOKEN)
 
 status, leaders and each command below leaders take --json: one JSON document (watch: one JSON object per line).
 Settings come from the environment; docs/settings.md lists them.

@@ -21,7 +21,7 @@ MALFORMED = "the answer of Redis does not have the shape that the script returns
 """Error for the answer of a program that is not Redis."""
 
 _REFUSALS = ("noperm", "response", "wrongtype", "oom")
-"""Kinds of failures that are answers of the right server."""
+"""Kinds of failures that show that the right server has answered."""
 
 _Command = tuple[str | int, ...]
 
@@ -31,7 +31,7 @@ class CommandError(Exception):
 
 
 class CommandRedis:
-    """Sends the scripts of a command, in a cluster to the node that has the keys.
+    """Sends the scripts of a command; in a cluster, to the node that has the keys.
 
     A connection that has failed is replaced at the next script.
 
@@ -62,7 +62,7 @@ class CommandRedis:
     async def run_script(
         self, text: str, keys: Sequence[str], *arguments: str | int, words: int | None = None
     ) -> list[str]:
-        """The texts of the script's answer, as Redis has them; `words` is their number, if it is fixed.
+        """The texts of the script's answer, without escapes; `words` is their number, if the number is fixed.
 
         Raises:
             CommandError: Redis refuses, or does not answer within the limit; the user lacks a right that the script
@@ -78,7 +78,7 @@ class CommandRedis:
             raise
         except CommandError:
             raise
-        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
+        except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
             failure = failure_of(error, may_execute=False, keys=keys)
             if failure.kind in _REFUSALS:
                 raise CommandError(failure.text) from None

@@ -80,7 +80,7 @@ def checked_reason(text: str) -> str:
     """The reason without the white space around it.
 
     Raises:
-        ValueError: it is empty, too long, or not one printable line.
+        ValueError: the reason is empty, too long, or not one printable line.
     """
     text = text.strip()
     if not text or len(text) > LONGEST_REASON or not text.isprintable():

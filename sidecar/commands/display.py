@@ -118,7 +118,7 @@ class Screen:
         return Layout(min(columns, COLUMNS), self._encoding), lines
 
     def _write(self, text: str) -> None:
-        """Write past Python's buffer, which would fail again at the exit if the terminal is closed."""
+        """Write without Python's buffer, whose flush at the exit would fail again if the terminal is closed."""
         rest = text.encode(self._encoding, "backslashreplace")
         with suppress(OSError):
             while rest:

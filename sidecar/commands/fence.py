@@ -1,7 +1,8 @@
 """`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and repairs a fence that refuses every term.
 
-The database's side is `python -m service fence LEASE`. A fence is repaired only while the lease has been disabled for a
-ttl. After that time nobody believes any more that it leads, so no leader has a token above the new token of the fence.
+`python -m service fence LEASE` shows the database's side. A fence is repaired only when the lease has been disabled for
+one ttl without interruption. After that time nobody believes any more that it leads, so no leader has a token above the
+new token of the fence.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from sidecar.commands.report import Report
 LOOK_EVERY = 1.0
 """Seconds between two looks at a lease that must stay disabled."""
 DAY = 86_400 * 1_000_000
-"""How far a token may be ahead of Redis's clock, in µs; the scripts refuse more."""
+"""Maximum time by which a token may be ahead of Redis's clock, in µs; the scripts refuse larger tokens."""
 
 Say = Callable[[str], None]
 
@@ -40,7 +41,7 @@ async def fence(
         lease: the lease's name.
         key: the lease's key.
         ttl: seconds for which the lease must be seen disabled before anything is changed.
-        above: a token that the next term's token must exceed, such as the database's; None for no such token.
+        above: a token that the next term's token must exceed, such as the database's last token; None for none.
         dry_run: change nothing.
         say: shows a line at once.
         clock: seconds that never step.
@@ -53,7 +54,7 @@ async def fence(
     if above is not None and above > seen.now + DAY:
         raise CommandError(
             f"{lease}: --above {above} is more than a day ahead of Redis's time, {seen.now}: every term would be"
-            f" refused; if it is the database's token, first python -m service fence {lease}"
+            f" refused; if it is the database's token, first run python -m service fence {lease}"
         )
     for line in _described(lease, seen):
         say(line)
@@ -73,7 +74,7 @@ async def fence(
         raise CommandError(f"{lease}: not repaired: the fence no longer needs a repair")
     lines = [
         f"repaired: the token is {repaired.target} ({time_of(repaired.target)}); the next term's token is larger",
-        f"to elect again: python -m sidecar enable {lease}",
+        f"to elect again, run python -m sidecar enable {lease}",
     ]
     return Report(lines, _document(lease, seen, "repaired", repaired.target))
 
@@ -96,7 +97,7 @@ def _check(lease: str, seen: Look, now: Look, seconds: float) -> None:
         raise CommandError(f"{lease}: not repaired: the fence has changed meanwhile: token {now.token or 'none'}")
     else:
         return
-    raise CommandError(f"{lease}: not repaired: {why}; first python -m sidecar disable {lease} 3600")
+    raise CommandError(f"{lease}: not repaired: {why}; first run python -m sidecar disable {lease} 3600")
 
 
 def _document(lease: str, seen: Look, result: str, new_token: int | None) -> dict[str, Any]:

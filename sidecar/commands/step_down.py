@@ -28,8 +28,8 @@ def limit_of(timings: Timings) -> float:
     """The limit, in seconds, of the command's wait for another holder.
 
     The holder reads the request within a heartbeat, releases the lease within a grant, and then rests for one and a
-    half heartbeats. If no other candidate has taken the lease by then, the holder leads again. The calls have their own
-    limit.
+    half heartbeats. If no other candidate has taken the lease by then, the holder leads again. The limit includes the
+    time for four calls.
     """
     return timings.heartbeat + timings.grant_ttl + timings.rest + 4 * timings.call_limit
 
@@ -111,7 +111,7 @@ def _check(lease: str, seen: Look) -> None:
 
 
 def _end(lease: str, before: Look, now: Look) -> str | None:
-    """The result of the step-down: '' if another candidate leads, else why none leads; None while it continues."""
+    """The result of the step-down: '' if another candidate leads, else why not; None while it continues."""
     if now.word == "vacant" or (now.holder, now.token) == (before.holder, before.token):
         return None
     if now.word == "held" and now.holder != before.holder:

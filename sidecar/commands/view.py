@@ -86,7 +86,7 @@ class View:
         return None not in self._seen.values()
 
     def expires_in(self) -> float:
-        """Seconds until the first of the keys that were seen expires unless it is renewed."""
+        """Seconds until the first of the seen keys expires, if none is renewed before."""
         left = [self._left(lease) for lease in self._seen]
         return min([each for each in left if each >= 0], default=3_600_000) / 1000
 

@@ -18,7 +18,7 @@ from sidecar.commands.view import View
 from sidecar.settings import Settings
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end the command. They are blocked before and after `watch`, so that none ends it with a traceback."""
+"""Signals that end the command. They are blocked before and after `watch`, so that no signal causes a traceback."""
 
 
 async def watch(redis: CommandRedis, settings: Settings, stream: TextIO, *, as_json: bool, term: str) -> None:

@@ -368,7 +368,7 @@ def _superseded_by_other_process(call: Call, reply: Reply) -> bool:
 
     A look does not count: it only finds what an earlier process left.
 
-    A fence without a tenure names no process: somebody deleted it, or the server evicted it.
+    A fence without a tenure names no process: somebody deleted the fence, or the server evicted it.
     """
     process = reply.tenure.rpartition("-")[0]
     return call.kind is not Kind.LOOK and process not in ("", call.tenure.rpartition("-")[0])

@@ -18,8 +18,8 @@ from sidecar.protocol import ReleaseReason
 class TermOwner(NamedTuple):
     """The client that a term belongs to. No other client may get the term's token, because both would pass the fence.
 
-    `name` is the word that the client gives itself, '' while no named client has the term. `predecessors`: a previous
-    process of this sidecar granted the term to a client, whose name is not known.
+    `name` is the word that the client gives itself, '' while no named client has the term. `predecessors` is true if a
+    previous process of this sidecar granted the term to a client, whose name is not known.
     """
 
     name: str = ""
@@ -113,7 +113,7 @@ class Grants:
     def __init__(self, predecessors: float) -> None:
         self.until = predecessors
         """The end of the last grant, whether its client has a name or not."""
-        self._named = ""  # the named client of the last grant; '' before the first: perhaps a predecessor's client
+        self._named = ""  # the last named client with a grant; while '', a predecessor's client may have a grant
         self._named_until = predecessors
 
     def seconds_held_by_other_client(self, now: float, client: str, *, knows_term: bool) -> float:
@@ -122,14 +122,14 @@ class Grants:
         Args:
             now: the current time.
             client: the name of the client that asks.
-            knows_term: the client sent the token of the current term. A predecessor gave it to its own client only.
+            knows_term: the client sent the token of the current term. A predecessor gave the token to its client only.
         """
         if not client or client == self._named or (not self._named and knows_term):
             return 0.0
         return max(0.0, self._named_until - now)
 
     def answer_valid_for(self, now: float, client: str, grant_ttl: float, *, knows_term: bool) -> float:
-        """Seconds for which the answer to `client` stays the same while the term is led.
+        """Seconds for which the answer to `client` stays the same while the candidate leads.
 
         The answer is no while another client may act. A client that may act gets a longer grant after half a
         `grant_ttl`. A client without a grant is answered at once if no other client may act.
@@ -140,7 +140,7 @@ class Grants:
         return grant_ttl / 2 if now < granted_until else 0.0
 
     def give(self, client: str, until: float) -> None:
-        """Let the client act until then."""
+        """Let the client act until the time `until`."""
         self.until = max(self.until, until)
         if client:
             self._named, self._named_until = client, max(self._named_until, until)

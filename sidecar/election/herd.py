@@ -2,9 +2,9 @@
 
 A release, an expiry, the end of the failover guard and each write of the key reach every candidate within a
 millisecond. If all of them called at once, the server would run their scripts before it serves the next leader. So in a
-large fleet only a few candidates call at once. The others call within `SPREAD`, because the few may have no client that
-wants the lease. Each candidate decides by itself, from the number of candidates that watch the lease. A wrong number
-changes delays only. The module does no I/O and reads no clock.
+large fleet only a few candidates call at once. The other candidates call within `SPREAD`, because the first few may
+have no client that wants the lease. Each candidate decides by itself, from the number of candidates that watch the
+lease. A wrong number changes delays only. The module does no I/O and reads no clock.
 """
 
 from collections.abc import Callable

@@ -2,13 +2,12 @@
 
 Every method takes `now`, in seconds of a clock that never steps (`runtime.clock.elapsed`). The driver of a `Lease`
 (`candidate`, or a simulator) asks `next_call` what to do, makes the call in Redis, and passes the result to `replied`
-or `failed`. Between calls it sleeps until `wake_at`. Events change facts, and `next_call` looks at the facts: so no
+or `failed`. Between calls it sleeps until `wake_at`. Events change facts, and `next_call` reads the facts, so no
 wake-up is lost while a call is under way.
 
 Time model: a call's deadlines count from before it was sent. A candidate believes that it leads until `sent_at + ttl -
-margin`, where `margin` is a sixth of the ttl; the key in Redis lives on for the margin at least. Clock rates may
-differ, and the server's clock may step, by as much as the margin allows. Clocks of different machines are never
-compared.
+margin`, where `margin` is a sixth of the ttl; the key in Redis lives at least `margin` longer. Clock rates may differ,
+and the server's clock may step, by as much as the margin allows. Clocks of different machines are never compared.
 """
 
 from math import inf
@@ -118,7 +117,7 @@ class Lease(Facts):
     def noticed(self, now: float) -> None:
         """Record that the key may have changed.
 
-        The candidate looks at it at once, or within `herd.SPREAD` in a large fleet.
+        The candidate looks at the key at once, or within `herd.SPREAD` in a large fleet.
         """
         if self._in_flight is not None:
             self._noticed = True

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sidecar.redis.tls import Tls
 
 _NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: {instead}"
-"""Error for a server that probably does not speak TLS: it reads the handshake as a command, and waits for its end."""
+"""Error for a server that probably does not speak TLS: it reads the handshake as a command's beginning, and waits."""
 _UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
 """Error of a Sentinel for SELECT, which is sent if the settings name a database."""
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)

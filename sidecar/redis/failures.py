@@ -62,7 +62,7 @@ _SCRIPT_NOISE = re.compile(
 )
 _IN_SCRIPT = "user executing the script"
 _COMMAND = re.compile(rf"run the '(?P<direct>[^']+)' command|^(?P<script>[A-Z]+): .*{_IN_SCRIPT} can't run")
-"""The refused command, in the words of the server or, within a script, of `scripts/call.lua`."""
+"""Pattern that finds the refused command in an error of the server or, within a script, of `scripts/call.lua`."""
 _EXPECTS_TLS = "; a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL"
 _IS_SENTINEL = "; a Sentinel answers like this: put its address into REDIS_SENTINELS"
 _HINTS = {
@@ -78,7 +78,7 @@ _WORDS = {
     "ask": "the key's slot of the cluster is migrating, and another node has the key; REDIS_CLUSTER=true follows it",
     "clusterdown": "the cluster does not serve the key",
     "crossslot": "the keys of one call are in several slots of the cluster",
-    "moved": "a cluster of several nodes, and the key is not at this one; REDIS_CLUSTER=true follows it",
+    "moved": "the server is a node of a cluster, and another node has the key; REDIS_CLUSTER=true follows it",
     "tryagain": "the key's slot of the cluster is migrating, and no node has all of it yet",
 }
 """The meaning of a cluster's error codes."""

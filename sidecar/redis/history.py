@@ -67,7 +67,7 @@ async def read_history(connect: Callable[[], RedisConnection], key: str, limit: 
         if not isinstance(answer, list):
             raise InvalidResponse("the history is not a list")
         return terms_in(answer)
-    except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
+    except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
         failure: Failure = failure_of(error, may_execute=False, keys=history_keys(key))
         raise HistoryUnavailable(failure.text) from None
     finally:

@@ -1,4 +1,4 @@
-"""The choice, from the settings, of the login that may change while the sidecar runs."""
+"""Chooses from the settings the kind of login that may change while the sidecar runs."""
 
 import random
 from typing import TYPE_CHECKING

@@ -7,7 +7,7 @@ FIRST = 0.05
 
 
 class Reconnects:
-    """Random pauses that double from attempt to attempt: a failover ends the connections of a whole fleet.
+    """Random pauses that double from attempt to attempt, because a failover ends a whole fleet's connections at once.
 
     Args:
         most: average of the longest pause, in seconds.

@@ -45,7 +45,7 @@ class Route:
         return connected
 
     async def follow(self) -> tuple[str, socket.socket]:
-        """A socket to the leading connection's server, for a companion, and the host.
+        """The leading connection's host, and a socket to its server for a companion.
 
         Waits until that server is known.
         """
@@ -60,7 +60,7 @@ class Route:
             companion.abort()
 
     def identified(self, connection: "RedisConnection", *, leading: bool) -> bool:
-        """Record a connection's server; returns False if a companion's server is not the leading connection's."""
+        """Record a connection's server; returns False if a companion has another server than the leading connection."""
         if not leading:
             return None in (self._server, connection.server) or self._server == connection.server
         self._server = connection.server

@@ -57,13 +57,13 @@ class SentinelPlace(NoRedirects):
         """The primary.
 
         Raises:
-            NoPrimary: too few sentinels answer, or they do not know the primary.
+            NoPrimary: no majority of the sentinels names the same primary.
         """
         self._found = await self._ask()
         return self._found
 
     async def confirm(self, connection: RedisConnection) -> None:
-        """Check that the server itself says it is a primary.
+        """Check that the server itself says that it is a primary.
 
         Raises:
             NoPrimary: the server says that it is not a primary.
@@ -132,7 +132,7 @@ class SentinelPlace(NoRedirects):
                 return await self._named(connection)
         except (RedisError, OSError) as error:
             return failure_of(error, may_execute=False).text
-        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
+        except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
             return f"malformed: {type(error).__name__}"
         finally:
             await connection.disconnect(nowait=True)

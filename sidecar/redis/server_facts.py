@@ -1,4 +1,4 @@
-"""Facts about the Redis server that the sidecar shows, kept up to date while no call of the election asks for them.
+"""Facts that the sidecar shows about the Redis server, kept up to date while no call of the election asks for them.
 
 Calls of the election also ask for the eviction policy, and most scripts report whether the guard works. Without this
 module, a sidecar that makes no calls, or whose scripts do not ask, would show the facts of its first connection
@@ -34,8 +34,8 @@ class ServerFacts:
         connect: makes a companion of the election's connection.
         store: where the facts are kept.
         learned: called when the facts were updated.
-        channel: a lease's channel for notices. While notices are refused, one is published to see whether they still
-            are.
+        channel: a lease's channel for notices. While notices are refused, each request for the facts also publishes a
+            notice, to see whether it is still refused.
         limit: seconds that the server may take to answer.
         look: seconds between two checks of the facts' age.
         old: age, in seconds, at which the facts are asked for.
@@ -83,7 +83,7 @@ class ServerFacts:
             self._learned()
         except TimeoutError:
             self._store.abort()  # the server or the network hangs; a new connection shows whether it still does
-        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
+        except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
             log.debug("The server's facts cannot be read: %s", type(error).__name__)  # the election logs the reason
         finally:
             await connection.disconnect(nowait=True)

@@ -5,7 +5,7 @@ executed acquire would report 'not acquired', and redis-py's default timeouts ca
 at once, and once only, if it certainly was not executed: the connection could not be made, or the reply refuses the
 EVAL as a whole. After a timeout, an end of the stream after the call was sent, or an error from inside a script, the
 call may have been executed, so it is not repeated. The second attempt has the start time, the limit and the tenure of
-the first. In a cluster a reply may name another node. Then only the refused calls are sent to that node, with a
+the first attempt. In a cluster a reply may name another node. Then only the refused calls are sent to that node, with a
 deadline in the time of that node.
 
 A connection is closed after a failure. If the failure is a complete reply about one key, the connection stays open as
@@ -111,7 +111,7 @@ class RedisStore:
 
     @property
     def facts_age(self) -> float:
-        """Age, in seconds, of the oldest of the guard, the eviction policy and a refusal of the release notice."""
+        """Age, in seconds, of the oldest fact: the guard, the eviction policy or a refusal of the release notice."""
         guard_at = self._guard_at if self._failover_guard else inf
         notice_at = self._notice_at if self.release_notice == "refused" else inf
         return self._clock() - min(self._policy_at, guard_at, notice_at)
@@ -174,7 +174,7 @@ class RedisStore:
     async def execute(self, calls: Sequence[KeyedCall], sent: Sent | None = None) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits.
 
-        Returns one result for each, in order. `sent` is the result of `send` for these calls.
+        Returns one result for each call, in order. `sent` is the result of `send` for these calls.
         """
         results = await self._round_trip(calls, sent)
         for hops in range(HOPS):
@@ -271,7 +271,7 @@ class RedisStore:
             await self.close()  # the slot has moved, with all leases
 
     async def _ready(self) -> RedisConnection:
-        """The connection, or a new connection if the old one has ended, which is checked before anything is written."""
+        """The connection, which is checked before anything is written, and which is replaced if it has ended."""
         if self._connection is not None and not self._connection.writable:
             await self.close()
         if self._connection is not None:

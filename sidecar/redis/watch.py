@@ -7,7 +7,7 @@ expiry.
 A user of Redis may lack the right to any part. Each part is requested separately, and a refusal disables only that
 part: the watch degrades from tracking to notices, and from notices to off. A degraded watch is set up again every
 `RETRY` seconds, since no server announces a new right. Behind a proxy or a balancer, one address leads to several
-servers. A watch at another server than the election's is also degraded, and set up again.
+servers. A watch that is at another server than the election is also degraded, and set up again.
 """
 
 import asyncio
@@ -115,7 +115,7 @@ class RedisWatch:
             else:
                 await connection.disconnect(nowait=True)
                 await asyncio.sleep(retry_at - self._clock())
-        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
+        except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
             # At debug level only: the election's own connection reports an outage, and works without the watch.
             log.debug("The watch is lost: %s", type(error).__name__)  # the error's text may repeat the password
             return False
@@ -140,8 +140,8 @@ class RedisWatch:
         channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
         if _INVALIDATED in channels and same_server:
             return WatchMode.TRACKING, None, channels  # tracking also reports releases, so their channel is not needed
-        # Every node of a cluster forwards notices, so a watch at another node lacks only the tracking. Other servers
-        # forward nothing.
+        # Every node of a cluster forwards notices, so a watch at another node lacks only the tracking. Servers outside
+        # a cluster forward nothing.
         if not same_server and (_INVALIDATED in channels or not connection.redirects):
             return WatchMode.NOTICES if connection.redirects else WatchMode.OFF, _SEVERAL_SERVERS, channels
         return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels

@@ -26,7 +26,7 @@ end
 if target == sound then return result('sound') end
 if ARGV[8] == '' then return result('looked') end
 if not disabled() then return result('not_disabled') end
-if state ~= ARGV[8] then return result('changed') end -- such as by a term that has begun since
+if state ~= ARGV[8] then return result('changed') end -- for example, a term has begun since
 local values = {'token', integer(target), 'holder', '', 'tenure', ''}
 local written = redis.pcall('HSET', fence, unpack(values))
 if type(written) == 'table' and string.find(written.err, 'WRONGTYPE', 1, true) then call('DEL', fence) end

@@ -108,7 +108,7 @@ local function identify()
 end
 
 -- The time at which this server was first seen instead of the server that acted last. Several servers may alternate
--- behind one address. The note of one server does not replace the note of another, or the guard would never end.
+-- behind one address. The note of one server does not replace the note of another; otherwise the guard would never end.
 local function first_seen(changed, at, others)
   local name = run_id .. replid
   local seen = tonumber(changed == name and at or changed and string.match(others or '', name .. '=(%d+)') or '')

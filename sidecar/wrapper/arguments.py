@@ -84,7 +84,7 @@ def read(environment: Mapping[str, str]) -> Variables:
     """Read the variables. An empty variable counts as unset.
 
     Raises:
-        SettingsError: a value is invalid. The text has one line for each.
+        SettingsError: a value is invalid. The text has one line for each invalid value.
     """
     env = {name: value.strip() for name, value in environment.items() if value.strip()}
     form, level = env.get("LOG_FORMAT", "json").lower(), env.get("LOG_LEVEL", "info").lower()

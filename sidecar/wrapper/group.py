@@ -77,7 +77,7 @@ class Group:
         """Send the watchdog the time until which COMMAND may run, in seconds of the clock."""
         try:
             os.write(self._watched, f"{self._command} {kill_at:.6f}\n".encode())
-        except (BrokenPipeError, BlockingIOError):  # it has ended, or has not read for minutes
+        except (BrokenPipeError, BlockingIOError):  # the watchdog has ended, or has not read for minutes
             self.watchdog_ended = True
 
     async def wait(self, timeout: float) -> None:

@@ -65,7 +65,7 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
     received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
-        if not received:  # a second signal must not end the wait for the end of COMMAND, nor for the resign
+        if not received:  # a second signal must not cut short the wait for COMMAND's end and for the resign
             received.append(number)
             wrapper.stopping = True
             log.info("%s: %s: the wrapper stops", arguments.lease, number.name)
@@ -175,7 +175,7 @@ class Wrapper:
         """End every process of the group before the deadline; returns COMMAND's status."""
         own = group.status
         cause = "the wrapper stops" if self.stopping else "the term is over" if interrupted else "the watchdog ended"
-        stopped = own is None and (interrupted or group.watchdog_ended)  # otherwise COMMAND was not started
+        stopped = own is None and (interrupted or group.watchdog_ended)  # else COMMAND had ended, or did not start
         if own is not None:
             self._log(logging.INFO, term, f"COMMAND ended with status {own}")
         if stopped:

@@ -1,9 +1,9 @@
 """The watchdog of the wrapper: a separate program that ends COMMAND's processes if the wrapper cannot.
 
-The wrapper starts the watchdog with a pipe as its standard input. Into the pipe the wrapper writes the id of COMMAND's
-session and the time until which COMMAND may run. The watchdog kills the session at that time, so that COMMAND ends even
-if the wrapper is frozen. If the pipe ends, the wrapper has ended: the watchdog sends SIGTERM, and SIGKILL after the
-grace or at that time, whichever is first.
+The wrapper starts the watchdog with a pipe as its standard input. The wrapper writes two values into the pipe: the id
+of COMMAND's session, and the time until which COMMAND may run. The watchdog kills the session at that time, so that
+COMMAND ends even if the wrapper is frozen. If the pipe ends, the wrapper has ended. Then the watchdog sends SIGTERM,
+and sends SIGKILL after the grace or at that time, whichever is first.
 
 The watchdog runs with `python -I -S`, and imports only the standard library. The wrapper imports the functions about
 processes from here.
@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 TICK = 0.25
-"""Seconds between two checks of the clock. The timer of `select` does not count a machine's suspended time."""
+"""Seconds between two checks of the clock. The timer of `select` stops while the machine is suspended."""
 LOOK = 0.02
 """Seconds between two checks of processes that must end."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -70,7 +70,7 @@ def _processes() -> Iterator[tuple[Member, int]]:
         try:
             with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - likewise
                 fields = file.read().rpartition(b")")[2].split()  # a program's name may contain any character
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
         state, group, session, threads = fields[0], int(fields[2]), int(fields[3]), int(fields[17])
         if state not in b"ZX" or threads > 1:

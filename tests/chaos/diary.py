@@ -48,7 +48,7 @@ def observe(diary: Diary) -> None:
     """Record the beliefs of this process's clients and the writes that the database refuses, from now on."""
 
     class ObservedGrant(Grant):
-        """Records each deadline until which the client believes. A grant belongs to one term."""
+        """Records each deadline until which the client believes that it leads. A grant belongs to one term."""
 
         def __init__(self, clock: Callable[[], float], stop_before: float) -> None:
             super().__init__(clock, stop_before)

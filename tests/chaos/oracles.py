@@ -96,7 +96,7 @@ def stale_writes(writes: Iterable[Accepted], boot: float) -> list[Violation]:
 
 
 def forged_writes(writes: Iterable[Accepted], beliefs: Iterable[Belief]) -> list[Violation]:
-    """Every accepted write carries the token of a term that some client believed in."""
+    """Every accepted write carries the token of a term in which some client believed that it led."""
     known = {(belief.lease, belief.token) for belief in beliefs}
     return [
         Violation("unknown token", f"{write.lease}: a write of token {write.token}, which no client was granted")

@@ -1,4 +1,4 @@
-"""The wall clock of the Redis servers, set by a preloaded shim. All servers share it: a failover does not step it."""
+"""The wall clock that all Redis servers share, set by a preloaded shim. A failover does not step it."""
 
 import shutil
 import struct

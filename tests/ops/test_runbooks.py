@@ -147,7 +147,7 @@ def test_each_scenario_pages_once() -> None:
 
 
 def test_the_example_of_alertmanager_makes_one_notification_of_an_alert() -> None:
-    """NobodyLeads fires once per lease, and a warning once per task."""
+    """NobodyLeads fires once per lease, and a warning fires once per task."""
     route = yaml.safe_load((OPS / "prometheus/alertmanager.yml").read_text())["route"]
     assert route["group_by"] == ["alertname"]
     assert [each["matchers"] for each in route["routes"]] == [['severity="critical"']]

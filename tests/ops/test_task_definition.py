@@ -134,7 +134,7 @@ def test_the_environment_has_no_secrets() -> None:
 
 
 def test_only_the_folders_of_ecs_exec_s_agent_are_writable() -> None:
-    """Issue 1359 of aws/containers-roadmap names the folders. Each container has an agent and needs its own folders."""
+    """Issue 1359 of aws/containers-roadmap names the folders. The agent of each container needs its own folders."""
     mounted = [mount for container in CONTAINERS.values() for mount in container["mountPoints"]]
     assert [volume["name"] for volume in DOCUMENT["volumes"]] == [mount["sourceVolume"] for mount in mounted]
     for container in CONTAINERS.values():

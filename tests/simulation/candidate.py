@@ -257,7 +257,7 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # The end of the demand of a held question wakes the loop only if the loop would then connect.
+        # The end of the demand of a held request wakes the loop only if the loop would then connect.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))
@@ -267,7 +267,7 @@ class Sidecar:
         world.at((self.true(until) if until > now else world.now) + TIMER, self._timed, self._timer)
 
     def publish(self, now: float) -> None:
-        """Answer the held question if the version has changed."""
+        """Answer the held request if the version has changed."""
         version = self.lease.view(now).version
         if version != self._version:
             self._version = version
@@ -279,7 +279,7 @@ class Sidecar:
                 self._answer_held(self.boot)
 
     def _answer_held(self, boot: int) -> None:
-        """Answer the held question: the version has changed."""
+        """Answer the held request, because the version has changed."""
         if self.frozen:
             self._inbox.append((self._answer_held, boot))
         elif self.alive and boot == self.boot and self.client.held:
@@ -309,7 +309,7 @@ class Sidecar:
     # The requests of clients.
 
     def asked(self, version: tuple[int, int] | None) -> bool:
-        """Record a question; returns true if the sidecar may hold it, because the version is still `version`."""
+        """Record a request; returns true if the sidecar may hold it, because the version is still `version`."""
         now = self.now()
         self.lease.asked(now)
         self._wake_for(now)
@@ -317,7 +317,7 @@ class Sidecar:
         return self.alive and version == (self.boot, self._version)
 
     def grant(self, arrived: float) -> tuple[int | None, float | None, tuple[int, int]]:
-        """Return the answer to the question that arrived at `arrived`: token, expires_in, version."""
+        """Return the answer to the request that arrived at `arrived`: token, expires_in, version."""
         now = self.now()
         grant = self.lease.grant(arrived, now, self.client.name, self.client.token)
         self._wake_for(now)
@@ -327,7 +327,7 @@ class Sidecar:
     def resigned(self, arg: tuple[int | None, str, int | None]) -> None:
         """Handle `POST /resign` of a client, for one term (a token) or for the lease.
 
-        The ticket belongs to a held question whose end the sidecar sees after the resign.
+        The ticket belongs to a held request. The sidecar sees the end of this request after the resign.
         """
         if self.frozen:
             self._inbox.append((self.resigned, arg))
@@ -572,7 +572,7 @@ class Sidecar:
         self.world.at(max(self.true(until), self.world.now) + TIMER, self._time_out, self._attempt)
 
     def _term_ends(self, boot: int) -> None:
-        """Answer the held question at the end of the term, even if the loop is blocked, as `Candidate.hold` does."""
+        """Answer the held request at the end of the term, even if the loop is blocked, as `Candidate.hold` does."""
         if self.frozen:
             self._inbox.append((self._term_ends, boot))
         elif self.alive and boot == self.boot and self.client.held and not self.lease.leads(self.now()):

@@ -1,8 +1,8 @@
 """A simulated client: asks as `sidecar.client` does, and believes for as long as the production `Grant` allows.
 
-A held question is not an event. While nothing changes, the client asks many times, and only the last answer matters,
-because each answer replaces the previous answer. `sync` catches up with the skipped questions. The simulator skips
-about 1,400 questions an hour in this way, and can simulate several hundred hours per second.
+A held request is not an event. While nothing changes, the client asks many times, and only the last answer matters,
+because each answer replaces the previous answer. `sync` catches up with the skipped requests. The simulator skips about
+1,400 requests an hour in this way, and can simulate several hundred hours per second.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 STOP_BEFORE = 0.5
 ROUND = TIMER + HANDLING
-"""Seconds that a question takes in addition to the time for which it is held."""
+"""Seconds that an `/is-leader` request takes in addition to the time for which it is held."""
 NO_HURRY = 1e9
 """Seconds of working time of a client without a grant, in effect unlimited."""
 
 Version = tuple[int, int]
 HeardAnswer = tuple[int, float, float, int | None, float | None, Version, str]
-"""An answer: the question's number, when it was sent, when it arrived, token, expires_in, version, instance id."""
+"""An answer: the request's number and sending time, the answer's arrival, token, expires_in, version, instance id."""
 
 
 class Client:
     """The client of one task, on the same clock as the sidecar.
 
-    `running` is true while the client campaigns or works, `held` while the sidecar holds its question.
+    `running` is true while the client campaigns or works, `held` while the sidecar holds its `/is-leader` request.
     """
 
     __slots__ = (
@@ -97,11 +97,11 @@ class Client:
         self._ask = 0
         self._asked_at = 0.0
         self._arrived = 0.0
-        """The arrival of the question at the sidecar, in local time."""
+        """The arrival of the `/is-leader` request at the sidecar, in local time."""
         self._wait = 0.0
-        """Seconds for which the sidecar may hold the question."""
+        """Seconds for which the sidecar may hold the request."""
         self._steady = False
-        """Whether the sidecar will hold the next question for the same time as this question."""
+        """Whether the sidecar will hold the next request for the same time as this request."""
         self._looked_at = self._froze_at = 0.0
         """The local times of the last look at the clock (there is one every `TICK`) and of the last freeze."""
         self._check_at = inf
@@ -114,7 +114,7 @@ class Client:
         """Whether the client waits for an answer."""
         self._ticket = 0
         self._explicit = False
-        """Whether the end of the held question is an event, because the rest of the grant is short."""
+        """Whether the end of the held request is an event, because the rest of the grant is short."""
         self._version: Version | None = None
         self._clock = 0.0
         self._stopping = False
@@ -122,14 +122,14 @@ class Client:
         self._resigning = False
         """Whether the client has sent a resign that is not answered yet."""
         self._awaits = -1
-        """The number of the question that waits for the answer to the resign."""
+        """The number of the `/is-leader` request that waits for the answer to the resign."""
         self._asks = False
-        """Whether the next question waits for the answer to the resign."""
+        """Whether the next `/is-leader` request waits for the answer to the resign."""
         self._trouble = False
-        """Whether the last question got no answer."""
+        """Whether the last `/is-leader` request got no answer."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
         self.name = ""
-        """The name that the process sends with its questions."""
+        """The name that the process sends with its requests."""
         self.token: int | None = None
         """The token of the last term that the client was granted."""
         self._knocks = -1
@@ -271,7 +271,7 @@ class Client:
         if self.held and self.world.random.random() < 0.5:
             self.sync()
             self.held = False
-            ticket = self._ticket  # the sidecar sees the end of the question after the resign
+            ticket = self._ticket  # the sidecar sees the end of the held request after the resign
         self._drop_question()
         self._ask += 1
         if self.leaves:
@@ -306,7 +306,7 @@ class Client:
             self._campaign(number)
 
     def _campaign(self, number: int) -> None:
-        """Ask after the answer to the resign or its time limit; pause first if the last question got no answer."""
+        """Ask after the answer to the resign or its time limit; pause first if the last request got no answer."""
         if number != self._ask or not self.running or self._stopping:
             return
         if self.frozen:
@@ -316,7 +316,7 @@ class Client:
         else:
             self.ask(number)
 
-    # The questions.
+    # The requests to `/is-leader`.
 
     def ask(self, number: int) -> None:
         """Ask the sidecar, but only after it has answered the last resign."""
@@ -350,7 +350,7 @@ class Client:
             self._arrive(number)
 
     def _arrive(self, number: int) -> None:
-        """The question arrives at the sidecar."""
+        """The `/is-leader` request arrives at the sidecar."""
         sidecar = self.sidecar
         if number != self._ask or not sidecar.alive:
             return
@@ -381,7 +381,7 @@ class Client:
             self._answer(arrived)
 
     def _choose_wait_and_limit(self, left: float) -> None:
-        """Compute how long the sidecar may hold the question, and when the client gives up, as `Poll.next` does."""
+        """Compute how long the sidecar may hold the request, and when the client gives up, as `Poll.next` does."""
         wait, limit = wait_and_limit(left, holds=self._version is not None)
         self._wait = round(wait, 3)
         self._gives_up_at = self._asked_at + limit
@@ -396,7 +396,7 @@ class Client:
         self.world.at(self.world.now + HANDLING, self._hear, heard)
 
     def release(self, *, answered: bool) -> None:
-        """The sidecar answers the held question."""
+        """The sidecar answers the held request."""
         if self.held:
             self.held = False
             sidecar = self.sidecar
@@ -404,7 +404,7 @@ class Client:
             self._answer(self._arrived)
 
     def _hold_ends(self, number: int) -> None:
-        """Answer the held question at its time limit, without a change. A frozen client does not read the answer."""
+        """Answer the held request at its time limit, without a change. A frozen client does not read the answer."""
         if number == self._ask and self.held and (self.frozen or self._explicit):
             if self.sidecar.frozen:
                 self.sidecar.later(self._hold_ends, number)
@@ -444,16 +444,16 @@ class Client:
     def _retry(self) -> None:
         self._open, self._trouble = False, True
         self._version = None
-        self._ask += 1  # later results of the old question are ignored
+        self._ask += 1  # later results of the old request are ignored
         if self.grant is None and not self.sidecar.alive:
-            self._knocks = self._ask  # questions without a sidecar are not events
+            self._knocks = self._ask  # requests without a sidecar are not events
             return
         pause = pause_before_retry(self._left(), self.world.random.uniform)
         self.world.at(self.world.now + pause, self.ask, self._ask)
         self.schedule_end_of_work()
 
     def found_sidecar(self) -> None:
-        """The sidecar has started: it answers the next question."""
+        """The sidecar has started: it answers the next request."""
         if self._knocks == self._ask:
             random = self.world.random
             self.world.at(self.world.now + random.random() * random.uniform(*PAUSE), self.ask, self._ask)
@@ -467,7 +467,7 @@ class Client:
             if self.held:
                 self.sync()
             if self.sidecar.now() < self._gives_up_at:
-                return  # this was the limit of an earlier question
+                return  # this was the limit of an earlier request
             self._drop_question()
             if self._left() <= 0 and self._next_look() < self._gives_up_at:
                 self.stop()  # the client was frozen, and first sees that its work must stop
@@ -514,7 +514,7 @@ class Client:
     # Events of the world.
 
     def sync(self) -> None:
-        """Catch up with the questions that were answered and asked again since the last call of this method."""
+        """Catch up with the requests that were answered and sent again since the last call of this method."""
         if not self.held or self.frozen or self._explicit or self.sidecar.frozen:
             return
         lease, grant, now = self.sidecar.lease, self.grant, self.sidecar.now()
@@ -608,6 +608,6 @@ class Client:
                 self._retry()
 
     def sidecar_thawed(self) -> None:
-        """The sidecar continues, and answers the held question if its time is over and the client still waits."""
+        """The sidecar continues, and answers the held request if its time is over and the client still waits."""
         if self.held and not self.frozen and self.sidecar.now() >= self._limit_at:
             self.release(answered=True)

@@ -11,7 +11,7 @@ TIMINGS = Timings()
 PATIENT = replace(TIMINGS, call_limit=2.0013)
 """Timings of the listener.
 
-With equal limits, the first call and a question that waits for its reply would end together.
+With equal limits, the first call and a request that waits for the reply to this call would end together.
 """
 START = 1000.0
 """The task's clock at the start."""

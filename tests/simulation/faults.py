@@ -146,7 +146,7 @@ class Faults:
             self.world.at(self.world.now + 0.1 + self._duration(), self._starts, client)
 
     def _client_leaves(self) -> None:
-        """A client leaves; sometimes just when another sidecar calls Redis, or when another client is about to lead."""
+        """A client leaves, sometimes when a sidecar calls Redis. Sometimes another client leaves a few ms later."""
         client = self.world.clients[self._task()]
         if self.random.random() < 0.15:
             self.random.choice(self.world.sidecars).ambush = lambda _: self._leave(client)

@@ -103,7 +103,7 @@ def _no_margin(timings: Timings) -> float:
     return 0.0
 
 
-mutant("a term is believed for the whole ttl", Timings, "margin")(property(_no_margin))
+mutant("a sidecar believes for the whole ttl that it leads", Timings, "margin")(property(_no_margin))
 
 
 @mutant("a late reply counts as the reply of the newest attempt", Sidecar, "_replied", mix="network")

@@ -28,12 +28,12 @@ class Real:
         self._unwinds = 0.0 if share < 0.5 else share**3 * 2
         self._process: Process | None = None
         self._processes = 0
-        self._question: Request | None = None  # the question that the sidecar has or will get
-        self.asks: Request | None = None  # the question whose answer the client awaits
+        self._question: Request | None = None  # the `/is-leader` request that the sidecar has or will get
+        self.asks: Request | None = None  # the `/is-leader` request whose answer the client awaits
         self._pending: list[Request] = []
         self._quiet = False
         self.held = False
-        self.name, self.token = "", None  # the client's name and token in the current question
+        self.name, self.token = "", None  # the client's name and token in the current request
         self._then = 0.0
 
     def now(self) -> float:
@@ -221,7 +221,7 @@ class Real:
         self._wake_if_due_earlier()
 
     def release(self, *, answered: bool) -> None:
-        """Answer the held question: the version has changed."""
+        """Answer the held request, because the version has changed."""
         if self._question is not None:
             self._unhold(self._question)
             self._answers_question(self._question)
@@ -282,7 +282,7 @@ class Real:
                 self._answers(request, {})
 
     def nothing(self) -> None:
-        """Do nothing: this client skips no questions."""
+        """Do nothing: this client skips no requests."""
 
     sync = schedule_end_of_work = found_sidecar = nothing
 
@@ -306,7 +306,7 @@ class Real:
 
 
 def _is_last(question: Request) -> bool:
-    """Whether the client asks no further question after this question."""
+    """Whether the client sends no further `/is-leader` request after this request."""
     return question.process.dead or (question.of_work and question.process.leadership._poll.stopped)
 
 

@@ -16,7 +16,7 @@ def table(total: Total) -> str:
         f"{'lifetimes of a lease (ttls)':34}{total.lifetimes:>14,.0f}",
         f"{'worlds':34}{total.worlds:>14,}",
         f"{'rounds of election loops':34}{total.rounds:>14,}",
-        f"{'terms that a client believed in':34}{total.terms:>14,}",
+        f"{'terms in which a client led':34}{total.terms:>14,}",
         f"{'writes accepted / refused':34}{total.writes:>14,} / {total.refused:,}",
         "",
         f"{'faults':34}{sum(total.faults[kind] for kind in total.faults if kind not in NETWORK_EVENTS):>14,}",

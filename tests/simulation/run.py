@@ -185,7 +185,7 @@ def _prepare(choice: Choice) -> None:
     global _choice
     _choice = choice
     gc.freeze()
-    gc.disable()  # worlds are discarded as a whole
+    gc.disable()  # `_run_prepared` collects the garbage instead
     if sys.version_info < (3, 12):
         _make_attributes()
 

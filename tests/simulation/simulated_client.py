@@ -19,7 +19,7 @@ class Observed(Client):
         super().__init__(world, world.sidecar)
         self.notes = notes
         self.quiet = False
-        """Whether the last answer changed nothing: the next question only continues the wait, and is not noted."""
+        """Whether the last answer changed nothing: the next request only continues the wait, and is not noted."""
         self.retried_at = self.froze_at = 0.0
 
     def _send(self, number: int) -> None:

@@ -53,7 +53,7 @@ class Observed(Sidecar):
 
 
 class Simulated:
-    """The sidecar and its client: one question at a time, held and answered as in `Control`."""
+    """The sidecar and its client: one request at a time, held and answered as in `Control`."""
 
     def __init__(self, seed: int, *, follower: bool = False) -> None:
         self.notes = SidecarNotes()
@@ -93,7 +93,7 @@ class Simulated:
             self._hold(PATIENT.call_limit)
 
     def _go_on(self) -> None:
-        """Answer, or hold the question as the client asked."""
+        """Answer the request, or hold it as the client asked."""
         wait, self._then = self._then, 0.0
         if wait and (stands := self.sidecar.lease.answer_valid_for(self.sidecar.now(), self.name, self.token)):
             self._hold(min(wait, stands))

@@ -112,7 +112,7 @@ def both(moments: list[tuple[int, str]], share: float, grant_ttl: float) -> tupl
     share=st.sampled_from([0.1, 0.3, 0.45, 0.6, 0.8, 0.9]),
     grant_ttl=st.sampled_from([5.0, 5.0, 1.0, 2.0, 12.0]),
 )
-@example(  # a client that thaws long after its term sends no question before its resign
+@example(  # a client that thaws long after its term sends no `/is-leader` request before its resign
     moments=[(24, "sidecar crashes"), (28, "client stops for 12.0 s"), (804, "sidecar starts")],
     share=0.6,
     grant_ttl=5.0,
@@ -132,8 +132,8 @@ def test_the_simulated_client_behaves_like_the_real_client(
     simulated, real = both(moments, share, grant_ttl)
     assert simulated.what == real.what
     for mine, theirs in zip(simulated.when, real.when, strict=True):
-        # The simulated client skips questions that change nothing. Near the end of a grant each wait is shorter than
-        # the previous wait. At a look, the two clients may then be one question apart.
+        # The simulated client skips requests that change nothing. Near the end of a grant each wait is shorter than
+        # the previous wait. At a look, one client may then be one request ahead of the other client.
         question = mine[2:], theirs[2:]
         assert mine[:2] == pytest.approx(theirs[:2], abs=CLOSE)
         assert question[0] == pytest.approx(question[1], abs=max([CLOSE, *question[1][1:]]))

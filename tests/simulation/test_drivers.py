@@ -71,7 +71,7 @@ def stops(seconds: float) -> Happening:
 
 
 def asks(wait: float) -> Happening:
-    """The client asks, and lets the sidecar hold the question for this number of seconds."""
+    """The client asks, and lets the sidecar hold the request for this number of seconds."""
     return lambda driven: driven.ask(wait)
 
 
@@ -136,10 +136,10 @@ RARE = {
     "an idle sidecar connects after pauses that double while Redis is unavailable": [
         *((100, "cut"), (150, "asks, 4.9 s"), (400, "hangs up"), (400, "asks, 9.7 s"), (400, "cut")),
     ],
-    "a held question is answered at the end of the term during a call": [
+    "a held request is answered at the end of the term during a call": [
         *((100, "asks, 0.0 s"), (100, "cut"), *[(240, "asks, 9.7 s")] * 12),
     ],
-    "a held question is answered at the start of a drain during a call": [
+    "a held request is answered at the start of a drain during a call": [
         *((100, "asks, 0.0 s"), (100, "cut"), *[(240, "asks, 9.7 s")] * 3, (220, "drains")),
     ],
     "a closed connection is replaced, by the next call if that comes first": [
@@ -174,7 +174,7 @@ def test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences(m
 @pytest.mark.timeout(300)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(moments=MOMENTS, seed=st.integers(0, 1000))
-@example(  # the loop wakes when the demand of a held question ends, and then connects
+@example(  # the loop wakes when the demand of a held request ends, and then connects
     moments=[
         *((157, "errors"), (662, "hangs up"), (1204, "asks, 4.9 s"), (247, "asks, 0.0 s"), (337, "b for 3 s")),
         *((303, "asks, 1.17 s"), (331, "asks, 0.0 s"), (205, "asks, 9.7 s"), (85, "asks, 4.9 s")),

@@ -64,7 +64,8 @@ def test_a_plan_has_just_enough_worlds_for_the_hours() -> None:
 
 
 def test_a_violation_is_reported_after_the_events_that_led_to_it() -> None:
-    number = next(number for number, bug in enumerate(MUTANTS) if bug.name == "a term is believed for the whole ttl")
+    wanted = "a sidecar believes for the whole ttl that it leads"
+    number = next(number for number, bug in enumerate(MUTANTS) if bug.name == wanted)
     with MUTANTS[number].applied():
         world = next(world for world in range(1000) if run_world(Choice("story", ttl=30.0, pace=1.5), world).law)
         violation, lines = story(Choice("story", ttl=30.0, pace=1.5), world)
@@ -82,7 +83,7 @@ def test_a_violation_is_reported_after_the_events_that_led_to_it() -> None:
 def test_no_promise_is_broken_in_worlds_that_once_broke_one(seed: str, world: int) -> None:
     """The worlds showed three bugs of the product and two bugs of the oracle.
 
-    A client did not notice the end of a short grant. A question was held although the sidecar could answer. The rest
+    A client did not notice the end of a short grant. A request was held although the sidecar could answer. The rest
     after a step-down began before the key was deleted. The oracle mistook a late delivery of an earlier acquire for an
     acquire after a step-down. The oracle expected a hand-over although the acquire of a killed sidecar won the lease.
     """

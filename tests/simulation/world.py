@@ -227,7 +227,7 @@ class World:
 
 
 def _poll(grant: float) -> float:
-    """Seconds between two questions of a leader: a third of the working time that remains after an answer."""
+    """Seconds between two requests of a leader: a third of the working time that remains after an answer."""
     poll = grant / 4
     for _ in range(50):
         left = grant - poll

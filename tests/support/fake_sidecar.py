@@ -30,7 +30,7 @@ def answer(
     state: str,
     version: str,
 ) -> dict[str, Any]:
-    """The JSON of `GET /is-leader/LEASE`, as in the contract. The answer grants the lead if it has a token."""
+    """The JSON of `GET /is-leader/LEASE`, as in the contract. The answer grants the lease if it has a token."""
     return {
         "lease": lease,
         "is_leader": token is not None,

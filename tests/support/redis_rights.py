@@ -51,13 +51,13 @@ def give(redis: Redis, rights: Sequence[str]) -> None:
 
 
 def without(*rights: str) -> list[str]:
-    """The minimum rights without these."""
+    """The minimum rights without `rights`."""
     assert set(rights) <= set(LEAST), rights
     return [right for right in LEAST if right not in rights]
 
 
 def allow(servers: Sequence[RedisServer], *more: str) -> None:
-    """Give the user the minimum rights and these, on each server."""
+    """Give the user the minimum rights and the rights `more`, on each server."""
     for server in servers:
         answer = send_command(server, "ACL", "SETUSER", "sidecar", "reset", "on", ">secret", *LEAST, *more)
         assert answer == "OK", answer

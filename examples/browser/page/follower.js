@@ -34,7 +34,7 @@ export class Follower {
 
   /** Follow until `stop`. Throws `Refused`. */
   async run() {
-    let renewed = false; // since the last stream that opened
+    let renewed = false; // whether the token was renewed since a stream last opened
     while (!this.#stopped) {
       const attempt = (this.#attempt = new AbortController());
       const silence = new Silence();

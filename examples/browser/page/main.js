@@ -27,7 +27,7 @@ addEventListener("online", () => waiting && follower?.restart());
 setInterval(showTimes, 250);
 begin();
 
-/** Sign in with the address or with the tab's stored settings, or show the form. */
+/** Sign in with the settings in the address or in the tab's storage, or show the form. */
 function begin() {
   const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   if (location.hash) {
@@ -150,7 +150,7 @@ function showChange({ day_change: change, day_open: open }) {
   setText("change", change === null ? "no prices yet" : `${arrow}${money(change)}${percent} today`);
 }
 
-/** Format an amount from the API: a decimal in a string, which a number may not represent exactly. */
+/** Format an amount from the API: a decimal in a string, which a number cannot always represent exactly. */
 function money(decimal, digits = 2) {
   const options = { style: "currency", currency: "USD", minimumFractionDigits: digits, maximumFractionDigits: digits };
   return decimal === null ? "–" : new Intl.NumberFormat("en-US", options).format(decimal);

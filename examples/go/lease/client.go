@@ -43,7 +43,7 @@ func now() time.Duration {
 
 // Term is one term of a lease.
 type Term struct {
-	Name       string // of the lease
+	Name       string // the lease's name
 	Token      int64  // the fencing token: add it to every write
 	Holder     string // the id of this task
 	stopBefore time.Duration
@@ -173,7 +173,7 @@ func New(url string) *Client {
 // Run campaigns, and runs the work whenever this process leads, until ctx is cancelled.
 //
 // The work's context is cancelled at the end of the term. The client resigns after the work has ended. If the work returns
-// before the end of its term, Run returns its error. If ctx is cancelled, Run returns the error of ctx.
+// before the end of its term, Run returns the work's error. If ctx is cancelled, Run returns the error of ctx.
 func (c *Client) Run(ctx context.Context, name string, work func(context.Context, *Term) error) error {
 	version, token, resigned := "", int64(0), false
 	defer func() {

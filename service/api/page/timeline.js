@@ -67,7 +67,7 @@ function marks(oldest, place) {
   return found;
 }
 
-/** Fill the lists: the newest terms, and the earlier ones behind a summary. */
+/** Fill the lists: the newest terms, and the earlier terms behind a summary. */
 export function listTerms(parts, terms, now) {
   const rows = spans(terms, now).map((span, index) => ({ ...span, earlier: terms[index + 1] }));
   const update = (row, { term, from, until, earlier }) => {
@@ -99,7 +99,7 @@ function course(term, from, until, now) {
   }
 }
 
-/** The time without a leader before a term that began at `from`, as text; empty if the earlier one was not released. */
+/** Time without a leader before a term that began at `from`, as text; empty if the earlier term was not released. */
 function gap(earlier, from) {
   const seconds = earlier?.released_at ? (from - Date.parse(earlier.released_at)) / 1000 : 0;
   return seconds >= 1 ? `; began after ${duration(seconds)} without a leader` : "";

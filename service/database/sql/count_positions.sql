@@ -1,6 +1,6 @@
 -- $1 portfolio.
 -- The number of entries, and the number of symbols with an open or future position. A symbol has no such position if
--- its last entry closes the position today or earlier, in New York. The order of the key's index saves a sort.
+-- its last entry closes the position on or before today's date in New York. The order of the key's index saves a sort.
 select
     count(*) as entries,
     count(*) filter (

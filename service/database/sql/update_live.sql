@@ -1,5 +1,5 @@
 -- $1 session date, $2 as of, $3 token, $4 and $5 the first and the last staged portfolio.
--- Update live values to the staged ones. High and low are reset with each session and whenever day_open changes. It
+-- Update live values to the staged ones. High and low are reset in each session and when day_open changes. day_open
 -- changes when positions change or a symbol gets its first price of the session. The earlier highs and lows then belong
 -- to other positions. A price that appears, or a purchase, must not count as a rise.
 update public.portfolio_live as live set

@@ -269,7 +269,7 @@ async def test_a_stale_term_is_refused_in_every_lane(store: Store) -> None:
 
 
 async def test_each_lane_alone_makes_newer_claims_wait(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """The server may have ended the transaction of another lane, for example one of a frozen leader."""
+    """The server may have ended the transaction of another lane, for example after the leader froze."""
     await store.claim_fence(FakeTerm())
     with pytest.raises(StoreError):
         async with store.fenced_lanes(FakeTerm(), [None, parts(VALUES)]) as writes:

@@ -178,7 +178,7 @@ async def test_a_listener_gets_its_connection_although_the_store_is_always_busy(
 async def test_a_pool_that_gave_up_a_connection_waits_for_its_busy_one(
     migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pool that reconnected at once would take back the connection that it gave up to another pool."""
+    """If the pool reconnected at once, it would take back the connection that it gave up for another pool."""
     monkeypatch.setattr(connections, "GIVEN_UP_PAUSE", 1000.0)
     async with await Store.connect(migrated, connections=2) as store:
         pool = store._pool

@@ -100,7 +100,7 @@ async def test_a_server_without_tls_is_reported_with_the_option(server: Postgres
 
 @pytest.fixture
 async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[int, Path, Path]]:
-    """The port of a TLS front with a certificate for `localhost`, the certificate of its CA, and that of another CA."""
+    """The port of a TLS front (certificate for `localhost`), its CA's certificate, and another CA's certificate."""
     authority = Authority("ours")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(*authority.issue("localhost", tmp_path / "server"))

@@ -18,7 +18,7 @@ from tests.support.work_fakes import FakeTerm
 
 TABLES = ("portfolio", "position", "position_change")
 AHEAD = 5000
-"""Transactions by which the old server is ahead of the new one."""
+"""Number of transactions by which the old server is ahead of the new one."""
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

@@ -37,7 +37,7 @@ def observed(day: date) -> date:
 
 
 def closed(year: int) -> set[date]:
-    """Rule 7.2: a holiday on a Sunday moves to Monday, one on a Saturday to Friday, except at a year's end."""
+    """Rule 7.2: a holiday on a Sunday moves to Monday; on a Saturday it moves to Friday, except at a year's end."""
     new_year = date(year, 1, 1)
     return {
         new_year if new_year.weekday() == 5 else observed(new_year),

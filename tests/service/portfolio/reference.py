@@ -54,7 +54,7 @@ def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
 
 
 def last_and_open(answers: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
-    """The last price and the session's open, after one or more answers for one symbol in their order.
+    """The last price and the session's open, given one or more answers for one symbol in order of arrival.
 
     An answer counts if it is newer than all answers before it.
     """
@@ -82,7 +82,7 @@ class ReferenceTicks:
         holdings: Mapping[UUID, Holdings],
         token: int,
     ) -> dict[UUID, LiveValue]:
-        """The values after a tick, given the source's answer: prices above zero with six places."""
+        """The values after a tick, given the source's answer: prices above zero with six decimal places."""
         answered = {price.symbol for price in answers}
         for price in answers:
             self._answers.setdefault(price.symbol, []).append(price)
@@ -105,7 +105,7 @@ class ReferenceTicks:
         marks: Mapping[str, Mark],
         token: int,
     ) -> LiveValue:
-        """The live value. Its high and low are those of the session's values with the same positions and opens."""
+        """The live value. High and low are taken from the session's values with the same positions and opens."""
         worth = worth_of(positions, marks)
         opens = {(symbol, quantity, marks[symbol].open) for symbol, quantity in positions if symbol in marks}
         comparable = session, opens, worth.value is None

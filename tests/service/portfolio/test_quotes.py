@@ -65,7 +65,7 @@ def test_a_price_is_replaced_only_by_a_later_one() -> None:
 
 
 def test_a_quote_from_the_future_is_replaced() -> None:
-    """Otherwise a leader whose clock went an hour ahead would hold the price for an hour."""
+    """Otherwise a price from a leader whose clock was an hour ahead would not be replaced for an hour."""
     ahead = updated_quote(Price("A", Decimal(10), NOON + 60 * MINUTE), MONDAY, None, NOON + 60 * MINUTE)
     assert updated_quote(Price("A", Decimal(11), NOON), MONDAY, ahead, NOON).price == 11
 

@@ -370,7 +370,7 @@ async def test_closes_are_consolidated_and_unadjusted_and_from_that_days_bar(alp
 
 async def test_a_close_belongs_to_the_company_that_had_the_symbol_on_that_day(alpaca: Alpaca) -> None:
     alpaca.renamed = {"OLD": (date(2026, 2, 17), "NEW"), "S": (date(2026, 2, 17), "GONE")}
-    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # 999 is of the company that has S now
+    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # 999 belongs to today's S
     async with source(alpaca, now=CLOSE + timedelta(days=10)) as prices:
         found = await prices.closes(["OLD", "S"], FRIDAY)
     assert {symbol: price.price for symbol, price in found.items()} == {"OLD": Decimal(10), "S": Decimal(20)}

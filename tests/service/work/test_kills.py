@@ -17,7 +17,7 @@ from service.work.timetable import JOBS
 from tests.service.work.test_jobs import Disturbed, written
 
 SAMPLE = 5
-"""Number of statements of each job at which it is killed, in addition to each commit."""
+"""Number of sampled statements at which each job is killed, in addition to every commit."""
 
 
 class Worker:

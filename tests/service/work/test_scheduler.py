@@ -85,7 +85,8 @@ async def test_through_a_week_each_session_has_each_run_once(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     # Wednesday is the day before Thanksgiving, and Friday is a half day. The week is in the past, because the
-    # database's clock dates the ends of runs: a run that ends before it is due is repeated each minute.
+    # database's clock dates the ends of runs. In a future week each run would end before it is due, and would be
+    # repeated each minute.
     wednesday = datetime(2025, 11, 26, 17, 0, tzinfo=UTC)
     office = SchedulerOnAClock(store, metrics, wednesday, look_back=1)
     await office.work(wednesday + timedelta(days=7))

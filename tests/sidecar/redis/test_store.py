@@ -110,7 +110,7 @@ async def test_a_server_frozen_past_the_limit_executes_no_call_late(any_redis_of
 
 
 async def test_the_clock_estimate_recovers_after_a_slow_reply(proxy: Proxy) -> None:
-    """A late reply makes the estimate of the server's clock lag; the outcome LATE corrects the estimate."""
+    """After a late reply, the estimated server clock is behind the real one; the outcome LATE corrects the estimate."""
     limit = 3.0
     for _ in range(ROUNDS):
         async with storing(at_port(proxy.port), timings=Timings(call_limit=limit)) as store:
