@@ -413,8 +413,8 @@ def estimate(results: Sequence[Measured], empty: int) -> str:
                 f"**Each hand-over.** Redis spends {share * 1e6:.0f} µs for each candidate, on scripts and on messages"
                 f" to every watch: {share * 1e6:.0f} µs x {FLEET:,} = {share * FLEET:.1f} s. A call ends after"
                 f" `REDIS_TIMEOUT` ({CALL_LIMIT:g} s), so calls may fail in fleets of {CALL_LIMIT / share:,.0f} tasks"
-                " or more. A call that fails is retried, and no promise about safety depends on its success. `LEASE_TTL`"
-                " moves this limit, because the default of `REDIS_TIMEOUT` is a fifteenth of `LEASE_TTL`.",
+                " or more. A call that fails is retried, and no promise about safety depends on its success."
+                " `LEASE_TTL` moves this limit, because the default of `REDIS_TIMEOUT` is a fifteenth of `LEASE_TTL`.",
             )
         )
     lines = [f"{number}. {text}" for number, (_, text) in enumerate(sorted(limits), start=1)]
