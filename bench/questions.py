@@ -275,8 +275,8 @@ def measure(
             "A sidecar that leads one lease on a real Redis answers `GET /is-leader`. The bare program imports the same"
             " libraries, and its aiohttp handler returns the bytes that the sidecar answered. wrk sends requests to"
             f" both in turns of {seconds:g} s. A ratio is the median of the ratios of neighbouring turns. The goals are"
-            f" at least {LEAST_THROUGHPUT} times the throughput of the bare handler, and at most {MOST_P99} times its 99th"
-            f" percentile. Requests that failed: {failed}."
+            f" at least {LEAST_THROUGHPUT} times the throughput of the bare handler, and at most {MOST_P99} times its"
+            f" 99th percentile. Requests that failed: {failed}."
         ),
         tables=(*tables, change_table(changed, held), executed),
         plots=(Plot("questions", "Throughput", "turn", "requests a second", series),),
