@@ -73,7 +73,7 @@ chaos: $(STAMP) ## Run whole tasks under random faults: MINUTES=10 TASKS=4 SEED=
 	@$(BIN)/python -m tests.chaos --minutes '$(or $(MINUTES),10)' --tasks '$(or $(TASKS),4)' --seed '$(or $(SEED),1)' \
 		$(if $(REDIS),--redis '$(REDIS)') $(if $(OTHER),--other-version '$(OTHER)')
 
-bench: $(STAMP) ## Compare with other libraries in about fifteen minutes (needs wrk, zookeeper, etcd-server): HANDOVER='--without kazoo'
+bench: $(STAMP) ## Compare with other libraries in under fifteen minutes (needs wrk, zookeeper, etcd-server): HANDOVER='--without kazoo'
 	@$(BIN)/python -m bench.handover --json build/bench/handover.json $(HANDOVER)
 	@for each in legs questions footprint growth; do \
 		echo; $(BIN)/python -m bench.$$each --json build/bench/$$each.json || exit; done
