@@ -216,9 +216,9 @@ class View(NamedTuple):
 class LeaseStatus(NamedTuple):
     """A lease for listeners and metrics: the fields of its `View`, its leadership and its trouble.
 
-    `leads` is true while this candidate leads the lease, for at least `remaining` seconds more. `trouble` is a line for
-    people that says what is wrong with the lease; None if nothing is wrong. `step_down` is a line for people about a
-    step-down that this candidate carries out; None without one.
+    `leads` is true while this candidate leads the lease; `remaining` is the number of seconds until the term ends
+    unless it is renewed. `trouble` is a line for people that says what is wrong with the lease; None if nothing is
+    wrong. `step_down` is a line for people about a step-down that this candidate carries out; None without one.
     """
 
     state: State

@@ -88,7 +88,7 @@ def description() -> Json:
                     "expires or the portfolio is no longer the caller's. Its `retry` is a random 1 to 10 s: after the "
                     "end, wait for that time before connecting again. "
                     "A slow client misses values; comments keep an idle stream open",
-                    # The schema of each event. OpenAPI 3.1 has no `itemSchema` for streams, as 3.2 has.
+                    # The schema of each event. OpenAPI 3.1 has no `itemSchema` for streams; 3.2 has it.
                     {"text/event-stream": {"schema": ref("schemas", "LiveEvent")}},
                     *(400, 401, 404, 429),
                 ),

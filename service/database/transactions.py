@@ -92,7 +92,7 @@ class Transactions:
         await self.close()
 
     async def ping(self) -> None:
-        """Return if the database answers and lets this role see the portfolios."""
+        """Raise an error unless the database answers and lets this role see the portfolios."""
         async with self._connection() as connection:
             role = await connection.fetchval(statement("hidden_portfolios"))
         if role is not None:

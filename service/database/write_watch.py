@@ -63,7 +63,7 @@ class LeaseWrites:
         self.cleared()
 
     def cleared(self) -> None:
-        """Record a commit that is not part of the work, or that no write is due any more."""
+        """Record that no write is due any more, or that something other than the work was committed."""
         self._due_since, self._failures = None, 0
         self.on_change()
 

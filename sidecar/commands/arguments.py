@@ -21,8 +21,8 @@ usage: python -m sidecar [COMMAND]
   disable LEASE SECONDS [--reason TEXT]
                          let nobody lead for that time; work stops at once
   enable LEASE           let tasks lead again
-  fence LEASE            show the last token in Redis, and repair a fence that refuses every term while the lease is
-                         disabled (--dry-run changes nothing; --above TOKEN: the next token is above TOKEN)
+  fence LEASE            show the last token in Redis; if the lease is disabled, repair a fence that refuses every term
+                         (--dry-run changes nothing; --above TOKEN: the next token is above TOKEN)
 
 status, leaders and each command below leaders take --json: one JSON document (watch: one JSON object per line).
 Settings come from the environment; docs/settings.md lists them.

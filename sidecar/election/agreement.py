@@ -13,7 +13,8 @@ class LeaseTtl:
     A holder with a shorter ttl looks like a holder whose renewals are late, so it is not reported.
 
     Args:
-        timings: the durations of the protocol. Half the margin is left for a server's clock that steps back.
+        timings: the durations of the protocol. A key may live half the margin longer than our ttl, because the server's
+            clock may step back.
     """
 
     def __init__(self, timings: Timings) -> None:

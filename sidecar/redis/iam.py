@@ -28,7 +28,7 @@ FETCH_LIMIT = 2.0
 AHEAD = timedelta(minutes=15)
 """Remaining validity at which the role's credentials are fetched again."""
 LOOK = 60.0
-"""Seconds between two checks of the validity. After failed attempts the average pause grows to half of this time."""
+"""Seconds between two checks of the validity. After a failure, pauses are short and grow to half of this on average."""
 
 
 class IamLogin(Login):

@@ -143,7 +143,7 @@ class Fault:
     """One fault: `at` seconds after the start of its round, for `seconds` (a maximum if an event ends the fault).
 
     `target` is a task (`task2`) or a lease. A lease stands for the task that leads it at the time, or for its key if
-    the operator acts. `detail` is a share from 0 to 1 for other choices, such as a replica's lag or Postgres's stop.
+    the operator acts. `detail` is a share from 0 to 1 for other choices, such as a replica's lag or how Postgres stops.
     """
 
     at: float

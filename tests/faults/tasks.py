@@ -65,7 +65,7 @@ class Task:
         return self.beliefs[-1].token if self.beliefs else 0
 
     async def ask(self) -> None:
-        """Ask once. The belief begins when the answer arrives; its deadline counts from the sending of the question."""
+        """Ask once. The belief begins when the answer arrives; its deadline counts from the sending of the request."""
         sent_at = elapsed()
         async with self._session.get(f"{self.sidecar.url}/is-leader/{LEASE}") as response:
             answer = await response.json()

@@ -314,7 +314,7 @@ class Oracle:
         world, model, client = self.world, self.world.primary.model, sidecar.client
         if model.value != sidecar.instance or model.expires is None or self._disturbed(world.now):
             return
-        timings = world.scenario.timings  # a client that stopped believing waits for the end of a predecessor's grants
+        timings = world.scenario.timings  # a client without a grant waits for the end of the previous process's grants
         takes = 2.0 + 1.05 * timings.grant_ttl + timings.call_limit
         if client.ready_since is not None and world.primary.true_time(model.expires) > world.now + 2 * takes:
             self._pendings += 1

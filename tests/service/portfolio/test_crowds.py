@@ -1,4 +1,4 @@
-"""For each symbol of unknown standing, the holder with the fewest such symbols."""
+"""For each symbol of unknown standing, the least crowded portfolio that holds it."""
 
 from datetime import date
 from uuid import UUID

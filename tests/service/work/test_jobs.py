@@ -542,7 +542,7 @@ class Disturbed:
         return term
 
     async def attempt(self, checks: int | None = None) -> bool:
-        """Run under a newer term that ends at a check.
+        """Run under a newer term, which ends after `checks` checks, or never if `checks` is None.
 
         The source now has other closes for sessions with stored closes.
         """

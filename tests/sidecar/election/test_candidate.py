@@ -288,7 +288,7 @@ async def test_the_release_notice_of_a_resign_is_always_published_after_the_rele
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         candidate = sidecar.candidate
-        for _ in range(5):  # repeated, because a timer may fire a little early by the protocol's clock
+        for _ in range(5):  # repeated, because only some timers fire a little early by the protocol's clock
             await sidecar.lead()
             version = candidate.version(["tracker"])
             held = asyncio.create_task(candidate.hold(["tracker"], version, 20, "", None))
