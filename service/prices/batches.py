@@ -119,8 +119,8 @@ class Batches:
         With `all_new`, symbols that were never tried are asked for once, like those that were priced before.
 
         Raises:
-            AccessRefused: access was refused for symbols that were priced before, or for any symbols before the first
-                answer.
+            AccessRefused: access was refused for symbols that were priced before (with `all_new`, also for symbols
+                that were never tried), or for any symbols before the first answer.
         """
         budget = self._client.budget(seconds)
         possible = [symbol for symbol in symbols if LIST_ITEM.fullmatch(symbol)]

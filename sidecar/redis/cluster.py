@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import ClusterDownError, InvalidResponse, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, NoPermissionError, RedisError, ResponseError
 
 from sidecar.redis.connection import RedisConnection, log_in
+from sidecar.redis.failures import OtherShape
 from sidecar.server_kind import Node
 
 TRIES = 3
@@ -110,7 +111,7 @@ class ClusterPlace:
         try:
             ranges = [(int(first), int(last), [_node(each) for each in nodes]) for first, last, *nodes in answer]
         except (TypeError, ValueError, IndexError) as error:
-            raise InvalidResponse("the answer to CLUSTER SLOTS does not have the expected shape") from error
+            raise OtherShape("the answer to CLUSTER SLOTS does not have the expected shape") from error
         nodes = dict.fromkeys(self._named(node, asked) for _, _, nodes in ranges for node in nodes)
         kept = [node for node in self._nodes if node in nodes]
         self._nodes = [*(node for node in nodes if node not in kept), *kept][:REMEMBERED]

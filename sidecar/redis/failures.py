@@ -94,7 +94,11 @@ class OtherPrimary(NoPrimary):
     """The sentinels name another primary than the connected one."""
 
 
-KINDS |= {NoPrimary: "sentinel", OtherPrimary: "sentinel"}
+class OtherShape(InvalidResponse):
+    """An answer without the expected shape. The text repeats no part of the answer."""
+
+
+KINDS |= {NoPrimary: "sentinel", OtherPrimary: "sentinel", OtherShape: "malformed"}
 
 
 @dataclass(frozen=True, slots=True)

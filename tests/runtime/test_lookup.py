@@ -212,10 +212,10 @@ loops.run(main())
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_a_hanging_lookup_does_not_delay_the_end_of_the_process(loop: str) -> None:
     began = time.monotonic()
-    wait_until_idle = await asyncio.to_thread(
+    ended = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", HANGS.format(loop=loop)], capture_output=True, text=True, timeout=50
     )
-    assert (wait_until_idle.returncode, wait_until_idle.stdout, wait_until_idle.stderr) == (0, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert time.monotonic() - began < 50
 
 
@@ -247,11 +247,11 @@ for thread in threading.enumerate():
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_a_lookup_that_ends_after_the_loop_is_closed_prints_nothing(loop: str) -> None:
-    wait_until_idle = await asyncio.to_thread(
+    ended = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", AFTER_THE_LOOP.format(loop=loop)],
         capture_output=True,
         text=True,
         timeout=50,
     )
-    assert (wait_until_idle.returncode, wait_until_idle.stdout, wait_until_idle.stderr) == (0, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -232,11 +232,11 @@ async def test_the_watch_notices_a_disable_at_once(
         async def watches() -> bool:
             return bool((await asker.status())["watch"]["mode"] == "tracking")
 
-        async def time_until(word: Callable[[], Any], get_json: Callable[[dict[str, Any]], bool]) -> float:
+        async def time_until(word: Callable[[], Any], is_shown: Callable[[dict[str, Any]], bool]) -> float:
             began = elapsed()
             word()
             async with asyncio.timeout(15):
-                while not get_json(asker.last):
+                while not is_shown(asker.last):
                     await asker.ask(wait="2", version=asker.last["version"])
             return elapsed() - began
 

@@ -115,6 +115,6 @@ def test_the_simulation_finds_each_former_bug_of_the_product_when_it_is_restored
     choice = Choice("kept", mix, TTL, PACE)
     [bug] = [bug for bug in MUTANTS if bug.name == name]
     with bug.applied():
-        get_json = next((each for each in (world, *range(MOST_WORLDS)) if run_world(choice, each).law), None)
-    assert get_json is not None, "no world shows the bug any more"
-    assert run_world(choice, get_json).law is None
+        found = next((each for each in (world, *range(MOST_WORLDS)) if run_world(choice, each).law), None)
+    assert found is not None, "no world shows the bug any more"
+    assert run_world(choice, found).law is None

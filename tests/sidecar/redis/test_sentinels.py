@@ -10,7 +10,7 @@ import pytest
 
 from ops.local.servers import RedisServer, free_port
 from runtime.clock import elapsed
-from sidecar.protocol import Call, Kind, Outcome
+from sidecar.protocol import Call, Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
 from sidecar.redis.store import KeyedCall
 from sidecar.redis.watch import WatchMode
@@ -108,7 +108,7 @@ async def test_the_connection_stays_open_while_the_sentinels_are_down(
         await connector._place.elsewhere()
         return "The sentinels answer again" in caplog.messages
 
-    async with storing(connector) as store:
+    async with storing(connector, timings=Timings(ttl=60.0, call_limit=10.0)) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         for sentinel in group.sentinels:
             sentinel.kill()
