@@ -34,7 +34,7 @@ ROUNDS = 20
 QUIET = 0.2
 """Seconds between two reads of Redis's counters after a hand-over."""
 QUIET_LOOKS = 3
-"""Number of reads in a row with few scripts that end a hand-over.
+"""Number of consecutive reads with few scripts after which a hand-over counts as complete.
 
 One is not enough, since the crowd's calls may be late.
 """

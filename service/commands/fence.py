@@ -126,7 +126,8 @@ async def _stays_disabled(arguments: FenceArguments, sidecar_url: str, clock: Ca
 def _is_disabled(leadership: Leadership) -> bool:
     """Whether the lease is disabled now.
 
-    If Redis's fence is also invalid, the state is `following`, and only the holder shows that the lease is disabled.
+    If Redis's fence is also invalid, the state is `following`, and only the holder, DISABLED, shows that the lease is
+    disabled.
     """
     return leadership.state == "disabled" or (
         leadership.state == "following" and (leadership.holder or "").upper() == "DISABLED"

@@ -253,7 +253,7 @@ class Batches:
             answers.newly_refused.append(symbol)
 
     def _conclude(self, answers: Answers) -> None:
-        """Decide the cause of the failures: the failed symbols if other symbols were answered, else the question."""
+        """Attribute the failures to the failed symbols if others were answered, else to the whole question."""
         if answers.answered:
             for symbol, _ in answers.refused_alone:
                 self._refuse(answers, symbol)

@@ -208,6 +208,6 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _text_of(part: object, *names: str) -> str:
-    """The named members of a part of the answer, in one line."""
+    """The values of these fields in a part of the answer, in one line."""
     texts = [str(part[name]) for name in names if part.get(name)] if isinstance(part, dict) else []
     return one_line(" ".join(": ".join(texts).split()), WORDS_SHOWN)

@@ -286,7 +286,7 @@ class Lease(Facts):
             self._begin_release(term, now, why or self._unwanted())  # the rest after a step-down begins again
 
     def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
-        """Whether an acquire of this process, or the last acquire of its predecessor, won the tenure that was found."""
+        """Whether the tenure in the reply is that of an acquire of this process, or of its predecessor's last one."""
         late = left is not None and left.token == reply.token and left.began < self._predecessor_acts_until
         return late or reply.tenure.startswith(f"{self._boot}-")
 

@@ -12,7 +12,7 @@ class Check:
         about: one line about the check or the broken rule.
         macros: the macros of lease.pml that the run defines.
         holds: true if no assertion may be violated; false if one must be.
-        long: true if the run belongs to `make model`; the other runs are in `make test`.
+        long: true if the run belongs to `make model`; `make test` and `make test-slow` have the other runs.
     """
 
     name: str

@@ -771,14 +771,14 @@ CONNECTION = [
         test=_SCRIPTS + "a_reply_to_a_follower_contains_the_number_of_candidates_that_watch_the_lease[wheel]",
     ),
     Bug(
-        "a task that follows only tries to lead",
+        "a task with CAMPAIGN=false tries to lead",
         "sidecar/election/lease.py",
         right="looks = self.follows_only or now < self._rest.until",
         wrong="looks = now < self._rest.until",
         test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_reports_it",
     ),
     Bug(
-        "a task that follows only looks at a vacant key without a pause",
+        "a task with CAMPAIGN=false looks at a vacant key without a pause",
         "sidecar/election/lease.py",
         right="follows = others or self.follows_only",
         wrong="follows = others",

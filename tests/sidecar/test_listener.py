@@ -1,4 +1,4 @@
-"""Limits of connections from outside the task: no use of the metrics port, which the network can reach, ends a term."""
+"""Limits of connections from outside the task: whatever the network sends to the metrics port, no term ends."""
 
 import asyncio
 from collections.abc import AsyncIterator

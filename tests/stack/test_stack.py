@@ -36,7 +36,7 @@ def test_the_readme_lists_the_types_that_moto_supports() -> None:
     documented = {what: set(re.findall(r"AWS::\w+::\w+", row)) for what, row in rows.items()}
     assert documented == {
         "created by moto's CloudFormation": types(known_to_cloudformation),
-        "created by the service's API in moto": types(lambda kind: kind in BY_API),
+        "created by the AWS service's API in moto": types(lambda kind: kind in BY_API),
         "not known to moto": types(lambda kind: not known_to_cloudformation(kind) and kind not in BY_API),
     }
     assert not set(BY_API) & types(known_to_cloudformation)

@@ -68,7 +68,7 @@ class Proxy:
         self.accepted = 0
         """The number of connections so far."""
         self.turn_away = 0
-        """The number of further connections to close at once."""
+        """The number of further connections to close immediately."""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 

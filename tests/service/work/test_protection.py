@@ -89,7 +89,7 @@ async def running(protection: TaskProtection) -> AsyncIterator[TaskProtection]:
 
 
 def free(metrics: WorkMetrics) -> Callable[[], bool]:
-    """The condition that the metric shows that the task is not protected."""
+    """A function that returns true while the metric shows that the task is not protected."""
     return lambda: [s.value for metric in metrics.protected.collect() for s in metric.samples] == [0]
 
 
