@@ -19,7 +19,7 @@ def refusal(request: web.BaseRequest) -> str | None:
     """Why the request is refused; None if it is accepted.
 
     A request is refused if its `Host`, or the host in its target, is not the loopback, or if a page of another origin
-    made it. Only requests that change something need a `Host`: every browser sends the header, but a shell script may
+    made it. Only requests other than GET and HEAD need a `Host`: every browser sends the header, but a shell script may
     omit it.
     """
     return refusal_of(request.method, request.headers, request.host if "Host" in request.headers else None)

@@ -52,7 +52,7 @@ class _Question(NamedTuple):
 
 
 class Control:
-    """Answers the client's requests from the state of the leases; only `GET /history/NAME` costs a Redis command.
+    """Answers the client's requests from the state of the leases; only `GET /history/NAME` reads from Redis.
 
     Args:
         candidate: the leases of this task.

@@ -24,7 +24,7 @@ STEP_DOWN_NOTICE = "step-down"
 
 
 class Kind(StrEnum):
-    """The kind of a call in Redis. A `LOOK` changes nothing there."""
+    """The kind of a call in Redis. A `LOOK` does not change the lease."""
 
     ACQUIRE = "acquire"
     RENEW = "renew"
@@ -197,7 +197,7 @@ class Reply(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """The beginning or end of a term, or the discovery that another candidate holds the lease (`token` None)."""
+    """The beginning or end of a term, or a first reply that gives this candidate no term (`token` None)."""
 
     leads: bool
     token: int | None
@@ -236,7 +236,7 @@ class LeaseStatus(NamedTuple):
 
 
 class ServerClock:
-    """An estimate of the server's time, never ahead of it unless a clock has stepped since the last reply.
+    """An estimate of the server's time, ahead of it only by steps and drift of the clocks since the last reply.
 
     The estimate lags by the time that the last reply travelled. That is the safe side: the server reaches a deadline no
     later than this process does.

@@ -55,7 +55,7 @@ class Telemetry:
         self._server: tuple[str | None, ...] = (None, None, None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
-        """Count and log a transition: a term began or ended, or another candidate holds the lease.
+        """Count and log a transition: a term began or ended, or the first reply gave this task no term.
 
         The end of a term is logged with its length in seconds.
         """

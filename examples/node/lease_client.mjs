@@ -214,7 +214,7 @@ async function pause(signal) {
   await sleep(100 + 400 * Math.random(), undefined, { signal }).catch(() => {});
 }
 
-/** Resolve when the term's working time is over. It checks the clock, because a timer ignores time in suspend. */
+/** Resolve when the term's working time is over. It checks the clock again and again, because answers move that time. */
 async function expired(term, signal) {
   while (term.workingTime() > 0 && !signal.aborted) await sleep(Math.min(term.workingTime(), TICK) * 1000);
 }

@@ -13,7 +13,7 @@
 -- ARGV[4]  '1' with the failover guard
 -- ARGV[5]  our term's token; '' without a term
 -- ARGV[6]  our term's tenure, or the tenure of the term to acquire
--- ARGV[9]  the ms for which an old primary may serve after a promotion; absent if the safety margin covers that time
+-- ARGV[9]  the ms for which an old primary may serve after a promotion; 0 if the safety margin covers that time
 -- `renew` and `release` explain ARGV[7], ARGV[8] and ARGV[10].
 --
 -- Returns one line, which a client reads several times faster than a table. Its words are separated by spaces: outcome,

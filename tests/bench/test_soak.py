@@ -56,7 +56,7 @@ def test_a_few_outliers_do_not_count_as_growth() -> None:
 @pytest.mark.parametrize(
     ("measure", "leak"),
     [
-        (MEMORY, 1 / 64),  # 16 KiB per hand-over; a task has a hand-over every three seconds
+        (MEMORY, 1 / 64),  # 48 KiB per hand-over; a task has a hand-over every three seconds
         (DESCRIPTORS, 1 / 20),
         (TASKS, 1 / 20),
         (THREADS, 1 / 60),

@@ -14,6 +14,6 @@ Any setting of the task definition can be given in the environment: `FAILOVER_GU
 --minutes 3 --seed 48 --services 1` switches a safeguard off, and the run finds two believers. `--without-fence` lets
 stale leaders write, and the run finds their writes. `--isolating` isolates primaries that still serve. MIN_REPLICAS
 protects against this: with `MIN_REPLICAS=0` in the environment two clients believe at once. `--only FAULT` excludes all
-other faults. `FAILOVER_GUARD=false python -m tests.chaos --redis cluster --only "zone outage" --minutes 0.4 --seed 3`
-and the same with `--redis sentinels --only "unseen failover"` find two believers.
+other faults from the storms. `FAILOVER_GUARD=false python -m tests.chaos --redis cluster --only "zone outage" --minutes
+0.4 --seed 3` and the same with `--redis sentinels --only "unseen failover"` find two believers.
 """

@@ -127,7 +127,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", action="append", choices=[str(kind) for kind in Kind], default=[], metavar="FAULT",
-        help="cause this fault only; the option may be repeated (--plan prints the names of faults)",
+        help="cause only this fault in the storms; the option may be repeated (--plan prints the names of faults)",
     )  # fmt: skip
     parser.add_argument("--without-fence", action="store_true", help="let stale leaders write; the run must find this")
     parser.add_argument(

@@ -237,7 +237,7 @@ class Injector:
             happening.note = "no refusal seen"
 
     async def _catch(self, lease: str) -> list[tuple[Checked, psutil.Process]]:
-        """Stop the writer that leads the lease between check and write; empty if the writer is not there any more."""
+        """Stop the leader of the lease if it is a writer between check and write; otherwise return an empty list."""
         seen = self._fleet.seen
         seen.read()
         leader = seen.leader(lease, elapsed())

@@ -87,7 +87,7 @@ class _Labels:
                 return
 
     def beside(self, at: float, text: str, size: float = 6.5) -> tuple[float, float]:
-        """Return the left edges of a text to the right and to the left of a time."""
+        """Return two left edges for a text: one places it to the right of a time, the other to the left."""
         gap = 2 * self._seconds_a_point
         return at + gap, at - gap - LETTER * size * len(text) * self._seconds_a_point
 

@@ -30,7 +30,7 @@ class RedisPair:
     lease_key = "portfolio:{name}:leader"
     """LEASE_KEY of the sidecars."""
     serves_on = 0.0
-    """Seconds after a promotion for which the old primary may serve while it can be reached."""
+    """Seconds after a promotion for which an old primary that is not isolated may serve."""
 
     def __init__(self, folder: Path, tasks: list[str]) -> None:
         self.clock = server_clock(folder / "redis-clock")

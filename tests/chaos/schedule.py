@@ -179,7 +179,8 @@ def plan(
 ) -> tuple[Round, ...]:
     """Return the rounds that fit into `minutes`, at least one. The same arguments give the same rounds.
 
-    Without `isolating`, a failover replaces each isolated primary. With `only`, the storms have these faults alone.
+    Without `isolating`, the schedule has a failover in place of each isolation of the primary. With `only`, the storms
+    have these faults alone.
     """
     chance = random.Random(f"chaos {seed} {tasks}")
     storm = min(STORM * ttl, max(minutes * 60 - CALM_TAKES * ttl, ttl))

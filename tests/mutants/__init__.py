@@ -1,1 +1,1 @@
-"""Seeded bugs: the protocol broken on purpose, one bug at a time. Each has to be found, or the run fails."""
+"""Seeded bugs: the product broken on purpose, one bug at a time. Each has to be found, or the run fails."""

@@ -1,7 +1,7 @@
-"""`python -m tests.mutants`: break the protocol on purpose, one bug at a time; each must be found.
+"""`python -m tests.mutants`: break the product on purpose, one bug at a time; each must be found.
 
 The simulation must find the bugs in the code that it runs. A test of the real code must find the bugs in the other
-production modules (the drivers, the scripts, the fence). These tests must pass without a bug.
+production modules (such as the drivers, the scripts and the fence). These tests must pass without a bug.
 """
 
 import os

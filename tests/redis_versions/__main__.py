@@ -1,4 +1,4 @@
-"""`python -m tests.redis_versions` tests the scripts, the model of Redis and the faults on each version of the server.
+"""`python -m tests.redis_versions` tests the scripts and the model of Redis on each version, and the faults on two.
 
 A version that is not available is a failure, not a skip.
 """

@@ -418,7 +418,7 @@ class Faults:
         sidecar = self.world.sidecars[self._task()]
         if not sidecar.cut:
             sidecar.cut = True
-            if self.random.random() < 0.3:  # also frozen, when its lease has nearly ended
+            if self.random.random() < 0.3:  # the sidecar also freezes later, often near the end of its term
                 later = self.ttl * self.random.uniform(0.3, 0.9)
                 self.world.at(self.world.now + later, lambda _: self._freeze_sidecar(sidecar))
             self._disturb(self._duration(), self._network_restored, sidecar)

@@ -65,7 +65,7 @@ class RedisCluster:
         await eventually(lambda: all(map(self.replicates, self.nodes[self.masters :])))
 
     def replicates(self, node: RedisServer) -> bool:
-        """Return true if a replica is connected to its primary, and the primary reports it."""
+        """Return true if a replica reports that it is connected to its primary."""
         return "master_link_status:up" in str(send_command(node, "INFO", "replication"))
 
     def owner(self, key: str, *, asked: RedisServer | None = None) -> RedisServer | None:

@@ -83,7 +83,7 @@ def test_a_half_is_rounded_to_even() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_positions_without_overflow_are_exact(sign: int) -> None:
-    """Slightly more than 792 trillion dollars, in a sum that needs 96 bits."""
+    """Slightly less than 792 trillion dollars, in a sum that needs 96 bits."""
     held = tuple((name, sign * Decimal("9876543210.12345678")) for name in SYMBOLS)
     priced = {name: mark("10021.987653") for name in SYMBOLS}
     assert valued(held, priced) == worth_of(held, priced)

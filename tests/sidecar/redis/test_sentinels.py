@@ -189,7 +189,7 @@ async def test_the_password_of_the_sentinels_is_sent_only_to_sentinels(group: Gr
 
 
 async def test_no_lease_is_acquired_at_an_old_primary_over_an_open_connection(group: Group) -> None:
-    """The holder has moved to the new primary, so its key at the old primary is meaningless."""
+    """Another task may already hold the lease at the new primary, so the old primary's data must not decide."""
     old, heir = group.servers
     async with storing(by_all(group)) as store:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
