@@ -128,7 +128,7 @@ class ZooKeeperSession(Server):
         return "ZooKeeper", found[1] if found else "unknown"
 
     def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - the signature of `LeaseServer`
-        """Return the time of the server's last answer to the client, and the duration of the session.
+        """Return the time of the server's last answer to the client plus the duration of the session.
 
         The server counts in milliseconds of Java's `nanoTime`, which is the monotonic clock on Linux.
         """
@@ -184,7 +184,7 @@ class EtcdLease(Server):
         return "etcd", str(self._get("version")["etcdserver"])
 
     def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - the signature of `LeaseServer`
-        """Return the time of the last renewal that the leader sent, and the duration of the lease."""
+        """Return the time of the last renewal that the leader sent plus the duration of the lease."""
         if renewed is None:
             raise NoLease("the leader has reported no renewal")
         return renewed + ttl

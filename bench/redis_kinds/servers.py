@@ -50,7 +50,7 @@ EVENTS = {
     Redis.CLUSTER: (Event.FAILOVER, Event.KILL, Event.MIGRATION, Event.ROTATION),
     Redis.SENTINELS: (Event.FAILOVER, Event.KILL, Event.ROTATION),
 }
-"""The kinds of Redis, one group of rows each."""
+"""The events that are measured by default, for each kind of Redis."""
 POSSIBLE = {
     Redis.SERVER: EVENTS[Redis.SERVER],
     Redis.CLUSTER: (*EVENTS[Redis.CLUSTER], Event.RESTART),

@@ -92,7 +92,7 @@ def _make(label: str, quota: int | None) -> None:
     task = _cpus() / PARENT / label
     task.mkdir(parents=True, exist_ok=True)
     if is_unified():
-        # A group that has processes cannot have child groups.
+        # A group that has processes cannot enable controllers for child groups.
         for group in (ROOT, task.parent, *([task] if label != STAGE else [])):
             (group / "cgroup.subtree_control").write_text("+cpu +memory +pids")
         (task.parent / "cpu.weight").write_text(str(WEIGHT_V2))

@@ -12,7 +12,7 @@ import aiohttp
 from ops.rehearse.member import Member
 
 PORTS = 9101, 8080
-"""Addresses of an API's metrics; versions with one listener serve the metrics on the public port."""
+"""Ports of an API's metrics; versions with one listener serve the metrics on the public port."""
 
 ASK_EVERY = 0.2
 ANSWER_LIMIT = 1.0

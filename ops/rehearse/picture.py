@@ -60,7 +60,10 @@ def _tasks_between(record: Record, began: float, ended: float) -> list[int]:
 
 
 def _tasks(axis: Axes, record: Record, began: float, ended: float, shown: list[int]) -> None:
-    """Draw a bar for each task: pale until it is healthy and while it stops, and darker while it leads."""
+    """Draw a bar for each task: pale until it is healthy and while it stops.
+
+    A narrow bar on it shows each lease that it leads.
+    """
     zero = record.began
     for place, number in enumerate(shown):
         member = record.members[number]

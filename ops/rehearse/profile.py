@@ -32,7 +32,7 @@ class Profile:
     """One kind of rehearsal.
 
     Attributes:
-        name: `short` or `long`.
+        name: `short` or `long`, or `sizes` for `make sizes`.
         variables: values that replace the definition's.
         deregistration_delay: time from a target's deregistration to the end of its connections and SIGTERM; ECS: 300.
         settle: pause after an event before the next one; longer than a heartbeat.

@@ -21,7 +21,10 @@ REFRESH_INTERVAL = 600.0
 MIN_INTERVAL = 30.0
 """Minimum time between two fetches, in seconds, however many tokens name unknown keys."""
 RETRY_INTERVAL = 5.0
-"""Time from a failed fetch to the next, in seconds. Until the first success a new task admits no user."""
+"""Time from a failed fetch to the next, in seconds.
+
+Until the first success a new task admits only tokens with HS256.
+"""
 FETCH_LIMIT = 5.0
 """Limit of a fetch, in seconds. A token with an unknown key waits for at most one fetch."""
 MAX_ANSWER = 1024 * 1024

@@ -8,7 +8,7 @@ from service.portfolio.records import JobName
 from service.work.timetable import DueRun
 
 RUN_GRACE = timedelta(minutes=15)
-"""Time for a job to be done after it is due, and for a run to make progress."""
+"""Time for a job to start after it is due, and for a run to make progress."""
 MISSED_TICKS = 3
 """Number of ticks that may be missing."""
 TICK_GRACE = timedelta(seconds=15)
@@ -62,7 +62,8 @@ def tick_problems(silent_since: datetime | None, interval: timedelta, now: datet
     """The problem of the live values, if there is one.
 
     Args:
-        silent_since: time of the last tick, or the due time of the first one; None while the market is closed.
+        silent_since: time of the last tick (before the first one, this task's start), but not before the opening; None
+            while the market is closed.
         interval: the time between two ticks.
         now: the time.
     """

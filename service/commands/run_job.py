@@ -38,9 +38,9 @@ JOB_NAMES: dict[str, JobName] = {
 }
 """Jobs by their names on the command line. `reconstruct` is another name for `reconstruction`."""
 
-ABOUT = """Run a daily job now, whether it has run before or not. Running it again writes the same values: eod adds the
-missing rows, snapshot corrects every row to the official closes, and reconstruction (or reconstruct) fills the gaps of
-the last sessions and corrects stale rows.
+ABOUT = """Run a daily job now, whether it has run before or not. Running it twice has the same result as running it
+once: eod adds the missing rows, snapshot corrects every row to the official closes, and reconstruction (or reconstruct)
+fills the gaps of the last sessions and corrects stale rows.
 
 The run claims the fence of the lease daily_scheduler in the database, without an election. The next write of a working
 leader is then refused, the leader resigns, and the next term, with a newer token, continues. If that term begins while

@@ -1,4 +1,4 @@
-"""A portfolio's crowd: the number of its symbols of unknown standing.
+"""The crowd of each unknown symbol: of the portfolios that hold it, the one with the fewest unknown symbols.
 
 A portfolio with few such symbols does not wait for a portfolio with many.
 """

@@ -171,7 +171,7 @@ def report_overflow(overflow: Ids, already_reported: set[UUID] | None = None) ->
         already_reported.update(new)
     if new:
         shown = ", ".join(map(str, new[:OVERFLOWS_SHOWN])) + (", ..." if len(new) > OVERFLOWS_SHOWN else "")
-        logger.error("%d portfolios have no value: their positions exceed 792 trillion dollars: %s", len(new), shown)
+        logger.error("%d portfolios have no value: over 792 trillion dollars or 524,288 positions: %s", len(new), shown)
 
 
 def _millionths(dollars: Decimal) -> int:

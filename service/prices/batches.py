@@ -116,11 +116,12 @@ class Batches:
     async def ask(self, symbols: Collection[str], question: Question, seconds: float, *, all_new: bool) -> Answers:
         """Ask for all symbols that were priced before, then for a few others.
 
-        With `all_new`, symbols that were never tried are asked for once, like those that were priced before.
+        With `all_new`, symbols that are not refused and were in no failed batch are first asked for like the priced
+        ones.
 
         Raises:
-            AccessRefused: access was refused for symbols that were priced before (with `all_new`, also for symbols
-                that were never tried), or for any symbols before the first answer.
+            AccessRefused: access was refused for symbols that were priced before (with `all_new`, also for the symbols
+                that it adds), or for any symbols before the first answer.
         """
         budget = self._client.budget(seconds)
         possible = [symbol for symbol in symbols if LIST_ITEM.fullmatch(symbol)]

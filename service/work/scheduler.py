@@ -35,10 +35,10 @@ GAP_SEARCH_SESSIONS = 60
 class Scheduler:
     """Runs the daily jobs of the last `look_back` sessions under one lease.
 
-    A failed run does not stop the others. It is tried again every `retry_after` seconds until it is done or out of the
-    look-back. A session that is unsettled when it leaves the look-back is reported until a snapshot by hand settles it;
-    the scheduler looks for that snapshot every `retry_after` seconds too. The task is protected from a scale-in while
-    runs are due.
+    A failed run does not stop the others. It is tried again every `retry_after` seconds (sooner after a failure of the
+    database) until it is done or out of the look-back. A session that is unsettled when it leaves the look-back is
+    reported until a snapshot by hand settles it; the scheduler looks for that snapshot every `retry_after` seconds too.
+    The task is protected from a scale-in while runs are due.
 
     A run is due when both this machine's clock and the database's have passed its time.
     """
