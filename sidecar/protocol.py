@@ -236,7 +236,7 @@ class LeaseStatus(NamedTuple):
 
 
 class ServerClock:
-    """An estimate of the server's time, ahead of it only by steps and drift of the clocks since the last reply.
+    """An estimate of the server's time, never ahead of it except by steps and drift of the clocks since the last reply.
 
     The estimate lags by the time that the last reply travelled. That is the safe side: the server reaches a deadline no
     later than this process does.

@@ -9,7 +9,10 @@ from sidecar.protocol import Reason
 GRACE_MS = 1000
 """Time after a standstill in which a lost lead counts as a consequence of the standstill: a grant and a retry."""
 LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE, Reason.RESIGNED
-"""Reasons of a release that a standstill can cause: for example, a late client resigns. A standstill deletes no key."""
+"""Reasons of an end that a standstill can cause, such as a client that resigns late.
+
+A deleted key is not one: no standstill deletes a key.
+"""
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Causes:
         return total
 
     def explain(self, token: int, holder: str, at: float, *, late: bool) -> bool:
-        """Return true if this term of this holder may end at that time. `late`: a standstill can be the cause."""
+        """Return true if this term of this holder may end at that time. With `late`, a standstill counts as a cause."""
         stopped_at = self.stopped.get(holder)
         stopped = stopped_at is not None and at >= stopped_at
         return token in self.stepped_down or stopped or (late and self.stood_still(at))

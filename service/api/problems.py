@@ -62,8 +62,8 @@ def tick_problems(silent_since: datetime | None, interval: timedelta, now: datet
     """The problem of the live values, if there is one.
 
     Args:
-        silent_since: time of the last tick (before the first one, this task's start), but not before the opening; None
-            while the market is closed.
+        silent_since: time of the last tick, of this task's start if it has seen no tick, or of the opening if that is
+            later; None while the market is closed.
         interval: the time between two ticks.
         now: the time.
     """

@@ -1,8 +1,8 @@
 """The outcome of this process's writes: whether a leader commits due writes, and why the database refuses writes.
 
 A leader whose writes all fail resigns, so that a task with a working connection can lead. While no task can write, the
-lead must not move too often. A term then lasts as long as the outage has lasted so far. So each term is twice as long
-as the one before, even on another task. The clock is injected.
+lead must not move too often. A term then lasts as long as the outage had lasted when the term began. So each term is
+twice as long as the one before, even on another task. The clock is injected.
 """
 
 import time

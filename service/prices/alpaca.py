@@ -40,9 +40,9 @@ class AlpacaPrices:
     """A `PriceSource` on Alpaca's market data.
 
     A symbol that Alpaca refuses or does not know has no price, and it does not affect other symbols. `latest` returns
-    the prices that arrive within the budget. `closes` raises if a request fails for symbols that had a price before, or
-    that are not refused and were in no failed batch, because the closes can be asked for again later. A few requests
-    try symbols that had no price: see `Batches`.
+    the prices that arrive within the budget. `closes` raises if a request fails, because the closes can be asked for
+    again later. It ignores failures for symbols that had no price before and are refused or were in a failed batch. A
+    few requests try symbols that had no price: see `Batches`.
 
     Args:
         client: sends the requests; closed with the source.

@@ -116,8 +116,8 @@ class Batches:
     async def ask(self, symbols: Collection[str], question: Question, seconds: float, *, all_new: bool) -> Answers:
         """Ask for all symbols that were priced before, then for a few others.
 
-        With `all_new`, symbols that are not refused and were in no failed batch are first asked for like the priced
-        ones.
+        With `all_new`, symbols that are not refused and were in no failed batch are asked for in the same way, after
+        the priced ones.
 
         Raises:
             AccessRefused: access was refused for symbols that were priced before (with `all_new`, also for the symbols

@@ -51,7 +51,7 @@ class Background:
         clock: monotonic seconds.
         writes: records whether the writes of the work succeed.
         trouble_for: seconds since the database stopped taking writes, 0 while it takes them.
-        recovery: returns when the database takes writes again.
+        recovery: waits until the database takes writes again.
     """
 
     def __init__(

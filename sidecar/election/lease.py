@@ -286,7 +286,7 @@ class Lease(Facts):
             self._begin_release(term, now, why or self._unwanted())  # the rest after a step-down begins again
 
     def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
-        """Whether the tenure in the reply is that of an acquire of this process, or of its predecessor's last one."""
+        """Whether the reply's tenure belongs to an acquire of this process, or to its predecessor's last acquire."""
         late = left is not None and left.token == reply.token and left.began < self._predecessor_acts_until
         return late or reply.tenure.startswith(f"{self._boot}-")
 

@@ -621,7 +621,7 @@ proctype sidecar(byte i) provided (!calm) {
   :: d_step { idle(i) && task[i].leaving != NONE && may_leave(i) ->
        assert_4(task[i].belief == 0 && task[i].answer == 0);
        send(i, release, task[i].leaving, task[i].leaving_tenure) }
-  /* a look checks whether the key is still ours; a look without a possible result is left out */
+  /* a look checks whether the key is still ours; a look that can find nothing is left out */
   :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && may_find(i) ->
        send(i, look, 0, 0) }
 

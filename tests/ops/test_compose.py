@@ -65,7 +65,7 @@ def test_each_environment_differs_from_the_task_definition_only_where_a_single_m
     defined = {entry["name"]: entry["value"] for entry in CONTAINERS[container]["environment"]}
     differ = {name for name in {*here, *defined} if here.get(name) != defined.get(name)}
     assert differ <= PLACES[container]
-    assert all(isinstance(value, str) for value in here.values()), "YAML does not read off and numbers as strings"
+    assert all(isinstance(value, str) for value in here.values()), "YAML does not read `off` and numbers as strings"
 
 
 def test_both_programs_accept_their_settings() -> None:

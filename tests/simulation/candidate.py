@@ -257,7 +257,7 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # The end of the demand of a held request wakes the loop only if the loop would then connect.
+        # When the demand of a held request ends, the loop wakes only if it would then connect.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))

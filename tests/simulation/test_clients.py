@@ -133,7 +133,7 @@ def test_the_simulated_client_behaves_like_the_real_client(
     assert simulated.what == real.what
     for mine, theirs in zip(simulated.when, real.when, strict=True):
         # The simulated client skips requests that change nothing. Near the end of a grant each wait is shorter than
-        # the previous wait. At a look, one client may then be one request ahead of the other client.
+        # the previous wait. At the event `looks`, one client may then be one request ahead of the other client.
         question = mine[2:], theirs[2:]
         assert mine[:2] == pytest.approx(theirs[:2], abs=CLOSE)
         assert question[0] == pytest.approx(question[1], abs=max([CLOSE, *question[1][1:]]))

@@ -205,7 +205,7 @@ async def test_closing_ends_every_stream_cleanly_and_each_later_one_at_once(stre
 
 
 async def test_a_closed_stream_leaves_nothing_behind(streaming: Served) -> None:
-    """A leaked subscriber would hold pages of memory that the system could get back."""
+    """A leaked subscriber would keep pages of memory that could otherwise be returned to the system."""
     await streaming.write_live("1")
     async with streaming.session.get(streaming.url + STREAM) as response:
         assert await line(response, b"data:")

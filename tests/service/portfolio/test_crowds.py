@@ -1,4 +1,4 @@
-"""For each symbol of unknown standing, the least crowded portfolio that holds it."""
+"""For each symbol of unknown standing: of the portfolios that hold it, the one with the fewest such symbols."""
 
 from datetime import date
 from uuid import UUID

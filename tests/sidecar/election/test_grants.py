@@ -150,7 +150,7 @@ def test_a_request_is_held_only_while_its_answer_stays_the_same() -> None:
 
 
 def test_a_client_refused_because_of_an_earlier_grant_is_answered_once_that_grant_ends() -> None:
-    """Otherwise the request, which has the version of the refusal, would be held for another half of a grant."""
+    """Otherwise the request, which carries the version from the refusal, would be held for another half of a grant."""
     lease = fresh_lease(now=100, require_client=False)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
     over = 100 + T.grant_ttl
