@@ -101,7 +101,7 @@ def test_a_plot_keeps_the_peaks() -> None:
 def term(token: int, holder: str = "one", at: int | None = None, reason: str = "") -> list[Entry]:
     """Return the entries of a term of 998 ms.
 
-    By default it begins `token` seconds after 0, so 2 ms lie between two terms.
+    By default it begins `token` seconds after 0, so there are 2 ms between the terms of two consecutive tokens.
     """
     began = 1000 * token if at is None else at
     return [Entry(began, Event.ACQUIRE, token, holder), Entry(began + 998, Event.RELEASE, token, holder, reason)]

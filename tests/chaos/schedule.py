@@ -199,7 +199,7 @@ def plan(
 def _storm(
     chance: random.Random, storm: float, tasks: int, ttl: float, *, isolating: bool, groups: tuple[_Group, ...]
 ) -> Iterator[Fault]:
-    free_from = [0.0] * len(groups)  # for each group except the tasks'
+    free_from = [0.0] * len(groups)  # earliest next fault of each group; 0 for TASK, whose faults may overlap
     at = chance.expovariate(1 / (PACE * ttl))
     while at < storm:
         which = chance.choices(range(len(groups)), [weight for _, weight, _ in groups])[0]

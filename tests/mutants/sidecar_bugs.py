@@ -87,7 +87,7 @@ ELECTION = [
         test=_CANDIDATE + "a_resign_sends_the_release_before_it_returns",
     ),
     Bug(
-        "the requests of the resigned client are answered before the next leader's calls",
+        "the resigned client's held requests are answered before the next leader sends its calls",
         "sidecar/election/candidate.py",
         right="            self._unpublished.add(name)\n",
         wrong="",

@@ -94,7 +94,7 @@ STEP_DOWN = [
         test=_RULES + "a_step_down_ends_leadership_at_once",
     ),
     Bug(
-        "the state is following during a step-down while the client works",
+        "the state is 'following' during a step-down while the client works",
         "sidecar/election/facts.py",
         right="self._drain_until is not None or self._stepping_down():",
         wrong="self._drain_until is not None:",

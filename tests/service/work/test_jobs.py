@@ -337,7 +337,7 @@ async def test_a_snapshot_makes_no_revision_of_a_late_row_with_the_same_value(st
 async def test_only_the_snapshot_changes_an_existing_row(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
-    """A row that appears after a job has looked for missing rows stays too, even if its value would differ now."""
+    """A row that appears after a job has looked for missing rows is also kept, even if its value would differ now."""
     await store.put_positions([entry(1, "A", "1")])
     await JobRunner(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     before = await rows(store)
