@@ -131,7 +131,7 @@ class Grants:
     def answer_valid_for(self, now: float, client: str, grant_ttl: float, *, knows_term: bool) -> float:
         """Seconds for which the answer to `client` stays the same while the candidate leads.
 
-        The answer is no while another client may act. A client that may act gets a longer grant after half a
+        The answer is 'no' while another client may act. A client that may act gets a longer grant after half a
         `grant_ttl`. A client without a grant is answered at once if no other client may act.
         """
         if other := self.seconds_held_by_other_client(now, client, knows_term=knows_term):

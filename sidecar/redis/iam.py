@@ -28,7 +28,10 @@ FETCH_LIMIT = 2.0
 AHEAD = timedelta(minutes=15)
 """Remaining validity at which the role's credentials are fetched again."""
 LOOK = 60.0
-"""Seconds between two checks of the validity. After a failure, pauses are short and grow to half of this on average."""
+"""Seconds between two checks of the validity.
+
+After a failure, pauses are short at first, and grow to half of `LOOK` on average.
+"""
 
 
 class IamLogin(Login):
