@@ -12,7 +12,7 @@ from service.portfolio.positions import Book
 from service.prices.standing import SMALL_CROWD, Crowd, Standing
 
 MAX_PORTFOLIOS = 2**32
-"""Factor above any number of portfolios: a crowd's size times this, plus its portfolio's index, is one integer."""
+"""Factor that combines a crowd's size and its portfolio's index into one integer; above any number of portfolios."""
 
 
 async def set_trial_order(standing: Standing, book: Book, symbols: Collection[str]) -> None:

@@ -43,7 +43,7 @@ Refusals: TypeAlias = Mapping[str, Refusal | None]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A trial without a result: its time, when the symbol is tried again, and the maximum size of that batch."""
+    """A trial without a result: its time, the time of the symbol's next trial, and that trial's maximum batch size."""
 
     most: int
     tried_at: datetime
