@@ -376,11 +376,11 @@ With 1,000 candidates the time goes into messages, not into scripts: Redis write
 release before it reads the next call, and again after the acquire before it replies to the new leader. The limit in
 the table is the time for these messages alone: one script with DEL and PUBLISH, and one SET by a member that waits,
 while the other members only read. The limit needs no sidecar and no script of the lease. So a fleet in which every
-candidate gets each change at once cannot be much faster on this Redis. For a hand-over in three times the time of two candidates,
-most candidates would have to do without a watch. A released lease would then stay free for up to a
-heartbeat if none of the few candidates with a watch had a client, unless these candidates passed the notice on. Passing
-the notice on is not built: it would add to the protocol a list of the candidates that have a watch, and only hand-overs
-among hundreds of candidates would become faster."""
+candidate gets each change at once cannot be much faster on this Redis. For a hand-over in three times the time of two
+candidates, most candidates would have to do without a watch. A released lease would then stay free for up to a
+heartbeat if none of the few candidates with a watch had a client, unless these candidates passed the notice on.
+Passing the notice on is not built: it would add to the protocol a list of the candidates that have a watch, and only
+hand-overs among hundreds of candidates would become faster."""
 
 
 def estimate(results: Sequence[Measured], empty: int) -> str:
