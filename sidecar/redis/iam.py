@@ -161,7 +161,9 @@ class _Role:
             if self._problem != problem:
                 left = max(0.0, (self._valid_until - self._now()).total_seconds())
                 previous = (
-                    f"the previous credentials are valid for {left:.0f} s more" if self._keys else "there are none"
+                    f"the previous credentials are valid for {left:.0f} s more"
+                    if self._keys
+                    else "no credentials are left"
                 )
                 log.warning(
                     "REDIS_IAM: the credentials of the task's role cannot be fetched: %s; %s", problem, previous

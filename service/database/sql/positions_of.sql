@@ -1,5 +1,5 @@
 -- $1 date, $2 portfolios.
--- Like positions_between.sql, but for these portfolios.
+-- Like positions_between.sql, for a list of portfolios.
 select portfolio_id, string_agg(int8send(hashtextextended(symbol, 0)) || int8send(units), ''::bytea)
 from (
     select distinct on (portfolio_id, symbol) portfolio_id, symbol, units
