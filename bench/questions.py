@@ -29,7 +29,7 @@ from ops.local.servers import RedisServer
 TURNS, SECONDS = 9, 2.0
 """Number of turns of each server in each case, and the duration of a turn in seconds."""
 RENEWALS = 10
-"""Number of turns that each count of Redis's commands lasts: 10 turns are 20 s, in which the lease is renewed twice."""
+"""Duration of each count of Redis's commands, in turns: 10 turns are 20 s, in which the lease is renewed twice."""
 HELD, CHANGES = 1000, 5
 """Number of requests that are held at once, and number of changes that answer them all."""
 CASES = ((ONE, 1), (ONE, 16), (ALL, 16))

@@ -1,4 +1,4 @@
-"""The wall clock, and the earlier of two clocks, because a clock that is ahead would end a day too early."""
+"""The wall clock, and the earlier of two clocks, because with a clock that is ahead a day would end too early."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta

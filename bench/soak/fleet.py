@@ -43,7 +43,7 @@ SETTINGS = {
 }
 """Settings that compress the time: a renewal every 50 ms, not 10 s, and a leader's held requests of 0.15 s, not 1.5 s.
 
-A sidecar renews at the earliest a thirtieth of LEASE_TTL after the last reply, so 50 ms needs a short LEASE_TTL.
+A sidecar renews no earlier than a thirtieth of LEASE_TTL after the last reply, so 50 ms needs a short LEASE_TTL.
 """
 
 

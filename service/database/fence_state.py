@@ -19,7 +19,8 @@ HOLDER_SHOWN = 80
 """Limit of a holder in an explanation, in characters."""
 
 _TWO_PLACES = (
-    "that holder leads now, the tasks do not share one Redis and LEASE_KEY: docs/redis.md, Change what all tasks share"
+    "that holder leads now, the tasks do not share one Redis and LEASE_KEY:"
+    " docs/redis.md, section 'Change what all tasks share'"
 )
 """Another cause of a newer term: two separate elections, whose terms take the fence from each other."""
 

@@ -1,4 +1,4 @@
-"""The crowd of each unknown symbol: of the portfolios that hold it, the one with the fewest unknown symbols.
+"""The crowd of each unknown symbol: the portfolio with the fewest unknown symbols, among the symbol's holders.
 
 A portfolio with few such symbols does not wait for a portfolio with many.
 """

@@ -38,7 +38,8 @@ class HeldTerm:
     the key is to be deleted.
 
     The `tenure` names the attempt that acquired the term or adopted it again. So late calls of an earlier tenure of the
-    same term (before a restart of the sidecar, or a release without a reply) have no effect on a later tenure.
+    same term (from before a restart of the sidecar, or before a release without a reply) have no effect on a later
+    tenure.
     """
 
     token: int

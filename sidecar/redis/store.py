@@ -3,10 +3,10 @@
 There is one connection, and each round trip has a limit. The client library's own retries are off: a hidden retry of an
 executed acquire would report 'not acquired', and redis-py's default timeouts can block for a minute. A call is repeated
 at once, and once only, if it certainly was not executed: the connection could not be made, or the reply refuses the
-EVAL as a whole. After a timeout, an end of the stream after the call was sent, or an error from inside a script, the
-call may have been executed, so it is not repeated. The second attempt has the start time, the limit and the tenure of
-the first attempt. In a cluster a reply may name another node. Then only the refused calls are sent to that node, with a
-deadline in the time of that node.
+EVAL as a whole. If the call timed out, if the stream ended after the call was sent, or if the error came from inside a
+script, the call may have been executed, so it is not repeated. The second attempt has the start time, the limit and the
+tenure of the first attempt. In a cluster a reply may name another node. Then only the refused calls are sent to that
+node, with a deadline in the time of that node.
 
 A connection is closed after a failure. If the failure is a complete reply about one key, the connection stays open as
 long as another lease uses it.

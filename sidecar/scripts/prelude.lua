@@ -107,7 +107,7 @@ local function identify()
   return run_id
 end
 
--- The time at which this server was first seen instead of the server that acted last. Several servers may alternate
+-- The time at which this server, which is not the one that acted last, was first seen. Several servers may alternate
 -- behind one address. The note of one server does not replace the note of another; otherwise the guard would never end.
 local function first_seen(changed, at, others)
   local name = run_id .. replid

@@ -23,7 +23,7 @@ HEALTHY_WITHIN = 90.0
 """Seconds within which all tasks must be healthy again."""
 
 PROBED_WITHIN = 10.0
-"""Seconds after a freeze in which a health check that began during it may still fail."""
+"""Seconds after a freeze for which a health check that began during the freeze may still fail."""
 
 Print = Callable[[str], None]
 

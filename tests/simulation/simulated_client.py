@@ -10,7 +10,7 @@ from tests.simulation.client_driven import Bare, Notes, Schedule, begin
 class Observed(Client):
     """The simulated client with notes.
 
-    The simulation draws at random when a client without a sidecar asks next; this class counts the client's pauses.
+    In the simulation, a client without a sidecar asks next at a random time; this class counts the client's pauses.
     """
 
     __slots__ = ("froze_at", "notes", "quiet", "retried_at")

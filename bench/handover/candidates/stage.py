@@ -5,8 +5,9 @@ work of the leader has to stop. The candidate then ends its work, releases the l
 candidate reports each event on standard output as a word and a time of the monotonic clock, which all processes share:
 
 - `ready`: the program has started and waits for a line.
-- `began`: the first line of the work.
-- `ended`: the line after the work. The candidate writes it once the lease is released, so that writing delays nothing.
+- `began`: the first line of code of the work.
+- `ended`: the line of code after the work. The candidate reports it once the lease is released, so that the report
+  delays nothing.
 - `renewed`: the lease was extended by a request sent at that time. Only candidates that renew by themselves report it.
 """
 

@@ -1,4 +1,4 @@
-"""For each symbol of unknown standing: of the portfolios that hold it, the one with the fewest such symbols."""
+"""Each symbol of unknown standing counts for one holder: the portfolio with the fewest such symbols."""
 
 from datetime import date
 from uuid import UUID

@@ -73,7 +73,7 @@ class Trial:
 
 
 def record_server(redis: Redis) -> None:
-    """Record this server as the last one that acted on the lease. An earlier server change is also still recorded."""
+    """Record this server as the last one that acted on the lease; also record an earlier change of the server."""
     info = redis.info()
     redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"], "changed": "another"})
 
