@@ -1,6 +1,7 @@
 """Migrations on a real Postgres."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import asyncpg
@@ -9,6 +10,11 @@ import pytest
 from service.database.migrations import FOLDER, MigrationError, migrate
 
 ALL = sorted(path.name for path in FOLDER.glob("*.sql"))
+
+COLUMNS = """
+select table_name, column_name, col_description(format('%I.%I', table_schema, table_name)::regclass, ordinal_position)
+from information_schema.columns where table_schema = 'public'
+"""
 
 
 async def ledger(dsn: str) -> list[tuple[str, str]]:
@@ -26,6 +32,19 @@ async def test_a_second_migration_changes_nothing(database_url: str) -> None:
 async def test_applied_files_are_recorded_where_the_supabase_cli_looks(database_url: str) -> None:
     await migrate(database_url)
     assert await ledger(database_url) == [(name[:14], name[15:-4]) for name in ALL]
+
+
+async def test_each_stored_comment_has_plain_sentences_and_names_columns_of_its_table(database_url: str) -> None:
+    await migrate(database_url)
+    connection = await asyncpg.connect(database_url)
+    rows = [tuple(row) for row in await connection.fetch(COLUMNS)]
+    await connection.close()
+    comments = [(table, column, comment) for table, column, comment in rows if comment is not None]
+    assert comments
+    columns = {(table, column) for table, column, _ in rows}
+    for table, column, comment in comments:
+        assert re.fullmatch(r"[A-Z][^.:;]*\.(?: [A-Z][^.:;]*\.)*", comment), f"{table}.{column}: {comment}"
+        assert {(table, word) for word in re.findall(r"[a-z]+(?:_[a-z]+)+", comment)} <= columns
 
 
 async def test_simultaneous_migrations_apply_each_file_once(database_url: str) -> None:
