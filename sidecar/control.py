@@ -43,7 +43,7 @@ _VERSION = re.compile(r"[0-9a-f]+-[0-9]+")
 _TOKEN = re.compile(r"[0-9]{1,16}")
 
 
-class _Question(NamedTuple):
+class _LeaseRequest(NamedTuple):
     """A client's request about leases: its time of arrival, the client's name, and the token of its last term."""
 
     arrived: float
@@ -82,7 +82,7 @@ class Control:
         self._clock = clock
         self._status = status
         self._history = history
-        self._questions = {ALL: candidate.names} | {f"{ALL}/{name}": (name,) for name in candidate.names}
+        self._names_by_path = {ALL: candidate.names} | {f"{ALL}/{name}": (name,) for name in candidate.names}
 
     def app(self) -> web.Application:
         """The control listener's application, for a `Listener`. It needs handler cancellation."""
@@ -103,15 +103,15 @@ class Control:
         These requests are the most frequent ones. A request that is refused, or that waits for the first reply of
         Redis, is left to the application.
         """
-        names = self._questions.get(message.path)
+        names = self._names_by_path.get(message.path)
         if names is None or message.method != "GET" or "Expect" in message.headers:
             return None
         if refusal_of(message.method, message.headers) or not self._candidate.heard_from_redis(names):
             return None
-        question = _Question(self._clock(), _client(message.headers))
+        lease_request = _LeaseRequest(self._clock(), _client(message.headers))
         for name in names:
             self._candidate.asked(name)
-        answer = self._answers(names, question) if message.path == ALL else self._answer(names[0], question)
+        answer = self._answers(names, lease_request) if message.path == ALL else self._answer(names[0], lease_request)
         return _to_json(answer).encode()
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -178,28 +178,30 @@ class Control:
             raise _refusal(web.HTTPNotFound, f"there is no lease {name!r}", leases=list(self._candidate.names))
         return name
 
-    async def _asked(self, names: tuple[str, ...], arrived: float, request: web.Request) -> _Question:
+    async def _asked(self, names: tuple[str, ...], arrived: float, request: web.Request) -> _LeaseRequest:
         """Count a request as demand, and hold it until the version changes, for at most its `wait` seconds."""
         query = request.query
         wait, version = _wait(query.get("wait")), query.get("version")
-        question = _Question(arrived, _client(request.headers), _token(query.get("token")))
+        lease_request = _LeaseRequest(arrived, _client(request.headers), _token(query.get("token")))
         if version is not None and not _VERSION.fullmatch(version):
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not the version of an answer")
         for name in names:
             self._candidate.asked(name)
         await self._candidate.first_replies(names, self._timings.call_limit)
         if wait and version == self._version(names):
-            await self._candidate.hold(names, self._candidate.version(names), wait, question.client, question.token)
-        return question
+            await self._candidate.hold(
+                names, self._candidate.version(names), wait, lease_request.client, lease_request.token
+            )
+        return lease_request
 
     def _version(self, names: tuple[str, ...]) -> str:
         return f"{self._boot}-{self._candidate.version(names)}"
 
-    def _answers(self, names: tuple[str, ...], question: _Question) -> dict[str, Any]:
+    def _answers(self, names: tuple[str, ...], lease_request: _LeaseRequest) -> dict[str, Any]:
         leads_all, version = True, 0
         leases: dict[str, Any] = {}
         for name in names:
-            grant, view = self._candidate.granted(name, *question)
+            grant, view = self._candidate.granted(name, *lease_request)
             leads_all = leads_all and grant is not None
             version += view.version
             leases[name] = self._fields(name, grant, view)
@@ -210,8 +212,8 @@ class Control:
             "leases": leases,
         }
 
-    def _answer(self, name: str, question: _Question) -> dict[str, Any]:
-        return self._fields(name, *self._candidate.granted(name, *question))
+    def _answer(self, name: str, lease_request: _LeaseRequest) -> dict[str, Any]:
+        return self._fields(name, *self._candidate.granted(name, *lease_request))
 
     def _fields(self, name: str, grant: float | None, view: View) -> dict[str, Any]:
         return {

@@ -52,7 +52,7 @@ class AlpacaPrices:
         now: the wall clock.
         clock: monotonic seconds.
         trials_per_minute: requests for symbols of unknown standing.
-        trials_at_once: requests for symbols of unknown standing in one question.
+        trials_at_once: requests for symbols of unknown standing in one query.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from service.outgoing import http_session
 from service.prices import PricesUnavailable
 
 PARALLEL_REQUESTS = 4
-"""Parallel requests of one question (see `service.prices.batches`). The tracker and a job may ask at the same time."""
+"""Parallel requests of one query (see `service.prices.batches`). The tracker and a job may ask at the same time."""
 REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
 BACKOFF = 0.25, 2.0
@@ -43,7 +43,7 @@ class AccessRefused(PricesUnavailable):
     """The keys or the plan do not allow this request. Other requests of its kind will be refused too."""
 
 
-class QuestionRefused(Exception):
+class RequestRefused(Exception):
     """Alpaca will never answer this request; fewer or other symbols may help. `status` is 400 or 414."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -56,7 +56,7 @@ class _Failed(Exception):
 
 
 class Budget:
-    """The time for all attempts of one question together."""
+    """The time for all attempts of one query together."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -160,7 +160,7 @@ class AlpacaClient:
             once: send at most one request, and none while the rate limit is reached.
 
         Raises:
-            QuestionRefused: Alpaca never answers this request.
+            RequestRefused: Alpaca never answers this request.
             AccessRefused: Alpaca refuses the keys, or the plan does not allow the request.
             PricesUnavailable: there was no valid answer within the budget.
         """
@@ -207,7 +207,7 @@ class AlpacaClient:
             return _object(body)
         message = self._message(status, body)
         if status in (400, 414):
-            raise QuestionRefused(status, message)
+            raise RequestRefused(status, message)
         if status in (401, 403):
             raise AccessRefused(f"Alpaca: {message}")
         if status == 429 or status >= 500:

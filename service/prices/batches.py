@@ -1,4 +1,4 @@
-"""Questions to Alpaca about many symbols, in batches: known symbols first, then a few of unknown standing.
+"""Queries to Alpaca about many symbols, in batches: known symbols first, then a few of unknown standing.
 
 The requests for symbols of unknown standing are few, are sent once, and wait for nothing. So these symbols and their
 refusals do not delay the symbols that Alpaca has priced before.
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from service.prices import Price, PricesUnavailable
-from service.prices.alpaca_client import PARALLEL_REQUESTS, AccessRefused, AlpacaClient, Budget, QuestionRefused
+from service.prices.alpaca_client import PARALLEL_REQUESTS, AccessRefused, AlpacaClient, Budget, RequestRefused
 from service.prices.standing import Standing, Trials
 
 BATCH_SIZE = 500
@@ -22,19 +22,19 @@ BATCH_SIZE = 500
 MAX_LIST_LENGTH = 6_000
 """Characters of a request's symbols in the URL. Long symbols make a batch shorter."""
 MAX_REFUSALS = 30
-"""Limit of the refused batches of known symbols in one question.
+"""Limit of the refused batches of known symbols in one query.
 
-Further refused batches wait for the next question. So a source that suddenly refuses many symbols does not use up the
+Further refused batches wait for the next query. So a source that suddenly refuses many symbols does not use up the
 requests for the other symbols.
 """
 KNOWN_PER_TRIAL = 10
 """Requests for known symbols per request for symbols of unknown standing.
 
-The result is rounded up, so each question may send at least one request for symbols of unknown standing.
+The result is rounded up, so each query may send at least one request for symbols of unknown standing.
 """
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
-"""Share of a question's time for symbols of unknown standing."""
+"""Share of a query's time for symbols of unknown standing."""
 SYMBOLS_SHOWN = 10
 """Refused symbols that a log line names."""
 
@@ -48,8 +48,8 @@ logger = logging.getLogger(__name__)
 Answer = dict[str, Price]
 
 
-class Question(Protocol):
-    """The question for each batch."""
+class BatchRequest(Protocol):
+    """Requests the prices of one batch."""
 
     def __call__(self, batch: list[str], budget: Budget, *, once: bool = False) -> Awaitable[Answer]:
         """The prices of a batch. With `once`, one request that does not wait for the rate limit."""
@@ -78,7 +78,7 @@ class Allowance:
 
 @dataclass(slots=True)
 class Answers:
-    """The state of one question: what is still to be asked, and the results."""
+    """The state of one query: what is still to be asked, and the results."""
 
     waiting: deque[list[str]]
     queue: Trials
@@ -94,7 +94,7 @@ class Answers:
     """Failures of requests for symbols of unknown standing."""
     access_refused: AccessRefused | None = None
     silent: bool = True
-    """Whether accepted symbols without a price are left out of the next questions for a while."""
+    """Whether accepted symbols without a price are left out of the next queries for a while."""
     requests: int = 0
     trials_left: int = UNLIMITED
     """Remaining requests for symbols of unknown standing, within the allowance."""
@@ -103,7 +103,7 @@ class Answers:
 
 
 class Batches:
-    """Asks questions about any number of symbols, according to their standing."""
+    """Sends queries about any number of symbols, according to their standing."""
 
     def __init__(self, client: AlpacaClient, standing: Standing, allowance: Allowance) -> None:
         self._client = client
@@ -113,7 +113,7 @@ class Batches:
         self._failed_last_time: frozenset[str] = frozenset()
         """Symbols whose batches failed while other batches were answered. These symbols are asked for last."""
 
-    async def ask(self, symbols: Collection[str], question: Question, seconds: float, *, all_new: bool) -> Answers:
+    async def ask(self, symbols: Collection[str], request: BatchRequest, seconds: float, *, all_new: bool) -> Answers:
         """Ask for all symbols that were priced before, then for a few others.
 
         With `all_new`, symbols that are not refused and were in no failed batch are asked for in the same way, after
@@ -134,11 +134,11 @@ class Batches:
             while batch := queue.next(self._batch_size, MAX_LIST_LENGTH, _length, untried=True):
                 answers.waiting.append(batch)
         try:
-            await self._in_parallel(lambda: self._ask_known(answers, question, budget))
+            await self._in_parallel(lambda: self._ask_known(answers, request, budget))
             if answers.access_refused is None and (answers.answered or nothing_known):
                 trial = self._client.budget(budget.remaining() if nothing_known else seconds * TRIAL_SHARE)
                 within = trial if trial.remaining() < budget.remaining() else budget
-                await self._in_parallel(lambda: self._ask_unknown(answers, question, within))
+                await self._in_parallel(lambda: self._ask_unknown(answers, request, within))
             if answers.access_refused is not None:
                 raise answers.access_refused
             self._conclude(answers)
@@ -168,13 +168,13 @@ class Batches:
             for _ in range(PARALLEL_REQUESTS):
                 tasks.create_task(work())
 
-    async def _ask_known(self, answers: Answers, question: Question, budget: Budget) -> None:
+    async def _ask_known(self, answers: Answers, request: BatchRequest, budget: Budget) -> None:
         while answers.waiting:
             batch = answers.waiting.popleft()
             answers.requests += 1
             try:
-                found = await question(batch, budget)
-            except QuestionRefused as refusal:
+                found = await request(batch, budget)
+            except RequestRefused as refusal:
                 self._split_refused(answers, batch, refusal)
             except AccessRefused as refusal:
                 answers.access_refused = refusal
@@ -185,7 +185,7 @@ class Batches:
             else:
                 self._take(answers, batch, found)
 
-    async def _ask_unknown(self, answers: Answers, question: Question, budget: Budget) -> None:
+    async def _ask_unknown(self, answers: Answers, request: BatchRequest, budget: Budget) -> None:
         while answers.access_refused is None and answers.queue:
             if budget.remaining() <= 0 or self._client.is_scarce:
                 return
@@ -194,8 +194,8 @@ class Batches:
             answers.trials_left -= 1
             batch = answers.queue.next(self._batch_size, MAX_LIST_LENGTH, _length)
             try:
-                found = await question(batch, budget, once=True)
-            except QuestionRefused as refusal:
+                found = await request(batch, budget, once=True)
+            except RequestRefused as refusal:
                 self._requeue(answers, batch, self._without_named(answers, batch, refusal), refusal)
             except AccessRefused as refusal:
                 if answers.answered:  # the plan does not cover these symbols
@@ -214,7 +214,7 @@ class Batches:
         answers.found |= found
         self._standing.record_answer(batch, found, silent=answers.silent)
 
-    def _split_refused(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> None:
+    def _split_refused(self, answers: Answers, batch: list[str], refusal: RequestRefused) -> None:
         """Queue the symbols that the refusal does not name. If it names no symbol, queue each half of the batch."""
         answers.refusals += 1
         is_new = bool(self._standing.unknown(batch[:1]))
@@ -233,7 +233,7 @@ class Batches:
         else:
             answers.refused_alone.append((batch[0], str(refusal)))
 
-    def _without_named(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> list[str]:
+    def _without_named(self, answers: Answers, batch: list[str], refusal: RequestRefused) -> list[str]:
         """The batch without the symbol that the refusal names, if it is in the batch."""
         named = NAMED_SYMBOL.search(str(refusal))
         if refusal.status != 400 or named is None or named[1] not in batch:
@@ -242,7 +242,7 @@ class Batches:
         return [symbol for symbol in batch if symbol != named[1]]
 
     def _requeue(self, answers: Answers, batch: list[str], rest: list[str], refusal: Exception) -> None:
-        """Put the rest of a refused batch of unknown standing behind the others, in this question or the next."""
+        """Put the rest of a refused batch of unknown standing behind the others, in this query or the next."""
         if len(batch) == len(rest) == 1:
             answers.refused_alone.append((batch[0], str(refusal)))
         elif rest:
@@ -254,7 +254,7 @@ class Batches:
             answers.newly_refused.append(symbol)
 
     def _conclude(self, answers: Answers) -> None:
-        """Attribute the failures to the failed symbols if others were answered, else to the whole question."""
+        """Attribute the failures to the failed symbols if others were answered, else to the whole query."""
         if answers.answered:
             for symbol, _ in answers.refused_alone:
                 self._refuse(answers, symbol)

@@ -1,6 +1,6 @@
 """The standing of symbols with a price source: priced, refused or unknown, and the order of trials for unknown ones.
 
-Pure rules; the clock is injected. `Standing` is the memory, and `Trials` is the queue of one question. A symbol that
+Pure rules; the clock is injected. `Standing` is the memory, and `Trials` is the queue of one query. A symbol that
 was priced before never waits for one that was not.
 """
 
@@ -75,7 +75,7 @@ class Entry(NamedTuple):
 
 
 class Trials:
-    """The queue of one question's symbols of unknown standing.
+    """The queue of one query's symbols of unknown standing.
 
     Symbols of portfolios with few such symbols come first, so that a thousand symbols of one portfolio do not delay the
     single symbol of another. A batch holds symbols of crowds of similar size. The rest of a failed batch goes behind

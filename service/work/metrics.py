@@ -38,7 +38,7 @@ class WorkMetrics:
             "portfolio_tracker_unpriced_symbols", "Held symbols without any price.", registry=registry
         )
         self.prices_failed = Counter(
-            "portfolio_prices_failures", "Questions that the price source did not answer.", registry=registry
+            "portfolio_prices_failures", "Queries that the price source did not answer.", registry=registry
         )
         self.runs = Counter(
             "portfolio_job_runs",

@@ -223,18 +223,18 @@ class SidecarApi:
         return resign
 
     async def await_resign(
-        self, name: str, token: int | None, resign: asyncio.Task[None], question: asyncio.Task[bool] | None = None
+        self, name: str, token: int | None, resign: asyncio.Task[None], held_request: asyncio.Task[bool] | None = None
     ) -> None:
         """Await the end of a resign, at most `LIMIT` seconds.
 
-        The sidecar also answers the `/is-leader` request that it holds (`question`). Without an answer the request is
-        cancelled after `ANSWERED` seconds.
+        The sidecar also answers `held_request`, the `/is-leader` request that it holds. Without an answer that request
+        is cancelled after `ANSWERED` seconds.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + LIMIT
-        if question is not None:
-            await asyncio.wait((resign, question), timeout=ANSWERED)
-            question.cancel()
+        if held_request is not None:
+            await asyncio.wait((resign, held_request), timeout=ANSWERED)
+            held_request.cancel()
         await asyncio.wait((resign,), timeout=until - loop.time())
         if resign.done():
             resign.result()

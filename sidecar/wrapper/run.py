@@ -227,9 +227,9 @@ def _find_lease(url: str, lease: str) -> None:
 
     A sidecar that does not answer is not an error, because it may start later.
     """
-    question = f"{url.rstrip('/')}/leader/{quote(lease, safe='')}"
+    leader_url = f"{url.rstrip('/')}/leader/{quote(lease, safe='')}"
     try:
-        build_opener(ProxyHandler({})).open(question, timeout=LOOKUP).close()
+        build_opener(ProxyHandler({})).open(leader_url, timeout=LOOKUP).close()
     except HTTPError as error:
         with error, suppress(OSError, ValueError, RecursionError):
             known = json.loads(error.read(16_384)).get("leases") if error.code == 404 else None

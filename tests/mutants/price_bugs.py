@@ -31,8 +31,8 @@ BUGS = [
     Bug(
         "a request for an unknown symbol is retried like any other request",
         "service/prices/batches.py",
-        right="await question(batch, budget, once=True)",
-        wrong="await question(batch, budget)",
+        right="await request(batch, budget, once=True)",
+        wrong="await request(batch, budget)",
         test=_REFUSED + "known_symbols_get_prices_whatever_failure_a_new_symbol_causes[500]",
     ),
     Bug(

@@ -301,8 +301,8 @@ LISTENER = [
     Bug(
         "each client that asks gets a grant",
         "sidecar/control.py",
-        right="return self._fields(name, *self._candidate.granted(name, *question))",
-        wrong='return self._fields(name, *self._candidate.granted(name, question.arrived, "", None))',
+        right="return self._fields(name, *self._candidate.granted(name, *lease_request))",
+        wrong='return self._fields(name, *self._candidate.granted(name, lease_request.arrived, "", None))',
         test="tests/sidecar/client/test_real_sidecar.py::test_only_one_of_two_clients_of_a_sidecar_leads_at_a_time",
     ),
     Bug(

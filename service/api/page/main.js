@@ -65,13 +65,13 @@ async function askHistory() {
 }
 
 /** Repeat a request without end, while the page is visible. */
-async function repeat(question) {
+async function repeat(request) {
   for (;;) {
     if (document.hidden) {
       await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
       answeredAt = performance.now(); // while the page was hidden, it sent no requests
     } else {
-      await question();
+      await request();
       await new Promise((over) => setTimeout(over, POLL));
     }
   }
