@@ -21,15 +21,22 @@ The next leader's calls go first.
 
 STEP_DOWN_NOTICE = "step-down"
 """Message on `KEY:changed` after an operator's step-down. It concerns the holder alone, and wakes no follower."""
+RELAY_NOTICE = "released, relay"
+"""Message on `KEY:changed` after a release of which the candidates with a relayed watch got no message."""
 
 
 class Kind(StrEnum):
-    """The kind of a call in Redis. A `LOOK` does not change the lease."""
+    """The kind of a call in Redis.
+
+    A `LOOK` does not change the lease. A `RELAY` looks; if the lease is vacant, it notifies the candidates with a
+    relayed watch.
+    """
 
     ACQUIRE = "acquire"
     RENEW = "renew"
     RELEASE = "release"
     LOOK = "look"
+    RELAY = "relay"
 
 
 class Outcome(StrEnum):
@@ -184,7 +191,8 @@ class Call(NamedTuple):
 class Reply(NamedTuple):
     """The reply of a script. `ttl` and `wait` are seconds; `ttl` is None if the key has no TTL, or if there is no key.
 
-    `watchers` is the number of candidates that watch the lease at this server; None if the script did not count them.
+    `watchers` is the number of candidates that watch the lease at this server, and `direct` is the number of those with
+    a direct watch; both are None if the script did not count them.
     """
 
     outcome: Outcome
@@ -194,6 +202,7 @@ class Reply(NamedTuple):
     wait: float = 0.0
     tenure: str = ""
     watchers: int | None = None
+    direct: int | None = None
 
 
 class Transition(NamedTuple):

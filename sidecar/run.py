@@ -97,8 +97,9 @@ async def _run(settings: Settings) -> None:
     candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed, uniform=uniform)
     watch = RedisWatch(
         connect.companion, settings.keys, candidate.noticed, candidate.step_down_noticed,
-        limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
+        relay=candidate.relay_noticed, limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
     )  # fmt: skip
+    candidate.choose_watch = watch.choose
     facts = ServerFacts(
         connect.companion, store, candidate.report_server,
         channel=f"{next(iter(settings.keys.values()))}:changed", limit=timings.call_limit,

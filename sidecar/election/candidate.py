@@ -70,6 +70,8 @@ class Candidate:
         self._progress_at = self._open_at = clock()
         self._reconnects = Reconnects(timings.heartbeat, uniform)
         store.when_ended = self._connection_ended
+        self.choose_watch: Callable[[str, bool], None] = _ignore
+        """Called with a lease's name, and whether the lease wants a direct watch; often with the same value."""
         self._asleep_until = -inf
         self._under_way: tuple[dict[str, Call], Sent | None] | None = None  # the calls of a round trip
         self._draining = False
@@ -176,6 +178,11 @@ class Candidate:
     def noticed(self, name: str) -> None:
         """Record that the key of a lease may have changed."""
         self._leases[name].noticed(self._clock())
+        self._act()
+
+    def relay_noticed(self, name: str) -> None:
+        """Record that a lease was released, and that only the candidates with a direct watch were notified."""
+        self._leases[name].relay_noticed(self._clock())
         self._act()
 
     def step_down_noticed(self, name: str) -> None:
@@ -307,6 +314,7 @@ class Candidate:
             return
         self._reconnects.succeeded()
         self._telemetry.answered(name, call, result.outcome, now)
+        self.choose_watch(name, self._leases[name].watches_directly)
         trouble, disagreement = _trouble_of(call, result), self._ttls[name].observe(result)
         if trouble is not None and trouble != self._trouble[name]:
             self._telemetry.troubled(name, trouble)
@@ -352,6 +360,10 @@ class Candidate:
             async with asyncio.timeout(self._asleep_until - now):
                 await self._wake.wait()
         self._asleep_until = -inf
+
+
+def _ignore(_: str, __: bool) -> None:
+    """Do nothing."""
 
 
 def _trouble_of(call: Call, reply: Reply) -> str | None:

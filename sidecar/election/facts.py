@@ -62,7 +62,11 @@ class Facts:
         self._nothing_heard_yet = True  # no reply about the key yet: a term that is found may be a predecessor's
         self._connected: bool | None = None  # None before the first reply or failure
         self._holder: str | None = None
-        self._watchers: int | None = None  # the number of candidates, by the last reply that had it
+        self.watches_directly = True
+        """Whether the candidate wants a direct watch; see `herd`."""
+        self._watchers: int | None = None  # the number of candidates that watch, by the last reply that had it
+        self._direct: int | None = None  # the number of those with a direct watch
+        self._relay_at = inf  # when to notify the candidates with a relayed watch, if the lease is still vacant
         self._reported_leading: bool | None = None  # as the last transition reported it
         self._transitions: list[Transition] = []
         self._version = 0
@@ -121,6 +125,10 @@ class Facts:
         """True unless the term belongs to a previous process's client that did not present its token."""
         term = self._term or self._to_release
         return term is None or not term.owner.predecessors or term.token == token
+
+    def _holds_nothing(self) -> bool:
+        """Whether there is neither a current term nor a term to release."""
+        return self._term is None and self._to_release is None
 
     def _gives_up(self, term: HeldTerm) -> bool:
         """Whether the candidate no longer leads under the term.

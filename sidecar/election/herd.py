@@ -1,16 +1,30 @@
-"""The spread of calls after an event that all candidates of a lease notice at the same time.
+"""The candidates of a large fleet that receive notices, and the spread of their calls.
 
-A release, an expiry, the end of the failover guard and each write of the key reach every candidate within a
-millisecond. If all of them called at once, the server would run their scripts before it serves the next leader. So in a
-large fleet only a few candidates call at once. The other candidates call within `SPREAD`, because the first few may
-have no client that wants the lease. Each candidate decides by itself, from the number of candidates that watch the
-lease. A wrong number changes delays only. The module does no I/O and reads no clock.
+A release, an expiry, the end of the failover guard and each write of the key reach many candidates within a
+millisecond. If all of them called at once, the server would run their scripts before it serves the next leader. Even
+their messages take time: Redis writes the message to each candidate before it executes the next call.
+
+So in a large fleet about `SMALL_FLEET` candidates have a direct watch, and receive every change. The other candidates
+have a relayed watch: they receive a message only if no candidate with a direct watch acquires a vacant lease. Of the
+candidates that notice an event, only a few call at once. The others call within `SPREAD`, because the first few may
+have no client that wants the lease.
+
+Each candidate decides by itself, from the numbers of watches that the server counts. A wrong number changes delays
+only. The module does no I/O and reads no clock.
 """
 
 from collections.abc import Callable
 
 SMALL_FLEET = 8
-"""Largest number of candidates for which no call is delayed."""
+"""Largest number of candidates that all have a direct watch and of which no call is delayed.
+
+It is also the number of direct watches in a larger fleet.
+"""
+MAX_DIRECT = 12
+"""Number of direct watches above which candidates change to a relayed watch.
+
+The distance to `SMALL_FLEET` keeps candidates from changing back and forth.
+"""
 AT_ONCE = 4
 """Average number of candidates in a larger fleet that call at once."""
 SPREAD = 0.05
@@ -18,14 +32,44 @@ SPREAD = 0.05
 HEAD_START = 0.005
 """Shortest delay of a call that is delayed, in seconds: the first calls, and their replies, go ahead."""
 
+Uniform = Callable[[float, float], float]
+"""Draws a number between two bounds, like `random.uniform`."""
 
-def delay(candidates: int | None, uniform: Callable[[float, float], float]) -> float:
+
+def delay(candidates: int | None, uniform: Uniform) -> float:
     """The delay of this candidate's call after a common event, in seconds.
 
     Args:
-        candidates: number of candidates that watch the lease; None if unknown, and then no call is delayed.
-        uniform: draws a number between two bounds, like `random.uniform`.
+        candidates: number of candidates that notice the event; None if unknown, and then no call is delayed.
+        uniform: see `Uniform`.
     """
     if candidates is None or candidates <= SMALL_FLEET or uniform(0, candidates) < AT_ONCE:
         return 0.0
     return uniform(HEAD_START, SPREAD)
+
+
+def relay_delay(uniform: Uniform) -> float:
+    """The time after a notice, in seconds, until a candidate with a direct watch relays the notice.
+
+    Candidates with a direct watch that want the lease acquire it before that time.
+    """
+    return uniform(HEAD_START, SPREAD)
+
+
+def watches_directly(direct: int, watchers: int, *, now_direct: bool, campaigns: bool, uniform: Uniform) -> bool:
+    """Whether this candidate, which does not lead, has a direct watch from now on.
+
+    The candidates leave at random, so that some stay even if all of them decide at the same moment.
+
+    Args:
+        direct: number of candidates with a direct watch.
+        watchers: number of candidates with any watch.
+        now_direct: whether this candidate has a direct watch now.
+        campaigns: whether this candidate would acquire the lease.
+        uniform: see `Uniform`.
+    """
+    if watchers <= SMALL_FLEET:
+        return True
+    if not now_direct:
+        return campaigns and direct < SMALL_FLEET
+    return direct <= MAX_DIRECT or uniform(0, direct) < SMALL_FLEET

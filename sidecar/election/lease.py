@@ -124,7 +124,17 @@ class Lease(Facts):
         elif self._term is not None:
             self._due = min(self._due, now + ECHO_DELAY)
         elif self._outcome is not Outcome.UNCONFIRMED:  # else the change is our own write, which waits for replicas
-            self._due = min(self._due, now + herd.delay(self._watchers, self._uniform))
+            receivers = self._direct if self.watches_directly else self._watchers
+            self._due = min(self._due, now + herd.delay(receivers, self._uniform))
+
+    def relay_noticed(self, now: float) -> None:
+        """Record a release of which only the candidates with a direct watch got a message.
+
+        If the lease is still vacant a little later, this candidate notifies the others.
+        """
+        if self._term is None:
+            self._relay_at = min(self._relay_at, now + herd.relay_delay(self._uniform))
+        self.noticed(now)
 
     def step_down_noticed(self, now: float) -> None:
         """Record that an operator asked the holder to step down.
@@ -139,12 +149,23 @@ class Lease(Facts):
         """Record the reply to `call`."""
         self.tick(now)  # a late reply does not revive a term that has ended
         self._in_flight = None
+        if reply.watchers is not None:
+            self._watchers, self._direct = reply.watchers, reply.direct
+        if call.kind is not Kind.RELAY:  # a relay is not a reason to answer a client: nothing was asked for a client
+            self._call_replied(call, reply, now)
+        self._choose_watch(now)
+        if self._noticed:
+            self._noticed = False
+            self.noticed(now)
+        if self._step_down_noticed:
+            self.step_down_noticed(now)
+
+    def _call_replied(self, call: Call, reply: Reply, now: float) -> None:
         self._connected = True
         late_again = self._outcome is Outcome.LATE
         self._outcome = reply.outcome
         if reply.outcome is not Outcome.LATE:
             self._holder = reply.holder
-        self._watchers = self._watchers if reply.watchers is None else reply.watchers
         self._rest.heard(reply, self.instance_id)
         if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
             corrected = reply.outcome is Outcome.LATE and not late_again  # the reply corrected our server time
@@ -158,11 +179,19 @@ class Lease(Facts):
         else:
             self._release_replied(call, reply, now)
         self._nothing_heard_yet = self._nothing_heard_yet and reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED)
-        if self._noticed:
-            self._noticed = False
-            self.noticed(now)
-        if self._step_down_noticed:
-            self.step_down_noticed(now)
+
+    def _choose_watch(self, now: float) -> None:
+        """Choose between a direct and a relayed watch; a leader needs a direct one."""
+        if self._term is not None:
+            self.watches_directly, self._relay_at = True, inf
+        elif self._watchers is not None and self._direct is not None:
+            self.watches_directly = herd.watches_directly(
+                self._direct,
+                self._watchers,
+                now_direct=self.watches_directly,
+                campaigns=self._campaigns(now) and not self.follows_only,
+                uniform=self._uniform,
+            )
 
     def failed(self, call: Call, now: float, *, may_execute: bool) -> None:
         """Record that `call` got no reply. With `may_execute`, Redis may still execute it until its `give_up_at`."""
@@ -178,9 +207,14 @@ class Lease(Facts):
     def next_call(self, now: float) -> Call | None:
         """The call to make now, which is then in flight; None if no call is due, or one is in flight already."""
         self.tick(now)
-        if self._in_flight is not None or now < self._due or now >= (self._drain_until or inf):
+        if self._in_flight is not None or now >= (self._drain_until or inf):
             return None
-        if self._to_release is not None:
+        if now >= self._relay_at and self._holds_nothing():
+            self._relay_at = inf
+            call = self._call(Kind.RELAY, now)
+        elif now < self._due:
+            return None
+        elif self._to_release is not None:
             if now < self._grants.until:
                 return None
             call = self._call(Kind.RELEASE, now, self._to_release)
@@ -216,6 +250,8 @@ class Lease(Facts):
         if self._term is not None:
             times += [self._term.lead_until, self._give_up_at(self._term)]
         if self._in_flight is None:
+            if self._holds_nothing():
+                times.append(self._relay_at)
             if self._to_release is not None:
                 times.append(max(self._due, self._grants.until))
             elif self._term is not None:

@@ -38,8 +38,8 @@ def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | Non
         InvalidResponse: the answer does not have that shape.
     """
     try:
-        outcome, token, tenure, ttl, time, wait, *facts, holder = text(answer).split(" ", 10)
-        guard, notice, history, watchers = (None if fact == "-" else fact for fact in facts)
+        outcome, token, tenure, ttl, time, wait, *facts, holder = text(answer).split(" ", 11)
+        guard, notice, history, watchers, direct = (None if fact == "-" else fact for fact in facts)
         left = int(ttl)
         reply = Reply(
             outcome=Outcome(outcome),
@@ -49,6 +49,7 @@ def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | Non
             wait=int(wait) / 1000,
             tenure=tenure,
             watchers=None if watchers is None else int(watchers),
+            direct=None if direct is None else int(direct),
         )
         if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.STEPPING_DOWN):
             raise ValueError("a term without a token")

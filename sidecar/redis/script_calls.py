@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from sidecar.protocol import Call, Kind, ServerClock, Timings
 from sidecar.scripts import script
 
-SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
+SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release", "relay")}
 """The text of each script."""
-_SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
+_SCRIPT_OF = {kind: str(kind) for kind in Kind} | {Kind.LOOK: "release"}
 
 Command = tuple[bytes | str | int, ...]
 

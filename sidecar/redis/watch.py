@@ -2,7 +2,8 @@
 
 Every candidate that releases a lease publishes on `KEY:changed`. Where the server allows it, client tracking in
 broadcast mode, redirected to this connection, also reports every other change: a raw DEL, a SET by an operator, an
-expiry.
+expiry. This is a direct watch. In a large fleet most candidates have a relayed watch instead (`sidecar.election.herd`):
+they subscribe only to the channel on which other candidates report that the lease is vacant.
 
 A user of Redis may lack the right to any part. Each part is requested separately, and a refusal disables only that
 part: the watch degrades from tracking to notices, and from notices to off. A degraded watch is set up again every
@@ -12,15 +13,15 @@ servers. A watch that is at another server than the election is also degraded, a
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from math import inf
 from typing import Any
 
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 
 from runtime.clock import elapsed
-from sidecar.protocol import STEP_DOWN_NOTICE
+from sidecar.protocol import RELAY_NOTICE, STEP_DOWN_NOTICE
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import failure_of
 from sidecar.redis.reconnects import Reconnects
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RETRY = 25.0
 """Seconds after which a degraded watch is set up again, at most two and a half heartbeats."""
+RELAYED_INTERVALS = 6
+"""Intervals between two signs of life of a relayed watch, which receives no messages for a long time."""
 
 _INVALIDATED = "__redis__:invalidate"
 _REFUSALS = ("noperm", "response")
@@ -40,10 +43,15 @@ _SEVERAL_SERVERS = (
 
 
 class WatchMode(StrEnum):
-    """The coverage of a watch: every change, releases only, or nothing (also while the watch is not connected)."""
+    """The coverage of a watch.
+
+    `TRACKING` covers every change, `NOTICES` releases only, and `RELAYED` what other candidates report. `OFF` covers
+    nothing, also while the watch is not connected. If only some leases have a direct watch, the mode is that of these.
+    """
 
     TRACKING = "tracking"
     NOTICES = "notices"
+    RELAYED = "relayed"
     OFF = "off"
 
 
@@ -55,8 +63,11 @@ class RedisWatch:
         keys: the keys to watch, by lease name.
         changed: called with a lease's name when the lease may have changed.
         step_down: called with a lease's name when an operator asked the holder to step down.
+        relay: called instead of `changed` after a release of which the candidates with a relayed watch got no message;
+            None to call `changed`.
         limit: seconds that the server may take to answer.
-        interval: seconds between two signs of life. A connection without a sign of life is replaced.
+        interval: seconds between two signs of life. A connection without a sign of life is replaced. A relayed watch
+            multiplies it by `RELAYED_INTERVALS`.
         uniform: `random.uniform`; spreads the attempts to connect again.
         retry: seconds after which a degraded watch is set up again; None for the default.
         clock: seconds that never step.
@@ -69,6 +80,7 @@ class RedisWatch:
         changed: Callable[[str], None],
         step_down: Callable[[str], None],
         *,
+        relay: Callable[[str], None] | None = None,
         limit: float,
         interval: float,
         uniform: Callable[[float, float], float],
@@ -79,6 +91,11 @@ class RedisWatch:
         self._keys = keys
         self._changed = changed
         self._step_down = step_down
+        self._relay = relay or changed
+        self._direct = dict.fromkeys(keys, True)
+        self._may_be_relayed = True
+        self._chosen_again = False  # since the connection was made
+        self._connection: RedisConnection | None = None
         self._limit = limit
         self._interval = interval
         self._uniform = uniform
@@ -100,9 +117,18 @@ class RedisWatch:
         finally:
             self.mode = WatchMode.OFF
 
+    def choose(self, name: str, direct: bool) -> None:
+        """Watch the lease directly, or only what other candidates report."""
+        direct = direct or not self._may_be_relayed
+        if self._direct[name] != direct:
+            self._direct[name], self._chosen_again = direct, True
+            if self._connection is not None:
+                self._connection.abort()  # a subscribed connection cannot change its tracking
+
     async def _watch(self) -> bool:
         """Watch over one connection. Returns True when the connection is due for replacement, False if it was lost."""
-        connection = self._connect()
+        self._chosen_again = False
+        connection = self._connection = self._connect()
         try:
             async with asyncio.timeout(self._limit):
                 self.mode, self.refusal, channels = await self._subscribe(connection)
@@ -116,12 +142,15 @@ class RedisWatch:
                 await connection.disconnect(nowait=True)
                 await asyncio.sleep(retry_at - self._clock())
         except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
+            if self._chosen_again:
+                return True
             # At debug level only: the election's own connection reports an outage, and works without the watch.
             log.debug("The watch is lost: %s", type(error).__name__)  # the error's text may repeat the password
             return False
         else:
             return True
         finally:
+            self._connection = None
             await connection.disconnect(nowait=True)
 
     async def _subscribe(self, connection: RedisConnection) -> tuple[WatchMode, str | None, list[str]]:
@@ -129,15 +158,18 @@ class RedisWatch:
         await connection.connect()
         refusals: list[str] = []
         same_server = connection.identify(await self._ask(connection, [], _is_text, "INFO", "server"))
-        prefixes = [part for key in self._keys.values() for part in ("PREFIX", key)]
+        direct = [key for name, key in self._keys.items() if self._direct[name]]
         # CLIENT comes first: after a subscription, a connection may send only further subscriptions.
-        own_id = await self._ask(connection, refusals, _is_id, "CLIENT", "ID")
-        tracks = own_id is not None and await self._ask(
-            connection, refusals, _is_ok, "CLIENT", "TRACKING", "ON", "REDIRECT", str(own_id), "BCAST", *prefixes
-        )
+        tracks = direct and await self._track(connection, refusals, direct)
+        relayed = [f"{key}:vacant:changed" for key in self._keys.values() if key not in direct]
         wanted = [_INVALIDATED] if tracks else []
-        wanted += [f"{key}:changed" for key in self._keys.values()]
+        wanted += [f"{key}:changed" for key in direct] + relayed
         channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
+        if not set(relayed) <= set(channels):  # a user that an earlier version needed may lack the right
+            self._may_be_relayed, self._direct, self._chosen_again = False, dict.fromkeys(self._keys, True), True
+            raise NoPermissionError("no relayed watch")
+        if not direct and channels and (same_server or connection.redirects):
+            return WatchMode.RELAYED, None, channels
         if _INVALIDATED in channels and same_server:
             return WatchMode.TRACKING, None, channels  # tracking also reports releases, so their channel is not needed
         # Every node of a cluster forwards notices, so a watch at another node lacks only the tracking. Servers outside
@@ -145,6 +177,14 @@ class RedisWatch:
         if not same_server and (_INVALIDATED in channels or not connection.redirects):
             return WatchMode.NOTICES if connection.redirects else WatchMode.OFF, _SEVERAL_SERVERS, channels
         return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels
+
+    async def _track(self, connection: RedisConnection, refusals: list[str], keys: Sequence[str]) -> bool:
+        """Request a message for each change of these keys."""
+        prefixes = [part for key in keys for part in ("PREFIX", key)]
+        own_id = await self._ask(connection, refusals, _is_id, "CLIENT", "ID")
+        return own_id is not None and await self._ask(
+            connection, refusals, _is_ok, "CLIENT", "TRACKING", "ON", "REDIRECT", str(own_id), "BCAST", *prefixes
+        )
 
     async def _ask(
         self, connection: RedisConnection, refusals: list[str], is_answer: Callable[[object], bool], *words: str
@@ -188,9 +228,10 @@ class RedisWatch:
 
         The sign of life is another SUBSCRIBE to a subscribed `channel`, which needs no right to PING.
         """
-        while (left := until - self._clock()) > 0:
+        interval = self._interval * (RELAYED_INTERVALS if self.mode is WatchMode.RELAYED else 1)
+        while not self._chosen_again and (left := until - self._clock()) > 0:
             try:
-                async with asyncio.timeout(min(self._interval, left)):
+                async with asyncio.timeout(min(interval, left)):
                     message = await connection.read_response(disconnect_on_error=False)
             except TimeoutError:
                 await connection.send_command("SUBSCRIBE", channel)
@@ -205,8 +246,8 @@ class RedisWatch:
         channel, content = message[1:]
         happened = self._changed
         if channel != _INVALIDATED:
-            happened = self._step_down if content == STEP_DOWN_NOTICE else self._changed
-            content = [str(channel).removesuffix(":changed")]
+            happened = {STEP_DOWN_NOTICE: self._step_down, RELAY_NOTICE: self._relay}.get(content, self._changed)
+            content = [str(channel).removesuffix(":changed").removesuffix(":vacant")]
         for name, key in self._keys.items():
             if content is None or key in content:  # None: the whole database was flushed
                 happened(name)

@@ -20,7 +20,7 @@
 -- token or '-', tenure or '-', ttl left in ms (-1 without ttl, -2 without key), server time in µs, ms to wait, guard
 -- ('on', 'off', 'unavailable', or '-' if it was not checked), notice ('sent', 'refused', or '-' if there was nothing to
 -- publish), history ('kept', 'refused', or '-' if there was nothing to append), the number of candidates that watch the
--- lease ('-' if it was not counted), holder (may be empty).
+-- lease, the number of those with a direct watch (both '-' if they were not counted), holder (may be empty).
 --
 -- No script stops halfway: if Redis refuses a command that a script needs, the script has not changed anything yet, and
 -- the other commands use pcall.
@@ -36,14 +36,14 @@ local function integer(number) return string.format('%.0f', number) end -- tostr
 
 local holder, left, last, last_holder, last_tenure = false, -2, false, false, false
 local recorded, step_down = false, false
-local guard, notice, history, watchers = guarding and '-' or 'off', '-', '-', '-'
+local guard, notice, history, watchers, direct = guarding and '-' or 'off', '-', '-', '-', '-'
 
 local function whole(text) return text and #text <= 32 and string.match(text, '^%d+$') or '-' end
 local function word(text) return text and #text <= 64 and string.match(text, '^[^ ]+$') or '-' end
 
 local function answer(outcome, wait)
   return table.concat({outcome, whole(last), word(last_tenure), integer(left), integer(now), integer(wait or 0), guard,
-                       notice, history, watchers, holder and string.sub(holder, 1, 256) or ''}, ' ')
+                       notice, history, watchers, direct, holder and string.sub(holder, 1, 256) or ''}, ' ')
 end
 
 local function disabled() return holder and string.upper(holder) == 'DISABLED' end
@@ -70,11 +70,23 @@ local function read()
   return problem and disabled() and 'disabled' or problem -- a person repairs a fence while the lease is disabled
 end
 
--- Count the candidates that watch the lease: this number decides by how much each of them delays its calls after a
--- notice. If the user lacks the right, no candidate delays its calls.
+-- A candidate with a direct watch subscribes to the first channel, and a candidate with a relayed watch only to the second.
+-- Both names end in ':changed', so that a user's right to the channels '*:changed' covers both.
+local direct_channel, relayed_channel = key .. ':changed', key .. ':vacant:changed'
+
+-- Count the candidates that watch the lease: these numbers decide by how much each of them delays its calls after a
+-- notice, and which of them have a direct watch. If the user lacks the right, no candidate delays its calls, and all
+-- have a direct watch. Returns the numbers of direct and of relayed watches, or nothing.
 local function count_watchers()
-  local counted = redis.pcall('PUBSUB', 'NUMSUB', key .. ':changed')
-  if type(counted[2]) == 'number' then watchers = integer(counted[2]) end
+  local counted = redis.pcall('PUBSUB', 'NUMSUB', direct_channel, relayed_channel)
+  if type(counted[4]) ~= 'number' then return end
+  watchers, direct = integer(counted[2] + counted[4]), integer(counted[2])
+  return counted[2], counted[4]
+end
+
+local function publish(channel, message)
+  local published = redis.pcall('PUBLISH', channel, message)
+  notice = type(published) == 'number' and notice ~= 'refused' and 'sent' or 'refused'
 end
 
 local function held_otherwise()

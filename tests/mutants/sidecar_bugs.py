@@ -477,8 +477,8 @@ SCRIPTS = [
     Bug(
         "a release publishes no message",
         "sidecar/scripts/release.lua",
-        right="redis.pcall('PUBLISH', key .. ':changed', 'released')",
-        wrong="0",
+        right="publish(direct_channel, to_all and",
+        wrong="local _ = (to_all and",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
     Bug(
@@ -533,9 +533,9 @@ SCRIPTS = [
     ),
     Bug(
         "a release without the right to publish fails",
-        "sidecar/scripts/release.lua",
-        right="redis.pcall('PUBLISH'",
-        wrong="call('PUBLISH'",
+        "sidecar/scripts/prelude.lua",
+        right="local published = redis.pcall('PUBLISH'",
+        wrong="local published = call('PUBLISH'",
         test=_RIGHTS + "a_missing_right_has_the_documented_effect_and_is_named[wheel-+publish]",
     ),
     Bug(
@@ -752,7 +752,7 @@ CONNECTION = [
     Bug(
         "all candidates of a large fleet call at once after a notice",
         "sidecar/election/lease.py",
-        right="now + herd.delay(self._watchers, self._uniform))",
+        right="now + herd.delay(receivers, self._uniform))",
         wrong="now)",
         test=_HERD + "a_follower_in_a_large_fleet_looks_within_the_spread_after_a_notice",
     ),
@@ -768,7 +768,88 @@ CONNECTION = [
         "sidecar/scripts/prelude.lua",
         right="local function held_otherwise()\n  count_watchers()",
         wrong="local function held_otherwise()",
-        test=_SCRIPTS + "a_reply_to_a_follower_contains_the_number_of_candidates_that_watch_the_lease[wheel]",
+        test=_SCRIPTS + "a_reply_to_a_follower_contains_the_numbers_of_watches_of_the_lease[wheel]",
+    ),
+    Bug(
+        "all candidates of a large fleet keep a direct watch",
+        "sidecar/election/herd.py",
+        right="return direct <= MAX_DIRECT or",
+        wrong="return True or",
+        test=_HERD + "if_a_thousand_candidates_decide_at_the_same_moment_about_eight_direct_watches_stay",
+    ),
+    Bug(
+        "no relayed watch becomes direct again",
+        "sidecar/election/herd.py",
+        right="return campaigns and direct < SMALL_FLEET",
+        wrong="return False",
+        test=_HERD + "a_relayed_watch_becomes_direct_only_for_a_campaign_and_while_there_are_few_direct_ones",
+    ),
+    Bug(
+        "a new leader keeps its relayed watch",
+        "sidecar/election/lease.py",
+        right="self.watches_directly, self._relay_at = True, inf",
+        wrong="self._relay_at = inf",
+        test=_HERD + "a_leader_has_a_direct_watch",
+    ),
+    Bug(
+        "a candidate with a direct watch waits as long as the whole fleet",
+        "sidecar/election/lease.py",
+        right="receivers = self._direct if self.watches_directly else self._watchers",
+        wrong="receivers = self._watchers",
+        test=_HERD + "a_candidate_with_a_direct_watch_calls_at_once_because_few_candidates_get_its_notices",
+    ),
+    Bug(
+        "the reply to a relay counts as an answer for clients",
+        "sidecar/election/lease.py",
+        right="if call.kind is not Kind.RELAY:",
+        wrong="if True:",
+        test=_HERD + "a_candidate_without_a_client_relays_a_notice_and_its_reply_is_not_an_answer_for_clients",
+    ),
+    Bug(
+        "a candidate relays no notice",
+        "sidecar/election/candidate.py",
+        right="self._leases[name].relay_noticed(self._clock())",
+        wrong="self._leases[name].noticed(self._clock())",
+        test="tests/sidecar/election/test_large_fleet.py::"
+        "test_a_release_reaches_the_client_of_a_relayed_watch_if_no_direct_watch_has_a_client",
+    ),
+    Bug(
+        "a relay notifies the candidates while the lease is held",
+        "sidecar/scripts/relay.lua",
+        right="if not holder then",
+        wrong="if true then",
+        test=_SCRIPTS
+        + "a_relay_notifies_the_relayed_watches_only_while_the_lease_is_vacant_and_changes_nothing[wheel]",
+    ),
+    Bug(
+        "a release does not notify a few relayed watches itself",
+        "sidecar/scripts/release.lua",
+        right=" or with_relayed <= FEW_RELAYED",
+        wrong="",
+        test=_SCRIPTS
+        + "a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_watches_are_few[wheel-8-24]",
+    ),
+    Bug(
+        "a release with a few direct watches notifies no relayed watches",
+        "sidecar/scripts/release.lua",
+        right="with_direct <= FEW_DIRECT or ",
+        wrong="",
+        test=_SCRIPTS
+        + "a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_watches_are_few[wheel-4-30]",
+    ),
+    Bug(
+        "a watch ignores a new choice until its connection ends",
+        "sidecar/redis/watch.py",
+        right="self._direct[name], self._chosen_again = direct, True",
+        wrong="self._direct[name], self._connection = direct, None",
+        test=_WATCH + "a_relayed_watch_reports_a_vacant_lease_and_no_other_change[wheel]",
+    ),
+    Bug(
+        "a user without the right to relayed notices has no watch",
+        "sidecar/redis/watch.py",
+        right="if not set(relayed) <= set(channels):",
+        wrong="if False:",
+        test=_WATCH + "a_user_without_the_right_to_the_channel_of_relayed_watches_keeps_direct_watches[wheel]",
     ),
     Bug(
         "a task with CAMPAIGN=false tries to lead",

@@ -159,8 +159,8 @@ STEP_DOWN = [
     Bug(
         "a step-down wakes every follower",
         "sidecar/redis/watch.py",
-        right="self._step_down if content == STEP_DOWN_NOTICE else self._changed",
-        wrong="self._changed",
+        right="STEP_DOWN_NOTICE: self._step_down,",
+        wrong="STEP_DOWN_NOTICE: self._changed,",
         test="tests/sidecar/redis/test_watch.py::test_a_step_down_is_not_reported_as_a_change_of_the_key[wheel-rights0]",
     ),
     Bug(

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 WON = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
-COUNTING = (Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED, Outcome.GUARDED)
+COUNTING = (
+    Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED, Outcome.GUARDED, Outcome.RELEASED,
+)  # fmt: skip
 """Outcomes of scripts that count the candidates."""
 HANDLING = 2e-4
 """Seconds that a message over loopback takes."""
@@ -81,6 +83,7 @@ class Sidecar:
         "task",
         "trouble",
         "watched",
+        "watches_directly",
         "world",
     )
 
@@ -108,6 +111,8 @@ class Sidecar:
         """The share of messages to and from Redis that are lost, delayed or doubled; None if the network is good."""
         self.server: Server | None = None  # the server of the connection
         self.watched: Server | None = None
+        self.watches_directly = True
+        """Whether the watch reports every change; else only what other candidates relay."""
         timings = world.scenario.timings
         self._ttl_ms = int(timings.ttl * 1000)
         self._floor = int((timings.ttl - timings.heartbeat / 2) * 1000)
@@ -162,6 +167,7 @@ class Sidecar:
         self._call, self._inbox, self._version, self._published_after = None, [], -1, -inf
         self._reconnects = Reconnects(scenario.timings.heartbeat, self.world.random.uniform)
         self._disconnect()
+        self.watches_directly = True
         self.world.at(self.world.now, self.watch, self.boot)
         self.client.found_sidecar()
         self._open()
@@ -294,6 +300,15 @@ class Sidecar:
                 self._inbox.append((self.noticed, server))
                 return
             self.lease.noticed(self.now())
+            self.wake()
+
+    def relay_noticed(self, server: Server) -> None:
+        """The watch reports a release that did not notify the relayed watches."""
+        if self.alive and self.watched is server:
+            if self.frozen:
+                self._inbox.append((self.relay_noticed, server))
+                return
+            self.lease.relay_noticed(self.now())
             self.wake()
 
     def step_down_noticed(self, server: Server) -> None:
@@ -480,7 +495,7 @@ class Sidecar:
             return
         if not current:
             world.count("late request")
-        answer = self._evaluate(server, call, deadline)
+        answer, watches = self._evaluate(server, call, deadline)
         if not current:
             return
         scenario = world.scenario
@@ -489,7 +504,7 @@ class Sidecar:
         if scenario.min_replicas:
             confirmed = server.confirms(scenario.min_replicas, self._offset)
             delay += 0.0 if confirmed else scenario.timings.call_limit / 2
-        reply = (attempt, call, answer, confirmed)
+        reply = (attempt, call, answer, confirmed, watches)
         if self.trouble is None:
             if delay > scenario.timings.call_limit / 3:
                 self._limit(call.give_up_at)
@@ -501,10 +516,11 @@ class Sidecar:
         else:
             world.at(world.now + delay + self._lag(), self._replied, reply)
 
-    def _evaluate(self, server: Server, call: Call, deadline: int) -> Answer:
+    def _evaluate(self, server: Server, call: Call, deadline: int) -> tuple[Answer, tuple[int, int] | None]:
         world, model, instance = self.world, server.model, self.instance
         server.set_clock(world.now)
-        touched, published, offset = model.touched, model.published, model.offset
+        model.watches = watches = world.scenario.watches(*server.count_watches())
+        touched, published, relayed, offset = model.touched, model.published, model.relayed, model.offset
         guarding, kind = world.scenario.guard, call.kind
         replicated = world.scenario.min_replicas > 0
         if kind is Kind.ACQUIRE:
@@ -514,6 +530,8 @@ class Sidecar:
         elif kind is Kind.RENEW:
             term = call.token, call.tenure
             answer = model.renew(instance, self._ttl_ms, deadline, guarding, *term, self._floor, replicated)
+        elif kind is Kind.RELAY:
+            answer = model.relay(instance, deadline, guarding)
         else:
             answer = model.release(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure)
             if answer.outcome is Outcome.RELEASED:
@@ -526,10 +544,12 @@ class Sidecar:
             self._offset = model.offset
         if model.touched != touched:
             world.changed(server, released=model.published != published)
-        return answer
+        if model.relayed != relayed:
+            world.relayed(server)
+        return answer, watches
 
-    def _replied(self, arg: tuple[int, Call, Answer, bool]) -> None:
-        attempt, call, answer, confirmed = arg
+    def _replied(self, arg: tuple[int, Call, Answer, bool, tuple[int, int] | None]) -> None:
+        attempt, call, answer, confirmed, watches = arg
         if attempt != self._attempt:
             return
         if self.frozen:
@@ -548,7 +568,7 @@ class Sidecar:
             left / 1000 if left >= 0 else None,
             answer.wait / 1000,
             answer.tenure or "-",
-            self.world.scenario.watchers if outcome in COUNTING else None,
+            *((None, None) if watches is None or outcome not in COUNTING else (sum(watches), watches[0])),
         )
         lease, client = self.lease, self.client
         self._reconnects.succeeded()
@@ -559,6 +579,8 @@ class Sidecar:
         ):
             client.sync()
         lease.replied(call, reply, now)
+        if lease.watches_directly is not self.watches_directly:
+            self.choose_watch()
         if outcome is Outcome.STEPPING_DOWN:
             self.world.oracle.steps_down(self, reply.token)
         if outcome is not Outcome.RENEWED:
@@ -693,6 +715,14 @@ class Sidecar:
         self.watched = server
         server.watchers.append(self)
         world.at(world.now + 3 * world.delay(), self.noticed, server)
+
+    def choose_watch(self) -> None:
+        """Replace the direct watch by a relayed one, or the other way round."""
+        self.watches_directly = self.lease.watches_directly
+        if self.watched is not None:
+            self.watched.watchers.remove(self)
+            self.watched = None
+            self.world.at(self.world.now + 2 * self.world.delay(), self.watch, self.boot)
 
     def unwatch(self) -> None:
         """Break the connection of the watch; the watch connects again later."""

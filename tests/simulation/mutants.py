@@ -107,10 +107,10 @@ mutant("a sidecar believes for the whole ttl that it leads", Timings, "margin")(
 
 
 @mutant("a late reply counts as the reply of the newest attempt", Sidecar, "_replied", mix="network")
-def _(sidecar: Sidecar, arg: tuple[int, Call, Answer, bool]) -> None:
-    _, call, answer, confirmed = arg
+def _(sidecar: Sidecar, arg: tuple[int, Call, Answer, bool, tuple[int, int] | None]) -> None:
+    _, call, answer, confirmed, watches = arg
     if sidecar._call is not None and sidecar._call.kind is call.kind:
-        _REPLIED(sidecar, (sidecar._attempt, sidecar._call, answer, confirmed))
+        _REPLIED(sidecar, (sidecar._attempt, sidecar._call, answer, confirmed, watches))
 
 
 @mutant("all retries share the deadline of the first attempt", Lease, "_call", mix="network")
@@ -211,6 +211,25 @@ def _(lease: Lease, now: float) -> None:
 @mutant("a candidate of a large fleet delays its call by one second", herd, "delay", mix="quiet")
 def _(candidates: int | None, uniform: Callable[[float, float], float]) -> float:
     return 1.0 if _HERD_DELAY(candidates, uniform) else 0.0
+
+
+@mutant("a candidate with a direct watch does not relay", Lease, "relay_noticed", mix="quiet")
+def _(lease: Lease, now: float) -> None:
+    lease.noticed(now)
+
+
+def _relayed_watches_are_never_notified(model: RedisModel) -> bool:
+    return model.watches is None or model.watches[1] == 0
+
+
+mutant("a release in a large fleet never notifies relayed watches", RedisModel, "notifies_all", mix="quiet")(
+    property(_relayed_watches_are_never_notified)
+)
+
+
+@mutant("too many candidates leave the direct watches", herd, "watches_directly", mix="quiet")
+def _(direct: int, watchers: int, *, now_direct: bool, campaigns: bool, uniform: herd.Uniform) -> bool:
+    return watchers <= herd.SMALL_FLEET or (campaigns and not now_direct and direct == 0)
 
 
 def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> None:

@@ -54,7 +54,9 @@ class Oracle:
         """By task: the boot that has stepped down and released the lease, and when (local time)."""
         drift = 0.045 * timings.heartbeat  # a follower waits for the key's expiry by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
-        if (world.scenario.watchers or 0) > herd.SMALL_FLEET:
+        if world.scenario.large_fleet:  # the call of a candidate with a direct watch, the relay, the others' calls
+            self.bound += 3 * herd.SPREAD
+        elif (world.scenario.watchers or 0) > herd.SMALL_FLEET:
             self.bound += herd.SPREAD
         late = world.scenario.late_demotion
         self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5 + late

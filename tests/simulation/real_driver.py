@@ -178,13 +178,15 @@ class Real:
             answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure, bool(replicated))
         elif script == SCRIPTS["renew"]:
             answer = model.renew(instance, ttl, deadline, bool(guarding), token, tenure, floor, bool(replicated))
+        elif script == SCRIPTS["relay"]:
+            answer = model.relay(instance, deadline, bool(guarding))
         else:
             answer = model.release(instance, ttl, deadline, bool(guarding), token or None, tenure)
         if model.touched != touched:
             self.touched()
         words = (answer.outcome, answer.token or "-", answer.tenure or "-", answer.left, answer.time, answer.wait)
-        watchers = WATCHERS if answer.outcome in COUNTING else "-"
-        return " ".join(map(str, (*words, answer.guard, "-", "-", watchers, answer.holder or "")))
+        watches = (WATCHERS, WATCHERS) if answer.outcome in COUNTING else "--"
+        return " ".join(map(str, (*words, answer.guard, "-", "-", *watches, answer.holder or "")))
 
     def hang_up_server(self) -> None:
         """The server closes the connection, if no call uses it."""
@@ -222,6 +224,10 @@ class Real:
     def notice(self) -> None:
         if self._runs():
             self.candidate.noticed(NAME)
+
+    def relay_notice(self) -> None:
+        if self._runs():
+            self.candidate.relay_noticed(NAME)
 
     def step_down_notice(self) -> None:
         if self._runs():

@@ -18,6 +18,9 @@ After a token above this limit, every later token would be above it too.
 MOST_NOTES = 900
 """Maximum number of characters in the notes about other servers; above it, the oldest note is dropped."""
 
+FEW_DIRECT, FEW_RELAYED = 4, 24
+"""Numbers of watches up to which a release notifies all candidates."""
+
 
 def far_ahead(token: int | None, now: int) -> bool:
     """Whether a token is so far ahead of the server's time that no later token is allowed."""
@@ -57,9 +60,11 @@ class Answer(NamedTuple):
 class RedisModel:
     """One database with one lease.
 
-    `now` is the server's wall clock in µs. The caller sets it before each call, as `TIME` would report it. `touched`
-    and `published` count what a watch sees: writes to the key, and messages on its channel. `appended` counts the
-    entries of the history, which do not affect the election. `offset` counts all writes, as replication does.
+    `now` is the server's wall clock in µs. The caller sets it before each call, as `TIME` would report it. `touched`,
+    `published` and `relayed` count what watches see: writes to the key, and messages to the direct and to the relayed
+    watches. `watches` is the number of direct and of relayed watches that the server reports; None if it may not report
+    them. `appended` counts the entries of the history, which do not affect the election. `offset` counts all writes, as
+    replication does.
     """
 
     __slots__ = (
@@ -75,11 +80,13 @@ class RedisModel:
         "offset",
         "promoted",
         "published",
+        "relayed",
         "replid",
         "run_id",
         "started",
         "touched",
         "value",
+        "watches",
     )
 
     def __init__(
@@ -100,6 +107,8 @@ class RedisModel:
         self.late = 0  # ms for which an old primary may serve after a promotion: a setting of the candidates
         self.touched = 0
         self.published = 0
+        self.relayed = 0
+        self.watches: tuple[int, int] | None = None
         self.appended = 0
         self.offset = 0
 
@@ -246,8 +255,22 @@ class RedisModel:
             return self._answer(self._held_otherwise(instance))
         self.delete()
         self.published += 1
+        self.relayed += self.notifies_all
         self.appended += 1
         return self._answer(Outcome.RELEASED)
+
+    def relay(self, instance: str, deadline: int, guarding: bool) -> Answer:
+        """`relay.lua`."""
+        problem = self._read(deadline, guarding)
+        if problem is not None:
+            return self._answer(problem)
+        self.relayed += self.value is None
+        return self._answer(self._held_otherwise(instance))
+
+    @property
+    def notifies_all(self) -> bool:
+        """Whether a release also notifies the candidates with a relayed watch."""
+        return self.watches is None or self.watches[0] <= FEW_DIRECT or self.watches[1] <= FEW_RELAYED
 
     # Parts of the scripts.
 

@@ -96,6 +96,10 @@ The default's weight is the highest at which a run of 100,000 h takes five minut
 """
 
 
+DIRECT_FOR_EACH, RELAYED_FOR_EACH = 4, 40
+"""The numbers of candidates that a simulated candidate with a direct or a relayed watch stands for in a large fleet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """The nature of one world. Rates are seconds of a clock per true second; times are seconds."""
@@ -118,15 +122,30 @@ class Scenario:
     follower: bool = False
     """Whether the last task follows only (CAMPAIGN=false)."""
     watchers: int | None = None
-    """The number of candidates that the scripts report, which may be wrong.
+    """The number of candidates that the scripts report, which may be wrong; they report a direct watch for each.
 
     None if the scripts are not permitted to count them.
+    """
+    large_fleet: bool = False
+    """Whether the scripts report several candidates for each one that watches, as if it were one of a large fleet.
+
+    `watchers` is then not used.
     """
 
     @property
     def length(self) -> float:
         """The length of the world."""
         return LIFETIMES * self.timings.ttl
+
+    def watches(self, direct: int, relayed: int) -> tuple[int, int] | None:
+        """The numbers of direct and relayed watches that the scripts report, if these numbers are the true ones.
+
+        In a large fleet one, two or three direct watches suffice, and a release notifies the relayed watches only if
+        there is a single direct watch.
+        """
+        if self.large_fleet:
+            return DIRECT_FOR_EACH * direct, RELAYED_FOR_EACH * relayed
+        return None if self.watchers is None else (self.watchers, 0)
 
     def campaigns(self, task: int) -> bool:
         """Whether the task may lead."""
@@ -157,6 +176,7 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pa
         require_client=random.random() < 0.9,
         follower=tasks > 1 and random.random() < 0.15,
         watchers=random.choice((None, tasks, tasks, 10, 300)),
+        large_fleet=random.random() < 0.25,
     )
 
 

@@ -60,6 +60,11 @@ class Server:
         self.model.now = wall = int((now * self.rate + self.offset) * 1e6)
         return wall
 
+    def count_watches(self) -> tuple[int, int]:
+        """The numbers of direct and relayed watches."""
+        direct = sum(sidecar.watches_directly for sidecar in self.watchers)
+        return direct, len(self.watchers) - direct
+
     def break_link(self) -> None:
         """Stop replicating."""
         if self.linked:

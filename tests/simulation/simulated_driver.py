@@ -47,6 +47,9 @@ class _Silent:
 class Observed(Sidecar):
     __slots__ = ()
 
+    def choose_watch(self) -> None:
+        """Do nothing: the test decides what the watch reports."""
+
     def _execute(self, call: Call) -> None:
         cast("Bare", self.world).notes.call(call)
         super()._execute(call)
@@ -143,6 +146,9 @@ class Simulated:
 
     def notice(self) -> None:
         self.sidecar.noticed(self.server)
+
+    def relay_notice(self) -> None:
+        self.sidecar.relay_noticed(self.server)
 
     def step_down_notice(self) -> None:
         self.sidecar.step_down_noticed(self.server)

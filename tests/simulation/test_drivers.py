@@ -80,6 +80,7 @@ HAPPENINGS: dict[str, Happening] = {
     "hangs up": lambda driven: driven.hang_up(),
     "resigns": lambda driven: driven.resign(),
     "notices": lambda driven: driven.notice(),
+    "notices a release, to relay": lambda driven: driven.relay_notice(),
     "b for 3 s": changes_key(lambda model: model.set("b", 3000)),
     "b for 20 s": changes_key(lambda model: model.set("b", 20_000)),
     "DISABLED": changes_key(lambda model: model.set("DISABLED", 4000)),
@@ -198,5 +199,5 @@ def test_the_simulated_sidecar_behaves_like_the_real_sidecar_with_campaign_false
     moments: list[tuple[int, str]], seed: int
 ) -> None:
     notes = compare(moments, seed, follower=True)
-    assert {kind for kind, _, _ in notes.calls} <= {Kind.LOOK}
+    assert {kind for kind, _, _ in notes.calls} <= {Kind.LOOK, Kind.RELAY}
     assert not any(leads for leads, _, _ in notes.transitions)

@@ -189,7 +189,7 @@ class Both:
 
     def call(self) -> tuple[str, Reply, Answer]:
         random, model = self.random, self.model
-        kind = random.choice(("acquire", "acquire", "renew", "renew", "release", "look"))
+        kind = random.choice(("acquire", "acquire", "renew", "renew", "release", "look", "relay"))
         instance = random.choice(("a", "b", "c"))
         guarding, replicated = random.random() < 0.8, random.random() < 0.5
         deadline = self.now() + random.choice((10_000_000,) * 8 + (-5_000_000,))
@@ -205,18 +205,22 @@ class Both:
         model.info_allowed = random.random() < 0.95
         redis = self.real if model.info_allowed else self.managed
         reply, model.now, guard, notice, history = parse(redis.eval(SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
-        appended = model.appended
+        appended, relayed = model.appended, model.relayed
         if kind == "acquire":
             answer = model.acquire(instance, TTL, deadline, guarding, tenure, replicated)
         elif kind == "renew":
             answer = model.renew(instance, TTL, deadline, guarding, token, tenure, floor, replicated)
+        elif kind == "relay":
+            answer = model.relay(instance, deadline, guarding)
         else:
             answer = model.release(instance, TTL, deadline, guarding, token, tenure)
         if reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
             assert reply.token is not None
             self.terms.append((instance, reply.token, tenure))
         assert (guard or "-") == answer.guard
-        assert notice == ("sent" if reply.outcome is Outcome.RELEASED else None)
+        assert notice == ("sent" if model.relayed > relayed else None), (
+            "without relayed watches, a release notifies all"
+        )
         assert history == ("kept" if model.appended > appended else None)
         return f"{kind} {given}", reply, answer
 

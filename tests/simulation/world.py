@@ -136,7 +136,7 @@ class World:
         return 2e-4 + 6e-4 * self._share()
 
     def changed(self, server: Server, *, released: bool) -> None:
-        """The key was written: notify the watchers."""
+        """The key was written: notify the direct watches."""
         if server.trap:
             server.trap -= 1
             if not server.trap:
@@ -145,14 +145,21 @@ class World:
             self.faults.released()
         if not server.watchers or not (released or self.scenario.watch == "tracking"):
             return
+        relay = released and not server.model.notifies_all
         for sidecar in server.watchers:
-            if sidecar.hears():
+            if sidecar.watches_directly and sidecar.hears():
+                self.at(self.now + self.delay(), sidecar.relay_noticed if relay else sidecar.noticed, server)
+
+    def relayed(self, server: Server) -> None:
+        """A release or a relay notifies the relayed watches."""
+        for sidecar in server.watchers:
+            if not sidecar.watches_directly and sidecar.hears():
                 self.at(self.now + self.delay(), sidecar.noticed, server)
 
     def step_down_published(self, server: Server) -> None:
-        """Publish an operator's step-down to every watcher."""
+        """Publish an operator's step-down to every direct watch."""
         for sidecar in server.watchers:
-            if sidecar.hears():
+            if sidecar.watches_directly and sidecar.hears():
                 self.at(self.now + self.delay(), sidecar.step_down_noticed, server)
 
     def drained(self, sidecar: Sidecar) -> None:

@@ -1,4 +1,4 @@
-"""Calls of the three scripts, one by one, with every argument chosen by the test."""
+"""Calls of the scripts, one by one, with every argument chosen by the test."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +24,7 @@ class Answer(NamedTuple):
     notice: str
     history: str
     watchers: str
+    direct: str
     holder: str
 
 
@@ -39,6 +40,7 @@ class Caller:
     late: int = 0
     replicas: int = 0
     reason: str = ""
+    key: str = KEY
 
     def acquire(self, *, deadline: int = 2**53) -> Answer:
         return self._call("acquire", "", deadline)
@@ -51,6 +53,9 @@ class Caller:
 
     def look(self) -> Answer:
         return self._call("release", "", 2**53)
+
+    def relay(self) -> Answer:
+        return self._call("relay", "", 2**53)
 
     def _call(self, script: str, token: str, deadline: int) -> Answer:
         arguments = [
@@ -65,6 +70,10 @@ class Caller:
             self.late,
             self.reason,
         ]
-        answer = str(self.redis.eval(SCRIPTS[script].decode(), 2, KEY, FENCE, *(str(each) for each in arguments)))
-        outcome, token, tenure, left, time, wait, guard, notice, history, watchers, holder = answer.split(" ", 10)
-        return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, history, watchers, holder)
+        answer = str(
+            self.redis.eval(
+                SCRIPTS[script].decode(), 2, self.key, fence_of(self.key), *(str(each) for each in arguments)
+            )
+        )
+        outcome, token, tenure, left, time, wait, *facts = answer.split(" ", 11)
+        return Answer(outcome, token, tenure, int(left), int(time), int(wait), *facts)

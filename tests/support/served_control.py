@@ -3,7 +3,7 @@
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +91,7 @@ async def served(
     guard: bool = False,
     calls: int | None = None,
     limits: Limits = METRICS_LIMITS,
+    uniform: Callable[[float, float], float] = random.uniform,
 ) -> AsyncIterator[Served]:
     """A sidecar wired as in `sidecar.run`, on free ports; it ends without a drain.
 
@@ -101,18 +102,20 @@ async def served(
         guard: whether the failover guard is on.
         calls: the port of a proxy for the calls to Redis; the watch connects to Redis directly.
         limits: the limits of the metrics listener's connections.
+        uniform: draws a number between two bounds.
     """
     boot, connect = secrets.token_hex(4), at_port(redis.port)
-    leases = {name: Lease(instance_id, timings, boot=boot, now=elapsed(), uniform=random.uniform) for name in KEYS}
+    leases = {name: Lease(instance_id, timings, boot=boot, now=elapsed(), uniform=uniform) for name in KEYS}
     store = RedisStore(
         at_port(calls or redis.port), instance_id, timings, clock=elapsed, failover_guard=guard, min_replicas=0
     )
     telemetry = Telemetry(instance_id, clock=elapsed)
-    candidate = Candidate(leases, KEYS, store, timings, telemetry, clock=elapsed, uniform=random.uniform)
+    candidate = Candidate(leases, KEYS, store, timings, telemetry, clock=elapsed, uniform=uniform)
     watch = RedisWatch(
-        connect, KEYS, candidate.noticed, candidate.step_down_noticed,
-        limit=timings.call_limit, interval=timings.heartbeat, uniform=random.uniform,
+        connect, KEYS, candidate.noticed, candidate.step_down_noticed, relay=candidate.relay_noticed,
+        limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
     )  # fmt: skip
+    candidate.choose_watch = watch.choose
     telemetry.watch(candidate.statuses, store, watch)
     histories = Histories(connect, KEYS, limit=timings.call_limit, clock=elapsed)
     control = Control(

@@ -1,13 +1,22 @@
-"""The calls of many candidates after an event that all candidates notice at the same time."""
+"""A large fleet: which candidates have a direct watch, and the calls after an event that many candidates notice."""
 
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.election.herd import AT_ONCE, HEAD_START, SMALL_FLEET, SPREAD, delay
+from sidecar.election.herd import (
+    AT_ONCE,
+    HEAD_START,
+    MAX_DIRECT,
+    SMALL_FLEET,
+    SPREAD,
+    delay,
+    watches_directly,
+)
+from sidecar.election.lease import Lease
 from sidecar.protocol import Kind, Outcome, Reply
-from tests.support.one_lease import T, due, fresh_lease
+from tests.support.one_lease import T, answer, due, fresh_lease, leading
 
 FLEET = 1_000
 
@@ -36,7 +45,9 @@ def test_in_a_large_fleet_a_few_candidates_call_at_once_and_the_others_are_sprea
 def test_a_follower_in_a_large_fleet_looks_within_the_spread_after_a_notice() -> None:
     lease = fresh_lease()
     lease.asked(100)
-    lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=FLEET), 100)
+    lease.replied(
+        due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=FLEET, direct=FLEET), 100
+    )
     lease.noticed(101)
     assert lease.next_call(101) is None
     assert 101 + HEAD_START <= lease.wake_at(101) <= 101 + SPREAD
@@ -46,7 +57,9 @@ def test_a_follower_in_a_large_fleet_looks_within_the_spread_after_a_notice() ->
 def test_a_notice_in_a_large_fleet_does_not_postpone_a_call_that_is_due_earlier() -> None:
     lease = fresh_lease()
     lease.asked(100)
-    lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=1.0, watchers=FLEET), 100)
+    lease.replied(
+        due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=1.0, watchers=FLEET, direct=FLEET), 100
+    )
     expires = lease.wake_at(100)
     lease.noticed(expires - 0.001)
     due(lease, expires, Kind.ACQUIRE)
@@ -54,8 +67,8 @@ def test_a_notice_in_a_large_fleet_does_not_postpone_a_call_that_is_due_earlier(
 
 def test_the_calls_of_a_large_fleet_at_an_expiry_and_at_the_end_of_the_guard_are_spread() -> None:
     for reply in (
-        Reply(Outcome.HELD, "b", 1, ttl=4.0, watchers=FLEET),
-        Reply(Outcome.GUARDED, None, 1, None, wait=4.0, watchers=FLEET),
+        Reply(Outcome.HELD, "b", 1, ttl=4.0, watchers=FLEET, direct=FLEET),
+        Reply(Outcome.GUARDED, None, 1, None, wait=4.0, watchers=FLEET, direct=FLEET),
     ):
         lease = fresh_lease()
         lease.asked(100)
@@ -66,12 +79,147 @@ def test_the_calls_of_a_large_fleet_at_an_expiry_and_at_the_end_of_the_guard_are
 def test_the_number_of_candidates_is_kept_until_a_reply_contains_another() -> None:
     lease = fresh_lease()
     lease.asked(100)
-    lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=1.0, watchers=FLEET), 100)
+    lease.replied(
+        due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=1.0, watchers=FLEET, direct=FLEET), 100
+    )
     again = lease.wake_at(100)
     lease.replied(due(lease, again, Kind.ACQUIRE), Reply(Outcome.WRONG_TYPE), again)
     lease.noticed(again + 0.1)
     assert lease.next_call(again + 0.1) is None
     later = lease.wake_at(again + 0.1)
-    lease.replied(due(lease, later, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=30.0, watchers=2), later)
+    lease.replied(due(lease, later, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=30.0, watchers=2, direct=2), later)
     lease.noticed(later + 0.1)
     due(lease, later + 0.1, Kind.ACQUIRE)
+
+
+@given(st.integers(0, SMALL_FLEET), st.booleans(), st.booleans(), st.integers())
+def test_in_a_small_fleet_every_candidate_has_a_direct_watch(
+    direct: int, now_direct: bool, campaigns: bool, seed: int
+) -> None:
+    uniform = Random(seed).uniform
+    assert watches_directly(direct, SMALL_FLEET, now_direct=now_direct, campaigns=campaigns, uniform=uniform)
+
+
+@given(st.integers(0, FLEET), st.booleans(), st.integers())
+def test_a_relayed_watch_becomes_direct_only_for_a_campaign_and_while_there_are_few_direct_ones(
+    direct: int, campaigns: bool, seed: int
+) -> None:
+    joins = watches_directly(direct, FLEET, now_direct=False, campaigns=campaigns, uniform=Random(seed).uniform)
+    assert joins is (campaigns and direct < SMALL_FLEET)
+
+
+@given(st.integers(0, MAX_DIRECT), st.integers())
+def test_a_direct_watch_stays_direct_while_there_are_not_too_many(direct: int, seed: int) -> None:
+    assert watches_directly(direct, FLEET, now_direct=True, campaigns=True, uniform=Random(seed).uniform)
+
+
+def test_if_a_thousand_candidates_decide_at_the_same_moment_about_eight_direct_watches_stay() -> None:
+    random = Random(1)
+    stay = [
+        sum(
+            watches_directly(FLEET, FLEET, now_direct=True, campaigns=True, uniform=random.uniform)
+            for _ in range(FLEET)
+        )
+        for _ in range(300)
+    ]
+    assert 0.9 * SMALL_FLEET < sum(stay) / len(stay) < 1.1 * SMALL_FLEET
+    assert min(stay) > 0
+
+
+def test_candidates_that_decide_one_after_the_other_never_leave_too_few_direct_watches() -> None:
+    random, direct = Random(1), FLEET
+    for _ in range(10 * FLEET):
+        leaves = not watches_directly(direct, FLEET, now_direct=True, campaigns=True, uniform=random.uniform)
+        direct -= leaves
+    assert direct == MAX_DIRECT
+
+
+def follower(direct: int, watchers: int = FLEET) -> Lease:
+    """A candidate that has lost the lease to another one, and has drawn the highest numbers."""
+    lease = fresh_lease()
+    lease._uniform = lambda low, high: high
+    lease.asked(100)
+    lease.hold()
+    held = Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=watchers, direct=direct)
+    lease.replied(due(lease, 100, Kind.ACQUIRE), held, 100)
+    return lease
+
+
+def test_a_candidate_with_a_direct_watch_calls_at_once_because_few_candidates_get_its_notices() -> None:
+    lease = follower(direct=SMALL_FLEET)
+    assert lease.watches_directly
+    lease.noticed(101)
+    due(lease, 101, Kind.ACQUIRE)
+
+
+def test_a_candidate_with_a_relayed_watch_calls_within_the_spread_because_the_whole_fleet_gets_its_notices() -> None:
+    lease = follower(direct=FLEET)
+    assert not lease.watches_directly
+    held = Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=FLEET, direct=SMALL_FLEET)
+    again = lease.wake_at(100)
+    lease.replied(due(lease, again, Kind.ACQUIRE), held, again)
+    lease.noticed(again + 1)
+    assert lease.wake_at(again + 1) == again + 1 + SPREAD
+
+
+def test_a_leader_has_a_direct_watch() -> None:
+    lease = follower(direct=FLEET)
+    assert not lease.watches_directly
+    again = lease.wake_at(100)
+    answer(lease, due(lease, again, Kind.ACQUIRE), again, Outcome.ACQUIRED)
+    assert lease.leads(again)
+    assert lease.watches_directly
+
+
+def test_a_candidate_without_a_client_relays_a_notice_and_its_reply_is_not_an_answer_for_clients() -> None:
+    lease = fresh_lease()
+    lease.relay_noticed(100)
+    relays = lease.wake_at(100)
+    assert 100 + HEAD_START <= relays <= 100 + SPREAD
+    assert lease.next_call(100) is None
+    vacant = Reply(Outcome.VACANT, None, 1, watchers=FLEET, direct=SMALL_FLEET)
+    lease.replied(due(lease, relays, Kind.RELAY), vacant, relays)
+    assert not lease.heard_from_redis(), "an answer to a client waits for the reply to an acquire"
+    assert lease.next_call(relays + T.ttl) is None
+    lease.asked(200)
+    answer(lease, due(lease, 200, Kind.ACQUIRE), 200, Outcome.ADOPTED)
+    assert lease.grant(200, 200, "client") is None, "the term may still belong to the client of an earlier process"
+
+
+def test_a_candidate_that_follows_relays_only_after_it_has_tried_to_acquire_the_lease() -> None:
+    lease = follower(direct=SMALL_FLEET)
+    lease.relay_noticed(101)
+    lease.replied(
+        due(lease, 101, Kind.ACQUIRE), Reply(Outcome.GUARDED, None, 1, wait=9.0, watchers=FLEET, direct=8), 101
+    )
+    due(lease, 101 + SPREAD, Kind.RELAY)
+
+
+def test_a_notice_to_relay_during_a_call_is_relayed_after_the_call() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    call = due(lease, 100, Kind.ACQUIRE)
+    lease.relay_noticed(100)
+    assert lease.next_call(100 + SPREAD) is None, "one call at a time"
+    held = Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=FLEET, direct=SMALL_FLEET)
+    lease.replied(call, held, 101)
+    due(lease, 101, Kind.RELAY)
+
+
+def test_the_next_leader_relays_nothing() -> None:
+    lease = follower(direct=SMALL_FLEET)
+    lease.relay_noticed(101)
+    answer(lease, due(lease, 101, Kind.ACQUIRE), 101, Outcome.ACQUIRED)
+    lease.relay_noticed(102)
+    while (call := lease.next_call(now := lease.wake_at(102))) is not None and now < 110:
+        assert call.kind is not Kind.RELAY
+        answer(lease, call, now, Outcome.RENEWED)
+
+
+def test_a_candidate_that_drains_relays_nothing_that_outlives_the_drain() -> None:
+    lease = leading(100)
+    lease.drain(101)
+    lease.relay_noticed(101)
+    until = 101 + T.grant_ttl + 3 * T.call_limit
+    assert lease.next_call(until) is None
+    assert lease.drained(until)

@@ -8,7 +8,7 @@ from sidecar.protocol import Outcome
 from sidecar.redis.replies import number, parse, server_time
 from tests.support.storing import at_port
 
-ACQUIRED = "acquired 7 boot-1 6000 1790000000000000 0 on - kept 2 a b"
+ACQUIRED = "acquired 7 boot-1 6000 1790000000000000 0 on - kept 2 1 a b"
 """A complete answer; the holder contains a space."""
 
 
@@ -21,7 +21,7 @@ def test_a_complete_answer_is_parsed() -> None:
         6.0,
         0.0,
     )
-    assert (reply.watchers, reply.holder) == (2, "a b")
+    assert (reply.watchers, reply.direct, reply.holder) == (2, 1, "a b")
     assert (time, guard, notice, history) == (1_790_000_000_000_000, "on", None, "kept")
 
 

@@ -1,4 +1,4 @@
-"""The three scripts on real servers: the meaning of each outcome, and who may change the key."""
+"""The scripts on real servers: the meaning of each outcome, and who may change the key."""
 
 from pathlib import Path
 
@@ -7,8 +7,14 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar import scripts
+from sidecar.protocol import RELAY_NOTICE
 from tests.sidecar.conftest import client_of
+from tests.simulation.redis_model import FEW_DIRECT, FEW_RELAYED, RedisModel
 from tests.support.script_caller import FENCE, KEY, Caller
+from tests.support.subscribers import message, subscribed
+
+RELAYED = f"{KEY}:vacant:changed"
+"""The channel of the candidates with a relayed watch."""
 
 
 def contents(redis: Redis) -> tuple[object, ...]:
@@ -208,17 +214,55 @@ def test_a_sidecar_cannot_acquire_a_lease_held_by_the_guides_candidate(any_redis
     assert int(taken.token) > int(ours)
 
 
-def test_a_reply_to_a_follower_contains_the_number_of_candidates_that_watch_the_lease(any_redis: Redis) -> None:
-    def counted() -> list[str]:
-        return [answer.watchers for answer in (Caller(any_redis).acquire(), Caller(any_redis).look())]
+def test_a_reply_to_a_follower_contains_the_numbers_of_watches_of_the_lease(any_redis: Redis) -> None:
+    def counted() -> set[tuple[str, str]]:
+        caller = Caller(any_redis)
+        return {(answer.watchers, answer.direct) for answer in (caller.acquire(), caller.look(), caller.relay())}
 
     assert Caller(any_redis, id="b").acquire().watchers == "-", "a reply to the leader contains no number"
-    assert counted() == ["0", "0"]
-    with any_redis.pubsub() as one, any_redis.pubsub() as two:  # type: ignore[no-untyped-call]  # redis-py: untyped
-        for watch in (one, two):
-            watch.subscribe(f"{KEY}:changed")
-            watch.get_message(timeout=10)
-        assert counted() == ["2", "2"]
+    assert counted() == {("0", "0")}
+    with subscribed(any_redis, KEY, 2, 3):
+        assert counted() == {("5", "2")}
+
+
+@pytest.mark.parametrize(
+    ("direct", "relayed"),
+    [(0, 0), (8, 0), (8, FEW_RELAYED), (8, FEW_RELAYED + 1), (FEW_DIRECT, 30), (FEW_DIRECT + 1, 30)],
+)
+def test_a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_watches_are_few(
+    any_redis: Redis, direct: int, relayed: int
+) -> None:
+    token = Caller(any_redis).acquire().token
+    with subscribed(any_redis, KEY, direct, relayed) as (directs, relays):
+        assert Caller(any_redis).release(token).notice == "sent"
+        model = RedisModel("run1", started=0)
+        model.watches = direct, relayed
+        notice = "released" if model.notifies_all else RELAY_NOTICE
+        assert [message(each) for each in directs] == [notice] * direct
+        if model.notifies_all:
+            assert [message(each) for each in relays] == ["vacant"] * relayed
+        any_redis.publish(RELAYED, "after it")
+        assert [message(each) for each in relays] == ["after it"] * relayed
+
+
+def test_a_relay_notifies_the_relayed_watches_only_while_the_lease_is_vacant_and_changes_nothing(
+    any_redis: Redis,
+) -> None:
+    with subscribed(any_redis, KEY, 0, 2) as (_, relays):
+        token = Caller(any_redis, id="b").acquire().token
+        before = contents(any_redis)
+        answer = Caller(any_redis).relay()
+        assert (answer.outcome, answer.notice, contents(any_redis)) == ("held", "-", before)
+        Caller(any_redis, id="b").release(token)
+        assert [message(each) for each in relays] == ["vacant"] * 2, "of the release"
+        before = contents(any_redis)
+        answer = Caller(any_redis).relay()
+        assert (answer.outcome, answer.notice, contents(any_redis)) == ("vacant", "sent", before)
+        assert [message(each) for each in relays] == ["vacant"] * 2
+        any_redis.set(KEY, "DISABLED")
+        assert Caller(any_redis).relay().outcome == "disabled"
+        any_redis.publish(RELAYED, "after it")
+        assert [message(each) for each in relays] == ["after it"] * 2
 
 
 @pytest.mark.parametrize("file", sorted(Path(scripts.__file__).parent.glob("*.lua")), ids=lambda file: file.stem)

@@ -17,6 +17,7 @@ from tests.support.operator import step_down
 from tests.support.proxy import Proxy
 from tests.support.script_caller import Caller
 from tests.support.storing import at_port, storing
+from tests.support.subscribers import subscribed
 from tests.support.waiting import eventually
 
 KEYS = {"tracker": "portfolio:background_services:leader", "scheduler": "portfolio:daily_scheduler:leader"}
@@ -37,11 +38,13 @@ class Watching:
     def __init__(self, connect: Callable[[], RedisConnection], limit: float, retry: float) -> None:
         self.changes: list[str] = []
         self.step_downs: list[str] = []
+        self.relays: list[str] = []
         self.watch = RedisWatch(
             connect,
             KEYS,
             self.changes.append,
             self.step_downs.append,
+            relay=self.relays.append,
             limit=limit,
             interval=0.3,
             uniform=lambda *_: 1.0,
@@ -222,5 +225,83 @@ async def test_a_step_down_is_not_reported_as_a_change_of_the_key(
             any_redis.publish(f"{KEYS['scheduler']}:changed", "released")
             await watch.reports("scheduler")
             assert watch.step_downs == ["tracker"]
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
+async def test_a_relayed_watch_reports_a_vacant_lease_and_no_other_change(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    async with watching(at_port(any_server.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        for name in KEYS:
+            watch.watch.choose(name, False)
+        await watch.connected(WatchMode.RELAYED)
+        assert watch.watch.refusal is None
+        any_redis.set(KEY, "b")
+        step_down(any_redis, KEY, token="1")
+        any_redis.delete(KEY)
+        assert Caller(any_redis).relay().outcome == "vacant"
+        await watch.reports("tracker")
+        assert watch.step_downs == []
+        watch.watch.choose("tracker", True)
+        await watch.connected(WatchMode.TRACKING)
+        any_redis.set(KEYS["scheduler"], "b")
+        any_redis.set(KEY, "b")
+        await watch.reports("tracker")
+
+
+async def test_a_choice_that_changes_nothing_keeps_the_connection(any_redis: Redis, any_server: RedisServer) -> None:
+    async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        watch.watch.choose("tracker", True)
+        any_redis.set(KEY, "b")
+        await watch.reports("tracker")
+        assert proxy.accepted == 1
+
+
+async def test_a_choice_during_the_connecting_takes_effect(any_redis: Redis, any_server: RedisServer) -> None:
+    async with Proxy(any_server.port) as proxy:
+        proxy.black_hole()
+        async with watching(at_port(proxy.port)) as watch:
+            await eventually(lambda: proxy.accepted == 1)
+            for name in KEYS:
+                watch.watch.choose(name, False)
+            proxy.flow()
+            await watch.connected(WatchMode.RELAYED)
+
+
+@pytest.mark.parametrize("rights", [["+client"], *REFUSED])
+async def test_a_release_in_a_large_fleet_asks_the_direct_watches_to_relay_it(
+    any_redis: Redis, any_server: RedisServer, rights: list[str]
+) -> None:
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
+    try:
+        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
+            await watch.connected(WatchMode.TRACKING if rights == ["+client"] else WatchMode.NOTICES)
+            with subscribed(any_redis, KEY, 8, 25):
+                Caller(any_redis).release(Caller(any_redis).acquire().token)
+                await eventually(lambda: watch.relays == ["tracker"])
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
+async def test_a_user_without_the_right_to_the_channel_of_relayed_watches_keeps_direct_watches(
+    any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rights of an earlier version, with the exact names of the channels."""
+    channels = [f"&{key}:changed" for key in KEYS.values()]
+    rights = ["resetchannels", "&__redis__:invalidate", *channels]
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "+@all", *rights)
+    try:
+        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
+            await watch.connected(WatchMode.TRACKING)
+            watch.watch.choose("tracker", False)
+            await watch.connected(WatchMode.TRACKING)
+            assert watch.watch.refusal is None
+            watch.watch.choose("tracker", False)
+            any_redis.set(KEY, "b")
+            await watch.reports("tracker")
+            assert not [record for record in caplog.records if record.levelname == "WARNING"]
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")

@@ -1,0 +1,7 @@
+-- Notify the candidates with a relayed watch if the lease is vacant: a release has notified only those with a direct watch.
+-- Outcomes: vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
+local problem = read()
+if problem then return answer(problem) end
+
+if not holder then publish(relayed_channel, 'vacant') end
+return answer(held_otherwise())

@@ -1,0 +1,31 @@
+"""Bare subscribers that Redis counts as candidates of a lease, so that its fleet looks large."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from redis import Redis
+from redis.client import PubSub
+
+
+@contextmanager
+def subscribed(redis: Redis, key: str, direct: int, relayed: int) -> Iterator[tuple[list[PubSub], list[PubSub]]]:
+    """Subscribe as these numbers of candidates with a direct and with a relayed watch would; yields the subscribers."""
+    with ExitStack() as open_:
+        yield (
+            [open_.enter_context(_subscriber(redis, f"{key}:changed")) for _ in range(direct)],
+            [open_.enter_context(_subscriber(redis, f"{key}:vacant:changed")) for _ in range(relayed)],
+        )
+
+
+def message(subscriber: PubSub) -> str:
+    """The next message, which must come."""
+    received = subscriber.get_message(timeout=30)
+    return str(received["data"])
+
+
+@contextmanager
+def _subscriber(redis: Redis, channel: str) -> Iterator[PubSub]:
+    with redis.pubsub() as subscriber:  # type: ignore[no-untyped-call]  # redis-py: untyped
+        subscriber.subscribe(channel)
+        subscriber.get_message(timeout=30)
+        yield subscriber
