@@ -58,8 +58,9 @@ class Campaigner:
         )
         self.watch = RedisWatch(
             connect.companion, settings.keys, self.candidate.noticed, self.candidate.step_down_noticed,
-            limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
+            relay=self.candidate.relay_noticed, limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
         )  # fmt: skip
+        self.candidate.choose_watch = self.watch.choose
         telemetry.watch(self.candidate.statuses, store, self.watch)
 
     @property
@@ -70,7 +71,7 @@ class Campaigner:
     @property
     def ready(self) -> bool:
         """True if the candidate has a watch and a first reply of Redis."""
-        return self.watch.mode is WatchMode.TRACKING and self.candidate.status(LEASE).holder is not None
+        return self.watch.mode is not WatchMode.OFF and self.candidate.status(LEASE).holder is not None
 
     async def report(self) -> None:
         """Print `began` for each term when a sidecar would answer a client's held request."""

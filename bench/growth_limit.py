@@ -1,4 +1,4 @@
-"""The limit of a hand-over in a fleet: the same messages to bare connections, and the smallest release and claim."""
+"""The limit of a hand-over in a fleet: bare connections with the same watches, and the smallest release and claim."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from typing import IO
 from redis import Redis
 
 from bench.watchers import KEY, RELEASE
+from sidecar.election.herd import SMALL_FLEET
 
 PAUSE = 0.1
 """Seconds between two rounds; the crowd needs them to read its messages."""
@@ -18,15 +19,19 @@ PAUSE = 0.1
 def measure_limit(redis: Redis, redis_url: str, members: int, rounds: int) -> tuple[float, ...]:
     """Return the seconds from each release until Redis confirms the next claim.
 
-    Every member watches the key as a sidecar does. One member claims the key, and the other members drop their
-    messages. Half of the other members connect before the claimer and half after it, as in `bench.growth`.
+    Every member has a watch as a sidecar has it. Beside the claimer, at most `SMALL_FLEET` members have a direct one.
+    One member claims the key, and the other members drop their messages. Half of the other members connect before the
+    claimer and half after it, as in `bench.growth`.
     """
     crowd = max(0, members - 2)
-    groups = [("crowd", crowd // 2), ("claimer", 1), ("crowd", crowd - crowd // 2)]
+    direct = min(crowd, SMALL_FLEET)
+    halves = [("relayed", crowd - direct), ("direct", direct)]
+    before = [(mode, count // 2) for mode, count in halves]
+    after = [(mode, count - count // 2) for mode, count in halves]
     gaps: list[float] = []
     with ExitStack() as open_:
         said: dict[str, IO[str]] = {}
-        for mode, count in groups:
+        for mode, count in [*before, ("claimer", 1), *after]:
             if count:
                 said[mode] = open_.enter_context(_watchers(count, redis_url, mode))
                 said[mode].readline()  # ready

@@ -1,9 +1,10 @@
-"""A minimal fleet in which every member gets a message of each release: bare connections to Redis, without a sidecar.
+"""A minimal fleet with the watches of sidecars: bare connections to Redis, without a sidecar.
 
-`python -m bench.watchers COUNT URL MODE`. Each member has the watch of a sidecar: tracking of the key in broadcast
-mode, and the channel of releases. MODE is `crowd`, for a process with the lowest priority that drops all messages, or
-`claimer`, for one member that sets the key when it gets the message of a release. The process prints `ready T` when all
-members watch, and `began T` when Redis confirms a claim. T is in seconds of the machine's monotonic clock.
+`python -m bench.watchers COUNT URL MODE`. MODE is `direct` or `relayed`, for a process with the lowest priority whose
+members have that watch and drop all messages, or `claimer`, for one member with a direct watch that sets the key when
+it gets the message of a release. A direct watch has tracking of the key in broadcast mode, and the channel of releases;
+a relayed watch has only a channel on which nothing is published here. The process prints `ready T` when all members
+watch, and `began T` when Redis confirms a claim. T is in seconds of the machine's monotonic clock.
 """
 
 import os
@@ -31,9 +32,12 @@ def connected(redis_url: str) -> socket.socket:
     return connection
 
 
-def watching(redis_url: str) -> socket.socket:
-    """Return a connection that gets a message for each change of the key and for each release."""
+def watching(redis_url: str, *, directly: bool) -> socket.socket:
+    """Return a connection with a direct or a relayed watch."""
     connection = connected(redis_url)
+    if not directly:
+        _answer(connection, f"SUBSCRIBE {KEY}:vacant:changed")
+        return connection
     number = _answer(connection, "CLIENT ID").removeprefix(b":").decode()
     _answer(connection, f"CLIENT TRACKING ON REDIRECT {number} BCAST PREFIX {KEY}")
     _answer(connection, "SUBSCRIBE __redis__:invalidate")
@@ -71,18 +75,18 @@ def claim(watch: socket.socket, calls: socket.socket) -> None:
 
 def main(count: int, redis_url: str, mode: str) -> None:
     """Watch until Redis closes the connections."""
-    watches = [watching(redis_url) for _ in range(count)]
+    watches = [watching(redis_url, directly=mode != "relayed") for _ in range(count)]
     calls = connected(redis_url)
     emit("ready")
-    if mode == "crowd":
-        drop_messages(watches)
-    else:
+    if mode == "claimer":
         claim(watches[0], calls)
+    else:
+        drop_messages(watches)
 
 
 if __name__ == "__main__":
     members, url, of = sys.argv[1:]
-    if of == "crowd":
+    if of != "claimer":
         os.nice(19)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
