@@ -181,7 +181,7 @@ class Candidate:
         self._act()
 
     def relay_noticed(self, name: str) -> None:
-        """Record that a lease was released, and that only the candidates with a direct watch were notified."""
+        """Record a release that notified only the candidates with a direct watch."""
         self._leases[name].relay_noticed(self._clock())
         self._act()
 
@@ -313,8 +313,10 @@ class Candidate:
             self._trouble[name] = f"{result.kind}: {result.text}"
             return
         self._reconnects.succeeded()
-        self._telemetry.answered(name, call, result.outcome, now)
         self.choose_watch(name, self._leases[name].watches_directly)
+        self._telemetry.answered(name, call, result.outcome, now)
+        if call.kind is Kind.RELAY:
+            return  # it compares no term, so its outcome shows no trouble
         trouble, disagreement = _trouble_of(call, result), self._ttls[name].observe(result)
         if trouble is not None and trouble != self._trouble[name]:
             self._telemetry.troubled(name, trouble)

@@ -66,7 +66,8 @@ class Facts:
         """Whether the candidate wants a direct watch; see `herd`."""
         self._watchers: int | None = None  # the number of candidates that watch, by the last reply that had it
         self._direct: int | None = None  # the number of those with a direct watch
-        self._relay_at = inf  # when to notify the candidates with a relayed watch, if the lease is still vacant
+        self._relay_noticed_at = -inf  # when a notice to relay came
+        self._relay_at = inf  # when to relay it, if the lease is still vacant
         self._reported_leading: bool | None = None  # as the last transition reported it
         self._transitions: list[Transition] = []
         self._version = 0

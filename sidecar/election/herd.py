@@ -5,9 +5,10 @@ millisecond. If all of them called at once, the server would run their scripts b
 their messages take time: Redis writes the message to each candidate before it executes the next call.
 
 So in a large fleet about `SMALL_FLEET` candidates have a direct watch, and receive every change. The other candidates
-have a relayed watch: they receive a message only if no candidate with a direct watch acquires a vacant lease. Of the
-candidates that notice an event, only a few call at once. The others call within `SPREAD`, because the first few may
-have no client that wants the lease.
+have a relayed watch: if no candidate with a direct watch acquires a released lease, one of these notifies the others.
+If few watches are direct, or few are relayed, the release itself notifies everybody. Of many candidates that notice an
+event, only a few call at once. The others call within `SPREAD`, because the first few may have no client that wants the
+lease.
 
 Each candidate decides by itself, from the numbers of watches that the server counts. A wrong number changes delays
 only. The module does no I/O and reads no clock.
@@ -16,7 +17,7 @@ only. The module does no I/O and reads no clock.
 from collections.abc import Callable
 
 SMALL_FLEET = 8
-"""Largest number of candidates that all have a direct watch and of which no call is delayed.
+"""Largest number of candidates that may all have a direct watch and of which no call is delayed.
 
 It is also the number of direct watches in a larger fleet.
 """
@@ -49,17 +50,15 @@ def delay(candidates: int | None, uniform: Uniform) -> float:
 
 
 def relay_delay(uniform: Uniform) -> float:
-    """The time after a notice, in seconds, until a candidate with a direct watch relays the notice.
-
-    Candidates with a direct watch that want the lease acquire it before that time.
-    """
+    """The time, in seconds, that a candidate leaves to others with a direct watch before it relays their notice."""
     return uniform(HEAD_START, SPREAD)
 
 
 def watches_directly(direct: int, watchers: int, *, now_direct: bool, campaigns: bool, uniform: Uniform) -> bool:
     """Whether this candidate, which does not lead, has a direct watch from now on.
 
-    The candidates leave at random, so that some stay even if all of them decide at the same moment.
+    The candidates of a large fleet change their watch at random. So if all of them decide at the same moment, some keep
+    their direct watch, and only a few get one. A candidate that does not campaign needs none.
 
     Args:
         direct: number of candidates with a direct watch.
@@ -68,8 +67,8 @@ def watches_directly(direct: int, watchers: int, *, now_direct: bool, campaigns:
         campaigns: whether this candidate would acquire the lease.
         uniform: see `Uniform`.
     """
+    if not now_direct:
+        return campaigns and uniform(0, watchers - direct) < 2 * (SMALL_FLEET - direct)
     if watchers <= SMALL_FLEET:
         return True
-    if not now_direct:
-        return campaigns and direct < SMALL_FLEET
-    return direct <= MAX_DIRECT or uniform(0, direct) < SMALL_FLEET
+    return campaigns and (direct <= MAX_DIRECT or uniform(0, direct) < SMALL_FLEET)

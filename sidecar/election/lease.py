@@ -128,13 +128,14 @@ class Lease(Facts):
             self._due = min(self._due, now + herd.delay(receivers, self._uniform))
 
     def relay_noticed(self, now: float) -> None:
-        """Record a release of which only the candidates with a direct watch got a message.
+        """Record a release that notified only the candidates with a direct watch.
 
         If the lease is still vacant a little later, this candidate notifies the others.
         """
-        if self._term is None:
-            self._relay_at = min(self._relay_at, now + herd.relay_delay(self._uniform))
         self.noticed(now)
+        if self._term is None:
+            acquires = min(max(now, self._due), now + herd.SPREAD) if self._campaigns(now) else now
+            self._relay_noticed_at, self._relay_at = now, acquires + herd.relay_delay(self._uniform)
 
     def step_down_noticed(self, now: float) -> None:
         """Record that an operator asked the holder to step down.
@@ -151,9 +152,16 @@ class Lease(Facts):
         self._in_flight = None
         if reply.watchers is not None:
             self._watchers, self._direct = reply.watchers, reply.direct
-        if call.kind is not Kind.RELAY:  # a relay is not a reason to answer a client: nothing was asked for a client
+        nobody_acquires = reply.outcome is Outcome.GUARDED or reply.holder is not None
+        if nobody_acquires and call.sent_at >= self._relay_noticed_at:
+            self._relay_at = inf
+        if call.kind is not Kind.RELAY:  # the reply to a relay answers no client
             self._call_replied(call, reply, now)
         self._choose_watch(now)
+        self._apply_notices(now)
+
+    def _apply_notices(self, now: float) -> None:
+        """Apply the notices that came during a call."""
         if self._noticed:
             self._noticed = False
             self.noticed(now)
@@ -196,11 +204,15 @@ class Lease(Facts):
     def failed(self, call: Call, now: float, *, may_execute: bool) -> None:
         """Record that `call` got no reply. With `may_execute`, Redis may still execute it until its `give_up_at`."""
         self._in_flight = None
+        if call.kind is Kind.RELAY:
+            self._apply_notices(now)
+            return
         self._noticed = False
         self._connected = False
         self._due = now + self.timings.retry * self._uniform(0.75, 1.25)
         if may_execute and call.kind is Kind.ACQUIRE:
             self._unanswered.may_execute(until=call.give_up_at)
+            self._relay_at = inf  # the lease may be ours
 
     # Decisions.
 
@@ -209,28 +221,24 @@ class Lease(Facts):
         self.tick(now)
         if self._in_flight is not None or now >= (self._drain_until or inf):
             return None
-        if now >= self._relay_at and self._holds_nothing():
+        call = self._due_call(now) if now >= self._due else None
+        if call is None and now >= self._relay_at and self._holds_nothing():
             self._relay_at = inf
             call = self._call(Kind.RELAY, now)
-        elif now < self._due:
-            return None
-        elif self._to_release is not None:
-            if now < self._grants.until:
-                return None
-            call = self._call(Kind.RELEASE, now, self._to_release)
-        elif self._term is not None:
-            if self._gives_up(self._term):
-                return None
-            call = self._call(Kind.RENEW, now, self._term)
-        elif self._campaigns(now):
-            looks = self.follows_only or now < self._rest.until
-            call = self._call(Kind.LOOK if looks else Kind.ACQUIRE, now)
-        elif self._unanswered.pending and now >= self._unanswered.until:
-            call = self._call(Kind.LOOK, now)
-        else:
-            return None
         self._in_flight = call
         return call
+
+    def _due_call(self, now: float) -> Call | None:
+        if self._to_release is not None:
+            return self._call(Kind.RELEASE, now, self._to_release) if now >= self._grants.until else None
+        if self._term is not None:
+            return None if self._gives_up(self._term) else self._call(Kind.RENEW, now, self._term)
+        if self._campaigns(now):
+            looks = self.follows_only or now < self._rest.until
+            return self._call(Kind.LOOK if looks else Kind.ACQUIRE, now)
+        if self._unanswered.pending and now >= self._unanswered.until:
+            return self._call(Kind.LOOK, now)
+        return None
 
     def tick(self, now: float) -> None:
         """End a term whose time is over, and drop a pending release whose key has expired."""

@@ -3,7 +3,7 @@
 Every candidate that releases a lease publishes on `KEY:changed`. Where the server allows it, client tracking in
 broadcast mode, redirected to this connection, also reports every other change: a raw DEL, a SET by an operator, an
 expiry. This is a direct watch. In a large fleet most candidates have a relayed watch instead (`sidecar.election.herd`):
-they subscribe only to the channel on which other candidates report that the lease is vacant.
+they subscribe only to a channel on which a release, or another candidate, reports that the lease is vacant.
 
 A user of Redis may lack the right to any part. Each part is requested separately, and a refusal disables only that
 part: the watch degrades from tracking to notices, and from notices to off. A degraded watch is set up again every
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 RETRY = 25.0
 """Seconds after which a degraded watch is set up again, at most two and a half heartbeats."""
-RELAYED_INTERVALS = 6
+RELAYED_INTERVALS = 3
 """Intervals between two signs of life of a relayed watch, which receives no messages for a long time."""
 
 _INVALIDATED = "__redis__:invalidate"
@@ -45,7 +45,7 @@ _SEVERAL_SERVERS = (
 class WatchMode(StrEnum):
     """The coverage of a watch.
 
-    `TRACKING` covers every change, `NOTICES` releases only, and `RELAYED` what other candidates report. `OFF` covers
+    `TRACKING` covers every change, `NOTICES` releases only, and `RELAYED` reports of a vacant lease. `OFF` covers
     nothing, also while the watch is not connected. If only some leases have a direct watch, the mode is that of these.
     """
 
@@ -63,8 +63,8 @@ class RedisWatch:
         keys: the keys to watch, by lease name.
         changed: called with a lease's name when the lease may have changed.
         step_down: called with a lease's name when an operator asked the holder to step down.
-        relay: called instead of `changed` after a release of which the candidates with a relayed watch got no message;
-            None to call `changed`.
+        relay: called instead of `changed` after a release that did not notify the relayed watches. With None, this
+            watch is not the watch of a candidate, and is not counted.
         limit: seconds that the server may take to answer.
         interval: seconds between two signs of life. A connection without a sign of life is replaced. A relayed watch
             multiplies it by `RELAYED_INTERVALS`.
@@ -91,10 +91,10 @@ class RedisWatch:
         self._keys = keys
         self._changed = changed
         self._step_down = step_down
-        self._relay = relay or changed
+        self._relay = relay
         self._direct = dict.fromkeys(keys, True)
         self._may_be_relayed = True
-        self._chosen_again = False  # since the connection was made
+        self._chosen_again = False  # a choice has changed since the connection requested its subscriptions
         self._connection: RedisConnection | None = None
         self._limit = limit
         self._interval = interval
@@ -118,7 +118,7 @@ class RedisWatch:
             self.mode = WatchMode.OFF
 
     def choose(self, name: str, direct: bool) -> None:
-        """Watch the lease directly, or only what other candidates report."""
+        """Use a direct or a relayed watch for the lease from now on."""
         direct = direct or not self._may_be_relayed
         if self._direct[name] != direct:
             self._direct[name], self._chosen_again = direct, True
@@ -127,7 +127,6 @@ class RedisWatch:
 
     async def _watch(self) -> bool:
         """Watch over one connection. Returns True when the connection is due for replacement, False if it was lost."""
-        self._chosen_again = False
         connection = self._connection = self._connect()
         try:
             async with asyncio.timeout(self._limit):
@@ -158,20 +157,24 @@ class RedisWatch:
         await connection.connect()
         refusals: list[str] = []
         same_server = connection.identify(await self._ask(connection, [], _is_text, "INFO", "server"))
+        self._chosen_again = False
         direct = [key for name, key in self._keys.items() if self._direct[name]]
         # CLIENT comes first: after a subscription, a connection may send only further subscriptions.
         tracks = direct and await self._track(connection, refusals, direct)
-        relayed = [f"{key}:vacant:changed" for key in self._keys.values() if key not in direct]
+        relayed = [_relayed_channel(key) for key in self._keys.values() if key not in direct]
         wanted = [_INVALIDATED] if tracks else []
         wanted += [f"{key}:changed" for key in direct] + relayed
         channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
-        if not set(relayed) <= set(channels):  # a user that an earlier version needed may lack the right
+        for key in direct if self._relay is not None else ():
+            await self._ask(connection, [], _is_subscribed, "SUBSCRIBE", f"{key}:direct:changed")
+        if not set(relayed) <= set(channels):
             self._may_be_relayed, self._direct, self._chosen_again = False, dict.fromkeys(self._keys, True), True
-            raise NoPermissionError("no relayed watch")
+            log.info("This task keeps a direct watch until it is restarted: %s", "; ".join(dict.fromkeys(refusals)))
+            raise NoPermissionError("no relayed watch")  # `_watch` connects again, with a direct watch
         if not direct and channels and (same_server or connection.redirects):
             return WatchMode.RELAYED, None, channels
         if _INVALIDATED in channels and same_server:
-            return WatchMode.TRACKING, None, channels  # tracking also reports releases, so their channel is not needed
+            return WatchMode.TRACKING, None, channels  # tracking also reports releases if their channel is refused
         # Every node of a cluster forwards notices, so a watch at another node lacks only the tracking. Servers outside
         # a cluster forward nothing.
         if not same_server and (_INVALIDATED in channels or not connection.redirects):
@@ -206,7 +209,7 @@ class RedisWatch:
 
     def _report(self) -> None:
         """Log each change of the mode once, with its consequence and its remedy."""
-        if (self.mode, self.refusal) == self._reported:
+        if (self.mode, self.refusal) == self._reported or self.mode is WatchMode.RELAYED:
             return
         self._reported = self.mode, self.refusal
         limits = self._interval, self._retry
@@ -244,17 +247,21 @@ class RedisWatch:
         if not _is_message(message):
             return  # the answer to a SUBSCRIBE
         channel, content = message[1:]
-        happened = self._changed
-        if channel != _INVALIDATED:
-            happened = {STEP_DOWN_NOTICE: self._step_down, RELAY_NOTICE: self._relay}.get(content, self._changed)
-            content = [str(channel).removesuffix(":changed").removesuffix(":vacant")]
         for name, key in self._keys.items():
-            if content is None or key in content:  # None: the whole database was flushed
-                happened(name)
+            if channel == _INVALIDATED:
+                if content is None or key in content:  # None: the whole database was flushed
+                    self._changed(name)
+            elif channel in (f"{key}:changed", _relayed_channel(key)):
+                happened = {STEP_DOWN_NOTICE: self._step_down, RELAY_NOTICE: self._relay}.get(content)
+                (happened or self._changed)(name)
 
     def _all_changed(self) -> None:
         for name in self._keys:
             self._changed(name)
+
+
+def _relayed_channel(key: str) -> str:
+    return f"{key}:vacant:changed"
 
 
 def _is_message(answer: object) -> bool:

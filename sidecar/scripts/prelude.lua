@@ -70,24 +70,24 @@ local function read()
   return problem and disabled() and 'disabled' or problem -- a person repairs a fence while the lease is disabled
 end
 
--- A candidate with a direct watch subscribes to the first channel, and a candidate with a relayed watch only to the second.
--- Both names end in ':changed', so that a user's right to the channels '*:changed' covers both.
+-- A direct watch subscribes to the first channel, and a relayed watch only to the second. A direct watch of a candidate
+-- also subscribes to the third channel, on which nothing is published: operators and candidates of version 0.1.0, which
+-- relay nothing, subscribe to the first channel only. All names end in ':changed', so that a user's right to the channels
+-- '*:changed' covers them.
 local direct_channel, relayed_channel = key .. ':changed', key .. ':vacant:changed'
+local direct_counter = key .. ':direct:changed'
 
 -- Count the candidates that watch the lease: these numbers decide by how much each of them delays its calls after a
 -- notice, and which of them have a direct watch. If the user lacks the right, no candidate delays its calls, and all
 -- have a direct watch. Returns the numbers of direct and of relayed watches, or nothing.
 local function count_watchers()
-  local counted = redis.pcall('PUBSUB', 'NUMSUB', direct_channel, relayed_channel)
+  local counted = redis.pcall('PUBSUB', 'NUMSUB', direct_counter, relayed_channel)
   if type(counted[4]) ~= 'number' then return end
   watchers, direct = integer(counted[2] + counted[4]), integer(counted[2])
   return counted[2], counted[4]
 end
 
-local function publish(channel, message)
-  local published = redis.pcall('PUBLISH', channel, message)
-  notice = type(published) == 'number' and notice ~= 'refused' and 'sent' or 'refused'
-end
+local function publish_vacant() redis.pcall('PUBLISH', relayed_channel, 'vacant') end
 
 local function held_otherwise()
   count_watchers()

@@ -1,7 +1,8 @@
 -- Notify the candidates with a relayed watch if the lease is vacant: a release has notified only those with a direct watch.
--- Outcomes: vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
+-- Outcomes: vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead.
+deadline = now -- the script changes nothing, and a candidate that has made no call for long cannot set a deadline
 local problem = read()
 if problem then return answer(problem) end
 
-if not holder then publish(relayed_channel, 'vacant') end
+if not holder then publish_vacant() end
 return answer(held_otherwise())

@@ -3,7 +3,7 @@
 -- executes the next call. If none of them acquires the lease, they notify the others with `relay`.
 -- ARGV[10] why the term is given up, for the history.
 -- Outcomes: released, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
-local FEW_DIRECT = 4 -- with the holder's own watch; fewer than these may all end before they relay a notice
+local FEW_DIRECT = 4 -- with the holder's own watch; so few candidates may all end before one of them relays the notice
 local FEW_RELAYED = 24
 local problem = read()
 if problem then return answer(problem) end
@@ -16,8 +16,9 @@ end
 local with_direct, with_relayed = count_watchers()
 local to_all = not with_direct or with_direct <= FEW_DIRECT or with_relayed <= FEW_RELAYED
 call('DEL', key)
-publish(direct_channel, to_all and 'released' or 'released, relay') -- the lease is released even if Redis refuses this
-if to_all and with_relayed ~= 0 then publish(relayed_channel, 'vacant') end
+local published = redis.pcall('PUBLISH', direct_channel, to_all and 'released' or 'released, relay')
+notice = type(published) == 'number' and 'sent' or 'refused' -- the lease is released in any case
+if to_all and with_relayed ~= 0 then publish_vacant() end
 holder, left = false, -2
 record('release', ARGV[10] or '')
 return answer('released')

@@ -477,8 +477,8 @@ SCRIPTS = [
     Bug(
         "a release publishes no message",
         "sidecar/scripts/release.lua",
-        right="publish(direct_channel, to_all and",
-        wrong="local _ = (to_all and",
+        right="redis.pcall('PUBLISH', direct_channel, to_all and 'released' or 'released, relay')",
+        wrong="0",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
     Bug(
@@ -533,7 +533,7 @@ SCRIPTS = [
     ),
     Bug(
         "a release without the right to publish fails",
-        "sidecar/scripts/prelude.lua",
+        "sidecar/scripts/release.lua",
         right="local published = redis.pcall('PUBLISH'",
         wrong="local published = call('PUBLISH'",
         test=_RIGHTS + "a_missing_right_has_the_documented_effect_and_is_named[wheel-+publish]",
@@ -773,16 +773,68 @@ CONNECTION = [
     Bug(
         "all candidates of a large fleet keep a direct watch",
         "sidecar/election/herd.py",
-        right="return direct <= MAX_DIRECT or",
-        wrong="return True or",
+        right="return campaigns and (direct <= MAX_DIRECT or",
+        wrong="return campaigns and (True or",
         test=_HERD + "if_a_thousand_candidates_decide_at_the_same_moment_about_eight_direct_watches_stay",
     ),
     Bug(
         "no relayed watch becomes direct again",
         "sidecar/election/herd.py",
-        right="return campaigns and direct < SMALL_FLEET",
-        wrong="return False",
-        test=_HERD + "a_relayed_watch_becomes_direct_only_for_a_campaign_and_while_there_are_few_direct_ones",
+        right="return campaigns and uniform(0,",
+        wrong="return False and uniform(0,",
+        test=_HERD
+        + "if_a_thousand_candidates_decide_at_the_same_moment_about_twice_the_missing_watches_become_direct[4]",
+    ),
+    Bug(
+        "all relayed watches become direct at the same moment",
+        "sidecar/election/herd.py",
+        right="uniform(0, watchers - direct) < 2 * (SMALL_FLEET - direct)",
+        wrong="direct < SMALL_FLEET",
+        test=_HERD
+        + "if_a_thousand_candidates_decide_at_the_same_moment_about_twice_the_missing_watches_become_direct[4]",
+    ),
+    Bug(
+        "a candidate without a client keeps a direct watch of a large fleet",
+        "sidecar/election/herd.py",
+        right="return campaigns and (direct <=",
+        wrong="return (direct <=",
+        test=_HERD + "in_a_large_fleet_a_candidate_that_does_not_campaign_has_no_direct_watch",
+    ),
+    Bug(
+        "a relay has a deadline",
+        "sidecar/scripts/relay.lua",
+        right="deadline = now",
+        wrong="",
+        test="tests/sidecar/election/test_large_fleet.py::"
+        "test_a_release_reaches_the_client_of_a_relayed_watch_if_no_direct_watch_has_a_client",
+    ),
+    Bug(
+        "a relay reports another process with the same id",
+        "sidecar/election/candidate.py",
+        right="return  # it compares no term, so its outcome shows no trouble",
+        wrong="pass",
+        test="tests/sidecar/election/test_large_fleet.py::test_a_relay_that_finds_the_candidates_own_id_is_no_trouble",
+    ),
+    Bug(
+        "operators count as candidates that relay",
+        "sidecar/scripts/prelude.lua",
+        right="'NUMSUB', direct_counter,",
+        wrong="'NUMSUB', direct_channel,",
+        test=_SCRIPTS + "only_the_watches_of_candidates_that_relay_count_as_direct[wheel]",
+    ),
+    Bug(
+        "a held lease is relayed",
+        "sidecar/election/lease.py",
+        right="nobody_acquires = reply.outcome is Outcome.GUARDED or reply.holder is not None",
+        wrong="nobody_acquires = False",
+        test=_HERD + "a_candidate_relays_nothing_once_the_lease_is_held_again_or_guarded",
+    ),
+    Bug(
+        "a relay comes before the acquire of the same candidate",
+        "sidecar/election/lease.py",
+        right="if call is None and now >= self._relay_at",
+        wrong="if now >= self._relay_at",
+        test=_HERD + "a_candidate_acquires_before_it_relays_even_if_both_are_due",
     ),
     Bug(
         "a new leader keeps its relayed watch",

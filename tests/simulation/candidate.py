@@ -531,7 +531,7 @@ class Sidecar:
             term = call.token, call.tenure
             answer = model.renew(instance, self._ttl_ms, deadline, guarding, *term, self._floor, replicated)
         elif kind is Kind.RELAY:
-            answer = model.relay(instance, deadline, guarding)
+            answer = model.relay(instance, guarding)
         else:
             answer = model.release(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure)
             if answer.outcome is Outcome.RELEASED:

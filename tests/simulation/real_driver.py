@@ -179,7 +179,7 @@ class Real:
         elif script == SCRIPTS["renew"]:
             answer = model.renew(instance, ttl, deadline, bool(guarding), token, tenure, floor, bool(replicated))
         elif script == SCRIPTS["relay"]:
-            answer = model.relay(instance, deadline, bool(guarding))
+            answer = model.relay(instance, bool(guarding))
         else:
             answer = model.release(instance, ttl, deadline, bool(guarding), token or None, tenure)
         if model.touched != touched:

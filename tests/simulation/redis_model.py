@@ -1,4 +1,4 @@
-"""A model of a Redis server for one lease: its key, its fence, its clock, and the three scripts.
+"""A model of a Redis server for one lease: its key, its fence, its clock, and the scripts of the calls.
 
 Each script follows the Lua of `sidecar/scripts` line by line, with the effects of its commands. The differential test
 compares every reply with the reply of a real server. Times are in the units of Redis: wall clock in µs, TTLs in ms.
@@ -259,9 +259,9 @@ class RedisModel:
         self.appended += 1
         return self._answer(Outcome.RELEASED)
 
-    def relay(self, instance: str, deadline: int, guarding: bool) -> Answer:
-        """`relay.lua`."""
-        problem = self._read(deadline, guarding)
+    def relay(self, instance: str, guarding: bool) -> Answer:
+        """`relay.lua`, which has no deadline."""
+        problem = self._read(self.now, guarding)
         if problem is not None:
             return self._answer(problem)
         self.relayed += self.value is None

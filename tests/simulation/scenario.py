@@ -1,6 +1,6 @@
 """The nature of one simulated world: its timings, clocks, tasks and faults, all drawn from one seed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from sidecar.protocol import Timings
@@ -100,6 +100,10 @@ DIRECT_FOR_EACH, RELAYED_FOR_EACH = 4, 40
 """The numbers of candidates that a simulated candidate with a direct or a relayed watch stands for in a large fleet."""
 
 
+MORE_TASKS = 2
+"""The number of tasks that a large fleet has more than a small one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """The nature of one world. Rates are seconds of a clock per true second; times are seconds."""
@@ -161,7 +165,7 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pa
     name = mix or name
     tasks = random.choice((1, 1, 1, 2, 3) if name == "late calls" else (2, 2, 3, 3, 4))
     error = random.choice((0.0, 0.0005, 0.01, 0.02))
-    return Scenario(
+    scenario = Scenario(
         mix=name,
         faults=MIXES[name][1],
         pace=timings.ttl * (pace or random.choice((1.5, 4.0, 4.0, 10.0))),
@@ -176,8 +180,11 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pa
         require_client=random.random() < 0.9,
         follower=tasks > 1 and random.random() < 0.15,
         watchers=random.choice((None, tasks, tasks, 10, 300)),
-        large_fleet=random.random() < 0.25,
     )
+    if random.random() < 0.75:
+        return scenario
+    rates = tuple(1 + random.uniform(-error, error) for _ in range(MORE_TASKS))
+    return replace(scenario, large_fleet=True, tasks=tasks + MORE_TASKS, task_rates=scenario.task_rates + rates)
 
 
 def _timings(random: Random, ttl: float) -> Timings:

@@ -54,8 +54,8 @@ class Caller:
     def look(self) -> Answer:
         return self._call("release", "", 2**53)
 
-    def relay(self) -> Answer:
-        return self._call("relay", "", 2**53)
+    def relay(self, *, deadline: int = 2**53) -> Answer:
+        return self._call("relay", "", deadline)
 
     def _call(self, script: str, token: str, deadline: int) -> Answer:
         arguments = [

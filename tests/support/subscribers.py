@@ -12,7 +12,7 @@ def subscribed(redis: Redis, key: str, direct: int, relayed: int) -> Iterator[tu
     """Subscribe as these numbers of candidates with a direct and with a relayed watch would; yields the subscribers."""
     with ExitStack() as open_:
         yield (
-            [open_.enter_context(_subscriber(redis, f"{key}:changed")) for _ in range(direct)],
+            [open_.enter_context(_subscriber(redis, f"{key}:changed", f"{key}:direct:changed")) for _ in range(direct)],
             [open_.enter_context(_subscriber(redis, f"{key}:vacant:changed")) for _ in range(relayed)],
         )
 
@@ -24,8 +24,9 @@ def message(subscriber: PubSub) -> str:
 
 
 @contextmanager
-def _subscriber(redis: Redis, channel: str) -> Iterator[PubSub]:
+def _subscriber(redis: Redis, *channels: str) -> Iterator[PubSub]:
     with redis.pubsub() as subscriber:  # type: ignore[no-untyped-call]  # redis-py: untyped
-        subscriber.subscribe(channel)
-        subscriber.get_message(timeout=30)
+        subscriber.subscribe(*channels)
+        for _ in channels:
+            subscriber.get_message(timeout=30)
         yield subscriber

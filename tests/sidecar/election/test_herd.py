@@ -2,6 +2,7 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,20 +93,48 @@ def test_the_number_of_candidates_is_kept_until_a_reply_contains_another() -> No
     due(lease, later + 0.1, Kind.ACQUIRE)
 
 
-@given(st.integers(0, SMALL_FLEET), st.booleans(), st.booleans(), st.integers())
-def test_in_a_small_fleet_every_candidate_has_a_direct_watch(
-    direct: int, now_direct: bool, campaigns: bool, seed: int
+@given(st.integers(0, SMALL_FLEET - 1), st.booleans(), st.integers())
+def test_in_a_small_fleet_every_candidate_that_campaigns_has_a_direct_watch(
+    direct: int, now_direct: bool, seed: int
 ) -> None:
     uniform = Random(seed).uniform
-    assert watches_directly(direct, SMALL_FLEET, now_direct=now_direct, campaigns=campaigns, uniform=uniform)
+    assert watches_directly(direct, SMALL_FLEET, now_direct=now_direct, campaigns=True, uniform=uniform)
+
+
+@given(st.integers(1, SMALL_FLEET), st.booleans(), st.integers())
+def test_in_a_small_fleet_no_candidate_gives_up_its_direct_watch(direct: int, campaigns: bool, seed: int) -> None:
+    uniform = Random(seed).uniform
+    assert watches_directly(direct, SMALL_FLEET, now_direct=True, campaigns=campaigns, uniform=uniform)
 
 
 @given(st.integers(0, FLEET), st.booleans(), st.integers())
-def test_a_relayed_watch_becomes_direct_only_for_a_campaign_and_while_there_are_few_direct_ones(
-    direct: int, campaigns: bool, seed: int
+def test_in_a_large_fleet_a_candidate_that_does_not_campaign_has_no_direct_watch(
+    direct: int, now_direct: bool, seed: int
 ) -> None:
-    joins = watches_directly(direct, FLEET, now_direct=False, campaigns=campaigns, uniform=Random(seed).uniform)
-    assert joins is (campaigns and direct < SMALL_FLEET)
+    uniform = Random(seed).uniform
+    assert not watches_directly(direct, FLEET, now_direct=now_direct, campaigns=False, uniform=uniform)
+
+
+@given(st.integers(SMALL_FLEET, FLEET - 1), st.integers())
+def test_a_relayed_watch_stays_relayed_while_enough_others_are_direct(direct: int, seed: int) -> None:
+    assert not watches_directly(direct, FLEET, now_direct=False, campaigns=True, uniform=Random(seed).uniform)
+
+
+@pytest.mark.parametrize("direct", [0, 4, SMALL_FLEET - 1])
+def test_if_a_thousand_candidates_decide_at_the_same_moment_about_twice_the_missing_watches_become_direct(
+    direct: int,
+) -> None:
+    random = Random(1)
+    join = [
+        sum(
+            watches_directly(direct, FLEET + direct, now_direct=False, campaigns=True, uniform=random.uniform)
+            for _ in range(FLEET)
+        )
+        for _ in range(300)
+    ]
+    expected = 2 * (SMALL_FLEET - direct)
+    assert 0.8 * expected < sum(join) / len(join) < 1.2 * expected
+    assert max(join) < 4 * SMALL_FLEET + direct
 
 
 @given(st.integers(0, MAX_DIRECT), st.integers())
@@ -186,24 +215,55 @@ def test_a_candidate_without_a_client_relays_a_notice_and_its_reply_is_not_an_an
     assert lease.grant(200, 200, "client") is None, "the term may still belong to the client of an earlier process"
 
 
-def test_a_candidate_that_follows_relays_only_after_it_has_tried_to_acquire_the_lease() -> None:
+def test_a_candidate_relays_nothing_once_the_lease_is_held_again_or_guarded() -> None:
+    for reply in (
+        Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=FLEET, direct=SMALL_FLEET),
+        Reply(Outcome.GUARDED, None, 1, wait=T.ttl, watchers=FLEET, direct=SMALL_FLEET),
+        Reply(Outcome.UNCONFIRMED, "a", 1, ttl=T.ttl),
+    ):
+        lease = follower(direct=SMALL_FLEET)
+        lease.relay_noticed(101)
+        lease.replied(due(lease, 101, Kind.ACQUIRE), reply, 101)
+        later = lease.next_call(101.5)
+        assert later is None or later.kind is not Kind.RELAY
+
+
+def test_a_candidate_whose_acquire_may_have_executed_relays_nothing() -> None:
     lease = follower(direct=SMALL_FLEET)
     lease.relay_noticed(101)
-    lease.replied(
-        due(lease, 101, Kind.ACQUIRE), Reply(Outcome.GUARDED, None, 1, wait=9.0, watchers=FLEET, direct=8), 101
-    )
-    due(lease, 101 + SPREAD, Kind.RELAY)
+    lease.failed(due(lease, 101, Kind.ACQUIRE), 101.01, may_execute=True)
+    assert lease.next_call(101.01 + 2 * SPREAD) is None
 
 
-def test_a_notice_to_relay_during_a_call_is_relayed_after_the_call() -> None:
+def test_a_failed_relay_is_not_an_answer_for_clients_and_keeps_the_notices() -> None:
+    lease = fresh_lease()
+    lease.relay_noticed(100)
+    relays = lease.wake_at(100)
+    call = due(lease, relays, Kind.RELAY)
+    lease.asked(relays)
+    lease.noticed(relays)
+    lease.failed(call, relays + 1, may_execute=False)
+    assert not lease.heard_from_redis()
+    due(lease, relays + 1, Kind.ACQUIRE)
+
+
+def test_a_reply_to_a_call_before_the_notice_does_not_end_the_relay() -> None:
     lease = fresh_lease()
     lease.asked(100)
     call = due(lease, 100, Kind.ACQUIRE)
-    lease.relay_noticed(100)
-    assert lease.next_call(100 + SPREAD) is None, "one call at a time"
+    lease.relay_noticed(100.001)
     held = Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=FLEET, direct=SMALL_FLEET)
-    lease.replied(call, held, 101)
-    due(lease, 101, Kind.RELAY)
+    lease.replied(call, held, 100.002)
+    vacant = Reply(Outcome.VACANT, None, 1, watchers=FLEET, direct=SMALL_FLEET)
+    lease._rest.resigned(100.002)
+    lease.replied(due(lease, 100.002, Kind.LOOK), vacant, 100.003)
+    due(lease, 100.002 + 2 * SPREAD, Kind.RELAY)
+
+
+def test_a_candidate_acquires_before_it_relays_even_if_both_are_due() -> None:
+    lease = follower(direct=SMALL_FLEET + 1)
+    lease.relay_noticed(101)
+    due(lease, 101 + 2 * SPREAD, Kind.ACQUIRE)
 
 
 def test_the_next_leader_relays_nothing() -> None:

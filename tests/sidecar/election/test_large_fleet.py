@@ -1,10 +1,11 @@
 """Candidates of a large fleet on a real Redis."""
 
+import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
-from sidecar.protocol import Timings
+from sidecar.protocol import RELAY_NOTICE, Timings
 from sidecar.redis.watch import WatchMode
 from tests.support.script_caller import Caller
 from tests.support.served_control import KEYS, served
@@ -14,6 +15,8 @@ from tests.support.waiting import eventually
 KEY = KEYS["tracker"]
 SLOW = Timings(ttl=600.0, heartbeat=200.0, grant_ttl=30.0, call_limit=40.0)
 """Timings under which a follower makes no call for minutes without a notice."""
+QUICK = Timings(ttl=30.0, heartbeat=0.2, grant_ttl=5.0, call_limit=5.0)
+"""Timings under which a server time from a reply is soon too old."""
 
 
 def scripts_run(redis: Redis) -> int:
@@ -25,18 +28,14 @@ def highest(_: float, high: float) -> float:
     return high
 
 
-def lowest(low: float, _: float) -> float:
-    """Draw for a candidate that keeps its direct watch."""
-    return low
-
-
 async def test_a_release_reaches_the_client_of_a_relayed_watch_if_no_direct_watch_has_a_client(
     redis: Redis, redis_server: RedisServer
 ) -> None:
+    """The candidate that relays has made no call for long, so it no longer knows the server's time."""
     holder = Caller(redis, id="holder", ttl=600_000, key=KEY)
     token = holder.acquire().token
     async with (
-        served(redis_server, "idle", timings=SLOW, uniform=lowest) as idle,
+        served(redis_server, "idle", timings=QUICK) as idle,
         served(redis_server, "wants", timings=SLOW, uniform=highest) as wants,
     ):
         await eventually(lambda: idle.watch.mode is wants.watch.mode is WatchMode.TRACKING)
@@ -46,6 +45,23 @@ async def test_a_release_reaches_the_client_of_a_relayed_watch_if_no_direct_watc
             await eventually(lambda: redis.pubsub_numsub(f"{KEY}:vacant:changed")[0][1] == 31)
             await eventually(lambda: scripts_run(redis) >= before + 2)  # a call follows the change of the watch
             await eventually(lambda: wants.candidate._asleep_until > elapsed() + 20)
+            await eventually(lambda: idle.candidate._store._server_clock.at(elapsed(), elapsed()) == 0)
             holder.release(token)
             assert (await wants.lead())["is_leader"]
-            await eventually(lambda: redis.pubsub_numsub(f"{KEY}:changed")[0][1] == 14)
+            await eventually(lambda: redis.pubsub_numsub(f"{KEY}:direct:changed")[0][1] == 12 + 1)  # and the leader
+            await eventually(lambda: redis.pubsub_numsub(f"{KEY}:vacant:changed")[0][1] == 30 + 1)  # and the idle one
+
+
+async def test_a_relay_that_finds_the_candidates_own_id_is_no_trouble(
+    redis: Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own acquire may have executed without a reply. Only a call for a term shows another process."""
+    Caller(redis, id="same", tenure="other-1", ttl=600_000, key=KEY).acquire()
+    async with served(redis_server, "same", timings=SLOW) as sidecar:
+        await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
+        before = scripts_run(redis)
+        redis.publish(f"{KEY}:changed", RELAY_NOTICE)
+        await eventually(lambda: scripts_run(redis) == before + 1 and sidecar.candidate._under_way is None)
+        await eventually(lambda: sidecar.candidate._asleep_until > elapsed())
+        assert sidecar.candidate.status("tracker").trouble is None
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -245,6 +245,24 @@ def test_a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_wat
         assert [message(each) for each in relays] == ["after it"] * relayed
 
 
+def test_only_the_watches_of_candidates_that_relay_count_as_direct(any_redis: Redis) -> None:
+    """Operators' commands and candidates of version 0.1.0 subscribe to the channel of releases only."""
+    token = Caller(any_redis).acquire().token
+    with subscribed(any_redis, KEY, 0, 30) as (_, relays), any_redis.pubsub() as operator:  # type: ignore[no-untyped-call]  # redis-py: untyped
+        operator.subscribe(*[f"{KEY}:changed"])
+        operator.get_message(timeout=30)
+        assert Caller(any_redis, id="b").look().direct == "0"
+        Caller(any_redis).release(token)
+        assert [message(each) for each in relays] == ["vacant"] * 30
+
+
+def test_a_relay_has_no_deadline(any_redis: Redis) -> None:
+    """A candidate that has made no call for long does not know the server's time."""
+    with subscribed(any_redis, KEY, 0, 1) as (_, relays):
+        assert Caller(any_redis).relay(deadline=0).outcome == "vacant"
+        assert message(relays[0]) == "vacant"
+
+
 def test_a_relay_notifies_the_relayed_watches_only_while_the_lease_is_vacant_and_changes_nothing(
     any_redis: Redis,
 ) -> None:
@@ -257,7 +275,7 @@ def test_a_relay_notifies_the_relayed_watches_only_while_the_lease_is_vacant_and
         assert [message(each) for each in relays] == ["vacant"] * 2, "of the release"
         before = contents(any_redis)
         answer = Caller(any_redis).relay()
-        assert (answer.outcome, answer.notice, contents(any_redis)) == ("vacant", "sent", before)
+        assert (answer.outcome, answer.notice, contents(any_redis)) == ("vacant", "-", before)
         assert [message(each) for each in relays] == ["vacant"] * 2
         any_redis.set(KEY, "DISABLED")
         assert Caller(any_redis).relay().outcome == "disabled"

@@ -230,8 +230,9 @@ async def test_a_step_down_is_not_reported_as_a_change_of_the_key(
 
 
 async def test_a_relayed_watch_reports_a_vacant_lease_and_no_other_change(
-    any_redis: Redis, any_server: RedisServer
+    any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     async with watching(at_port(any_server.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         for name in KEYS:
@@ -249,6 +250,11 @@ async def test_a_relayed_watch_reports_a_vacant_lease_and_no_other_change(
         any_redis.set(KEYS["scheduler"], "b")
         any_redis.set(KEY, "b")
         await watch.reports("tracker")
+        assert any_redis.pubsub_numsub(f"{KEY}:direct:changed", f"{KEY}:vacant:changed") == [
+            (f"{KEY}:direct:changed", 1),
+            (f"{KEY}:vacant:changed", 0),
+        ]
+        assert caplog.records == [], "a large fleet is no reason for a log line"
 
 
 async def test_a_choice_that_changes_nothing_keeps_the_connection(any_redis: Redis, any_server: RedisServer) -> None:
