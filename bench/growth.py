@@ -400,12 +400,12 @@ it leads, without HTTP. The measured candidates draw the lowest random number, s
 they are always among the candidates that call at once after a release. So no round measures a release that is relayed.
 Rounds in which the crowd gives the lease up are not counted. In a real fleet each candidate has processors of its own.
 
-Redis writes a message to each watch after the release before it reads the next call, and again after the acquire before
-it replies to the new leader. When each of 1,000 candidates had a direct watch (measured on 2026-11-29), these messages
-took 21 ms, and a hand-over took 35 ms, which was 26 times the time of two candidates. So only about eight candidates
-have a direct watch. If none of these has a client, one of them relays the release to the others, within 0.1 s
-([protocol.md](protocol.md), "Many candidates"). The limit in the table is the time for the messages alone: one script
-with DEL and PUBLISH, and one SET by a member that waits, while the other members only read."""
+After the release, Redis writes a message to each watch before it reads the next call. After the acquire, it does so
+again before it replies to the new leader. When each of 1,000 candidates had a direct watch (measured on 2026-11-29),
+these messages took 21 ms, and a hand-over took 35 ms, which was 26 times the time of two candidates. So only about
+eight candidates have a direct watch. If none of these has a client, one of them relays the release to the others, in
+about 0.1 s ([protocol.md](protocol.md), "Many candidates"). The limit in the table is the time for the messages alone:
+one script with DEL and PUBLISH, and one SET by a member that waits, while the other members only read."""
 
 
 def estimate(results: Sequence[Measured], empty: int) -> str:

@@ -1,4 +1,4 @@
-"""The wall clock, and the earlier of two clocks, because with a clock that is ahead a day would end too early."""
+"""The wall clock, and the earlier of two clocks. A clock that is ahead would make each day end too soon."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta

@@ -25,7 +25,7 @@ Environment variables: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run. To use y
 container, such as TRACKER_INTERVAL=5."""
 
 FORCE_AFTER = 0.5
-"""Seconds after the first signal in which a second one does not kill: `make` and `timeout` can send a signal twice."""
+"""Seconds after the first signal during which a second signal does not kill: `make` and `timeout` may send it twice."""
 
 
 def main() -> int:

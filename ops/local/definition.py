@@ -36,7 +36,7 @@ class _Part(BaseModel):
 
 
 class Dependency(_Part):
-    """One entry of `dependsOn`: the condition of another container before this one starts."""
+    """One entry of `dependsOn`: the condition that another container must reach before this one starts."""
 
     container_name: Name
     condition: Condition

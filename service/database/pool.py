@@ -96,7 +96,7 @@ class ConnectionPool:
         self._connect_after = 0.0
         self._give_up_next = False
         self.refused: asyncpg.PostgresError | None = None
-        """The server's refusal of another connection, from the refusal until a caller gets a connection."""
+        """The server's refusal of another connection. It is None again once a caller gets a connection."""
         self.answered_at: float | None = None
         """Time of the server's last successful answer, by the event loop's clock."""
         group.add(self)

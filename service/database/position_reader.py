@@ -1,9 +1,9 @@
 """Positions from the database: loaded completely, in key order, and then updated from the changes.
 
 The reader's checkpoint in the changes is a snapshot of the database. An update asks for the changes that the snapshot
-does not contain, in whatever order their transactions were committed, and reads the changed portfolios again. The
-positions and their checkpoint come from the same transaction. A snapshot consists of transaction ids of one server, so
-after a restart, a failover or a restore everything is loaded again.
+does not contain, and reads the changed portfolios again. The order in which the changes were committed does not matter.
+The positions and their checkpoint come from the same transaction. A snapshot consists of transaction ids of one server,
+so after a restart, a failover or a restore everything is loaded again.
 """
 
 import asyncio

@@ -63,7 +63,7 @@ class LeaseWrites:
         self.cleared()
 
     def cleared(self) -> None:
-        """Record that no write is due any more, or a commit outside the work, such as the claim of the fence."""
+        """Record that no write is due any more. Also called at a commit outside the work, such as the fence's claim."""
         self._due_since, self._failures = None, 0
         self.on_change()
 

@@ -1,4 +1,4 @@
-"""The standing of symbols with a price source: priced, refused or unknown, and the order of trials for unknown ones.
+"""The standing that each symbol has with a price source (priced, refused or unknown), and the order of the trials.
 
 Pure rules; the clock is injected. `Standing` is the memory, and `Trials` is the queue of one query. A symbol that
 was priced before never waits for one that was not.

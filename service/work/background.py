@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class NothingCommitted(Exception):
-    """The term ended because no due write was committed for too long."""
+    """The term ended because due writes stayed uncommitted for too long."""
 
 
 async def _never() -> None:
@@ -126,12 +126,12 @@ class Background:
                 await self._recovery()
 
     async def _run_watched(self, work: Work, fields: dict[str, object], term: Term) -> None:
-        """Run the work until the term is over, or until no due write was committed for too long.
+        """Run the work until the term is over, or until due writes have stayed uncommitted for too long.
 
         `fields` are the fields of the log lines about the work; this method adds the term's.
 
         Raises:
-            NothingCommitted: no due write was committed for too long.
+            NothingCommitted: due writes stayed uncommitted for too long.
         """
         fields |= {"token": term.token, "instance": term.holder}
         writes = self._writes.of(term.name)
