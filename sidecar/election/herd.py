@@ -5,7 +5,7 @@ millisecond. If all of them called at once, the server would run their scripts b
 their messages take time: Redis writes the message to each candidate before it executes the next call.
 
 So in a large fleet about `SMALL_FLEET` candidates have a direct watch, and receive every change. The other candidates
-have a relayed watch: if no candidate with a direct watch acquires a released lease, one of these notifies the others.
+have a relayed watch: if no candidate with a direct watch acquires a released lease, these candidates notify the others.
 If few watches are direct, or few are relayed, the release itself notifies everybody. Of many candidates that notice an
 event, only a few call at once. The others call within `SPREAD`, because the first few may have no client that wants the
 lease.
@@ -58,7 +58,7 @@ def watches_directly(direct: int, watchers: int, *, now_direct: bool, campaigns:
     """Whether this candidate, which does not lead, has a direct watch from now on.
 
     The candidates of a large fleet change their watch at random. So if all of them decide at the same moment, some keep
-    their direct watch, and only a few get one. A candidate that does not campaign needs none.
+    their direct watch, and only a few get one. There a candidate that does not campaign needs none.
 
     Args:
         direct: number of candidates with a direct watch.
@@ -67,8 +67,7 @@ def watches_directly(direct: int, watchers: int, *, now_direct: bool, campaigns:
         campaigns: whether this candidate would acquire the lease.
         uniform: see `Uniform`.
     """
+    needs_direct = campaigns or watchers <= SMALL_FLEET
     if not now_direct:
-        return campaigns and uniform(0, watchers - direct) < 2 * (SMALL_FLEET - direct)
-    if watchers <= SMALL_FLEET:
-        return True
-    return campaigns and (direct <= MAX_DIRECT or uniform(0, direct) < SMALL_FLEET)
+        return needs_direct and uniform(0, watchers - direct) < 2 * (SMALL_FLEET - direct)
+    return needs_direct and (direct <= MAX_DIRECT or uniform(0, direct) < SMALL_FLEET)

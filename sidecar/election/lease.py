@@ -134,8 +134,7 @@ class Lease(Facts):
         """
         self.noticed(now)
         if self._term is None:
-            acquires = min(max(now, self._due), now + herd.SPREAD) if self._campaigns(now) else now
-            self._relay_noticed_at, self._relay_at = now, acquires + herd.relay_delay(self._uniform)
+            self._relay_noticed_at, self._relay_at = now, self._after_own_call(now)
 
     def step_down_noticed(self, now: float) -> None:
         """Record that an operator asked the holder to step down.
@@ -165,8 +164,15 @@ class Lease(Facts):
         if self._noticed:
             self._noticed = False
             self.noticed(now)
+            if self._relay_at < inf:
+                self._relay_at = max(self._relay_at, self._after_own_call(now))
         if self._step_down_noticed:
             self.step_down_noticed(now)
+
+    def _after_own_call(self, now: float) -> float:
+        """When to relay a notice: after this candidate, and others with a direct watch, could acquire the lease."""
+        acquires = min(max(now, self._due), now + herd.SPREAD) if self._campaigns(now) else now
+        return acquires + herd.relay_delay(self._uniform)
 
     def _call_replied(self, call: Call, reply: Reply, now: float) -> None:
         self._connected = True

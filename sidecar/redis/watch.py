@@ -127,6 +127,7 @@ class RedisWatch:
 
     async def _watch(self) -> bool:
         """Watch over one connection. Returns True when the connection is due for replacement, False if it was lost."""
+        self._chosen_again = False
         connection = self._connection = self._connect()
         try:
             async with asyncio.timeout(self._limit):
@@ -165,11 +166,20 @@ class RedisWatch:
         wanted = [_INVALIDATED] if tracks else []
         wanted += [f"{key}:changed" for key in direct] + relayed
         channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
-        for key in direct if self._relay is not None else ():
-            await self._ask(connection, [], _is_subscribed, "SUBSCRIBE", f"{key}:direct:changed")
+        counters = [f"{key}:direct:changed" for key in direct if self._relay is not None]
+        refused = [each for each in relayed if each not in channels]
+        refused += [
+            each
+            for each in counters
+            if channels and not await self._ask(connection, [], _is_subscribed, "SUBSCRIBE", each)
+        ]
+        if refused and self._may_be_relayed:
+            self._may_be_relayed = False
+            log.info(
+                "Redis refuses the channel %s, so this task keeps a direct watch until it is restarted", refused[0]
+            )
         if not set(relayed) <= set(channels):
-            self._may_be_relayed, self._direct, self._chosen_again = False, dict.fromkeys(self._keys, True), True
-            log.info("This task keeps a direct watch until it is restarted: %s", "; ".join(dict.fromkeys(refusals)))
+            self._direct, self._chosen_again = dict.fromkeys(self._keys, True), True
             raise NoPermissionError("no relayed watch")  # `_watch` connects again, with a direct watch
         if not direct and channels and (same_server or connection.redirects):
             return WatchMode.RELAYED, None, channels

@@ -81,10 +81,12 @@ local direct_counter = key .. ':direct:changed'
 -- notice, and which of them have a direct watch. If the user lacks the right, no candidate delays its calls, and all
 -- have a direct watch. Returns the numbers of direct and of relayed watches, or nothing.
 local function count_watchers()
-  local counted = redis.pcall('PUBSUB', 'NUMSUB', direct_counter, relayed_channel)
-  if type(counted[4]) ~= 'number' then return end
-  watchers, direct = integer(counted[2] + counted[4]), integer(counted[2])
-  return counted[2], counted[4]
+  local counted = redis.pcall('PUBSUB', 'NUMSUB', direct_counter, relayed_channel, direct_channel)
+  if type(counted[6]) ~= 'number' then return end
+  local with_direct, with_relayed = counted[2], counted[4]
+  if with_direct == 0 then with_direct = counted[6] end -- a user may have the right to the first channel only
+  watchers, direct = integer(with_direct + with_relayed), integer(with_direct)
+  return with_direct, with_relayed
 end
 
 local function publish_vacant() redis.pcall('PUBLISH', relayed_channel, 'vacant') end

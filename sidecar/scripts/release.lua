@@ -5,6 +5,7 @@
 -- Outcomes: released, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
 local FEW_DIRECT = 4 -- with the holder's own watch; so few candidates may all end before one of them relays the notice
 local FEW_RELAYED = 24
+local MAX_DIRECT = 12 -- more are too many; candidates without a client learn this from the reply to a relay
 local problem = read()
 if problem then return answer(problem) end
 
@@ -16,7 +17,8 @@ end
 local with_direct, with_relayed = count_watchers()
 local to_all = not with_direct or with_direct <= FEW_DIRECT or with_relayed <= FEW_RELAYED
 call('DEL', key)
-local published = redis.pcall('PUBLISH', direct_channel, to_all and 'released' or 'released, relay')
+local relay = with_direct and (not to_all or with_direct > MAX_DIRECT)
+local published = redis.pcall('PUBLISH', direct_channel, relay and 'released, relay' or 'released')
 notice = type(published) == 'number' and 'sent' or 'refused' -- the lease is released in any case
 if to_all and with_relayed ~= 0 then publish_vacant() end
 holder, left = false, -2

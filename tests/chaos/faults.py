@@ -81,7 +81,7 @@ class Injector:
         return happening
 
     async def make_stale(self, lease: str) -> None:
-        """Freeze a writer that leads the lease between its check and its write, until the writer's term is stale.
+        """Freeze the writer that leads the lease, between its check and its write, until the writer's term is stale.
 
         No other fault may be active. If one of the product's APIs leads, freeze all of them until a writer leads.
         """

@@ -643,7 +643,7 @@ proctype sidecar(byte i) provided (!calm) {
        forget_call(i) }
 #ifdef STEP_DOWN
   :: d_step { task[i].gone == 0 && task[i].reply == stepping_down -> /* stop leading, and wait for the client */
-       printf("%d: the sidecar receives %e to %e\n", i, task[i].reply, task[i].call);
+       printf("%d: the sidecar receives %e in reply to %e\n", i, task[i].reply, task[i].call);
 #ifdef STEP_DOWN_AT_ONCE
        task[i].granted = 0;
 #endif

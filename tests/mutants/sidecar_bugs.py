@@ -477,7 +477,7 @@ SCRIPTS = [
     Bug(
         "a release publishes no message",
         "sidecar/scripts/release.lua",
-        right="redis.pcall('PUBLISH', direct_channel, to_all and 'released' or 'released, relay')",
+        right="redis.pcall('PUBLISH', direct_channel, relay and 'released, relay' or 'released')",
         wrong="0",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
@@ -773,14 +773,14 @@ CONNECTION = [
     Bug(
         "all candidates of a large fleet keep a direct watch",
         "sidecar/election/herd.py",
-        right="return campaigns and (direct <= MAX_DIRECT or",
-        wrong="return campaigns and (True or",
+        right="return needs_direct and (direct <= MAX_DIRECT or",
+        wrong="return needs_direct and (True or",
         test=_HERD + "if_a_thousand_candidates_decide_at_the_same_moment_about_eight_direct_watches_stay",
     ),
     Bug(
         "no relayed watch becomes direct again",
         "sidecar/election/herd.py",
-        right="return campaigns and uniform(0,",
+        right="return needs_direct and uniform(0,",
         wrong="return False and uniform(0,",
         test=_HERD
         + "if_a_thousand_candidates_decide_at_the_same_moment_about_twice_the_missing_watches_become_direct[4]",
@@ -796,8 +796,8 @@ CONNECTION = [
     Bug(
         "a candidate without a client keeps a direct watch of a large fleet",
         "sidecar/election/herd.py",
-        right="return campaigns and (direct <=",
-        wrong="return (direct <=",
+        right="needs_direct = campaigns or",
+        wrong="needs_direct = True or",
         test=_HERD + "in_a_large_fleet_a_candidate_that_does_not_campaign_has_no_direct_watch",
     ),
     Bug(
@@ -818,8 +818,8 @@ CONNECTION = [
     Bug(
         "operators count as candidates that relay",
         "sidecar/scripts/prelude.lua",
-        right="'NUMSUB', direct_counter,",
-        wrong="'NUMSUB', direct_channel,",
+        right="if with_direct == 0 then",
+        wrong="if true then",
         test=_SCRIPTS + "only_the_watches_of_candidates_that_relay_count_as_direct[wheel]",
     ),
     Bug(
@@ -897,11 +897,18 @@ CONNECTION = [
         test=_WATCH + "a_relayed_watch_reports_a_vacant_lease_and_no_other_change[wheel]",
     ),
     Bug(
+        "a watch connects without a pause after a choice",
+        "sidecar/redis/watch.py",
+        right="        self._chosen_again = False\n        connection = self._connection",
+        wrong="        connection = self._connection",
+        test=_WATCH + "a_choice_while_there_is_no_connection_does_not_shorten_the_pauses",
+    ),
+    Bug(
         "a user without the right to relayed notices has no watch",
         "sidecar/redis/watch.py",
         right="if not set(relayed) <= set(channels):",
         wrong="if False:",
-        test=_WATCH + "a_user_without_the_right_to_the_channel_of_relayed_watches_keeps_direct_watches[wheel]",
+        test=_WATCH + "a_refused_relayed_channel_costs_one_more_connection_and_is_logged_once[wheel]",
     ),
     Bug(
         "a task with CAMPAIGN=false tries to lead",

@@ -20,6 +20,8 @@ MOST_NOTES = 900
 
 FEW_DIRECT, FEW_RELAYED = 4, 24
 """Numbers of watches up to which a release notifies all candidates."""
+MAX_DIRECT = 12
+"""Number of direct watches above which a release asks for relays."""
 
 
 def far_ahead(token: int | None, now: int) -> bool:
@@ -271,6 +273,11 @@ class RedisModel:
     def notifies_all(self) -> bool:
         """Whether a release also notifies the candidates with a relayed watch."""
         return self.watches is None or self.watches[0] <= FEW_DIRECT or self.watches[1] <= FEW_RELAYED
+
+    @property
+    def asks_for_relays(self) -> bool:
+        """Whether a release asks the candidates with a direct watch to relay it."""
+        return self.watches is not None and (not self.notifies_all or self.watches[0] > MAX_DIRECT)
 
     # Parts of the scripts.
 

@@ -97,11 +97,11 @@ The default's weight is the highest at which a run of 100,000 h takes five minut
 
 
 DIRECT_FOR_EACH, RELAYED_FOR_EACH = 4, 40
-"""The numbers of candidates that a simulated candidate with a direct or a relayed watch stands for in a large fleet."""
+"""In a large fleet, a simulated candidate with a direct or a relayed watch stands for this number of candidates."""
 
 
 MORE_TASKS = 2
-"""The number of tasks that a large fleet has more than a small one."""
+"""The number of tasks by which a large fleet is larger than a small one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Scenario:
     None if the scripts are not permitted to count them.
     """
     large_fleet: bool = False
-    """Whether the scripts report several candidates for each one that watches, as if it were one of a large fleet.
+    """Whether the scripts report several candidates for each one that watches, as in a large fleet.
 
     `watchers` is then not used.
     """
@@ -142,9 +142,9 @@ class Scenario:
         return LIFETIMES * self.timings.ttl
 
     def watches(self, direct: int, relayed: int) -> tuple[int, int] | None:
-        """The numbers of direct and relayed watches that the scripts report, if these numbers are the true ones.
+        """The numbers of watches that the scripts report if `direct` and `relayed` are the true numbers.
 
-        In a large fleet one, two or three direct watches suffice, and a release notifies the relayed watches only if
+        In a large fleet two or three direct watches suffice, and a release notifies the relayed watches only if
         there is a single direct watch.
         """
         if self.large_fleet:

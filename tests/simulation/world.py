@@ -145,7 +145,7 @@ class World:
             self.faults.released()
         if not server.watchers or not (released or self.scenario.watch == "tracking"):
             return
-        relay = released and not server.model.notifies_all
+        relay = released and server.model.asks_for_relays
         for sidecar in server.watchers:
             if sidecar.watches_directly and sidecar.hears():
                 self.at(self.now + self.delay(), sidecar.relay_noticed if relay else sidecar.noticed, server)

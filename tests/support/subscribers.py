@@ -9,7 +9,7 @@ from redis.client import PubSub
 
 @contextmanager
 def subscribed(redis: Redis, key: str, direct: int, relayed: int) -> Iterator[tuple[list[PubSub], list[PubSub]]]:
-    """Subscribe as these numbers of candidates with a direct and with a relayed watch would; yields the subscribers."""
+    """Subscribe like `direct` candidates with a direct watch and `relayed` with a relayed one. Yields both lists."""
     with ExitStack() as open_:
         yield (
             [open_.enter_context(_subscriber(redis, f"{key}:changed", f"{key}:direct:changed")) for _ in range(direct)],

@@ -24,7 +24,7 @@ def scripts_run(redis: Redis) -> int:
 
 
 def highest(_: float, high: float) -> float:
-    """Draw for a candidate that gives up its direct watch, and calls as late as possible."""
+    """Draw the highest number: the candidate then gives up its direct watch, and calls as late as possible."""
     return high
 
 

@@ -227,7 +227,7 @@ def test_a_reply_to_a_follower_contains_the_numbers_of_watches_of_the_lease(any_
 
 @pytest.mark.parametrize(
     ("direct", "relayed"),
-    [(0, 0), (8, 0), (8, FEW_RELAYED), (8, FEW_RELAYED + 1), (FEW_DIRECT, 30), (FEW_DIRECT + 1, 30)],
+    [(0, 0), (8, 0), (8, FEW_RELAYED), (8, FEW_RELAYED + 1), (FEW_DIRECT, 30), (FEW_DIRECT + 1, 30), (13, 2)],
 )
 def test_a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_watches_are_few(
     any_redis: Redis, direct: int, relayed: int
@@ -237,7 +237,7 @@ def test_a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_wat
         assert Caller(any_redis).release(token).notice == "sent"
         model = RedisModel("run1", started=0)
         model.watches = direct, relayed
-        notice = "released" if model.notifies_all else RELAY_NOTICE
+        notice = RELAY_NOTICE if model.asks_for_relays else "released"
         assert [message(each) for each in directs] == [notice] * direct
         if model.notifies_all:
             assert [message(each) for each in relays] == ["vacant"] * relayed
@@ -248,10 +248,10 @@ def test_a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_wat
 def test_only_the_watches_of_candidates_that_relay_count_as_direct(any_redis: Redis) -> None:
     """Operators' commands and candidates of version 0.1.0 subscribe to the channel of releases only."""
     token = Caller(any_redis).acquire().token
-    with subscribed(any_redis, KEY, 0, 30) as (_, relays), any_redis.pubsub() as operator:  # type: ignore[no-untyped-call]  # redis-py: untyped
+    with subscribed(any_redis, KEY, 1, 30) as (_, relays), any_redis.pubsub() as operator:  # type: ignore[no-untyped-call]  # redis-py: untyped
         operator.subscribe(*[f"{KEY}:changed"])
         operator.get_message(timeout=30)
-        assert Caller(any_redis, id="b").look().direct == "0"
+        assert Caller(any_redis, id="b").look().direct == "1"
         Caller(any_redis).release(token)
         assert [message(each) for each in relays] == ["vacant"] * 30
 

@@ -277,6 +277,47 @@ async def test_a_choice_during_the_connecting_takes_effect(any_redis: Redis, any
             await watch.connected(WatchMode.RELAYED)
 
 
+async def test_a_choice_while_there_is_no_connection_does_not_shorten_the_pauses(redis_of_its_own: RedisServer) -> None:
+    attempts = 0
+
+    def connect() -> RedisConnection:
+        nonlocal attempts
+        attempts += 1
+        return at_port(redis_of_its_own.port)()
+
+    async with watching(connect, limit=60.0) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        redis_of_its_own.kill()
+        watch.watch.choose("tracker", False)
+        await eventually(lambda: attempts >= 3)
+        assert watch.watch.mode is WatchMode.OFF
+        assert attempts < 10, "a watch without a pause makes hundreds of attempts in this time"
+
+
+async def test_a_refused_relayed_channel_costs_one_more_connection_and_is_logged_once(
+    any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The counter is granted, and the relayed channel is refused: one more connection, and one line."""
+    caplog.set_level("INFO")
+    channels = [f"&{key}{end}" for key in KEYS.values() for end in (":changed", ":direct:changed")]
+    rights = ["resetchannels", "&__redis__:invalidate", *channels]
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "+@all", *rights)
+    try:
+        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
+            await watch.connected(WatchMode.TRACKING)
+            watch.watch.choose("tracker", False)
+            await watch.connected(WatchMode.TRACKING)
+            watch.watch.choose("tracker", False)
+            any_redis.set(KEY, "b")
+            await watch.reports("tracker")
+        said = [record.getMessage() for record in caplog.records if record.name == "sidecar.redis.watch"]
+        assert said == [
+            f"Redis refuses the channel {KEY}:vacant:changed, so this task keeps a direct watch until it is restarted"
+        ]
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
 @pytest.mark.parametrize("rights", [["+client"], *REFUSED])
 async def test_a_release_in_a_large_fleet_asks_the_direct_watches_to_relay_it(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
@@ -296,6 +337,7 @@ async def test_a_user_without_the_right_to_the_channel_of_relayed_watches_keeps_
     any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The rights of an earlier version, with the exact names of the channels."""
+    caplog.set_level("INFO")
     channels = [f"&{key}:changed" for key in KEYS.values()]
     rights = ["resetchannels", "&__redis__:invalidate", *channels]
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "+@all", *rights)
@@ -303,11 +345,12 @@ async def test_a_user_without_the_right_to_the_channel_of_relayed_watches_keeps_
         async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
             await watch.connected(WatchMode.TRACKING)
             watch.watch.choose("tracker", False)
-            await watch.connected(WatchMode.TRACKING)
             assert watch.watch.refusal is None
-            watch.watch.choose("tracker", False)
             any_redis.set(KEY, "b")
             await watch.reports("tracker")
-            assert not [record for record in caplog.records if record.levelname == "WARNING"]
+        said = [record.getMessage() for record in caplog.records if record.name == "sidecar.redis.watch"]
+        assert said == [
+            f"Redis refuses the channel {KEY}:direct:changed, so this task keeps a direct watch until it is restarted"
+        ]
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")
