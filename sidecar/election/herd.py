@@ -17,7 +17,7 @@ only. The module does no I/O and reads no clock.
 from collections.abc import Callable
 
 SMALL_FLEET = 8
-"""Largest number of candidates that may all have a direct watch and of which no call is delayed.
+"""Largest size of a fleet in which all candidates may have a direct watch and no call is delayed.
 
 It is also the number of direct watches in a larger fleet.
 """
@@ -58,7 +58,7 @@ def watches_directly(direct: int, watchers: int, *, now_direct: bool, campaigns:
     """Whether this candidate, which does not lead, has a direct watch from now on.
 
     The candidates of a large fleet change their watch at random. So if all of them decide at the same moment, some keep
-    their direct watch, and only a few get one. There a candidate that does not campaign needs none.
+    their direct watch, and only a few get one. A candidate of a large fleet that does not campaign needs none.
 
     Args:
         direct: number of candidates with a direct watch.

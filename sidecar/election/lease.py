@@ -56,7 +56,7 @@ class Lease(Facts):
         return self._grants.answer_valid_for(now, client, self.timings.grant_ttl, knows_term=self._admits(token))
 
     def grant(self, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-        """Seconds, counted from `arrived`, for which the client that asked then may act; None if it may not.
+        """Seconds, counted from `arrived`, for which the client of that request may act; None if it may not.
 
         The lease is then not given up voluntarily before that time has passed or the client has resigned. No other
         named client may act meanwhile, so only one of several workers of a server leads. If that worker falls silent,

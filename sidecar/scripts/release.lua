@@ -3,7 +3,7 @@
 -- executes the next call. If none of them acquires the lease, they notify the others with `relay`.
 -- ARGV[10] why the term is given up, for the history.
 -- Outcomes: released, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
-local FEW_DIRECT = 4 -- with the holder's own watch; so few candidates may all end before one of them relays the notice
+local FEW_DIRECT = 4 -- with the holder's own watch; these few may all end before one of them relays the notice
 local FEW_RELAYED = 24
 local MAX_DIRECT = 12 -- more are too many; candidates without a client learn this from the reply to a relay
 local problem = read()
