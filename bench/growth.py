@@ -404,7 +404,7 @@ After the release, Redis writes a message to each watch before it reads the next
 again before it replies to the new leader. When each of 1,000 candidates had a direct watch (measured on 2026-11-29),
 these messages took 21 ms, and a hand-over took 35 ms, which was 26 times the time of two candidates. So only about
 eight candidates have a direct watch. If none of these has a client, one of them relays the release to the others, in
-about 0.1 s ([protocol.md](protocol.md), "Many candidates"). The limit in the table is the time for the messages alone:
+about 0.15 s ([protocol.md](protocol.md), "Many candidates"). The limit in the table is the time for the messages alone:
 one script with DEL and PUBLISH, and one SET by a member that waits, while the other members only read."""
 
 

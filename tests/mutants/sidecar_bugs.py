@@ -830,6 +830,28 @@ CONNECTION = [
         test=_HERD + "a_candidate_relays_nothing_once_the_lease_is_held_again_or_guarded",
     ),
     Bug(
+        "a relay of a notice during a call comes before the acquire of the same candidate",
+        "sidecar/election/lease.py",
+        right="self._relay_at = max(self._relay_at, self._after_own_call(now))",
+        wrong="pass",
+        test=_HERD + "a_candidate_acquires_before_it_relays_a_notice_that_came_during_a_call",
+    ),
+    Bug(
+        "enable does not notify the relayed watches",
+        "sidecar/scripts/enable.lua",
+        right="redis.pcall('PUBLISH', KEYS[1] .. ':vacant:changed', 'vacant')",
+        wrong="",
+        test="tests/sidecar/commands/test_disabling.py::test_enable_notifies_direct_and_relayed_watches",
+    ),
+    Bug(
+        "a release asks for relays only above another number of direct watches than the candidates allow",
+        "sidecar/scripts/release.lua",
+        right="local MAX_DIRECT = 12",
+        wrong="local MAX_DIRECT = 13",
+        test=_SCRIPTS + "a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_watches_are_few"
+        "[wheel-13-2]",
+    ),
+    Bug(
         "a relay comes before the acquire of the same candidate",
         "sidecar/election/lease.py",
         right="if call is None and now >= self._relay_at",

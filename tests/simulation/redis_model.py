@@ -7,6 +7,7 @@ compares every reply with the reply of a real server. Times are in the units of 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from sidecar.election.herd import MAX_DIRECT
 from sidecar.protocol import Outcome
 
 DAY = 86_400 * 1_000_000
@@ -20,8 +21,6 @@ MOST_NOTES = 900
 
 FEW_DIRECT, FEW_RELAYED = 4, 24
 """Numbers of watches up to which a release notifies all candidates."""
-MAX_DIRECT = 12
-"""Number of direct watches above which a release asks for relays."""
 
 
 def far_ahead(token: int | None, now: int) -> bool:

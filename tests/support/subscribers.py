@@ -1,4 +1,4 @@
-"""Bare subscribers that Redis counts as candidates of a lease, so that its fleet looks large."""
+"""Bare subscribers to the channels of a lease: candidates that Redis counts, so that the fleet looks large."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,8 +12,8 @@ def subscribed(redis: Redis, key: str, direct: int, relayed: int) -> Iterator[tu
     """Subscribe like `direct` candidates with a direct watch and `relayed` with a relayed one. Yields both lists."""
     with ExitStack() as open_:
         yield (
-            [open_.enter_context(_subscriber(redis, f"{key}:changed", f"{key}:direct:changed")) for _ in range(direct)],
-            [open_.enter_context(_subscriber(redis, f"{key}:vacant:changed")) for _ in range(relayed)],
+            [open_.enter_context(subscriber(redis, f"{key}:changed", f"{key}:direct:changed")) for _ in range(direct)],
+            [open_.enter_context(subscriber(redis, f"{key}:vacant:changed")) for _ in range(relayed)],
         )
 
 
@@ -24,9 +24,10 @@ def message(subscriber: PubSub) -> str:
 
 
 @contextmanager
-def _subscriber(redis: Redis, *channels: str) -> Iterator[PubSub]:
-    with redis.pubsub() as subscriber:  # type: ignore[no-untyped-call]  # redis-py: untyped
-        subscriber.subscribe(*channels)
+def subscriber(redis: Redis, *channels: str) -> Iterator[PubSub]:
+    """A subscriber to these channels, whose subscriptions Redis has confirmed."""
+    with redis.pubsub() as it:  # type: ignore[no-untyped-call]  # redis-py has typed PubSub, but not this method
+        it.subscribe(*channels)
         for _ in channels:
-            subscriber.get_message(timeout=30)
-        yield subscriber
+            it.get_message(timeout=30)
+        yield it

@@ -14,6 +14,7 @@ from tests.sidecar.commands.test_operator import run as run
 from tests.sidecar.conftest import command
 from tests.support.redis_rights import LEAST, give, user
 from tests.support.script_caller import FENCE, Caller
+from tests.support.subscribers import message, subscribed
 
 LEASE = "background_services"
 REASON = "the database moves at 04:00; ask Ana"
@@ -46,6 +47,13 @@ def test_enable_removes_the_reason(redis: Redis, run: Run) -> None:
     assert stored(redis).keys() == FIELDS
     assert run("enable", LEASE)[0] == 0
     assert not stored(redis)
+
+
+def test_enable_notifies_direct_and_relayed_watches(redis: Redis, run: Run) -> None:
+    run("disable", LEASE, "3600")
+    with subscribed(redis, KEY, 1, 1) as (directs, relays):
+        assert run("enable", LEASE)[0] == 0
+        assert [message(each) for each in (*directs, *relays)] == ["enabled", "vacant"]
 
 
 def test_a_disable_without_a_reason_shows_its_author_and_no_earlier_reason(redis: Redis, run: Run) -> None:

@@ -266,6 +266,18 @@ def test_a_candidate_acquires_before_it_relays_even_if_both_are_due() -> None:
     due(lease, 101 + 2 * SPREAD, Kind.ACQUIRE)
 
 
+def test_a_candidate_acquires_before_it_relays_a_notice_that_came_during_a_call() -> None:
+    lease = follower(direct=SMALL_FLEET + 1)
+    again = lease.wake_at(100)
+    call = due(lease, again, Kind.ACQUIRE)
+    lease.relay_noticed(again + 0.001)
+    replied = again + 1
+    held = Reply(Outcome.HELD, "b", 1, ttl=T.ttl, watchers=FLEET, direct=SMALL_FLEET + 1)
+    lease.replied(call, held, replied)
+    assert lease.next_call(replied) is None
+    due(lease, replied + SPREAD, Kind.ACQUIRE)
+
+
 def test_the_next_leader_relays_nothing() -> None:
     lease = follower(direct=SMALL_FLEET)
     lease.relay_noticed(101)

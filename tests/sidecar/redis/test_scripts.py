@@ -7,11 +7,12 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar import scripts
+from sidecar.election.herd import MAX_DIRECT
 from sidecar.protocol import RELAY_NOTICE
 from tests.sidecar.conftest import client_of
-from tests.simulation.redis_model import FEW_DIRECT, FEW_RELAYED, RedisModel
+from tests.simulation.redis_model import RedisModel
 from tests.support.script_caller import FENCE, KEY, Caller
-from tests.support.subscribers import message, subscribed
+from tests.support.subscribers import message, subscribed, subscriber
 
 RELAYED = f"{KEY}:vacant:changed"
 """The channel of the candidates with a relayed watch."""
@@ -225,32 +226,41 @@ def test_a_reply_to_a_follower_contains_the_numbers_of_watches_of_the_lease(any_
         assert counted() == {("5", "2")}
 
 
+RELEASES = [
+    (0, 0, True, "released"),
+    (8, 0, True, "released"),
+    (8, 24, True, "released"),
+    (8, 25, False, RELAY_NOTICE),
+    (4, 30, True, "released"),
+    (5, 30, False, RELAY_NOTICE),
+    (MAX_DIRECT, 2, True, "released"),
+    (MAX_DIRECT + 1, 2, True, RELAY_NOTICE),
+]
+"""Numbers of direct and relayed watches, whether a release notifies all of them, and its message to the direct ones."""
+
+
 @pytest.mark.parametrize(
-    ("direct", "relayed"),
-    [(0, 0), (8, 0), (8, FEW_RELAYED), (8, FEW_RELAYED + 1), (FEW_DIRECT, 30), (FEW_DIRECT + 1, 30), (13, 2)],
+    ("direct", "relayed", "to_all", "notice"), RELEASES, ids=[f"{each[0]}-{each[1]}" for each in RELEASES]
 )
 def test_a_release_notifies_the_relayed_watches_itself_if_they_or_the_direct_watches_are_few(
-    any_redis: Redis, direct: int, relayed: int
+    any_redis: Redis, direct: int, relayed: int, to_all: bool, notice: str
 ) -> None:
     token = Caller(any_redis).acquire().token
     with subscribed(any_redis, KEY, direct, relayed) as (directs, relays):
         assert Caller(any_redis).release(token).notice == "sent"
-        model = RedisModel("run1", started=0)
-        model.watches = direct, relayed
-        notice = RELAY_NOTICE if model.asks_for_relays else "released"
         assert [message(each) for each in directs] == [notice] * direct
-        if model.notifies_all:
-            assert [message(each) for each in relays] == ["vacant"] * relayed
         any_redis.publish(RELAYED, "after it")
-        assert [message(each) for each in relays] == ["after it"] * relayed
+        expected = ["vacant", "after it"] if to_all else ["after it"]
+        assert [[message(each) for _ in expected] for each in relays] == [expected] * relayed
+    model = RedisModel("run1", started=0)
+    model.watches = direct, relayed
+    assert (model.notifies_all, model.asks_for_relays) == (to_all, notice == RELAY_NOTICE)
 
 
 def test_only_the_watches_of_candidates_that_relay_count_as_direct(any_redis: Redis) -> None:
     """Operators' commands and candidates of version 0.1.0 subscribe to the channel of releases only."""
     token = Caller(any_redis).acquire().token
-    with subscribed(any_redis, KEY, 1, 30) as (_, relays), any_redis.pubsub() as operator:  # type: ignore[no-untyped-call]  # redis-py: untyped
-        operator.subscribe(*[f"{KEY}:changed"])
-        operator.get_message(timeout=30)
+    with subscribed(any_redis, KEY, 1, 30) as (_, relays), subscriber(any_redis, f"{KEY}:changed"):
         assert Caller(any_redis, id="b").look().direct == "1"
         Caller(any_redis).release(token)
         assert [message(each) for each in relays] == ["vacant"] * 30

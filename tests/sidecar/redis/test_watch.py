@@ -78,6 +78,17 @@ async def watching(
         assert it.watch.mode is WatchMode.OFF
 
 
+@asynccontextmanager
+async def restricted(redis: Redis, server: RedisServer, *rights: str) -> AsyncIterator[Watching]:
+    """A watch of a user with all rights except those that `rights` change."""
+    command(redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
+    try:
+        async with watching(at_port(server.port, username="sidecar", password="x")) as watch:
+            yield watch
+    finally:
+        command(redis, "ACL", "DELUSER", "sidecar")
+
+
 async def test_with_tracking_the_watch_reports_every_change_of_a_key(any_redis: Redis, any_server: RedisServer) -> None:
     async with watching(at_port(any_server.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
@@ -111,17 +122,13 @@ async def test_the_watch_reports_no_key_that_is_not_a_lease(any_redis: Redis, an
 async def test_without_tracking_the_watch_reports_releases(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
-    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
-    try:
-        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
-            await watch.connected(WatchMode.NOTICES)
-            assert "permission" in str(watch.watch.refusal)
-            any_redis.set(KEYS["scheduler"], "b")
-            any_redis.delete(KEYS["scheduler"])
-            Caller(any_redis).release(Caller(any_redis).acquire().token)
-            await watch.reports("tracker")
-    finally:
-        command(any_redis, "ACL", "DELUSER", "sidecar")
+    async with restricted(any_redis, any_server, *rights) as watch:
+        await watch.connected(WatchMode.NOTICES)
+        assert "permission" in str(watch.watch.refusal)
+        any_redis.set(KEYS["scheduler"], "b")
+        any_redis.delete(KEYS["scheduler"])
+        Caller(any_redis).release(Caller(any_redis).acquire().token)
+        await watch.reports("tracker")
 
 
 async def test_after_its_connection_was_killed_the_watch_reports_every_lease_and_continues(
@@ -216,17 +223,13 @@ async def test_a_step_down_is_not_reported_as_a_change_of_the_key(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
     """A follower has no reason to wake: the key has not changed."""
-    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
-    try:
-        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
-            await watch.connected(WatchMode.TRACKING if rights == ["+client"] else WatchMode.NOTICES)
-            step_down(any_redis, KEY, token="1")
-            await eventually(lambda: watch.step_downs == ["tracker"])
-            any_redis.publish(f"{KEYS['scheduler']}:changed", "released")
-            await watch.reports("scheduler")
-            assert watch.step_downs == ["tracker"]
-    finally:
-        command(any_redis, "ACL", "DELUSER", "sidecar")
+    async with restricted(any_redis, any_server, *rights) as watch:
+        await watch.connected(WatchMode.TRACKING if rights == ["+client"] else WatchMode.NOTICES)
+        step_down(any_redis, KEY, token="1")
+        await eventually(lambda: watch.step_downs == ["tracker"])
+        any_redis.publish(f"{KEYS['scheduler']}:changed", "released")
+        await watch.reports("scheduler")
+        assert watch.step_downs == ["tracker"]
 
 
 async def test_a_relayed_watch_reports_a_vacant_lease_and_no_other_change(
@@ -301,36 +304,28 @@ async def test_a_refused_relayed_channel_costs_one_more_connection_and_is_logged
     caplog.set_level("INFO")
     channels = [f"&{key}{end}" for key in KEYS.values() for end in (":changed", ":direct:changed")]
     rights = ["resetchannels", "&__redis__:invalidate", *channels]
-    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "+@all", *rights)
-    try:
-        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
-            await watch.connected(WatchMode.TRACKING)
-            watch.watch.choose("tracker", False)
-            await watch.connected(WatchMode.TRACKING)
-            watch.watch.choose("tracker", False)
-            any_redis.set(KEY, "b")
-            await watch.reports("tracker")
-        said = [record.getMessage() for record in caplog.records if record.name == "sidecar.redis.watch"]
-        assert said == [
-            f"Redis refuses the channel {KEY}:vacant:changed, so this task keeps a direct watch until it is restarted"
-        ]
-    finally:
-        command(any_redis, "ACL", "DELUSER", "sidecar")
+    async with restricted(any_redis, any_server, *rights) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        watch.watch.choose("tracker", False)
+        await watch.connected(WatchMode.TRACKING)
+        watch.watch.choose("tracker", False)
+        any_redis.set(KEY, "b")
+        await watch.reports("tracker")
+    said = [record.getMessage() for record in caplog.records if record.name == "sidecar.redis.watch"]
+    assert said == [
+        f"Redis refuses the channel {KEY}:vacant:changed, so this task keeps a direct watch until it is restarted"
+    ]
 
 
 @pytest.mark.parametrize("rights", [["+client"], *REFUSED])
 async def test_a_release_in_a_large_fleet_asks_the_direct_watches_to_relay_it(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
-    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
-    try:
-        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
-            await watch.connected(WatchMode.TRACKING if rights == ["+client"] else WatchMode.NOTICES)
-            with subscribed(any_redis, KEY, 8, 25):
-                Caller(any_redis).release(Caller(any_redis).acquire().token)
-                await eventually(lambda: watch.relays == ["tracker"])
-    finally:
-        command(any_redis, "ACL", "DELUSER", "sidecar")
+    async with restricted(any_redis, any_server, *rights) as watch:
+        await watch.connected(WatchMode.TRACKING if rights == ["+client"] else WatchMode.NOTICES)
+        with subscribed(any_redis, KEY, 8, 25):
+            Caller(any_redis).release(Caller(any_redis).acquire().token)
+            await eventually(lambda: watch.relays == ["tracker"])
 
 
 async def test_a_user_without_the_right_to_the_channel_of_relayed_watches_keeps_direct_watches(
@@ -340,17 +335,13 @@ async def test_a_user_without_the_right_to_the_channel_of_relayed_watches_keeps_
     caplog.set_level("INFO")
     channels = [f"&{key}:changed" for key in KEYS.values()]
     rights = ["resetchannels", "&__redis__:invalidate", *channels]
-    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "+@all", *rights)
-    try:
-        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
-            await watch.connected(WatchMode.TRACKING)
-            watch.watch.choose("tracker", False)
-            assert watch.watch.refusal is None
-            any_redis.set(KEY, "b")
-            await watch.reports("tracker")
-        said = [record.getMessage() for record in caplog.records if record.name == "sidecar.redis.watch"]
-        assert said == [
-            f"Redis refuses the channel {KEY}:direct:changed, so this task keeps a direct watch until it is restarted"
-        ]
-    finally:
-        command(any_redis, "ACL", "DELUSER", "sidecar")
+    async with restricted(any_redis, any_server, *rights) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        watch.watch.choose("tracker", False)
+        assert watch.watch.refusal is None
+        any_redis.set(KEY, "b")
+        await watch.reports("tracker")
+    said = [record.getMessage() for record in caplog.records if record.name == "sidecar.redis.watch"]
+    assert said == [
+        f"Redis refuses the channel {KEY}:direct:changed, so this task keeps a direct watch until it is restarted"
+    ]
