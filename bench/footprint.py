@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from http.client import HTTPConnection
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlencode
@@ -20,7 +22,7 @@ from redis import Redis
 
 from bench.questions import executed_commands
 from bench.report import Report, Spread, Table, progress, run
-from bench.started import ONE, Started, bare, compile_packages, lead, sidecar
+from bench.started import LIMIT, ONE, Started, bare, compile_packages, lead, sidecar
 from ops.local.servers import RedisServer
 
 STARTS, CHECKS = 9, 21
@@ -78,15 +80,19 @@ def checks(server: Started, number: int) -> list[tuple[str, ...]]:
 
 
 def idle(server: Started, redis: "Redis", seconds: float) -> Table:
-    """Measure a leader with one client, which always has a held request."""
+    """Measure a leader with one client, whose requests are held and use one connection, as those of the library do."""
     lead(server)
     made, spent, began = executed_commands(redis), server.processor_seconds, time.perf_counter()
     known, questions = "", 0
-    with progress(seconds, "idle leader", "s") as bar:
+    with (
+        progress(seconds, "idle leader", "s") as bar,
+        closing(HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)) as connection,
+    ):
         while (passed := time.perf_counter() - began) < seconds:
             bar.update(passed - bar.n)
             query = f"?{urlencode({'wait': WAIT, 'version': known})}" if known else ""
-            known = json.loads(server.get(f"{ONE}{query}"))["version"]
+            connection.request("GET", f"{ONE}{query}")
+            known = json.load(connection.getresponse())["version"]
             questions += 1
     took = time.perf_counter() - began
     share = (server.processor_seconds - spent) / took * 100

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 OLD = 20.0
 """Age, in seconds, at which a fact is asked for separately, so that no shown fact is older than 30 s."""
 LOOK = 4.0
-"""Seconds between two checks of the facts' age."""
+"""Least seconds between two checks of the facts' age."""
 
 _GUARD = """
 local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
@@ -37,7 +37,7 @@ class ServerFacts:
         channel: a lease's channel for notices. While notices are refused, each request for the facts also publishes a
             notice, to see whether it is still refused.
         limit: seconds that the server may take to answer.
-        look: seconds between two checks of the facts' age.
+        look: least seconds between two checks of the facts' age.
         old: age, in seconds, at which the facts are asked for.
     """
 
@@ -63,7 +63,7 @@ class ServerFacts:
     async def run(self) -> None:
         """Ask until cancelled."""
         while True:
-            await asyncio.sleep(self._look)
+            await asyncio.sleep(max(self._look, self._old - self._store.facts_age))
             if self._store.connected and self._store.facts_age > self._old:
                 await self._ask()
 

@@ -30,8 +30,11 @@ log = logging.getLogger(__name__)
 
 RETRY = 25.0
 """Seconds after which a degraded watch is set up again, at most two and a half heartbeats."""
+DIRECT_INTERVALS = 1.25
+"""Intervals without a message after which a direct watch requests a sign of life. The leader renews the lease in each
+interval, and the notice of a renewal is a sign of life."""
 RELAYED_INTERVALS = 3
-"""Intervals between two signs of life of a relayed watch, which receives no messages for a long time."""
+"""The same for a relayed watch, which receives no messages for a long time."""
 
 _INVALIDATED = "__redis__:invalidate"
 _REFUSALS = ("noperm", "response")
@@ -66,8 +69,8 @@ class RedisWatch:
         relay: called instead of `changed` after a release that did not notify the relayed watches. With None, this
             watch is not the watch of a candidate, and is not counted.
         limit: seconds that the server may take to answer.
-        interval: seconds between two signs of life. A connection without a sign of life is replaced. A relayed watch
-            multiplies it by `RELAYED_INTERVALS`.
+        interval: seconds between two renewals of a lease. A watch without a message for `DIRECT_INTERVALS` or
+            `RELAYED_INTERVALS` of these requests a sign of life, and replaces a connection that gives none.
         uniform: `random.uniform`; spreads the attempts to connect again.
         retry: seconds after which a degraded watch is set up again; None for the default.
         clock: seconds that never step.
@@ -241,7 +244,7 @@ class RedisWatch:
 
         The sign of life is another SUBSCRIBE to a subscribed `channel`, which needs no right to PING.
         """
-        interval = self._interval * (RELAYED_INTERVALS if self.mode is WatchMode.RELAYED else 1)
+        interval = self._interval * (RELAYED_INTERVALS if self.mode is WatchMode.RELAYED else DIRECT_INTERVALS)
         while not self._chosen_again and (left := until - self._clock()) > 0:
             try:
                 async with asyncio.timeout(min(interval, left)):

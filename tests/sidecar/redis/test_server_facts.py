@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import cast
+from unittest.mock import Mock
 
 from redis import Redis
 
@@ -45,6 +47,28 @@ async def shown(
 
 def test_a_server_fact_is_at_most_30_seconds_old() -> None:
     assert OLD + LOOK + min(TIMINGS.call_limit, LOOK) <= 30
+
+
+async def test_while_the_facts_are_recent_the_task_sleeps() -> None:
+    """An idle sidecar does not wake up to find that it has nothing to ask."""
+
+    class Recent:
+        checks = 0
+
+        @property
+        def facts_age(self) -> float:
+            self.checks += 1
+            return 1.0
+
+    recent = Recent()
+    facts = ServerFacts(Mock(), cast("RedisStore", recent), Mock(), channel=CHANNEL, limit=1.0, look=0.0, old=3600.0)
+    running = asyncio.create_task(facts.run())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert recent.checks == 1
 
 
 async def test_without_calls_the_status_follows_changes_of_the_server(
