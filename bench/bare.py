@@ -1,12 +1,13 @@
 """A bare aiohttp program, with which the sidecar is compared: `python -m bench.bare PORT ANSWERS`.
 
 It imports the libraries of the sidecar, serves one handler, and does nothing else. ANSWERS is a JSON object: the body
-for each path. `GET /held` waits until the next `POST /change`.
+for each path. `GET /held` waits until the next `POST /change`, with `?wait=` at most for some seconds.
 """
 
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import uvloop
@@ -27,9 +28,11 @@ class Bare:
         """The body of the path."""
         return web.Response(body=self._answers[request.path], content_type="application/json")
 
-    async def held(self, _: web.Request) -> web.Response:
-        """An answer after the next change."""
-        await self._changed.wait()
+    async def held(self, request: web.Request) -> web.Response:
+        """An answer after the next change, or after the seconds of `wait`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(float(request.query.get("wait", "inf"))):
+                await self._changed.wait()
         return web.Response(body=next(iter(self._answers.values())), content_type="application/json")
 
     async def change(self, _: web.Request) -> web.Response:

@@ -25,11 +25,11 @@ from bench.report import Report, Spread, Table, progress, run
 from bench.started import LIMIT, ONE, Started, bare, compile_packages, lead, sidecar
 from ops.local.servers import RedisServer
 
-STARTS, CHECKS = 9, 21
+STARTS, CHECKS = 15, 21
 """Number of starts of each program, and of runs of each health check."""
 QUESTIONS = 500
 """Number of requests before the memory is measured: a program that has just started has not loaded all its code."""
-IDLE = 30.0
+IDLE = 60.0
 """Duration of the measurement of an idle leader, in seconds."""
 WAIT = 5 / 3
 """Value of `wait` in the leader's requests, in seconds: a third of the grant."""
@@ -79,31 +79,49 @@ def checks(server: Started, number: int) -> list[tuple[str, ...]]:
     return rows
 
 
-def idle(server: Started, redis: "Redis", seconds: float) -> Table:
-    """Measure a leader with one client, whose requests are held and use one connection, as those of the library do."""
-    lead(server)
-    made, spent, began = executed_commands(redis), server.processor_seconds, time.perf_counter()
-    known, questions = "", 0
+def use(server: Started) -> None:
+    """Send requests on one connection, then resign: a sidecar whose client may still act takes longer to end."""
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)) as connection:
+        for request in [("GET", ONE)] * QUESTIONS + [("POST", "/resign/bench")]:
+            connection.request(*request, headers={"X-Lease-Client": "bench"})
+            connection.getresponse().read()
+
+
+def processor_share(server: Started, path: str, seconds: float) -> tuple[float, float]:
+    """Ask one client's requests, which are held and use one connection, as those of the library do.
+
+    Returns the processor time of the server in percent of a core, and the number of requests in 10 s.
+    """
+    spent, began = server.processor_seconds, time.perf_counter()
+    known: dict[str, int] = {}
+    requests = 0
     with (
-        progress(seconds, "idle leader", "s") as bar,
+        progress(seconds, "idle", "s") as bar,
         closing(HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)) as connection,
     ):
         while (passed := time.perf_counter() - began) < seconds:
             bar.update(passed - bar.n)
-            query = f"?{urlencode({'wait': WAIT, 'version': known})}" if known else ""
-            connection.request("GET", f"{ONE}{query}")
-            known = json.load(connection.getresponse())["version"]
-            questions += 1
+            connection.request("GET", f"{path}?{urlencode({'wait': WAIT} | known)}")
+            known = {"version": json.load(connection.getresponse())["version"]}
+            requests += 1
     took = time.perf_counter() - began
-    share = (server.processor_seconds - spent) / took * 100
-    commands = (executed_commands(redis) - made) / took * 10
-    header = ("idle leader with a client", "found", "goal")
+    return (server.processor_seconds - spent) / took * 100, requests / took * 10
+
+
+def idle(server: Started, redis: "Redis", seconds: float) -> Table:
+    """Measure a leader with one client, and the bare handler with the same requests."""
+    lead(server)
+    made, began = executed_commands(redis), time.perf_counter()
+    ours, requests = processor_share(server, ONE, seconds)
+    commands = (executed_commands(redis) - made) / (time.perf_counter() - began) * 10
+    with bare({ONE: server.get(ONE)}) as handler:
+        theirs, _ = processor_share(handler, "/held", seconds)
     rows = (
-        ("processor time, % of a core", f"{share:.3f}", "0.1"),
-        ("Redis commands in 10 s", f"{commands:.1f}", ""),
-        ("requests in 10 s", f"{questions / took * 10:.1f}", ""),
+        ("processor time, % of a core", f"{theirs:.3f}", f"{ours:.3f}", f"{ours / theirs:.2f}", "0.1 %"),
+        ("requests in 10 s", f"{requests:.1f}", f"{requests:.1f}", "", ""),
+        ("Redis commands in 10 s", "", f"{commands:.1f}", "", ""),
     )
-    return Table(header, rows)
+    return Table(("idle leader with a client", "bare", "sidecar", "ratio", "goal"), rows)
 
 
 def measure(*, starts: int = STARTS, number: int = CHECKS, seconds: float = IDLE) -> Report:
@@ -121,8 +139,7 @@ def measure(*, starts: int = STARTS, number: int = CHECKS, seconds: float = IDLE
                 for name in began:
                     with bare({ONE: "{}"}) if name == "bare" else sidecar(redis_server.url) as server:
                         began[name].append(server.seconds)
-                        for _ in range(QUESTIONS):
-                            server.get(ONE)
+                        use(server)
                         memory[name].append(server.memory)
                     bar.update()
         with sidecar(redis_server.url) as server:
@@ -142,8 +159,10 @@ def measure(*, starts: int = STARTS, number: int = CHECKS, seconds: float = IDLE
             "The bare program imports the sidecar's libraries and serves one aiohttp handler; the start ends when the"
             " port listens. Memory is the proportional set size after some requests. The health check is the command"
             " of the task definition, `python -m sidecar healthcheck`; the bare one is a Python that imports"
-            " `http.client` and does nothing. Each figure is the median, with the worst in brackets; a ratio is the"
-            " median of the ratios of neighbouring measurements."
+            " `http.client` and does nothing. The idle leader has one client, whose requests are held as those of the"
+            " library are; the bare handler holds the same requests, so its processor time is the limit. Each other"
+            " figure is the median, with the worst in brackets; a ratio is the median of the ratios of neighbouring"
+            " measurements."
         ),
         tables=(Table(("", "bare", "sidecar", "ratio", "at most"), rows), idleness),
         versions={name: version(name) for name in ("aiohttp", "redis", "uvloop")},

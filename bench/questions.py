@@ -26,10 +26,10 @@ from bench.report import Plot, Report, Spread, Table, progress, run
 from bench.started import ALL, ONE, Started, bare, compile_packages, lead, sidecar
 from ops.local.servers import RedisServer
 
-TURNS, SECONDS = 9, 2.0
+TURNS, SECONDS = 18, 1.0
 """Number of turns of each server in each case, and the duration of a turn in seconds."""
-RENEWALS = 10
-"""Duration of each count of Redis's commands, in turns: 10 turns are 20 s, in which the lease is renewed twice."""
+RENEWALS = 12
+"""Duration of each count of Redis's commands, in turns. Within 12 s the lease is renewed once or twice."""
 HELD, CHANGES = 1000, 5
 """Number of requests that are held at once, and number of changes that answer them all."""
 CASES = ((ONE, 1), (ONE, 16), (ALL, 16))
