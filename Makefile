@@ -78,7 +78,7 @@ bench: $(STAMP) ## Compare with other libraries in under fifteen minutes (needs 
 	@for each in legs questions footprint growth; do \
 		echo; $(BIN)/python -m bench.$$each --json build/bench/$$each.json || exit; done
 
-bench-docs: $(STAMP) ## Write docs/benchmarks.md and its plots from the last `make bench`
+bench-docs: $(STAMP) ## Write docs/benchmarks.md and its plots from build/bench; a benchmark without a file there keeps its section
 	@$(BIN)/python -m bench.docs
 
 bench-tracker: $(STAMP) ## Measure the portfolio work at scale: PORTFOLIOS='1000000 5000000' for its full size

@@ -1,7 +1,8 @@
 """Write `docs/benchmarks.md` and its plots from the reports in `build/bench`: `python -m bench.docs`.
 
-The text of the document is in `bench/benchmarks.md`. A line `<!-- report: NAME -->` there is replaced by the tables and
-the plots of `build/bench/NAME.json`, which the benchmarks write.
+The text of the document is in `bench/benchmarks.md`. Below each line `<!-- report: NAME -->` there, the document has
+the tables and the plots of `build/bench/NAME.json`, which the benchmarks write. Without this file the document keeps
+its section; each section names its machine and its time.
 """
 
 import re
@@ -18,6 +19,8 @@ RESULTS = Path("build/bench")
 DOCUMENT = Path("docs/benchmarks.md")
 PICTURES = Path("docs/benchmarks")
 MARK = re.compile(r"^<!-- report: ([a-z_]+) -->$", re.MULTILINE)
+SECTION = re.compile(r"^<!-- report: ([a-z_]+) -->\n(.+?)\n<!-- end of the report -->$", re.MULTILINE | re.DOTALL)
+"""A report's section in the document."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
 STYLES = ("-", "--")
 """Line styles; the second one is for series after the last colour."""
@@ -60,18 +63,22 @@ def section(report: Report) -> str:
 def main() -> None:
     """Write the document and its plots."""
     text = TEMPLATE.read_text(encoding="utf-8")
-    reports: dict[str, Report] = {}
+    sections = dict(SECTION.findall(DOCUMENT.read_text(encoding="utf-8"))) if DOCUMENT.exists() else {}
+    PICTURES.mkdir(parents=True, exist_ok=True)
     for name in MARK.findall(text):
         file = RESULTS / f"{name}.json"
-        if not file.exists():
+        if file.exists():
+            report = Report.from_json(file.read_text(encoding="utf-8"))
+            sections[name] = section(report)
+            for plot in report.plots:
+                draw(plot, PICTURES / f"{plot.name}.svg")
+        elif name not in sections:
             print(f"{file} does not exist: run `python -m bench.{name} --json {file}`", file=sys.stderr)
             raise SystemExit(2)
-        reports[name] = Report.from_json(file.read_text(encoding="utf-8"))
-    PICTURES.mkdir(exist_ok=True)
-    for plot in (plot for report in reports.values() for plot in report.plots):
-        draw(plot, PICTURES / f"{plot.name}.svg")
-    DOCUMENT.write_text(MARK.sub(lambda match: section(reports[match[1]]), text), encoding="utf-8")
-    print(f"{DOCUMENT}: {', '.join(reports)}")
+        print(f"{name}: {file if file.exists() else f'{file} does not exist, so the document keeps its section'}")
+    whole = MARK.sub(lambda mark: f"{mark[0]}\n{sections[mark[1]]}\n<!-- end of the report -->", text)
+    DOCUMENT.write_text(whole, encoding="utf-8")
+    print(f"{DOCUMENT} is written")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Reports of benchmarks: spreads, tables, JSON, and the document."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,33 @@ def test_the_document_has_tables_and_plots(tmp_path: Path, monkeypatch: pytest.M
     assert "| another | 12.00 |" in text
     assert "![Hand-over](benchmarks/handover.svg)" in text
     docs.main()
+    assert docs.DOCUMENT.read_text() == text
     assert (docs.PICTURES / "handover.svg").read_bytes() == picture
+
+
+def test_a_benchmark_that_was_not_run_again_keeps_its_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other sections and the text are written again."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("bench", "docs", "build/bench"):
+        (tmp_path / folder).mkdir(parents=True)
+    docs.TEMPLATE.write_text("<!-- report: handover -->\n\nOld.\n\n<!-- report: legs -->\n")
+    (docs.RESULTS / "handover.json").write_text(REPORT.to_json())
+    (docs.RESULTS / "legs.json").write_text(replace(REPORT, name="legs", title="Legs").to_json())
+    docs.main()
+    (docs.RESULTS / "handover.json").unlink()
+    (docs.RESULTS / "legs.json").write_text(replace(REPORT, name="legs", title="New legs").to_json())
+    docs.TEMPLATE.write_text("<!-- report: handover -->\n\nNew.\n\n<!-- report: legs -->\n")
+    capsys.readouterr()
+    docs.main()
+    text = docs.DOCUMENT.read_text()
+    assert [line for line in text.splitlines() if line.startswith(("## ", "New", "Old"))] == [
+        "## Hand-over",
+        "New.",
+        "## New legs",
+    ]
+    assert "handover.json does not exist, so the document keeps its section" in capsys.readouterr().out
 
 
 def test_a_missing_report_is_one_line(
