@@ -34,7 +34,7 @@ LEASE = "growth"
 STARTS = 20
 """Number of candidates that connect at the same time."""
 LOOK = 0.02
-"""Seconds between two checks whether the candidates have started."""
+"""Seconds between two checks of whether the candidates have started."""
 
 
 def emit(word: str) -> None:

@@ -29,7 +29,7 @@ STARTS, CHECKS = 15, 21
 """Number of starts of each program, and of runs of each health check."""
 QUESTIONS = 500
 """Number of requests before the memory is measured: a program that has just started has not loaded all its code."""
-IDLE = 60.0
+IDLE = 30.0
 """Duration of the measurement of an idle leader, in seconds."""
 WAIT = 5 / 3
 """Value of `wait` in the leader's requests, in seconds: a third of the grant."""
@@ -88,7 +88,7 @@ def use(server: Started) -> None:
 
 
 def processor_share(server: Started, path: str, seconds: float) -> tuple[float, float]:
-    """Ask one client's requests, which are held and use one connection, as those of the library do.
+    """Send one client's requests, which are held and use one connection, as those of the library do.
 
     Returns the processor time of the server in percent of a core, and the number of requests in 10 s.
     """

@@ -41,7 +41,7 @@ class Process:
 
     def kill(self) -> None:
         """Send SIGKILL to the process and to all processes that it started."""
-        # The kernel does not reuse the group's number while a member of the group lives, or soon after.
+        # The kernel does not reuse the group's number while a member of it lives, nor soon after the last one ends.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 

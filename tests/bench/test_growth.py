@@ -1,8 +1,11 @@
 """The benchmark of fleet sizes, with few candidates and few rounds."""
 
+import pytest
+
 from bench.growth import measure
 
 
+@pytest.mark.slow
 def test_each_size_has_a_row_with_the_scripts_after_a_release() -> None:
     """A single candidate hands nothing over. In a larger fleet, calls of the other candidates follow each release."""
     found = measure(sizes=(1, 2, 6), steady=0.5, rounds=4)

@@ -25,6 +25,7 @@ def rows(table: Table) -> dict[str, tuple[str, ...]]:
     return {row[0]: row[1:] for row in table.rows}
 
 
+@pytest.mark.slow
 def test_the_sidecar_and_a_peer_hand_over_by_sigterm() -> None:
     """Every measured time is above zero. If two candidates worked at once, the benchmark would fail."""
     found = asyncio.run(measure(Options((LIBRARY, HERE), rounds=3, kills=0, ttl=3.0)))

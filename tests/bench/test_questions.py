@@ -29,6 +29,7 @@ def by_aiohttp(url: str, connections: int, seconds: float) -> Load:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_requests_are_compared_and_every_held_request_is_answered() -> None:
     found = questions.measure(by_aiohttp, turns=1, seconds=0.2, held=20, rounds=1)
     *cases, held, commands = found.tables
@@ -43,6 +44,7 @@ def test_requests_are_compared_and_every_held_request_is_answered() -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_the_footprint_has_a_ratio_and_a_goal_for_each_figure() -> None:
     figures, idle = footprint.measure(starts=1, number=1, seconds=0.5).tables
     assert [row[0] for row in figures.rows] == ["memory, MiB", "start, s", "health check, ms", "its processor time, ms"]

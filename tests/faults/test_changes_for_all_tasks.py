@@ -121,6 +121,7 @@ CHANGES = ["address", "database", "key", "cluster", "sentinels"]
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.slow
 async def test_only_old_tasks_lead_until_the_new_place_is_enabled_and_only_new_tasks_afterwards(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
@@ -142,6 +143,7 @@ async def test_only_old_tasks_lead_until_the_new_place_is_enabled_and_only_new_t
 
 
 @pytest.mark.parametrize("change", ["cluster, the same server", "sentinels, the same server"])
+@pytest.mark.slow
 async def test_a_change_of_the_connection_to_the_same_server_needs_no_procedure(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
@@ -156,6 +158,7 @@ async def test_a_change_of_the_connection_to_the_same_server_needs_no_procedure(
 
 
 @pytest.mark.parametrize("change", ["address", "key"])
+@pytest.mark.slow
 async def test_a_rolling_deploy_without_the_procedure_has_two_leaders(
     tmp_path: Path, session: aiohttp.ClientSession, change: str
 ) -> None:
@@ -165,6 +168,7 @@ async def test_a_rolling_deploy_without_the_procedure_has_two_leaders(
         await eventually(lambda: two_believers(rolling.tasks))
 
 
+@pytest.mark.slow
 async def test_a_first_deploy_with_campaign_false_moves_the_leases_without_an_operator(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -182,6 +186,7 @@ async def test_a_first_deploy_with_campaign_false_moves_the_leases_without_an_op
         assert two_believers(rolling.tasks) == []
 
 
+@pytest.mark.slow
 async def test_fence_above_raises_the_first_token_at_the_new_place_above_the_old_tokens(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -203,6 +208,7 @@ async def test_fence_above_raises_the_first_token_at_the_new_place_above_the_old
         assert tokens_in_order(rolling.tasks) == sorted(tokens_in_order(rolling.tasks))
 
 
+@pytest.mark.slow
 async def test_a_change_of_the_ttl_while_the_lease_is_disabled_causes_no_two_leaders(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -218,6 +224,7 @@ async def test_a_change_of_the_ttl_while_the_lease_is_disabled_causes_no_two_lea
         assert two_believers(rolling.tasks) == []
 
 
+@pytest.mark.slow
 async def test_disabling_the_old_place_ends_the_terms_of_old_tasks_that_still_run(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -234,6 +241,7 @@ async def test_disabling_the_old_place_ends_the_terms_of_old_tasks_that_still_ru
         assert two_believers(rolling.tasks) == []
 
 
+@pytest.mark.slow
 async def test_a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl_once(
     tmp_path: Path, session: aiohttp.ClientSession, redis_of_its_own: RedisServer
 ) -> None:

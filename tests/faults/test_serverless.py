@@ -93,6 +93,7 @@ async def test_a_release_notice_hands_the_lease_over_and_the_weaker_watch_is_log
 
 
 @pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.slow
 async def test_after_a_failover_behind_the_endpoint_two_clients_lead_only_without_the_guard(
     store: Store, tmp_path: Path, session: aiohttp.ClientSession, guard: bool
 ) -> None:

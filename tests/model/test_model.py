@@ -24,5 +24,6 @@ def test_the_right_protocol_holds(check: Check) -> None:
     [pytest.param(each, marks=[pytest.mark.slow] if each.name in MANY_STATES else []) for each in BROKEN],
     ids=lambda check: check.name,
 )
+@pytest.mark.slow
 def test_each_broken_rule_is_found(check: Check) -> None:
     assert not run(check).holds

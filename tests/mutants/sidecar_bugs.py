@@ -844,7 +844,7 @@ CONNECTION = [
         test="tests/sidecar/commands/test_disabling.py::test_enable_notifies_direct_and_relayed_watches",
     ),
     Bug(
-        "a release asks for relays only above another number of direct watches than the candidates allow",
+        "a release asks for relays above a limit of direct watches that differs from the candidates' limit",
         "sidecar/scripts/release.lua",
         right="local MAX_DIRECT = 12",
         wrong="local MAX_DIRECT = 13",

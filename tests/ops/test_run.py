@@ -386,6 +386,7 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
         ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (whole output: "),
     ],
 )
+@pytest.mark.slow
 def test_a_process_killed_during_the_start_ends_the_run_with_one_line(
     start: Callable[..., Run], tmp_path: Path, program: str, expected: str
 ) -> None:
@@ -414,6 +415,7 @@ def kills(run: Run, program: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused(start: Callable[..., Run]) -> None:
     first = start()
     first.until_shown("as ECS would run them")

@@ -77,6 +77,7 @@ class Run:
         return shown(Query(text).run(self.rows))
 
 
+@pytest.mark.slow
 async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     new_sidecar: Callable[..., Sidecar],
     new_service: Callable[..., Service],

@@ -61,6 +61,7 @@ async def settings_of(kind: str, folder: Path, server: RedisServer) -> AsyncIter
 
 
 @pytest.mark.parametrize("kind", OPTIONAL)
+@pytest.mark.slow
 async def test_no_module_of_an_unused_kind_is_imported(
     tmp_path: Path, redis_of_its_own: RedisServer, kind: str
 ) -> None:

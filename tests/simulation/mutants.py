@@ -247,7 +247,7 @@ def _never_left(lease: Lease, term: HeldTerm) -> float:
 
 MUTANTS.append(
     Mutant(
-        "an acquire that completes after the end of demand leads",
+        "a candidate leads after an acquire that completes after the end of demand",
         ((Lease, "_acquire_replied", _acquired_for_nobody), (Lease, "_give_up_at", _never_left)),
         mix="quiet",
     )

@@ -187,6 +187,7 @@ def test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences(m
 @example(  # the last answer of a draining sidecar
     moments=[(116, "asks, 1.17 s"), (31, "asks, 4.9 s"), (35, "drains"), (229, "asks, 4.9 s")], seed=0
 )
+@pytest.mark.slow
 def test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_random_sequences(
     moments: list[tuple[int, str]], seed: int
 ) -> None:

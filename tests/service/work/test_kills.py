@@ -62,6 +62,7 @@ async def worker(migrated: str) -> AsyncIterator[Worker]:
 
 
 @pytest.mark.parametrize("job", JOBS)
+@pytest.mark.slow
 async def test_a_job_killed_anywhere_is_continued_to_the_same_rows(
     store: Store, raw: Connection, worker: Worker, job: JobName
 ) -> None:

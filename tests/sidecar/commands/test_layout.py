@@ -15,6 +15,7 @@ def words(limit: int) -> str:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+@pytest.mark.slow
 def test_no_line_of_a_table_is_wider_than_the_limit(encoding: str) -> None:
     for _ in range(500):
         layout = Layout(DRAWS.randrange(NARROWEST, 100), encoding)

@@ -35,6 +35,7 @@ def account(redis: Redis) -> Iterator[Redis]:
         yield redis
 
 
+@pytest.mark.slow
 def test_every_command_works_without_a_warning(account: Redis, run: Run) -> None:
     caller = Caller(account)
     token = caller.acquire().token

@@ -43,6 +43,7 @@ async def leads(one: RealSidecar) -> bool:
     return bool(status) and status["leases"][LEASE]["state"] == "leading"
 
 
+@pytest.mark.slow
 async def test_step_down_prints_which_task_leads_next(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
 ) -> None:

@@ -53,6 +53,7 @@ async def renew(store: Storing) -> Outcome:
     return outcome
 
 
+@pytest.mark.slow
 async def test_a_redirected_call_is_confirmed_by_the_replicas_of_the_new_node(cluster: RedisCluster) -> None:
     place(cluster, with_replica(cluster))
     async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:

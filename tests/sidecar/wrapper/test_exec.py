@@ -116,6 +116,7 @@ async def test_processes_left_behind_have_ended_before_the_lease_moves(sidecars:
         assert [line.split()[:2] for line in one.diary] == [["end", "task-a"], ["begin", "task-b"]]
 
 
+@pytest.mark.slow
 async def test_the_process_id_of_an_ended_program_is_not_reused_while_its_group_lives(
     sidecars: Pair, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ Pair = tuple[RealSidecar, RealSidecar]
     ],
     ids=["by SIGTERM", "by SIGKILL"],
 )
+@pytest.mark.slow
 async def test_the_watchdog_ends_the_program_of_a_killed_wrapper(
     sidecars: Pair, tmp_path: Path, program: str, pids: int, lines: list[list[str]]
 ) -> None:
@@ -41,6 +42,7 @@ async def test_the_watchdog_ends_the_program_of_a_killed_wrapper(
 
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
+@pytest.mark.slow
 async def test_the_program_of_a_frozen_wrapper_ends_before_its_grant(sidecars: Pair, tmp_path: Path) -> None:
     one = Wrapper(tmp_path, "one", sidecars[0].url, "", "sh", "-c", STUBBORN)
     alive = ALIVE.format(pids=one.pids_file)
