@@ -413,7 +413,7 @@ def estimate(results: Sequence[Measured], empty: int) -> str:
     largest = max(results, key=lambda each: each.candidates)
     each, scripts = largest.processor_each, largest.scripts / largest.candidates
     memory = max(0.0, (largest.memory - empty) / largest.candidates)
-    clients = ", ".join(f"{name} allows {limit:,}, so {limit // CONNECTIONS:,} tasks" for name, limit in MOST_CLIENTS)
+    clients = "; ".join(f"{name} allows {limit:,}, so {limit // CONNECTIONS:,} tasks" for name, limit in MOST_CLIENTS)
     limits = [
         (
             MOST_CLIENTS[0][1] / CONNECTIONS,

@@ -19,7 +19,7 @@ PAUSE = 0.1
 def measure_limit(redis: Redis, redis_url: str, members: int, rounds: int) -> tuple[float, ...]:
     """Return the seconds from each release until Redis confirms the next claim.
 
-    Every member has a watch as a sidecar has it. Beside the claimer, at most `SMALL_FLEET` members have a direct one.
+    Every member has the same kind of watch as a sidecar. Beside the claimer, at most `SMALL_FLEET` have a direct watch.
     One member claims the key, and the other members drop their messages. Half of the other members connect before the
     claimer and half after it, as in `bench.growth`.
     """

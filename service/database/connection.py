@@ -30,7 +30,7 @@ class StoreError(Exception):
 
 
 class StaleTerm(Exception):
-    """A newer term has claimed the fence of this lease. This term may not write any more."""
+    """A newer term has claimed the fence of this lease. The older term may not write any more."""
 
 
 @contextmanager

@@ -5,10 +5,10 @@ millisecond. If all of them called at once, the server would run their scripts b
 their messages take time: Redis writes the message to each candidate before it executes the next call.
 
 So in a large fleet about `SMALL_FLEET` candidates have a direct watch, and receive every change. The other candidates
-have a relayed watch: if no candidate with a direct watch acquires a released lease, these candidates notify the others.
-If few watches are direct, or few are relayed, the release itself notifies everybody. Of many candidates that notice an
-event, only a few call at once. The others call within `SPREAD`, because the first few may have no client that wants the
-lease.
+have a relayed watch: if no candidate with a direct watch acquires a released lease, the candidates with a direct watch
+notify the others. If few watches are direct, or few are relayed, the release itself notifies everybody. Of many
+candidates that notice an event, only a few call at once. The others call within `SPREAD`, because the first few may
+have no client that wants the lease.
 
 Each candidate decides by itself, from the numbers of watches that the server counts. A wrong number changes delays
 only. The module does no I/O and reads no clock.

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 OLD = 20.0
 """Age, in seconds, at which a fact is asked for separately, so that no shown fact is older than 30 s."""
 LOOK = 4.0
-"""Least seconds between two checks of the facts' age."""
+"""Minimum number of seconds between two checks of the facts' age."""
 
 _GUARD = """
 local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
@@ -37,7 +37,7 @@ class ServerFacts:
         channel: a lease's channel for notices. While notices are refused, each request for the facts also publishes a
             notice, to see whether it is still refused.
         limit: seconds that the server may take to answer.
-        look: least seconds between two checks of the facts' age.
+        look: minimum number of seconds between two checks of the facts' age.
         old: age, in seconds, at which the facts are asked for.
     """
 

@@ -49,7 +49,8 @@ class WatchMode(StrEnum):
     """The coverage of a watch.
 
     `TRACKING` covers every change, `NOTICES` releases only, and `RELAYED` reports of a vacant lease. `OFF` covers
-    nothing, also while the watch is not connected. If only some leases have a direct watch, the mode is that of these.
+    nothing; the mode is also `OFF` while the watch is not connected. If only some leases have a direct watch, the mode
+    describes the direct watch.
     """
 
     TRACKING = "tracking"

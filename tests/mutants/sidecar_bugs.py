@@ -830,7 +830,7 @@ CONNECTION = [
         test=_HERD + "a_candidate_relays_nothing_once_the_lease_is_held_again_or_guarded",
     ),
     Bug(
-        "a relay of a notice during a call comes before the acquire of the same candidate",
+        "a candidate relays a notice that came during a call before it sends its own acquire",
         "sidecar/election/lease.py",
         right="self._relay_at = max(self._relay_at, self._after_own_call(now))",
         wrong="pass",
@@ -844,7 +844,7 @@ CONNECTION = [
         test="tests/sidecar/commands/test_disabling.py::test_enable_notifies_direct_and_relayed_watches",
     ),
     Bug(
-        "a release asks for relays above a limit of direct watches that differs from the candidates' limit",
+        "the limit of direct watches above which a release asks for relays differs from the candidates' limit",
         "sidecar/scripts/release.lua",
         right="local MAX_DIRECT = 12",
         wrong="local MAX_DIRECT = 13",

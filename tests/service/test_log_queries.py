@@ -99,7 +99,7 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
         run.processes[f"api/{name}"] = service
         return sidecar, await stack.enter_async_context(service)
 
-    # A run cannot write and fails. Another task continues the run after the first API is lost.
+    # A run cannot write, so it fails. Another task continues the run after the first API is lost.
     lock = database.transaction()
     await lock.start()
     await database.execute("lock table portfolio_history in access exclusive mode")

@@ -1,4 +1,4 @@
-"""The time after which a leader whose writes all fail resigns, on a clock that the test moves."""
+"""A leader resigns if all its writes fail for a certain time. The test moves the clock."""
 
 from dataclasses import dataclass
 
