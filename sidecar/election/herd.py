@@ -50,7 +50,7 @@ def delay(candidates: int | None, uniform: Uniform) -> float:
 
 
 def relay_delay(uniform: Uniform) -> float:
-    """The time, in seconds, that a candidate leaves to others with a direct watch before it relays their notice."""
+    """The time, in seconds, for which a candidate waits for others with a direct watch before it relays a notice."""
     return uniform(HEAD_START, SPREAD)
 
 
