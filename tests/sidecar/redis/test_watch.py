@@ -26,6 +26,8 @@ REFUSED = [["-client", "+client|id"], ["-client"]]
 """Rights of a server that refuses CLIENT TRACKING, or every CLIENT command, like some managed servers."""
 
 
+INTERVAL = 0.3
+"""Seconds between two renewals of the lease."""
 LIMIT = 5.0
 """Limit of a connection in seconds: a shorter pause of the machine ends no connection."""
 RETRY = 0.5
@@ -46,7 +48,7 @@ class Watching:
             self.step_downs.append,
             relay=self.relays.append,
             limit=limit,
-            interval=0.3,
+            interval=INTERVAL,
             uniform=lambda *_: 1.0,
             retry=retry,
         )
@@ -188,6 +190,24 @@ async def test_the_watch_keeps_an_idle_connection(any_redis: Redis, any_server: 
         any_redis.set(KEY, "b")
         await watch.reports("tracker")
         assert proxy.accepted == 1
+
+
+async def test_the_notice_of_a_renewal_comes_before_the_watch_requests_a_sign_of_life(
+    any_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader renews once in each interval, so the watch waits longer than an interval for a message."""
+    limits: list[float | None] = []
+    timeout = asyncio.timeout
+
+    def recorded(limit: float | None) -> asyncio.Timeout:
+        limits.append(limit)
+        return timeout(limit)
+
+    monkeypatch.setattr(asyncio, "timeout", recorded)
+    async with watching(at_port(any_server.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        await eventually(lambda: any(limit is not None and limit < LIMIT for limit in limits))
+    assert min(limit for limit in limits if limit is not None) > INTERVAL
 
 
 def _subscribes(redis: Redis) -> int:
