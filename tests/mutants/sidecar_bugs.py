@@ -728,6 +728,20 @@ CONNECTION = [
         test="tests/sidecar/redis/test_server_facts.py::test_without_calls_the_status_follows_changes_of_the_server[wheel]",
     ),
     Bug(
+        "an idle sidecar wakes up although its facts are recent",
+        "sidecar/redis/server_facts.py",
+        right="max(self._look, self._old - self._store.facts_age)",
+        wrong="self._look",
+        test="tests/sidecar/redis/test_server_facts.py::test_while_the_facts_are_recent_the_task_sleeps",
+    ),
+    Bug(
+        "a watch requests a sign of life although a renewal's notice is due",
+        "sidecar/redis/watch.py",
+        right="is WatchMode.RELAYED else DIRECT_INTERVALS)",
+        wrong="is WatchMode.RELAYED else 1)",
+        test=_WATCH + "the_notice_of_a_renewal_comes_before_the_watch_requests_a_sign_of_life[wheel]",
+    ),
+    Bug(
         "a hanging lookup is reported as a server that does not answer",
         "sidecar/redis/connection.py",
         right="            cancelled.add_note(awaited)\n",
