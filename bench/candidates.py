@@ -74,7 +74,7 @@ class Campaigner:
         return self.watch.mode is not WatchMode.OFF and self.candidate.status(LEASE).holder is not None
 
     async def report(self) -> None:
-        """Print `began` for each term when a sidecar would answer a client's held request."""
+        """Print `began` once in each term, at the moment at which a sidecar would answer a client's held request."""
         led = False
         while True:
             version = self.candidate.version([LEASE])

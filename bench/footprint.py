@@ -88,7 +88,7 @@ def use(server: Started) -> None:
 
 
 def processor_share(server: Started, path: str, seconds: float) -> tuple[float, float]:
-    """Send one client's requests, which are held and use one connection, as those of the library do.
+    """Send one client's requests on one connection. The server holds them, like the requests of the client library.
 
     Returns the processor time of the server in percent of a core, and the number of requests in 10 s.
     """
@@ -159,10 +159,10 @@ def measure(*, starts: int = STARTS, number: int = CHECKS, seconds: float = IDLE
             "The bare program imports the sidecar's libraries and serves one aiohttp handler; the start ends when the"
             " port listens. Memory is the proportional set size after some requests. The health check is the command"
             " of the task definition, `python -m sidecar healthcheck`; the bare one is a Python that imports"
-            " `http.client` and does nothing. The idle leader has one client, whose requests are held as those of the"
-            " library are; the bare handler holds the same requests, so its processor time is the limit. Each other"
-            " figure is the median, with the worst in brackets; a ratio is the median of the ratios of neighbouring"
-            " measurements."
+            " `http.client` and does nothing. The idle leader has one client. Its requests are held, like the requests"
+            " of the client library. The bare handler holds the same requests, so its processor time is the limit. Each"
+            " other figure is the median, with the worst in brackets; a ratio is the median of the ratios of"
+            " neighbouring measurements."
         ),
         tables=(Table(("", "bare", "sidecar", "ratio", "at most"), rows), idleness),
         versions={name: version(name) for name in ("aiohttp", "redis", "uvloop")},

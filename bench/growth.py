@@ -84,9 +84,9 @@ class Measured:
     scripts: float
     """Scripts a second in a steady state."""
     processor: float
-    """Seconds of Redis's processor time a second in a steady state."""
+    """Redis's processor time in a steady state, in seconds per second."""
     idle: float
-    """Seconds of Redis's processor time a second without candidates."""
+    """Redis's processor time without candidates, in seconds per second."""
     memory: int
     """Bytes of Redis."""
     herd: tuple[float, ...]
@@ -102,7 +102,7 @@ class Measured:
 
     @property
     def processor_each(self) -> float:
-        """Microseconds of Redis's processor time a second for each candidate, above the time without candidates."""
+        """Redis's processor time for each candidate, above the time without candidates, in microseconds per second."""
         return max(0.0, self.processor - self.idle) / self.candidates * 1e6
 
 
@@ -398,7 +398,8 @@ of them connects before the measured ones and the other half after them, because
 of the connections. A hand-over lasts from the resign of a measured candidate until the next candidate believes that
 it leads, without HTTP. The measured candidates draw the lowest random number, so they keep their direct watch, and
 they are always among the candidates that call at once after a release. So no round measures a release that is relayed.
-Rounds in which the crowd gives the lease up are not counted. In a real fleet each candidate has processors of its own.
+Rounds in which a candidate that is not measured gives the lease up are not counted. In a real fleet each candidate has
+processors of its own.
 
 After the release, Redis writes a message to each watch before it reads the next call. After the acquire, it does so
 again before it replies to the new leader. When each of 1,000 candidates had a direct watch (measured on 2026-11-29),

@@ -1,4 +1,4 @@
-"""The cost of each part of a table: COPY into tables, each with one more part than the last, and the tick's update."""
+"""The cost of each part of a table, and of the tick's update. Each COPY fills a table with one more part."""
 
 from datetime import UTC, datetime
 from uuid import UUID

@@ -39,7 +39,7 @@ class Block:
 
     ids: Ids
     starts: Numbers
-    """Index of each portfolio's first position, and the number of all positions at the end; one longer than `ids`."""
+    """Index of each portfolio's first position, then the number of all positions: one element more than `ids` has."""
     symbols: NDArray[np.int32]
     """Number of each position's symbol."""
     quantities: Numbers

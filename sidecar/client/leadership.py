@@ -269,7 +269,7 @@ class Leadership:
         return False
 
     def _report_late_check(self, token: int) -> None:
-        """Log once that code checks a term whose work has ended. A check by work that still has to stop is not logged.
+        """Log once that code checks a term after its work has ended. A check before the end of the work is not logged.
 
         Any thread may call this method.
         """

@@ -56,11 +56,11 @@ class Lease(Facts):
         return self._grants.answer_valid_for(now, client, self.timings.grant_ttl, knows_term=self._admits(token))
 
     def grant(self, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-        """Seconds, counted from `arrived`, for which the client of that request may act; None if it may not.
+        """Seconds for which the client may act, counted from `arrived`, the time of its request; None if it may not.
 
-        The lease is then not given up voluntarily before that time has passed or the client has resigned. No other
-        named client may act meanwhile, so only one of several workers of a server leads. If that worker falls silent,
-        another worker needs a new term.
+        The candidate then keeps the lease until that time has passed or the client has resigned, unless it loses the
+        lease. No other named client may act meanwhile, so only one of several workers of a server leads. If that
+        worker falls silent, another worker needs a new term.
 
         `client` is the name that the client gives itself, '' without one; `token` is the token of the last term that
         the client was granted.
@@ -106,7 +106,7 @@ class Lease(Facts):
             self._drain_until = now + self.timings.grant_ttl + 3 * self.timings.call_limit
 
     def drained(self, now: float) -> bool:
-        """Whether nothing is left to give up, or the time for it is over."""
+        """Whether nothing is left to give up, or the time for giving up is over."""
         if self._drain_until is None:
             return False
         busy = self._term or self._to_release or self._in_flight or self._unanswered.pending

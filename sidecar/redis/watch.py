@@ -70,8 +70,8 @@ class RedisWatch:
         relay: called instead of `changed` after a release that did not notify the relayed watches. With None, this
             watch is not the watch of a candidate, and is not counted.
         limit: seconds that the server may take to answer.
-        interval: seconds between two renewals of a lease. A watch without a message for `DIRECT_INTERVALS` or
-            `RELAYED_INTERVALS` of these requests a sign of life, and replaces a connection that gives none.
+        interval: seconds between two renewals of a lease. If a watch receives no message for `DIRECT_INTERVALS` or
+            `RELAYED_INTERVALS` intervals, it requests a sign of life, and replaces a connection that gives none.
         uniform: `random.uniform`; spreads the attempts to connect again.
         retry: seconds after which a degraded watch is set up again; None for the default.
         clock: seconds that never step.

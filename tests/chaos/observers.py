@@ -71,7 +71,7 @@ class Observations:
     refusals: list[Refusal] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     checked: dict[tuple[str, str], Checked] = field(default_factory=dict)
-    """The writers that are between check and write, or were killed there, by task and lease."""
+    """By task and lease: the writers that are between check and write, or were killed there."""
     _grants: dict[str, Belief] = field(default_factory=dict)
     _read_to: dict[Path, int] = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ from tests.chaos.ways import Way
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A server whose reply names its own port, as MOVED and SENTINEL MASTER do, in two pieces."""
+    """A server that replies in two pieces. Its reply names its own port, as MOVED and SENTINEL MASTER do."""
     await reader.readline()
     port = writer.get_extra_info("sockname")[1]
     reply = f"-MOVED 1 127.0.0.1:{port}\r\n$5\r\n{port}\r\n:1{port}\r\n".encode()

@@ -368,7 +368,7 @@ class Client:
             self.held = True
             self._limit_at = arrived + self._wait
             self._explicit = arrived > self._asked_at
-            if self.grant is None and stands < inf:  # another client may still act: answer once this client may act
+            if self.grant is None and stands < inf:  # another client may still act: answer when this client may act
                 self._explicit = True
                 self._limit_at = arrived + min(self._wait, stands)
             if self.grant is not None and self._wait < 0.8 * self.world.poll:  # a short grant: ask again earlier

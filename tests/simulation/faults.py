@@ -92,7 +92,7 @@ class Faults:
         world.at(world.now + again, self._strike)
 
     def _visible_effects(self) -> list[object]:
-        """The state that shows whether a fault had an effect; a fault on a dead or frozen process has none."""
+        """The state that shows whether a fault had an effect. A fault on a dead or frozen process has no effect."""
         world, server = self.world, self.world.primary
         traps = [trap for sidecar in world.sidecars for trap in (sidecar.ambush, sidecar.snare)]
         return [world.events, world.disturbances, server.offset, server.model.offset, *traps]

@@ -126,7 +126,7 @@ class Scenario:
     follower: bool = False
     """Whether the last task follows only (CAMPAIGN=false)."""
     watchers: int | None = None
-    """The number of candidates that the scripts report, which may be wrong; they report a direct watch for each.
+    """The number of candidates that the scripts report. It may be wrong. The scripts report a direct watch for each.
 
     None if the scripts are not permitted to count them.
     """

@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 PROGRAM = "chromium"
 NARROW = 600
-"""Width in pixels below which a phone is emulated, which obeys the page's `viewport` tag."""
+"""Width in pixels below which a phone is emulated. A phone obeys the page's `viewport` tag."""
 DOMAINS = ("Page", "Runtime", "Network", "Log")
 """Parts of the protocol whose events a page records."""
 OPTIONS = (

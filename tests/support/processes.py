@@ -1,4 +1,4 @@
-"""Processes for the tests: sidecars, services and other programs, which a test starts, and ends with a signal."""
+"""Processes that a test starts, and ends with a signal: sidecars, services and other programs."""
 
 import json
 import os
