@@ -334,6 +334,8 @@ class Faults:
         if request[1].kind is not Kind.ACQUIRE:
             return False
         sidecar.snare, sidecar.started = None, self.world.now
+        if self.world.scenario.large_fleet:  # this candidate stands for several: all of these now relay nothing
+            self._disturbed()
         self._held_up = (sidecar, request, self.world.now + 1.5 * self.world.scenario.timings.call_limit, False)
         if self.random.random() < 0.7:
             self._leave(sidecar.client)

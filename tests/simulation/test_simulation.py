@@ -78,7 +78,16 @@ def test_a_violation_is_reported_after_the_events_that_led_to_it() -> None:
 
 @pytest.mark.parametrize(
     ("seed", "world"),
-    [("drivers", 266), ("77", 5942), ("1001", 11361), ("2001", 5781), ("8102", 4783), ("8401", 36525), ("8502", 36185)],
+    [
+        ("drivers", 266),
+        ("77", 5942),
+        ("1001", 11361),
+        ("2001", 5781),
+        ("8102", 4783),
+        ("8401", 36525),
+        ("8502", 36185),
+        ("9301", 1812),
+    ],
 )
 def test_no_promise_is_broken_in_worlds_that_once_broke_one(seed: str, world: int) -> None:
     """The worlds showed three bugs of the product and two bugs of the oracle.
