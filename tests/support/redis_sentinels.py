@@ -81,8 +81,9 @@ class Group:
         assert answer == "OK", answer
 
     def role(self, server: RedisServer) -> str:
-        """The role that a server reports."""
-        return str(send_command(server, "ROLE")[0])
+        """The role that a server reports; empty while it reports none, such as during a failover."""
+        answer = send_command(server, "ROLE")
+        return str(answer[0]) if isinstance(answer, list) else ""
 
 
 def _knows(sentinel: RedisServer, *, sentinels: int, replicas: int) -> bool:
