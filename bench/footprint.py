@@ -80,7 +80,10 @@ def checks(server: Started, number: int) -> list[tuple[str, ...]]:
 
 
 def use(server: Started) -> None:
-    """Send requests on one connection, then resign: a sidecar whose client may still act takes longer to end."""
+    """Send requests on one connection, then resign: a sidecar whose client may still act takes longer to end.
+
+    The bare program answers the resign with the status 404.
+    """
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)) as connection:
         for request in [("GET", ONE)] * QUESTIONS + [("POST", "/resign/bench")]:
             connection.request(*request, headers={"X-Lease-Client": "bench"})
@@ -115,10 +118,10 @@ def idle(server: Started, redis: "Redis", seconds: float) -> Table:
     ours, requests = processor_share(server, ONE, seconds)
     commands = (executed_commands(redis) - made) / (time.perf_counter() - began) * 10
     with bare({ONE: server.get(ONE)}) as handler:
-        theirs, _ = processor_share(handler, "/held", seconds)
+        theirs, their_requests = processor_share(handler, "/held", seconds)
     rows = (
         ("processor time, % of a core", f"{theirs:.3f}", f"{ours:.3f}", f"{ours / theirs:.2f}", "0.1 %"),
-        ("requests in 10 s", f"{requests:.1f}", f"{requests:.1f}", "", ""),
+        ("requests in 10 s", f"{their_requests:.1f}", f"{requests:.1f}", "", ""),
         ("Redis commands in 10 s", "", f"{commands:.1f}", "", ""),
     )
     return Table(("idle leader with a client", "bare", "sidecar", "ratio", "goal"), rows)

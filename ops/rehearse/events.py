@@ -25,7 +25,7 @@ FAILED_WITHIN = 600.0
 
 
 TAKEN = 0.9
-"""Share of its memory limit that an API uses. The API then refuses new streams, but the kernel does not kill it."""
+"""Share of its memory limit that the rehearsal makes an API use. The API refuses new streams, but is not killed."""
 
 NOTICED_WITHIN = 20.0
 """Seconds within which an API must notice that its memory is short, or is sufficient again."""

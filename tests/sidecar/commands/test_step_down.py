@@ -20,6 +20,7 @@ from tests.sidecar.test_process import SMALL, STEADY
 from tests.support.processes import Process, RealSidecar, command_of, get_json, killed_at_exit
 from tests.support.redis_rights import LEAST, give, user
 from tests.support.script_caller import FENCE, KEY, Caller
+from tests.support.subscribers import message, subscriber
 from tests.support.waiting import eventually
 
 LEASE = "background_services"
@@ -131,11 +132,9 @@ def test_the_script_asks_only_the_holder_of_the_named_term(any_redis: Redis) -> 
     second = other.acquire().token
     assert ask(any_redis, first) == "changed"
     assert not any_redis.hexists(FENCE, "step_down")
-    with any_redis.pubsub() as subscription:  # type: ignore[no-untyped-call]  # redis-py: untyped
-        subscription.subscribe(f"{KEY}:changed")
-        subscription.get_message(timeout=5)
+    with subscriber(any_redis, f"{KEY}:changed") as watch:
         assert ask(any_redis, second) == "asked"
-        assert (subscription.get_message(timeout=5) or {})["data"] == "step-down"
+        assert message(watch) == "step-down"
     assert any_redis.hget(FENCE, "step_down") == second
     assert any_redis.get(KEY) == "b", "only the holder itself deletes the key"
 

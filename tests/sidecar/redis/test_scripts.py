@@ -127,13 +127,9 @@ def test_a_renewal_of_a_fresh_key_does_not_extend_it(any_redis: Redis) -> None:
 
 def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
-    with any_redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]  # redis-py: untyped
-        subscription.subscribe(f"{KEY}:changed")
-        subscription.get_message(timeout=20)
+    with subscriber(any_redis, f"{KEY}:changed") as watch:
         assert Caller(any_redis).release(token)[0] == "released"
-        message = subscription.get_message(timeout=20)
-    assert message is not None
-    assert message["data"] == "released"
+        assert message(watch) == "released"
     assert any_redis.exists(KEY) == 0
     assert any_redis.hget(FENCE, "token") == token, "the last token remains after its term"
 
