@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -90,7 +90,7 @@ class Measured:
     memory: int
     """Bytes of Redis."""
     herd: tuple[float, ...]
-    """Scripts that followed each release, above the steady state."""
+    """Scripts that followed each release, above the steady state; negative if fewer heartbeats than usual fell due."""
     release: tuple[float, ...]
     """Seconds of Redis's processor time for each release, above the steady state."""
     all_call: tuple[float, float]
@@ -198,7 +198,7 @@ class Fleet:
         seconds = after.at - before.at
         herd = after.scripts - before.scripts - scripts * seconds
         used = after.processor - before.processor - processor * seconds
-        return max(0.0, herd), max(0.0, used), began.at - ended.at
+        return herd, used, began.at - ended.at
 
     def all_call(self, scripts: float, processor: float) -> tuple[float, float]:
         """Make all candidates call within 50 ms, as at an expiry; returns the scripts and Redis's seconds.
@@ -275,13 +275,13 @@ def _measure(
         scripts = (after.scripts - before.scripts) / seconds
         processor = (after.processor - before.processor) / seconds
         step()
-        all_call = fleet.all_call(scripts, processor)
-        step()
         found: list[tuple[float, float, float]] = []
         for _ in range(rounds if candidates > 1 else 0):
             if (handed_over := fleet.hand_over(scripts, processor)) is not None:
                 found.append(handed_over)
             step()
+        all_call = fleet.all_call(scripts, processor)  # last: afterwards the fleet's heartbeats coincide
+        step()
     herd, release, gaps = zip(*found, strict=True) if found else ((), (), ())
     limit = measure_limit(redis, redis_url, candidates, rounds) if candidates > 1 else ()
     step()
@@ -334,10 +334,10 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
                 "limit, ratio to two",
             ),
             releases,
-            "Hand-overs. `scripts` is the median number of scripts that follow a release, and `Redis, ms` is Redis's"
-            " processor time for the scripts and the messages, above the steady state. `all call` is the same when all"
-            " candidates call within 50 ms, as at an expiry. The limit is the median of a release and a claim over bare"
-            " connections with the same watches.",
+            "Hand-overs. `scripts` is the mean number of scripts that follow a release, and `Redis, ms` is Redis's mean"
+            " processor time for the scripts and the messages, both above the steady state. `all call` is the same for"
+            " one event at which all candidates call within 50 ms, as at an expiry. The limit is the median of a"
+            " release and a claim over bare connections with the same watches.",
         ),
     )
     handed = [each for each in results if each.handed_over]
@@ -356,7 +356,7 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
             "candidates",
             "scripts",
             {
-                "a release, median": [(each.candidates, max(1.0, median(each.herd))) for each in handed],
+                "a release, mean": [(each.candidates, max(1.0, mean(each.herd))) for each in handed],
                 "an event at which all call": [(each.candidates, max(1.0, each.all_call[0])) for each in handed],
             },
             log_x=True,
@@ -385,7 +385,7 @@ def _release(found: Measured, two: Measured | None) -> tuple[str, ...]:
     ratio = "" if two is None else f"{median(found.handed_over) / median(two.handed_over):.1f}"
     limits = f"{limit * 1e3:.1f}", "" if two is None else f"{limit / median(two.limit):.1f}"
     times = (f"{spread.median:.1f}", f"{spread.p99:.1f}", f"{spread.worst:.1f}", str(spread.rounds))
-    used = f"{median(found.herd):.0f}", f"{median(found.release) * 1e3:.1f}"
+    used = f"{round(mean(found.herd))}", f"{mean(found.release) * 1e3:.1f}"
     all_call = f"{found.all_call[0]:.0f}", f"{found.all_call[1] * 1e3:.1f}"
     return f"{found.candidates:,}", ratio, f"{median(found.handed_over) / limit:.1f}", *times, *used, *all_call, *limits
 

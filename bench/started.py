@@ -60,7 +60,7 @@ class Started:
 
 
 def compile_packages() -> None:
-    """Compile the packages of the sidecar and of its libraries, as in the sidecar's image."""
+    """Compile the sidecar's own packages, as its image does."""
     for package in ("runtime", "sidecar"):
         compileall.compile_dir(package, quiet=1)
 

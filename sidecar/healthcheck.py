@@ -1,6 +1,6 @@
 """The container's health check. ECS starts a new process for each check, so this module imports no large library.
 
-It prints nothing, because ECS shows what a health check prints.
+A failed check prints nothing, because ECS shows what a health check prints. An invalid setting is printed.
 """
 
 from collections.abc import Mapping

@@ -22,7 +22,7 @@ The next leader's calls go first.
 STEP_DOWN_NOTICE = "step-down"
 """Message on `KEY:changed` after an operator's step-down. It concerns the holder alone, and wakes no follower."""
 RELAY_NOTICE = "released, relay"
-"""Message on `KEY:changed` after a release that did not notify the candidates with a relayed watch."""
+"""Message on `KEY:changed` after a release that asks the candidates with a direct watch to relay it."""
 
 
 class Kind(StrEnum):

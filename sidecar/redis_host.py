@@ -28,7 +28,7 @@ def _why_not(text: str) -> str | None:
     if "/" in text:
         return "contains a path; put a socket's path, or the number of a database, into REDIS_URL"
     if any(mark in text for mark in "'\"$<>{}"):
-        return "contains quotes, or a variable without a value"
+        return "contains quotes, or a placeholder that was not replaced"
     if re.fullmatch(r"\[.*\]", text):
         return "in brackets; put the IPv6 address there without brackets"
     if re.fullmatch(r"\[.*\]:[0-9]*|[^:]*:[0-9]*", text):

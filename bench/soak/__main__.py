@@ -26,7 +26,7 @@ MARK = "soak-run"
 
 
 def main(arguments: list[str]) -> int:
-    """Return the exit status: 0 if the run kept every rule, 1 if not, 2 for wrong arguments."""
+    """Return the exit status: 0 if the run kept every rule, 1 if not, 2 if it cannot start, 130 after a signal."""
     options = _options(arguments)
     folder = options.folder.absolute()
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():

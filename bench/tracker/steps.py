@@ -1,4 +1,7 @@
-"""The cost of each part of a table, and of the tick's update. Each COPY fills a table with one more part."""
+"""The cost of what a table has (write-ahead log, checks, primary key), and of the tick's update.
+
+Each COPY fills a table that has one more of these.
+"""
 
 from datetime import UTC, datetime
 from uuid import UUID

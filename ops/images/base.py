@@ -16,7 +16,9 @@ DEFAULT = "python:3.13-slim-bookworm"
 
 
 def base_image(engine: Engine, environment: Mapping[str, str], say: Callable[[str], None]) -> str:
-    """Return the base image: PYTHON_IMAGE, the Dockerfiles' image, or (if that image cannot be pulled) a new image.
+    """Return the base image: PYTHON_IMAGE, else the image of an earlier build, else the Dockerfiles' image.
+
+    If the Dockerfiles' image cannot be pulled, a new image is built.
 
     Raises:
         ImageError: PYTHON_IMAGE cannot be pulled, or no base can be made.

@@ -26,7 +26,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "LOG_FORMAT": "json",
     },
 }
-"""Defaults of the variables that must differ on this machine, for a definition that does not set them.
+"""Defaults for variables that need another value on this machine, if the definition does not set them.
 
 The service has no default of `PRICE_SOURCE`; this default is for this machine.
 """

@@ -1,7 +1,7 @@
 """The load balancer in front of the APIs: haproxy, controlled like a target group of ECS.
 
 A new target gets no request before its first health check has passed. A deregistered target gets no new request. Its
-open requests may end within the deregistration delay.
+open requests can still finish during the deregistration delay.
 """
 
 import asyncio

@@ -72,7 +72,8 @@ async def fill_memory(member: Member, container: str) -> None:
             await filling.wait()
     except TimeoutError as error:
         raise RehearsalError(f"{member.label}/{container} was not killed for its memory") from error
-    if await asyncio.to_thread(Path(f"/proc/{pid}").exists):  # otherwise the engine may have ended this program too
+    # Without this process, the engine may have ended the filling program too, which is no failure.
+    if await asyncio.to_thread(Path(f"/proc/{pid}").exists):
         last = b"".join(said).decode(errors="replace").strip().splitlines()[-1:]
         raise RehearsalError(f"the memory of {member.label}/{container} cannot be filled: {' '.join(last)}")
     await _noticed(member, container, pid)

@@ -62,7 +62,7 @@ class Load:
         self.requests: list[Request] = []
         self.broken: list[Broken] = []
         self.events = 0
-        """Number of values that all streams have received."""
+        """Number of values that the streams have received in total."""
         self._base = base
         self.accounts = accounts
         self._rate = rate

@@ -105,7 +105,7 @@ class TokenGuard:
             raise Unauthorized("an access token is needed")
         found = BEARER.fullmatch(authorization)
         if found is None:
-            raise Unauthorized("not of the form 'Bearer TOKEN'")
+            raise Unauthorized("the Authorization header is not of the form 'Bearer TOKEN'")
         token = found[1]
         algorithm, key = await self._key(token)
         try:

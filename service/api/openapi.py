@@ -53,7 +53,7 @@ ERRORS = {
     429: f"The user already has {MAX_STREAMS} open streams on this task.",
     500: "A bug; the log has the traceback.",
     503: "The database or the keys of the access tokens are unavailable, the answer took too long, "
-    "or the memory is too short for another stream.",
+    "or the task has too little memory for another stream.",
 }
 """The meaning of each error status, for all paths."""
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryShort(Exception):
-    """The memory is too short for another stream."""
+    """The task has too little memory for another stream."""
 
 
 def refuses(use: MemoryUse | None, *, refused_before: bool) -> bool:

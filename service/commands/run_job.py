@@ -1,4 +1,4 @@
-"""`python -m service run JOB`: runs a daily job now, in any task's container, with or without elections."""
+"""`python -m service run JOB`: runs a daily job now, in any task's container, whether or not a task leads."""
 
 import argparse
 import asyncio

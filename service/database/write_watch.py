@@ -1,8 +1,8 @@
 """The outcome of this process's writes: whether a leader commits due writes, and why the database refuses writes.
 
 A leader whose writes all fail resigns, so that a task with a working connection can lead. While no task can write, the
-lead must not move too often. A term then lasts as long as the outage had lasted when the term began. So each term is
-twice as long as the one before, even on another task. The clock is injected.
+lead must not move too often. So a term without a commit may last as long as the outage had lasted when the term began,
+up to `MAX_LIMIT`. Such terms double in length, even on another task. The clock is injected.
 """
 
 import time
@@ -11,7 +11,7 @@ from collections.abc import Callable
 NOTHING_COMMITTED_LIMIT = 30.0
 """Seconds without a commit, though a write was due and has failed, after which a leader resigns."""
 MAX_LIMIT = 900.0
-"""Maximum in seconds to which `NOTHING_COMMITTED_LIMIT` grows while no task can write."""
+"""Maximum of a term's limit in seconds. The limit grows from `NOTHING_COMMITTED_LIMIT` while no task can write."""
 RESIGN_PAUSE = 15.0, 60.0
 """Seconds until a task that resigned campaigns again: first pause and longest pause.
 

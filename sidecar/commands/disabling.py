@@ -14,7 +14,7 @@ from sidecar.redis.failures import without_script
 from sidecar.scripts import script
 
 LONGEST = 30 * 86_400
-"""Maximum time for which a lease may be disabled, in seconds. A mistake in a longer time could stay unnoticed."""
+"""Maximum time for which a lease may be disabled, in seconds. A longer time is probably a mistake."""
 LONGEST_REASON = 200
 """Limit of a reason, in characters."""
 

@@ -106,7 +106,7 @@ class View:
             rows.append(row(lease, seen, "?" if self._lost else time_left(self._left(lease))))
             notes += notes_on(lease, seen)
         if self._lost is not None:
-            notes.append(f"{self._lost}; trying again since {self._clock() - self._lost_at:.0f} s")
+            notes.append(f"{self._lost}; trying again for {self._clock() - self._lost_at:.0f} s")
         elif self.late is not None:
             notes.append(f"a change may be shown a second late: {self.late}")
         return [*layout.table(rows), *(line for note in notes for line in layout.wrapped(note))]

@@ -181,7 +181,7 @@ class Candidate:
         self._act()
 
     def relay_noticed(self, name: str) -> None:
-        """Record a release that notified only the candidates with a direct watch."""
+        """Record a release that asked the candidates with a direct watch to relay it."""
         self._leases[name].relay_noticed(self._clock())
         self._act()
 

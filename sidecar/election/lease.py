@@ -128,7 +128,7 @@ class Lease(Facts):
             self._due = min(self._due, now + herd.delay(receivers, self._uniform))
 
     def relay_noticed(self, now: float) -> None:
-        """Record a release that notified only the candidates with a direct watch.
+        """Record a release that asked the candidates with a direct watch to relay it.
 
         If the lease is still vacant a little later, this candidate notifies the others.
         """

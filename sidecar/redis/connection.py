@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sidecar.redis.credentials import Login
     from sidecar.redis.tls import Tls
 
-_NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: {instead}"
+_NO_HANDSHAKE = "no answer to the TLS handshake; if the server does not speak TLS, use {instead}"
 """Error for a server that probably does not speak TLS: it reads the handshake as a command's beginning, and waits."""
 _UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
 """Error of a Sentinel for SELECT, which is sent if the settings name a database."""
@@ -100,7 +100,7 @@ class RedisConnection(Connection):
 
     @property
     def login_hint(self) -> str:
-        """Causes of a refused password other than a wrong password, as the end of a line."""
+        """A fact about the password, or other causes of its refusal, to append to the error."""
         login = cast("Login | None", self.credential_provider)
         return "" if login is None else login.hint
 

@@ -21,7 +21,7 @@ class Login(CredentialProvider):
     """A user and a password that may change, for the login of each new connection."""
 
     hint = ""
-    """Causes of a refused password other than a wrong password, as the end of a line."""
+    """A fact about the password, or other causes of its refusal, to append to the error."""
 
     def __init__(self) -> None:
         self.when_failed: Callable[[str], None] = _ignore

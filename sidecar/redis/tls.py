@@ -80,11 +80,11 @@ class Tls:
             return TlsError(f"{self._verification(error, host)} (certificate verify failed: {error.verify_message})")
         reason = _reason(error)
         if any(each in reason for each in _NOT_TLS):
-            return TlsError(f"the server does not speak TLS: {self.plain_instead} ({reason})")
+            return TlsError(f"the server does not speak TLS; use {self.plain_instead} ({reason})")
         if any(each in reason for each in _NO_COMMON_VERSION):
             return TlsError(f"the server has no TLS version of {self._settings.min_version} or later ({reason})")
         return self._refusal(reason) or TlsError(
-            f"the TLS handshake failed ({reason}); the server may not speak TLS: {self.plain_instead}"
+            f"the TLS handshake failed ({reason}); if the server does not speak TLS, use {self.plain_instead}"
         )
 
     def closed_at_once(self, error: Exception | None) -> TlsError:

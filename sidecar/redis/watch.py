@@ -67,8 +67,8 @@ class RedisWatch:
         keys: the keys to watch, by lease name.
         changed: called with a lease's name when the lease may have changed.
         step_down: called with a lease's name when an operator asked the holder to step down.
-        relay: called instead of `changed` after a release that did not notify the relayed watches. With None, this
-            watch is not the watch of a candidate, and is not counted.
+        relay: called instead of `changed` after a release that asks for a relay. With None, this watch is not the
+            watch of a candidate, and is not counted.
         limit: seconds that the server may take to answer.
         interval: seconds between two renewals of a lease. If a watch receives no message for `DIRECT_INTERVALS` or
             `RELAYED_INTERVALS` intervals, it requests a sign of life, and replaces a connection that gives none.

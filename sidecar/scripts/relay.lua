@@ -1,4 +1,5 @@
--- Notify the candidates with a relayed watch if the lease is vacant: a release has notified only those with a direct watch.
+-- Notify the candidates with a relayed watch if the lease is vacant. A candidate with a direct watch runs this script after
+-- a release that asks for a relay.
 -- Outcomes: vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead.
 deadline = now -- the script changes nothing, and a candidate that has made no call for long cannot set a deadline
 local problem = read()

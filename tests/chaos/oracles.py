@@ -106,7 +106,7 @@ def forged_writes(writes: Iterable[Accepted], beliefs: Iterable[Belief]) -> list
 
 
 def leaders_refused(refusals: Iterable[Refusal], beliefs: Sequence[Belief]) -> list[Violation]:
-    """The database refuses a write only if a client of a newer term began before the refusal."""
+    """The database refuses a write only if a client began to believe in a newer term before the refusal."""
     return [
         Violation(
             "leader refused",

@@ -6,7 +6,7 @@ from tests.model.spin import SpinError, run
 from tests.model.variants import BEYOND, BROKEN, CHECKS, RIGHT, Check
 
 USAGE = """usage: python -m tests.model CHECK ...      run these; a single check also prints the steps to its violation
-       python -m tests.model short|long     the runs of make test and make test-slow, or of make model"""
+       python -m tests.model short|long     the runs of make test-slow, or of make model"""
 
 
 def overview() -> str:

@@ -12,7 +12,7 @@ class Check:
         about: one line about the check or the broken rule.
         macros: the macros of lease.pml that the run defines.
         holds: true if no assertion may be violated; false if one must be.
-        long: true if the run belongs to `make model`; `make test` and `make test-slow` have the other runs.
+        long: true if the run belongs to `make model`; `make test-slow` has the other runs.
     """
 
     name: str
@@ -185,7 +185,9 @@ BROKEN = (
         ("STEP_DOWN", "STEP_DOWN_NOT_EXTENDED", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
     Check("no_guard", "there is no failover guard", ("NO_GUARD", *ONE_FAULT)),
-    Check("guard_adopts", "the guard lets the id in the key acquire", ("GUARD_ADOPTS", *ONE_FAULT, *FAILOVERS_ONLY)),
+    Check(
+        "guard_adopts", "the guard lets the holder of the key acquire", ("GUARD_ADOPTS", *ONE_FAULT, *FAILOVERS_ONLY)
+    ),
     Check(
         "first_write",
         "a promoted replica without a fence counts as unchanged",

@@ -1,6 +1,6 @@
 """The fifteen faults of an earlier implementation, each seeded again, and the test that finds it.
 
-The numbers follow the order of the reports. A fault with several aspects is several bugs.
+The numbers only identify the faults. A fault with several aspects is several bugs.
 """
 
 from tests.mutants.trial import Bug

@@ -47,7 +47,7 @@ async def test_one_lease_is_reported_with_every_field_of_the_contract(sidecar: S
 
 
 async def test_the_first_request_waits_for_the_first_reply_of_redis(sidecar: Served) -> None:
-    """A 'no' before this reply would end the work of a client whose sidecar was restarted (review of issue 2)."""
+    """A 'no' before this reply would end the work of a client whose sidecar was restarted."""
     assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
 
 

@@ -186,7 +186,7 @@ BAD = [
         ("/run/redis.sock", "into REDIS_URL"),
         ("one,two", "one name or one address"),
         ('"redis.internal"', "quotes"),
-        ("${REDIS_HOST}", "a variable without a value"),
+        ("${REDIS_HOST}", "a placeholder that was not replaced"),
     ],
 )
 def test_an_invalid_host_is_refused_with_a_remedy(host: str, remedy: str) -> None:

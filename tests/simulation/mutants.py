@@ -36,7 +36,7 @@ MOST_HOURS = 3_000.0
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One bug: the replaced functions and their substitutes. The search begins with the worlds of `mix`."""
+    """One bug: the replaced functions and their substitutes. Every second searched world has the faults of `mix`."""
 
     name: str
     replaced: tuple[tuple[type | ModuleType, str, Any], ...]

@@ -81,7 +81,7 @@ export class Chart {
   }
 }
 
-/** Round tick values around a range, and the digits after the point that distinguish them. */
+/** Tick values that are round numbers and enclose a range, and the digits after the point that distinguish them. */
 function niceTicks(least, most) {
   const span = most - least || Math.abs(most) * 0.001 || 1;
   const rough = span / 3;

@@ -18,7 +18,7 @@ export class Follower {
   #options;
   #attempt = new AbortController();
   #stopped = false;
-  #retry = 1000 + Math.random() * 9000; // milliseconds, until the server sends another value
+  #retry = 1000 + Math.random() * 9000; // in milliseconds; a `retry` from the server replaces it
 
   /**
    * @param {object} options

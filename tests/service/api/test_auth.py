@@ -319,7 +319,7 @@ async def test_without_a_shared_secret_a_token_signed_with_one_is_refused(projec
     "header", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer a b.c.d", "Bearer a.b", "Bearer a.b.c.d", "Bearer ä.b.c"]
 )
 async def test_a_header_without_a_token_is_refused(header: str, guard: TokenGuard) -> None:
-    with pytest.raises(Unauthorized, match=r"^not of the form 'Bearer TOKEN'$"):
+    with pytest.raises(Unauthorized, match=r"^the Authorization header is not of the form 'Bearer TOKEN'$"):
         await guard.caller(header)
 
 

@@ -240,7 +240,7 @@ async def test_a_restart_of_redis_is_reported_and_the_watch_continues(tmp_path: 
                 await eventually(lambda: f"{LEASE}  nobody" in terminal.shown)
                 server.stop()
                 await eventually(shows(watching, "lost" if options else "trying again"))
-                await eventually(lambda: "trying again since" in " ".join(terminal.shown.split()))
+                await eventually(lambda: "trying again for" in " ".join(terminal.shown.split()))
                 await eventually(lambda: re.search(rf"{LEASE} .* \?", terminal.shown))
                 server.start()
                 await eventually(shows(watching, "connected" if options else "answers again"))
@@ -248,7 +248,7 @@ async def test_a_restart_of_redis_is_reported_and_the_watch_continues(tmp_path: 
                     redis.set(KEY, "task-1")
                 await eventually(shows(watching, "task-1"))
                 await eventually(lambda: f"{LEASE}  task-1" in terminal.shown)
-                assert "trying again since" not in terminal.shown
+                assert "trying again for" not in terminal.shown
                 terminal.press("\x03")
                 assert terminal.status() == 0
             assert watching.stop(signal.SIGINT) == 0

@@ -117,7 +117,7 @@ async def test_an_error_from_a_server_without_tls_gives_a_hint(pem: Path) -> Non
             failure = await store.store.open()
     assert failure is not None
     assert failure.kind == "tls"
-    assert "the server does not speak TLS: redis:// in REDIS_URL" in failure.text
+    assert "the server does not speak TLS; use redis:// in REDIS_URL" in failure.text
 
 
 async def test_an_unanswered_tls_handshake_is_reported_as_a_server_without_tls(
@@ -130,7 +130,7 @@ async def test_an_unanswered_tls_handshake_is_reported_as_a_server_without_tls(
             failure = await store.store.open()
     assert failure is not None
     assert failure.kind == "timeout"
-    assert failure.text == "no answer to the TLS handshake; the server may not speak TLS: redis:// in REDIS_URL"
+    assert failure.text == "no answer to the TLS handshake; if the server does not speak TLS, use redis:// in REDIS_URL"
 
 
 async def test_a_timeout_after_the_tls_handshake_does_not_suggest_a_server_without_tls(

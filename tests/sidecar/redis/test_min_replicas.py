@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=1.0, call_limit=0.5)
 """Timings under which a key is fresh for ten seconds, because replicas acknowledge only once a second."""
 QUIET = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600")
-"""Arguments without pings of the primary: a ping is also a write, and would hide that the renewal writes nothing."""
+"""Arguments without pings of the primary: a ping is also a write, and would hide a renewal that writes nothing."""
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
@@ -36,7 +36,7 @@ async def test_a_disconnected_replica_does_not_confirm_the_renewal_of_a_fresh_le
             caller = Storing(store)
             await eventually(lambda: _wins(caller))  # a replica on a busy machine may answer too late
             await store.close()
-            operator.pexpire(KEY, int(SLOW.ttl * 1000))  # the key is fresh, so the renewal writes nothing
+            operator.pexpire(KEY, int(SLOW.ttl * 1000))  # the key is fresh, so the renewal does not extend it
             await eventually(lambda: _acknowledged(operator))
             replica.pause()
             renewed = await caller.outcome(Kind.RENEW)

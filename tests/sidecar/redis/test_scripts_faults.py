@@ -1,4 +1,4 @@
-"""The three scripts with a faulty lease or server: each fault has its own outcome, and nothing is written in part."""
+"""Acquire, renew and release with a faulty lease or server: each fault has its own outcome; no write is partial."""
 
 from collections.abc import Callable
 
