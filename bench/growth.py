@@ -308,7 +308,7 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
             (
                 "candidates",
                 "scripts a second",
-                "for each in a heartbeat",
+                "scripts of each per heartbeat",
                 "Redis, share of a core",
                 "Redis, µs/s for each",
                 "Redis, KiB for each",
@@ -406,7 +406,7 @@ again before it replies to the new leader. When each of 1,000 candidates had a d
 these messages took 21 ms, and a hand-over took 35 ms, which was 26 times the time of two candidates. So only about
 eight candidates have a direct watch. If none of these has a client, one of them relays the release to the others, in
 about 0.15 s ([protocol.md](protocol.md), "Many candidates"). The limit in the table is the time for the messages alone:
-one script with DEL and PUBLISH, and one SET by a member that waits, while the other members only read."""
+one script with DEL and PUBLISH, and one SET by a bare connection that waits for it, while the others only read."""
 
 
 def estimate(results: Sequence[Measured], empty: int) -> str:

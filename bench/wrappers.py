@@ -140,7 +140,7 @@ def pair(
             if task.process is not None:
                 task.send(signal.SIGKILL)
                 task.process.wait()
-        time.sleep(6 if kind != "single-beat" else 0)  # until the watchdog runs
+        time.sleep(6 if kind != "single-beat" else 0)  # by then the watchdog has killed the program
         for pid in diary.pids():
             if psutil.pid_exists(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -189,7 +189,7 @@ def memory(kind: str, beat: Path) -> str:
 
 EVENTS = {
     "stop": "SIGTERM to the wrapper",
-    "forks": "SIGTERM to the wrapper; the program ignores it and forks",
+    "forks": "SIGTERM to the wrapper; the program and its child process ignore it",
     "kill": "SIGKILL to the wrapper",
     "freeze": "the wrapper is frozen",
     "lost": "Redis restarts without its data",

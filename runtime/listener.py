@@ -174,7 +174,7 @@ class _Connection(web.RequestHandler):
             return False  # an earlier request is being answered
         if message.should_close or message.upgrade or message.version != HttpVersion11 or payload is not EMPTY_PAYLOAD:
             return False
-        if transport.is_closing() or transport.get_write_buffer_size():  # the application waits for a slow reader
+        if transport.is_closing() or transport.get_write_buffer_size():  # the application answers a slow reader
             return False
         try:
             body = self._at_once(message)

@@ -1,6 +1,6 @@
 """The container's health check. ECS starts a new process for each check, so this module imports no large library.
 
-A failed check prints nothing, because ECS shows what a health check prints. An invalid setting is printed.
+The result is the exit status. An invalid setting is also printed, because ECS shows what a health check prints.
 """
 
 from collections.abc import Mapping

@@ -186,9 +186,7 @@ def checked_instance_id(text: str) -> str:
         ValueError: the text cannot be the value of a key, or has another meaning there.
     """
     if not re.fullmatch(r"[\x21-\x7e]{1,128}", text) or text.upper() == "DISABLED":
-        raise ValueError(
-            f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or is an operator's word"
-        )
+        raise ValueError(f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or is the word DISABLED")
     if "$" in text:
         raise ValueError(f"{text!r} contains a variable that was not replaced: every task would have the same id")
     return text

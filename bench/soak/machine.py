@@ -44,7 +44,7 @@ class Machine:
     def _watch_processor(self, processor: int, stop: threading.Event) -> None:
         """Watch one processor.
 
-        A hypervisor can take a processor away while the others run, and no wait of a process shows this.
+        A hypervisor can take a processor away while the others run. The waiting times of processes do not show this.
         """
         os.sched_setaffinity(0, {processor})  # applies to this thread only
         at = self._now()

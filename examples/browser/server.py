@@ -123,7 +123,7 @@ def _minutes(text: str) -> float:
     except ValueError:
         minutes = 0.0
     if not 0 < minutes <= 24 * 60:
-        raise argparse.ArgumentTypeError("not a number of minutes, up to a day")
+        raise argparse.ArgumentTypeError("not a number of minutes above 0, at most 1440")
     return minutes
 
 

@@ -162,7 +162,8 @@ class BackgroundStatus:
         return max(self._last_tick() or self._started, session.open) if session is not None else None
 
     def _job_problems(self, jobs: internal_responses.Jobs, now: datetime) -> Iterator[internal_responses.Problem]:
-        last_due = {run.job: run for run in due_runs(self._calendar, now, 2)}  # two: a snapshot is due the next morning
+        # Two sessions, because the snapshot of the last session is due only on the next morning.
+        last_due = {run.job: run for run in due_runs(self._calendar, now, 2)}
         for name, run in last_due.items():
             yield from problems.job_problems(name, getattr(jobs, name), run, now)
 

@@ -76,7 +76,8 @@ def description() -> Json:
                     parameter("query", "limit", integer(1, MAX_ROWS) | {"default": MAX_ROWS}),
                 ],
                 "get": _owners(
-                    "The newest values at the end of sessions, oldest first. An unknown or repeated parameter is 400",
+                    "The newest `limit` values at the end of sessions, ordered by date. "
+                    "An unknown or repeated parameter is 400",
                     json_of("History"),
                     *(400, 401, 404),
                 ),

@@ -278,7 +278,8 @@ async def open_pool(
     pool = ConnectionPool([await make_slot() for _ in range(count)], group)
     if at_once:
         try:
-            async with pool.connection(during_check=True):  # a check may follow
+            # The caller may check the sessions next, so this connects even if a transaction pooler was found before.
+            async with pool.connection(during_check=True):
                 pass
         except BaseException:
             await pool.close()

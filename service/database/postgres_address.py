@@ -70,7 +70,7 @@ async def open_connection(
 
 
 connect_of_pool: Any = open_connection
-"""`open_connection` for `asyncpg.create_pool`, whose annotation names each of asyncpg's options."""
+"""`open_connection` for `asyncpg.create_pool`. It is `Any`, since that parameter's type names each asyncpg option."""
 
 
 class _AnyAddressLoop:

@@ -41,8 +41,8 @@ class AlpacaPrices:
 
     A symbol that Alpaca refuses or does not know has no price, and it does not affect other symbols. `latest` returns
     the prices that arrive within the budget. `closes` raises if a request fails, because the closes can be asked for
-    again later. One failure does not make `closes` raise if other requests succeed: the failure for a symbol that
-    never had a price and was refused or in a failed batch. A few requests try symbols that had no price: see `Batches`.
+    again later. If a request was answered, failures for symbols of unknown standing that were refused or in a failed
+    batch do not count. A few requests try these symbols: see `Batches`.
 
     Args:
         client: sends the requests; closed with the source.

@@ -102,8 +102,8 @@ class Tracker:
             "old days of intraday values are dropped again",
         )
         self._written = self._schedule.slot_number(now())
-        """Number of ticks written, added to a first value that differs between processes. The sum determines which
-        portfolios get a point."""
+        """Slot number when this object was created, plus the number of ticks written since then. The sum determines
+        which portfolios get a point."""
         self.last_run: datetime | None = None
         """Time of this process's last committed tick."""
         self.loading: Loading | None = None

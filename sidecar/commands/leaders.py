@@ -24,7 +24,7 @@ async def leaders(redis: CommandRedis, keys: Mapping[str, str], layout: Layout) 
 def row(lease: str, seen: Look, left: str) -> tuple[str, str, str, str]:
     """A lease's line of the table."""
     holder = {"wrong type": "?", "vacant": "nobody"}.get(seen.word, seen.holder)
-    return lease, holder or "an empty word", left, seen.token or "-"
+    return lease, holder or "an empty value", left, seen.token or "-"
 
 
 def time_left(left: int) -> str:

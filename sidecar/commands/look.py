@@ -52,7 +52,7 @@ class Look(NamedTuple):
             return "the key is not a string"
         if self.left == NO_KEY:
             return "nobody holds the key"
-        return f"{self.holder or 'an empty word'} holds the key " + (
+        return f"{self.holder or 'an empty value'} holds the key " + (
             f"for {self.left / 1000:.1f} s more" if self.left >= 0 else "without a time limit"
         )
 

@@ -104,7 +104,7 @@ def _check(lease: str, seen: Look) -> None:
     elif seen.is_disabled:
         why = f"it is {seen.disable or 'disabled'}; python -m sidecar enable {lease} ends this"
     elif not seen.is_term:
-        why = f"{seen.holder or 'an empty word'} holds the key without a term, and cannot be asked"
+        why = f"{seen.holder or 'an empty value'} holds the key without a term, and cannot be asked"
     else:
         return
     raise CommandError(f"{lease}: nobody was asked to step down: {why}")

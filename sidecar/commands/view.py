@@ -135,7 +135,7 @@ def _text(seen: Look) -> str:
     text = {
         "vacant": f"nobody leads{token}",
         "disabled": f"{seen.holder}{left}" + (f"; {seen.disable}" if seen.disable else ""),
-        "held": f"held by {seen.holder or 'an empty word'}{token}{left}{asked}",
+        "held": f"held by {seen.holder or 'an empty value'}{token}{left}{asked}",
     }.get(seen.word, "")
     return "; ".join(part for part in (text, seen.trouble) if part)
 

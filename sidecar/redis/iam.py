@@ -163,7 +163,7 @@ class _Role:
                 previous = (
                     f"the previous credentials are valid for {left:.0f} s more"
                     if self._keys
-                    else "no credentials are left"
+                    else "there are no previous credentials"
                 )
                 log.warning(
                     "REDIS_IAM: the credentials of the task's role cannot be fetched: %s; %s", problem, previous

@@ -48,9 +48,9 @@ _SEVERAL_SERVERS = (
 class WatchMode(StrEnum):
     """The coverage of a watch.
 
-    `TRACKING` covers every change, `NOTICES` releases only, and `RELAYED` reports of a vacant lease. `OFF` covers
-    nothing; the mode is also `OFF` while the watch is not connected. If only some leases have a direct watch, the mode
-    describes the direct watch.
+    `TRACKING` covers every change. `NOTICES` covers releases only. `RELAYED` covers only the reports that a lease is
+    vacant. `OFF` covers nothing; the mode is also `OFF` while the watch is not connected. If only some leases have a
+    direct watch, the mode describes the direct watch.
     """
 
     TRACKING = "tracking"
@@ -243,7 +243,7 @@ class RedisWatch:
     async def _listen(self, connection: RedisConnection, channel: str, until: float) -> None:
         """Pass messages on until `until`. Raises redis-py's errors when the connection is lost.
 
-        The sign of life is another SUBSCRIBE to a subscribed `channel`, which needs no right to PING.
+        To get a sign of life, it repeats the SUBSCRIBE to `channel`, which needs no right to PING.
         """
         interval = self._interval * (RELAYED_INTERVALS if self.mode is WatchMode.RELAYED else DIRECT_INTERVALS)
         while not self._chosen_again and (left := until - self._clock()) > 0:

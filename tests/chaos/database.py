@@ -57,7 +57,7 @@ WRITTEN_UNDER = {"portfolio_live": "background_services", "job_run": "daily_sche
 class Accepted:
     """A committed write, or a claim of the fence. After either, no older term may write.
 
-    `at` is in seconds since the epoch; `via` is the table.
+    `at` is in seconds since the epoch; `via` is the table, or `writer` or `claim`.
     """
 
     place: int

@@ -30,7 +30,7 @@ Print = Callable[[str], None]
 
 @dataclass
 class Stretch:
-    """A part of the run, in seconds of CLOCK_BOOTTIME: a round's storm or calm, the start or the end."""
+    """A part of the run, in seconds of CLOCK_BOOTTIME: the start, or a round's storm or calm."""
 
     name: str
     round: int

@@ -24,7 +24,7 @@ UNGUARDED = {"FAILOVER_GUARD": "false"}
 """Settings without the failover guard, which would delay the first term: only the procedure prevents two leaders."""
 
 SLOWER = {"REDIS_URL": "", "LEASE_TTL": "24", "REDIS_TIMEOUT": "2"}
-"""Settings for sentinels: a call may take a twelfth of the ttl, so the ttl is long enough for a busy machine."""
+"""Settings for sentinels, where a call may take at most a twelfth of the ttl: on a busy machine it may need 2 s."""
 
 HOUR = 3600 * 1_000_000
 """An hour in the unit of a token (µs)."""

@@ -38,7 +38,7 @@ OF_PROMETHEUS = {"job", "instance"}
 """Labels that a scrape adds."""
 
 Metrics = dict[str, set[str]]
-"""Type of the metrics of a program: the labels of each metric."""
+"""The metrics of a program: the labels of each metric, by the metric's name."""
 
 
 def labels_by_metric(families: Iterable[Any]) -> Metrics:

@@ -64,7 +64,7 @@ class Run:
         return any(row.get("event") == event and fields.items() <= row.items() for row in self.rows)
 
     def lost(self, lease: str, instance: str) -> bool:
-        """Whether a term of this instance ended in an outage, by a log line of the API or of the sidecar."""
+        """Whether a log line of the API or of the sidecar says that a term of this instance ended in an outage."""
         return self.has("grant_over", lease=lease, instance=instance) or self.has(
             "term_ended", lease=lease, instance=instance, reason="deadline"
         )

@@ -263,7 +263,7 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # When the demand of a held request ends, the loop wakes only if it would then connect.
+        # The end of a held request's demand wakes the loop only without a connection: the loop may then connect.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))

@@ -26,7 +26,7 @@ NO_HURRY = 1e9
 
 Version = tuple[int, int]
 HeardAnswer = tuple[int, float, float, int | None, float | None, Version, str]
-"""An answer: the request's number and sending time, the answer's arrival, token, expires_in, version, instance id."""
+"""An answer: number, sending time and arrival of the request; token, expires_in, version and instance id."""
 
 
 class Client:

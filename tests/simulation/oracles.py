@@ -375,7 +375,7 @@ class Oracle:
         raise Violation("busy", f"{self.world.rounds:,} rounds of election loops, now of {sidecar.instance}")
 
     def inspect(self) -> None:
-        """Check the whole world just before a fault."""
+        """Check the whole world, just before a fault and at the end."""
         world, now = self.world, self.world.now
         self._alone()
         if (

@@ -144,8 +144,8 @@ class Scenario:
     def watches(self, direct: int, relayed: int) -> tuple[int, int] | None:
         """The numbers of watches that the scripts report if `direct` and `relayed` are the true numbers.
 
-        In a large fleet two or three direct watches suffice, and a release notifies the relayed watches only if
-        there is a single direct watch.
+        In a large fleet no campaigning candidate changes its watch while two or three watches are direct. A release
+        notifies the relayed watches only if at most one watch is direct.
         """
         if self.large_fleet:
             return DIRECT_FOR_EACH * direct, RELAYED_FOR_EACH * relayed

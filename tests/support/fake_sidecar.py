@@ -138,7 +138,7 @@ class ReportingSidecar:
         self.refusal: tuple[int, dict[str, Any]] | None = None
         """Status and body in place of every history; an older sidecar answers 404."""
         self.is_frozen = False
-        """True if the sidecar answers no request."""
+        """True if the sidecar does not answer `GET /status`."""
         self.paths: list[str] = []
         """The requested paths."""
         self.url = ""

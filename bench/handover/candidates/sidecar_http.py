@@ -19,7 +19,7 @@ HELD = 20
 
 
 def ask(connection: HTTPConnection, version: str | None) -> None:
-    """Send a request, which the sidecar answers when the version has changed."""
+    """Send a request. With a version, the sidecar holds it until the version changes, for at most `HELD` seconds."""
     query = f"?wait={HELD}&version={version}" if version else ""
     connection.request("GET", f"/is-leader/bench{query}")
 
