@@ -16,6 +16,8 @@ from ops.local.servers import free_port
 from service.database.store import Store
 
 LISTENERS = 1_000
+RETRY_AFTER = 5.0
+"""Seconds after which a refused listener asks again, as the service's `Retry-After` says."""
 
 
 @asynccontextmanager
@@ -51,6 +53,9 @@ async def slowest_listener(dsn: str, store: Store) -> float:
         for _ in range(100):
             try:
                 async with session.get(f"{url}/portfolios/{portfolio_id}/stream") as response:
+                    if response.status == 503:  # Postgres may still write the closing values to disk
+                        await asyncio.sleep(RETRY_AFTER)
+                        continue
                     if response.status != 200:
                         raise SystemExit(f"{response.status}: {await response.text()}")
                     events = 0
