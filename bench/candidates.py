@@ -33,6 +33,12 @@ from sidecar.telemetry import Telemetry
 LEASE = "growth"
 STARTS = 20
 """Number of candidates that connect at the same time."""
+SPREAD = Timings().heartbeat / 2
+"""Duration of the starts in a crowd, in seconds.
+
+Two crowds start one after the other, so the heartbeats of the fleet are spread evenly, as if the tasks had started at
+different times.
+"""
 LOOK = 0.02
 """Seconds between two checks of whether the candidates have started."""
 
@@ -100,10 +106,13 @@ async def main(count: int, redis_url: str, name: str, measured: bool) -> None:
         running: list[asyncio.Task[None]] = []
         for first in range(0, count, STARTS):
             started = campaigners[first : first + STARTS]
+            next_at = elapsed() + SPREAD * STARTS / count
             for each in started:
                 running += [tasks.create_task(run) for run in (each.watch.run(), each.candidate.run(), each.report())]
             while not all(each.ready for each in started):  # noqa: ASYNC110 - the product has no event for this state
                 await asyncio.sleep(LOOK)
+            if first + STARTS < count:
+                await asyncio.sleep(max(0.0, next_at - elapsed()))
         emit("ready")
         while await lines.readline():
             for each in campaigners:

@@ -137,7 +137,7 @@ def record(redis_url: str, rounds: int) -> Records:
         for _ in range(rounds):
             time.sleep(HOLD + 0.005)
             bar.update()
-        time.sleep(2)  # the processes' start
+        time.sleep(2)  # makes up for the time in which the processes were still starting
         found: list[dict[str, Any]] = []
         for process in processes:
             process.terminate()

@@ -15,7 +15,7 @@ from runtime.escape import one_line
 MAX_PATH = 200
 """Limit of a file's path in an error, in characters."""
 IGNORED = SHARED | {
-    # numpy does not start if it cannot turn off a feature that these variables name.
+    # numpy does not start if the first variable names a feature that it needs, or if both variables are set.
     "NPY_DISABLE_CPU_FEATURES",
     "NPY_ENABLE_CPU_FEATURES",
     "NPY_PROMOTION_STATE",

@@ -12,7 +12,7 @@ from runtime.addresses import Address, in_url
 from runtime.host_names import may_be_host
 from sidecar.login_settings import login_settings
 from sidecar.protocol import Timings, UnsafeTimings
-from sidecar.redis_host import checked_host
+from sidecar.redis_host import checked_host, checked_redis_host
 from sidecar.server_kind import MAX_CALL, Sentinels, ServerKind, read_kind
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         except UnsafeTimings as error:
             wrong |= error.wrong
 
-    host, port = take("REDIS_HOST", checked_host, "localhost"), take("REDIS_PORT", _port, 6379)
+    host, port = take("REDIS_HOST", checked_redis_host, "localhost"), take("REDIS_PORT", _port, 6379)
     place = take("REDIS_URL", _place, None)
     login = login_settings(env, wrong, serverless=take("REDIS_IAM_SERVERLESS", _switch, None))
     asked_tls, tls = take("REDIS_TLS", _switch, None), None

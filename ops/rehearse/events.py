@@ -36,7 +36,7 @@ class Report:
     """The results of an event.
 
     Attributes:
-        since: time from which the service should become healthy, in seconds since the epoch.
+        since: start of the recovery, in seconds since the epoch; `healthy_after` counts from this time.
         hold: additional seconds until the next event.
         unwanted: spans in which no task was wanted.
         complaints: problems, as text.

@@ -21,13 +21,13 @@ from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRef
 from service.database.write_watch import READ_ONLY
 
 ACQUIRE_LIMIT = 10.0
-"""Seconds that a caller waits for a connection."""
+"""Seconds that a caller waits for a connection, after its turn has come."""
 CHECK_LIMIT = 1.0
 """Seconds that a check of the sessions may take."""
 SECOND_CONNECTION_LIMIT = 1.0
 """Seconds that a check of the sessions waits for its second connection."""
 GIVEN_UP_PAUSE = 0.5
-"""Seconds after a connection was given to another pool until its slot may connect again."""
+"""Seconds for which a pool opens no connection after it gave one up to another pool."""
 RELEASE_LIMIT = 2.0
 """Seconds that a cancelled statement may take to end. After that its connection is closed."""
 CONNECT_PAUSE = 0.1, 1.0

@@ -1,6 +1,7 @@
-"""The crowd of each unknown symbol: the portfolio with the fewest unknown symbols, among the symbol's holders.
+"""The crowd of each unknown symbol, which is a symbol that the price source has not priced.
 
-A portfolio with few such symbols does not wait for a portfolio with many.
+A symbol's crowd is the portfolio with the fewest unknown symbols among the symbol's holders. Symbols of small crowds
+are tried first, so a portfolio with few unknown symbols does not wait for a portfolio with many.
 """
 
 import asyncio

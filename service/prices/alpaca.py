@@ -41,8 +41,8 @@ class AlpacaPrices:
 
     A symbol that Alpaca refuses or does not know has no price, and it does not affect other symbols. `latest` returns
     the prices that arrive within the budget. `closes` raises if a request fails, because the closes can be asked for
-    again later. If a request was answered, failures for symbols of unknown standing that were refused or in a failed
-    batch do not count. A few requests try these symbols: see `Batches`.
+    again later. A few extra requests try symbols that were refused or in a failed batch (see `Batches`); a failure of
+    such a request is ignored if any other request was answered.
 
     Args:
         client: sends the requests; closed with the source.

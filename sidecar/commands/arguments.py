@@ -10,7 +10,7 @@ usage: python -m sidecar [COMMAND]
 
   (none)                 run the sidecar
   healthcheck            check whether the sidecar in this container is healthy
-  status                 show the report of the sidecar in this task about its leases
+  status                 show what the sidecar in this task reports about its leases
   exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
                          run COMMAND while this task leads the lease; asks the sidecar at SIDECAR_URL (docs/exec.md)
   leaders                show the holder of each lease, its remaining time, and the last token

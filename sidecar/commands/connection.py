@@ -62,7 +62,7 @@ class CommandRedis:
     async def run_script(
         self, text: str, keys: Sequence[str], *arguments: str | int, words: int | None = None
     ) -> list[str]:
-        """The texts of the script's answer, without escapes; `words` is their number, if the number is fixed.
+        """The raw texts of the script's answer, not yet escaped; `words` is their number, if the number is fixed.
 
         Raises:
             CommandError: Redis refuses, or does not answer within the limit; the user lacks a right that the script

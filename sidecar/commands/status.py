@@ -1,4 +1,4 @@
-"""`python -m sidecar status`: the report of the sidecar in the same task about its leases."""
+"""`python -m sidecar status`: what the sidecar in the same task reports about its leases."""
 
 import json
 from http.client import HTTPException

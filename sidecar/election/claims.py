@@ -123,7 +123,8 @@ class Grants:
         Args:
             now: the current time.
             client: the name of the client that asks.
-            knows_term: the client sent the token of the current term. A predecessor gave the token to its client only.
+            knows_term: false only if the current term belongs to a predecessor's client, and `client` did not send the
+                term's token. A predecessor gave the token to its client only.
         """
         if not client or client == self._named or (not self._named and knows_term):
             return 0.0

@@ -64,7 +64,7 @@ class Facts:
         self._holder: str | None = None
         self.watches_directly = True
         """Whether the candidate wants a direct watch; see `herd`."""
-        self._watchers: int | None = None  # the number of candidates that watch, by the last reply that had it
+        self._watchers: int | None = None  # the number of candidates that watch, from the last reply that had it
         self._direct: int | None = None  # the number of those with a direct watch
         self._relay_noticed_at = -inf  # when a notice to relay came
         self._relay_at = inf  # when to relay it, if the lease is still vacant

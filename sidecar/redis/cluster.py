@@ -1,7 +1,7 @@
 """The node of a cluster that owns the leases' hash slot.
 
 The nodes name the owner of the slot. MOVED also names the owner, and proves that nothing was executed. A node that
-failed is asked last. The other nodes name it as the owner until the failover has ended.
+failed is asked last. Until the failover has ended, the other nodes still name the failed node as the owner.
 """
 
 import asyncio

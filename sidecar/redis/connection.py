@@ -100,7 +100,7 @@ class RedisConnection(Connection):
 
     @property
     def login_hint(self) -> str:
-        """A fact about the password, or other causes of its refusal, to append to the error."""
+        """Text to append to the error of a refused login: a fact about the password, or other possible causes."""
         login = cast("Login | None", self.credential_provider)
         return "" if login is None else login.hint
 

@@ -21,7 +21,7 @@ class Login(CredentialProvider):
     """A user and a password that may change, for the login of each new connection."""
 
     hint = ""
-    """A fact about the password, or other causes of its refusal, to append to the error."""
+    """Text to append to the error of a refused login: a fact about the password, or other possible causes."""
 
     def __init__(self) -> None:
         self.when_failed: Callable[[str], None] = _ignore

@@ -19,7 +19,7 @@ elseif ARGV[8] == '1' then
   call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without a write, any replica confirms
 end
 vouch() -- ends the guard, so the key is extended first: at a stale replica the key may expire earlier than we believe
-if ARGV[8] == '1' and recorded ~= token then -- only a confirmed acquire is renewed
+if ARGV[8] == '1' and recorded ~= token then -- the renewal shows that the acquire was confirmed
   redis.pcall('HSET', fence, 'recorded', token)
   record('acquire', '')
 end

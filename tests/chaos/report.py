@@ -54,8 +54,8 @@ def verdict(record: Record) -> str:
             f" {', '.join(f'{count} {what}' for what, count in late.most_common())}"
         )
     lines.append(
-        f"Overlaps    {len(both)} of beliefs, {sum(excused(one, record.deletions, record.boot) for one in both)} of"
-        " them after an operator's DEL, after which only the fence is promised"
+        f"Overlaps    {len(both)} between beliefs, {sum(excused(one, record.deletions, record.boot) for one in both)}"
+        " of them after an operator's DEL, after which only the fence is promised"
     )
     lines += [
         f"Calm        {measure.lease} had a leader again {measure.seconds * 1000:.0f} ms after a {measure.kind}"

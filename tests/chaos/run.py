@@ -40,7 +40,10 @@ class Stretch:
 
 @dataclass
 class Measure:
-    """The seconds without a leader after a fault in a calm; `bound` is the limit that the contract promises."""
+    """The seconds without a leader after a fault in a calm.
+
+    `bound` is the contract's limit plus `SLACK` and the longest standstill of the machine.
+    """
 
     round: int
     kind: Kind

@@ -69,7 +69,7 @@ async def test_a_clock_step_within_the_margin_ends_no_term_and_causes_no_two_lea
                 assert two_believers(tasks) == []
                 assert other.token > token
 
-    await undisturbed(breaks_nothing, bears=1.5)  # the step and the standstill together use up the margin
+    await undisturbed(breaks_nothing, bears=1.5)  # a standstill of several seconds may also end the term
 
 
 async def test_after_a_clock_step_beyond_the_margin_the_fence_refuses_the_old_term_and_tokens_rise(

@@ -1,4 +1,4 @@
-"""Bugs in the cost of symbols without a price, and in the choice between two prices."""
+"""Bugs in the requests for symbols without a price, and in the choice between two prices."""
 
 from tests.mutants.trial import Bug
 

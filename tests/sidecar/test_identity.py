@@ -131,7 +131,7 @@ async def without_end(request: web.Request) -> web.StreamResponse:
 
 
 NO_ARN = [None, 5, "", "arn:task/", "arn:task/of two words", "arn:task/line\n", "arn:task/disabled", "x" * 129]
-"""Invalid ARNs: every task would get the same id, or the id would be a word that operators write into the key."""
+"""ARNs whose last part is no valid instance id: missing, empty, too long, with a space or a newline, or "disabled"."""
 
 
 @pytest.mark.parametrize(

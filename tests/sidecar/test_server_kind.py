@@ -72,3 +72,10 @@ def test_contradicting_settings_are_refused_in_one_line(name: str, environment: 
     assert says in text
     assert "\n" not in text
     assert SECRET not in text
+
+
+def test_the_error_for_a_sentinel_has_no_remedy_of_redis_host() -> None:
+    """REDIS_URL must not be set beside REDIS_SENTINELS, so the remedies for REDIS_HOST would be wrong."""
+    with pytest.raises(SettingsError) as refused:
+        read({**GROUP, "REDIS_SENTINELS": "redis://a:1"})
+    assert str(refused.value) == "REDIS_SENTINELS: not the name or the address of a host"

@@ -1,7 +1,7 @@
 """The simulator's model gives the same replies as the real scripts on each available version of Redis.
 
 The tests call both side by side: on a server that was always a primary, on a promoted replica, and on a server that has
-just started. After each step they compare the reply, the fence, the messages of a watch, and the number of writes.
+just started. After each step they compare the reply, the fence, the messages of a watch, and whether data was written.
 """
 
 import re

@@ -33,7 +33,7 @@ def report(word: str, at: float) -> None:
 
 
 def log() -> None:
-    """Log the levels from INFO up to standard error, as a program in production does."""
+    """Log records of level INFO and above to standard error, as a program in production does."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 

@@ -1,5 +1,5 @@
 -- $1 job, $2 session date, $3 holder, $4 token, $5 whether to run a finished run again.
--- The run at its present cursor, claimed by this term. No row if the run is done.
+-- The run at its present cursor, claimed by this term. No row if the run is done, unless $5 is set.
 insert into public.job_run as run (job, session_date, status, holder, token)
 values ($1, $2, 'running', $3, $4)
 on conflict (job, session_date) do update set

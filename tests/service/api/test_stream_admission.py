@@ -49,7 +49,7 @@ def test_without_a_limit_streams_are_never_refused() -> None:
 
 @pytest.fixture
 async def streaming(served: Served) -> AsyncIterator[Served]:
-    """The API with running streams."""
+    """The API with the task that serves its streams."""
     task = asyncio.create_task(served.streams.run(served.store))
     yield served
     task.cancel()

@@ -35,7 +35,7 @@ async def admin(shared_url: str, guarded: Served) -> AsyncIterator["asyncpg.Conn
 
 @pytest.fixture
 async def streaming(guarded: Served) -> AsyncIterator[Served]:
-    """The API with a shared secret and running streams."""
+    """The API with a shared secret and the task that serves its streams."""
     task = asyncio.create_task(guarded.streams.run(guarded.store))
     yield guarded
     task.cancel()

@@ -29,7 +29,7 @@ STREAM = f"/portfolios/{PORTFOLIO}/stream"
 
 @pytest.fixture
 async def streaming(served: Served) -> AsyncIterator[Served]:
-    """The API with running streams."""
+    """The API with the task that serves its streams."""
     task = asyncio.create_task(served.streams.run(served.store))
     yield served
     task.cancel()

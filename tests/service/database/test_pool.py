@@ -1,4 +1,4 @@
-"""A store with too few connections, or with sessions that began with a fault."""
+"""A store with too few connections, or with sessions that began read-only or with another harmful setting."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -544,7 +544,7 @@ class Disturbed:
     async def attempt(self, checks: int | None = None) -> bool:
         """Run under a newer term, which ends after `checks` checks, or never if `checks` is None.
 
-        The source now has other closes for sessions with stored closes.
+        For each session whose closes are already stored, the source now returns other closes.
         """
         priced = await self.store._fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}

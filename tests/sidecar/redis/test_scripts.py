@@ -186,7 +186,7 @@ def test_deleting_the_fence_ends_the_term_of_the_holder(any_redis: Redis) -> Non
     assert int(again.token) > int(first)
 
 
-# With the candidate of the guide: SET key id NX EX 30, compare and EXPIRE, compare and DEL.
+# With an older in-process candidate (deployment guide): SET key id NX EX 30, compare and EXPIRE, compare and DEL.
 
 
 def test_the_guides_candidate_cannot_acquire_a_lease_held_by_a_sidecar(any_redis: Redis) -> None:
