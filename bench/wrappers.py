@@ -43,7 +43,7 @@ with open(os.environ["DIARY"], "a") as diary:
 
 
 class Task:
-    """A wrapper that runs the program."""
+    """A process of the comparison: a wrapper that runs the program, or a sidecar."""
 
     def __init__(self, name: str, command: list[str], **environment: str) -> None:
         self.name = name

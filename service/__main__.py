@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def migrate(settings: "Settings") -> None:
-    """Apply the migrations that the database lacks, and print each of them."""
+    """Apply the migrations that the database lacks; the log names each of them."""
     from service.database.migrations import migrate as apply
 
     if not await apply(settings.database_url.get_secret_value()):

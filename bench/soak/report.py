@@ -14,7 +14,7 @@ MAX_POINTS = 150
 
 TEXT = f"""\
 Three whole tasks (sidecar and API), a real Redis and a real Postgres. An operator asks a leader to step down each
-second, a leader renews after {1000 * float(SETTINGS["HEARTBEAT_INTERVAL"]):.0f} ms, {RESTARTED} restarts once a minute,
+second, a leader renews every {1000 * float(SETTINGS["HEARTBEAT_INTERVAL"]):.0f} ms, {RESTARTED} restarts once a minute,
 streams come and go, and requests reach every listener. `LEASE_TTL` is {SETTINGS["LEASE_TTL"]} s, `GRANT_TTL` is
 {SETTINGS["GRANT_TTL"]} s.
 

@@ -1,4 +1,4 @@
-"""A run with real containers: on a private network, ended by signals, and removed at its end."""
+"""A run with real containers on a private network. Signals end it, and all that it made is removed at its end."""
 
 import asyncio
 import signal

@@ -40,7 +40,7 @@ class Version:
 
 
 def build(engine: Engine, environment: Mapping[str, str], old: str | None, say: Callable[[str], None]) -> list[Version]:
-    """Return today's version and the versions derived from it; if a commit is given, `old` comes first.
+    """Return today's version and the versions derived from it. With a commit `old`, the commit's version comes first.
 
     Raises:
         ImageError: an image cannot be built.

@@ -178,7 +178,10 @@ def _no_portfolio(portfolio_id: UUID) -> web.HTTPNotFound:
 
 @contextmanager
 def _call_at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
-    """Call `do` at that time (seconds since the epoch), but within `MAX_DELAY`, unless the block ends before."""
+    """Call `do` at `moment`, but after `MAX_DELAY` at the latest, unless the block ends first.
+
+    `moment` is in seconds since the epoch; None means never.
+    """
     if moment is None:
         yield
         return

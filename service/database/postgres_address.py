@@ -70,7 +70,7 @@ async def open_connection(
 
 
 connect_of_pool: Any = open_connection
-"""`open_connection` for `asyncpg.create_pool`. It is `Any`, since that parameter's type names each asyncpg option."""
+"""`open_connection` for `asyncpg.create_pool`, typed `Any`: the type of its parameter `connect` names every option."""
 
 
 class _AnyAddressLoop:

@@ -23,9 +23,9 @@ async def set_trial_order(standing: Standing, book: Book, symbols: Collection[st
 
 
 def crowds(book: Book, unknown: Collection[str], refused: Collection[str]) -> dict[str, Crowd]:
-    """For each unknown symbol, the least crowded portfolio that holds it. Refused symbols are unknown too.
+    """For each unknown symbol, the least crowded portfolio that holds it.
 
-    A symbol that no portfolio holds is left out.
+    Refused symbols are unknown too; each counts as `SMALL_CROWD` symbols. A symbol that no portfolio holds is left out.
     """
     weights = np.fromiter(
         ((symbol in unknown) + (SMALL_CROWD - 1) * (symbol in refused) for symbol in book.symbols),

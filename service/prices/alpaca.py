@@ -78,7 +78,7 @@ class AlpacaPrices:
         )
 
     async def latest(self, symbols: Collection[str]) -> Answer:
-        """The newest price of each symbol's snapshot, from its last trade and its bars, by their own times."""
+        """The newest price in each symbol's snapshot, by the times of its last trade and of its bars."""
 
         async def ask(batch: list[str], budget: Budget, *, once: bool = False) -> Answer:
             query = {"symbols": ",".join(batch), "feed": self._feed}

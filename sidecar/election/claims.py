@@ -19,7 +19,7 @@ class TermOwner(NamedTuple):
     """The client that a term belongs to. No other client may get the term's token, because both would pass the fence.
 
     `name` is the word that the client gives itself, '' while no named client has the term. `predecessors` is true if a
-    previous process of this sidecar granted the term to a client, whose name is not known.
+    previous process of this sidecar may have granted the term to a client, whose name is not known.
     """
 
     name: str = ""

@@ -312,7 +312,7 @@ class Lease(Facts):
             renew_at = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
             self._due = max(renew_at, now + self.timings.retry)
             term.step_down = reply.outcome is Outcome.STEPPING_DOWN
-            self.tick(now)  # without a grant the term ends here, before the held requests are answered
+            self.tick(now)  # after a step-down, a term without a grant ends here, before held requests are answered
         else:
             self._end(reply.outcome, now)
             self._due = now + (self._follow(reply) if reply.holder else 0.0)

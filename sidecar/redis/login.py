@@ -1,4 +1,4 @@
-"""Chooses from the settings the kind of login that may change while the sidecar runs."""
+"""Makes the login of the settings if its password may change while the sidecar runs: a password file, or IAM."""
 
 import random
 from typing import TYPE_CHECKING

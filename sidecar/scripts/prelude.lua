@@ -151,7 +151,8 @@ local function guard_wait()
 end
 
 -- Record this server as the one that last acted on the lease. Redis refuses this when its memory is full: the guard
--- then still refuses new terms, which is safe. A note that cannot be removed is harmless: its name is never used again.
+-- then still refuses new terms, which is safe. A note that cannot be removed is harmless: a server that is
+-- promoted again has another replid, so it does not match the note.
 local function vouch()
   if not identify() then return end
   local run, repl, changed = unpack(call('HMGET', fence, 'run_id', 'replid', 'changed'))

@@ -212,7 +212,7 @@ async def test_a_process_without_a_processor_is_a_standstill(monkeypatch: pytest
 
 
 async def test_a_frozen_processor_is_a_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thread reports a standstill, because the threshold is shorter than the thread's own pause."""
+    """The thread of each processor reports a standstill, because the threshold is shorter than the thread's pause."""
     monkeypatch.setattr(machine, "STANDSTILL", 0.001)
     assert all(ended > began for began, ended in await standstills(list))
 

@@ -16,7 +16,7 @@ from tests.support.processes import ROOT
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_soak_finds_every_planted_fault(tmp_path: Path) -> None:
-    """Every rule can fail."""
+    """The rules about growth, lost terms and quiet logs can fail."""
     plants = [word for plant in (*PLANTS, LEAD) for word in ("--plant", plant)]
     status, output = soak(
         "--minutes=1", *plants, "--folder", str(tmp_path / "run"), "--json", str(tmp_path / "soak.json")

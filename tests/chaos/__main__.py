@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def _until_signalled(run: Coroutine[None, None, "Record"]) -> "Record":
-    """Await the run; SIGTERM ends the run in order, as Ctrl-C does."""
+    """Await the run; SIGTERM ends the run cleanly, as Ctrl-C does."""
     task = asyncio.ensure_future(run)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task

@@ -308,7 +308,7 @@ class Injector:
 
     async def _restart_postgres(self, happening: Happening, seconds: float, *, immediate: bool) -> None:
         server = self._fleet.postgres
-        happening.note = "like a crash" if immediate else "in order"
+        happening.note = "like a crash" if immediate else "clean shutdown"
         self._report(happening)
         if server.process is not None:
             server.process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)

@@ -31,7 +31,7 @@ BAR = 0.26
 LETTER = 0.66
 """Width of a letter, relative to the font size."""
 SHORT = 1.0
-"""Seconds below which a hand-over is printed in ms."""
+"""Seconds below which a hand-over has a label in ms, and above which a bar shows the number of its term."""
 
 _REDIS_TEXTS = {
     Kind.FAILOVER: "failover",

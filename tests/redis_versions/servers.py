@@ -120,7 +120,7 @@ def _download(suite: str, kept: Path) -> None:
 
 
 def _launcher(root: Path, package: str) -> str:
-    """Return a program that replaces itself with the server and the libraries of its Debian suite."""
+    """Return a shell script that runs the server with the libraries of its Debian suite."""
     triplet = f"{platform.machine()}-linux-gnu"
     [loader] = ("ld-linux-x86-64.so.2",) if platform.machine() == "x86_64" else ("ld-linux-aarch64.so.1",)
     libraries = root / "usr/lib" / triplet

@@ -120,7 +120,7 @@ async def leader(one: Asker) -> AsyncIterator[Asker]:
 
 
 FORGETFUL = STEADY | {"GRANT_TTL": "0.6"}
-"""Timings under which only demand ends soon."""
+"""Timings under which demand ends soon, but the lease does not."""
 
 timed = pytest.mark.parametrize("one", [SMALL], ids=["small"], indirect=True)
 

@@ -9,7 +9,7 @@ from tests.simulation.server import Server
 
 TIMINGS = Timings()
 PATIENT = replace(TIMINGS, call_limit=2.0013)
-"""Timings of the listener.
+"""Timings of `Control`, whose limit for a call differs slightly from the candidate's.
 
 With equal limits, the first call and a request that waits for the reply to this call would end together.
 """

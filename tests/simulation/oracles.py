@@ -226,7 +226,7 @@ class Oracle:
         if token not in self._asked:
             raise Violation("stepped down unasked", f"{sidecar.instance} gives up token {token}")
         if sidecar.lease.leads(sidecar.now()):
-            raise Violation("leads on", f"{sidecar.instance} was asked to step down from {token}")
+            raise Violation("still leads", f"{sidecar.instance} was asked to step down from {token}")
 
     # Writes.
 

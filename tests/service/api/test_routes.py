@@ -1,4 +1,4 @@
-"""The API's answers with a real database: errors first."""
+"""The API's answers with a real database: errors, values, health, status and metrics."""
 
 import json
 import re

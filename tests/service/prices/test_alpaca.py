@@ -225,7 +225,7 @@ async def test_a_transient_failure_is_retried_with_growing_pauses(
     failure: Callable[..., object], alpaca: Alpaca, caplog: pytest.LogCaptureFixture
 ) -> None:
     alpaca.snapshots = {"A": trade("5")}
-    alpaca.next = [failure] * 3  # type: ignore[list-item]  # the parameter's type is as wide as pytest's
+    alpaca.next = [failure] * 3  # type: ignore[list-item]  # the type of `failure` is wider
     sleeps = Sleeps()
     async with source(alpaca, sleeps=sleeps, known=["A"]) as prices:
         assert (await prices.latest(["A"])).keys() == {"A"}

@@ -16,7 +16,10 @@ from tests.support.storing import KEY, Storing, at_port, storing
 from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=5.0, call_limit=10.0)
-"""WAIT gets half of a call's limit. A call that is redirected to a node without replicas uses up this half."""
+"""Timings with a long limit for calls.
+
+WAIT gets half of the limit. A call that is redirected to a node without replicas uses up this half.
+"""
 
 
 @pytest.fixture

@@ -14,7 +14,10 @@ from tests.support.storing import KEY, Storing, at_port
 from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=1.0, call_limit=0.5)
-"""Timings under which a key is fresh for ten seconds, because replicas acknowledge only once a second."""
+"""Timings under which a key stays fresh for ten seconds, half a heartbeat.
+
+The tests need this time, because replicas acknowledge only once a second.
+"""
 QUIET = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600")
 """Arguments without pings of the primary: a ping is also a write, and would hide a renewal that writes nothing."""
 

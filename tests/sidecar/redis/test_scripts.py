@@ -278,7 +278,7 @@ def test_a_relay_notifies_the_relayed_watches_only_while_the_lease_is_vacant_and
         answer = Caller(any_redis).relay()
         assert (answer.outcome, answer.notice, contents(any_redis)) == ("held", "-", before)
         Caller(any_redis, id="b").release(token)
-        assert [message(each) for each in relays] == ["vacant"] * 2, "of the release"
+        assert [message(each) for each in relays] == ["vacant"] * 2, "these are the notices of the release"
         before = contents(any_redis)
         answer = Caller(any_redis).relay()
         assert (answer.outcome, answer.notice, contents(any_redis)) == ("vacant", "-", before)
