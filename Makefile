@@ -22,7 +22,7 @@ setup: $(STAMP) ## Create the virtual environment from the lock file
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 $(VENV)/bin/python:
-	@test -w . || { echo "make: $(CURDIR): is not writable" >&2; exit 2; }
+	@test -w . || { echo "make: $(CURDIR) is not writable" >&2; exit 2; }
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) does not exist; set PYTHON" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(3 * (sys.version_info < (3, 11)))' \
 		|| { echo "make: $(PYTHON) is not Python 3.11 or later; set PYTHON" >&2; exit 2; }

@@ -1,4 +1,4 @@
-"""The soak: whole tasks under a compressed hour of production.
+"""The soak: whole tasks under days of production load, compressed into an hour.
 
 `make soak` runs it. No measure may grow, no lead may be lost, and the logs must stay quiet. Two tasks run for the whole
 time and are judged. A third task restarts once a minute. A lease is renewed every 50 ms, and one of the two leases

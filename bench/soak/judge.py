@@ -21,7 +21,7 @@ LATE = re.compile(r"\b(in time|timeout|late|longer|the work stopped|was frozen|a
 SHOWN = 5
 """Maximum number of lines for one rule."""
 CALLS = 2
-"""Number of calls per renewal: the renewal, and a look at the key when Redis notifies the leader of its own write."""
+"""Number of RENEW calls per heartbeat: the renewal, and a check of the key after Redis's notice of that write."""
 JUDGED = REDIS, *(f"{label} {container}" for label in LABELS if label != RESTARTED for container in METRICS)
 """Names of the processes that run for the whole time."""
 

@@ -1,6 +1,6 @@
-"""The cost of what a table has (write-ahead log, checks, primary key), and of the tick's update.
+"""The cost of each property of a table (write-ahead log, checks, primary key), and of the tick's update.
 
-Each COPY fills a table that has one more of these.
+Each COPY fills a table that has one more of these properties.
 """
 
 from datetime import UTC, datetime

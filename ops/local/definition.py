@@ -174,7 +174,7 @@ class TaskDefinition(_Part):
         for container in self.container_definitions:
             for mount in container.mount_points:
                 if mount.source_volume not in names:
-                    raise ValueError(f"{container.name} mounts {mount.source_volume}, which volumes does not name")
+                    raise ValueError(f"{container.name} mounts {mount.source_volume}, which is not in volumes")
         return self
 
     @model_validator(mode="after")

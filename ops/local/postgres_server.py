@@ -140,7 +140,7 @@ class PostgresServer(Server):
                 shutil.rmtree(private, ignore_errors=True)
 
     def ready(self) -> bool:
-        """Return true if the server accepts connections: the pid file has this process's id and ends with `ready`."""
+        """Return true if the server accepts connections: the pid file has the server's id and ends with `ready`."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except OSError:

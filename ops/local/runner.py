@@ -82,7 +82,7 @@ class Runner:
                 for variable, port in listeners(shifted(container, shift)).items():
                     user = f"{label}/{container.name} ({variable})"
                     if port in users:
-                        apart = f"the ports of two tasks differ by {PORT_STEP} here"
+                        apart = f"the ports of each further task are {PORT_STEP} higher here"
                         raise UsageError(f"{users[port]} and {user} both need port {port} ({apart})")
                     users[port] = user
                     check_free(port, user)

@@ -158,7 +158,7 @@ class Task:
         if policy is None or not policy.enabled:
             return ""
         if code in policy.ignored_exit_codes:
-            return ", which restartPolicy ignores"
+            return "; restartPolicy does not restart it after this status"
         period = min(policy.restart_attempt_period, self._pace.restart_attempt_period)
         if container.uptime < period:
             on_ecs = policy.restart_attempt_period

@@ -33,7 +33,7 @@ accepts no text as HTML, and shows the page in no frame."""
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
     """Add the security headers to an answer before it is sent.
 
-    By default, browsers must not reuse an answer without asking.
+    Unless the handler has set `Cache-Control`, browsers must not reuse an answer without asking.
     """
     response.headers.update(SECURITY_HEADERS)
     response.headers.setdefault("Cache-Control", "no-cache")

@@ -73,5 +73,5 @@ def _hours(text: str) -> float:
     except ValueError:
         hours = 0.0
     if not 0 < hours <= 24 * 365:
-        raise argparse.ArgumentTypeError("not a number of hours, up to a year")
+        raise argparse.ArgumentTypeError("not a number of hours above 0, at most 8760")
     return hours

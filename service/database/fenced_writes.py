@@ -35,7 +35,7 @@ PLANS = (
   For one row it would choose a nested loop, which reads all staged rows again for each row of the range. With five
   million portfolios, a chunk of 20,000 took 15 s instead of 0.03 s.
 - With `work_mem`, the sort of half a million rows stays in memory.
-- With `jit`, compiling a statement would take as long as running it.
+- `jit` is off, because compiling a statement would take as long as running it.
 """
 
 

@@ -69,7 +69,7 @@ class Store(Transactions):
     async def claim_fence(self, term: FencedTerm) -> None:
         """Make this term the newest of its lease in the database. The same term may claim the fence again.
 
-        Returns when no older term can commit anything.
+        On return, no older term can commit anything.
 
         Raises:
             StaleTerm: a newer term has claimed the fence, or the token is more than a day ahead of the database's

@@ -2,7 +2,7 @@
 
 A leader whose writes all fail resigns, so that a task with a working connection can lead. While no task can write, the
 lead must not move too often. So a term without a commit may last as long as the outage had lasted when the term began,
-up to `MAX_LIMIT`. Such terms double in length, even on another task. The clock is injected.
+up to `MAX_LIMIT`. Each such term is about twice as long as the one before it, even on another task.
 """
 
 import time

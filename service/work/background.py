@@ -25,7 +25,7 @@ RESTART_PAUSE = 1.0, 30.0
 STOP_STAGGER = 0.05
 """Pause in seconds between stopping one task and the next."""
 HEALTHY_AFTER = 60.0
-"""Seconds of work after which the next failure is followed by the first pause again."""
+"""Seconds without a failure after which the next failure is followed by the first pause again."""
 
 logger = logging.getLogger(__name__)
 

@@ -86,5 +86,6 @@ class RunLog:
         logger.log(level, "%s of %s %s", run.job, run.session_date, where, extra=fields)
 
     def _outage(self, run: JobRun) -> Outage:
-        began = f"{run.job} of {run.session_date} failed, the next attempt continues it: %s"
-        return self._outages.setdefault((run.job, run.session_date), Outage(logger, began, "it is done"))
+        name = f"{run.job} of {run.session_date}"
+        began = f"{name} failed, the next attempt continues it: %s"
+        return self._outages.setdefault((run.job, run.session_date), Outage(logger, began, f"{name} is done"))

@@ -172,9 +172,10 @@ class Scheduler:
             self._database_failed(term)
 
     async def _sleep_until_next_look(self, began: datetime, *, everything_done: bool) -> None:
-        """Sleep until the first due time after `began`, so that runs that became due meanwhile start at once.
+        """Sleep until the first due time after `began`, or until the next retry unless everything is done.
 
-        The timetable is read again after each sleep, because the calendar may have changed.
+        Runs that became due after `began` start at once. The timetable is read again after each sleep, because the
+        calendar may have changed.
         """
         retry_after = min(self._retry_after, DATABASE_RETRY) if self._retry_soon else self._retry_after
         retry_at = None if everything_done else self._now() + retry_after

@@ -71,7 +71,7 @@ class Candidate:
         self._reconnects = Reconnects(timings.heartbeat, uniform)
         store.when_ended = self._connection_ended
         self.choose_watch: Callable[[str, bool], None] = _ignore
-        """Called with a lease's name, and whether the lease wants a direct watch; often with the same value."""
+        """Called after each reply about a lease, with its name and whether it wants a direct watch."""
         self._asleep_until = -inf
         self._under_way: tuple[dict[str, Call], Sent | None] | None = None  # the calls of a round trip
         self._draining = False
@@ -378,7 +378,7 @@ def _trouble_of(call: Call, reply: Reply) -> str | None:
 
 
 def _superseded_by_other_process(call: Call, reply: Reply) -> bool:
-    """Whether another process with our id superseded a call.
+    """Whether a reply with the outcome SUPERSEDED shows another process with our id.
 
     A look does not count: it only finds what an earlier process left.
 

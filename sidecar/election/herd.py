@@ -1,8 +1,8 @@
 """The candidates of a large fleet that receive notices, and the spread of their calls.
 
 A release, an expiry, the end of the failover guard and each write of the key reach many candidates within a
-millisecond. If all of them called at once, the server would run their scripts before it serves the next leader. Even
-their messages take time: Redis writes the message to each candidate before it executes the next call.
+millisecond. If all of them called at once, the server would run their scripts before it serves the next leader. The
+messages take time, too: Redis writes a message to each candidate before it executes the next call.
 
 So in a large fleet about `SMALL_FLEET` candidates have a direct watch, and receive every change. The other candidates
 have a relayed watch: if no candidate with a direct watch acquires a released lease, the candidates with a direct watch

@@ -1,8 +1,8 @@
 """Runs whole tasks from `task-definition.json` under random real faults and deploys, and checks the promises.
 
 `make chaos MINUTES=10 TASKS=4 SEED=1 REDIS=server` starts a run; REDIS may also be `cluster` or `sentinels`. Half of
-the tasks run the product's API, and half run a client that only writes. The production client itself records its
-beliefs; triggers record the accepted writes in commit order.
+the tasks run the product's API, and half run a client that only writes. The production client itself records when it
+believes that it leads; triggers record the accepted writes in commit order.
 
     schedule  the faults and their times, from the seed     diary      the records of a client, in its own process
     fleet     the tasks, kept running as by ECS             observers  the reader of the growing diaries

@@ -1,6 +1,6 @@
 """The api container of a chaos run: `python -m tests.chaos.api service|writer [--without-fence]`.
 
-`service` is the product's own API. `writer` is a client that only does fenced writes under both leases, half of them in
+`service` is the product's own API. `writer` is a client that only does fenced writes under both leases, most of them in
 slow transactions. Both keep a diary (`tests.chaos.diary`). With `--without-fence` every term may write; the run must
 report this.
 """
@@ -30,7 +30,7 @@ from tests.chaos.diary import VARIABLE, Diary, observe
 from tests.chaos.schedule import LEASES
 
 LONGEST = 0.15
-"""Maximum seconds of a transaction, and maximum seconds between a check and its write."""
+"""Maximum seconds of each pause: inside a transaction, between a check and its write, and between two writes."""
 UNCANCELLABLE = 0.5
 """Share of the steps that a cancellation does not interrupt."""
 

@@ -79,7 +79,7 @@ def verdict(record: Record) -> str:
 
 
 def _led(record: Record, lease: str) -> list[tuple[float, float]]:
-    """Return the times in which a client believed as (began, seconds); overlaps count once."""
+    """Return the periods in which a client believed that it led, as (began, seconds); overlaps count once."""
     found: list[tuple[float, float]] = []
     reached = 0.0
     for belief in sorted(record.beliefs, key=lambda belief: belief.began):

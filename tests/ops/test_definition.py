@@ -126,7 +126,7 @@ def test_a_missing_or_invalid_file_is_reported(tmp_path: Path) -> None:
 
 def test_a_mount_of_an_unknown_volume_is_refused() -> None:
     mounting = container("a", mountPoints=[{"sourceVolume": "state", "containerPath": "/state"}])
-    with pytest.raises(DefinitionError, match="a mounts state, which volumes does not name"):
+    with pytest.raises(DefinitionError, match="a mounts state, which is not in volumes"):
         parse(definition(mounting))
     parse(definition(mounting) | {"volumes": [{"name": "state"}]})
 

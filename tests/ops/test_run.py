@@ -444,7 +444,7 @@ def test_two_containers_with_the_same_port_are_one_line_and_nothing_is_started(t
         runner.check()
     assert str(refusal.value) == (
         f"task1/sidecar (METRICS_BIND) and task2/api (API_BIND) both need port {8180 + offset}"
-        " (the ports of two tasks differ by 100 here)"
+        " (the ports of each further task are 100 higher here)"
     )
 
 

@@ -273,7 +273,8 @@ async def test_an_ignored_exit_code_is_not_restarted(tmp_path: Path) -> None:
     task, _ = new_task(tmp_path, define(container("sidecar", "sleep 0.3; exit 2", restartPolicy=policy)))
     async with running(task) as run:
         await run
-    assert run.result() == "essential container sidecar exited with 2, which restartPolicy ignores"
+    result = run.result()
+    assert result == "essential container sidecar exited with 2; restartPolicy does not restart it after this status"
 
 
 async def test_a_command_that_does_not_exist_stops_the_task_with_its_name(tmp_path: Path) -> None:

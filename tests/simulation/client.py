@@ -114,7 +114,7 @@ class Client:
         """Whether the client waits for an answer."""
         self._ticket = 0
         self._explicit = False
-        """Whether the end of the held request is an event, because the rest of the grant is short."""
+        """Whether the end of the held request is an event of its own; otherwise `sync` computes it."""
         self._version: Version | None = None
         self._clock = 0.0
         self._stopping = False

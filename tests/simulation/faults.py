@@ -371,7 +371,7 @@ class Faults:
         self._starts_over(self.world.clients[self._task()])
 
     def _cuts_short(self, sidecar: "Sidecar", request: "Request") -> bool:
-        """The next attempt may win before the delayed call executes; then the client leaves or the sidecar drains."""
+        """Delay or drop the acquire. The next attempt may win first; then the client leaves or the sidecar drains."""
         world = self.world
         if request[1].kind is not Kind.ACQUIRE or world.primary.model.value is not None:
             return False

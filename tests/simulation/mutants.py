@@ -330,7 +330,7 @@ def _(rest: Rest, token: int, now: float) -> None:
     pass
 
 
-@mutant("a resign ends the rest after a step-down", Rest, "stepped_down", mix="quiet")
+@mutant("the rest after a step-down is as short as after a resign", Rest, "stepped_down", mix="quiet")
 def _(rest: Rest, token: int, now: float) -> None:
     rest.until, rest._token = max(rest.until, now + YIELD_FOR), token
 

@@ -372,7 +372,7 @@ class Oracle:
 
     def busy(self, sidecar: "Sidecar") -> None:
         """The election loops run without a pause."""
-        raise Violation("busy", f"{self.world.rounds:,} rounds of election loops, now of {sidecar.instance}")
+        raise Violation("busy", f"{self.world.rounds:,} rounds of election loops, the last of {sidecar.instance}")
 
     def inspect(self) -> None:
         """Check the whole world, just before a fault and at the end."""

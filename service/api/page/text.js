@@ -1,4 +1,4 @@
-// Durations and times as text, and parts of the document that get text.
+// Formats durations and times as text, and clones and fills parts of the document.
 
 const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 

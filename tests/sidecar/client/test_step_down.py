@@ -19,7 +19,7 @@ from tests.support.storing import at_port
 from tests.support.waiting import eventually
 
 QUICK = {"LEASE_TTL": "6", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "3", "REDIS_TIMEOUT": "1.5", "LOG_FORMAT": "json"}
-"""Timings with a rest of 1.5 s."""
+"""Timings with a rest period of 1.5 s after a step-down."""
 
 
 def key_of(sidecar: RealSidecar) -> str:
@@ -39,7 +39,7 @@ async def reasons(redis_server: RedisServer, sidecar: RealSidecar) -> list[tuple
 async def test_after_a_step_down_the_other_task_leads_once_the_work_has_stopped(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer
 ) -> None:
-    """The rest of the previous holder is 15 s, and another leader ends this rest."""
+    """The previous holder's rest period is 15 s, but it ends early because another task leads."""
     events: list[str] = []
     by_url = {sidecar.url: sidecar for sidecar in sidecars}
     with client_of(redis_server) as redis:

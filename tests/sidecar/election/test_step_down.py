@@ -1,4 +1,7 @@
-"""An operator's step-down in the rules of a lease: the leader stops at once, releases after its client, and rests."""
+"""An operator's step-down in the rules of a lease.
+
+The leader stops leading at once, releases the lease once its client has stopped, and rests.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""The answers of a faulty Redis never count as a success. They are reported with their kind, and end with the fault."""
+"""The answers of a faulty Redis never count as a success.
+
+Each failure is reported with its kind, and calls succeed again after the fault.
+"""
 
 import asyncio
 from collections.abc import Callable
