@@ -164,8 +164,8 @@ def measure(*, starts: int = STARTS, number: int = CHECKS, seconds: float = IDLE
             " of the task definition, `python -m sidecar healthcheck`; the bare one is a Python that imports"
             " `http.client` and does nothing. The idle leader has one client. Its requests are held, like the requests"
             " of the client library. The bare handler holds the same requests, so its processor time is the limit. The"
-            " other figures are medians, with the worst in brackets; a ratio is the median of the ratios of"
-            " neighbouring measurements."
+            " figures of the first table are medians, with the worst in brackets; its ratios are medians of the ratios"
+            " of neighbouring measurements."
         ),
         tables=(Table(("", "bare", "sidecar", "ratio", "at most"), rows), idleness),
         versions={name: version(name) for name in ("aiohttp", "redis", "uvloop")},

@@ -109,8 +109,8 @@ def _read_v1(group: Path) -> MemoryUse:
     stat = _stat(group)
     limit = int((group / "memory.limit_in_bytes").read_text())
     used = int((group / "memory.usage_in_bytes").read_text()) - stat.get("total_inactive_file", 0)
-    # The smallest limit of this cgroup and of its parents, visible or not. The usage of the parents' other children is
-    # unknown.
+    # `hierarchical_memory_limit` is the smallest limit of this cgroup and of its parents, visible or not. A parent's
+    # limit is compared with this cgroup's usage alone, because the usage of its other children is unknown.
     return MemoryUse(max(0, used), min(limit, stat.get("hierarchical_memory_limit", limit)))
 
 
@@ -123,7 +123,7 @@ def _read_v2(group: Path) -> MemoryUse:
 def _stat(group: Path) -> dict[str, int]:
     """The numbers of memory.stat.
 
-    They are empty if the file cannot be read; then the limit applies to the whole usage.
+    The dictionary is empty if the file cannot be read. The callers then subtract no file pages from the usage.
     """
     try:
         lines = (group / "memory.stat").read_text().splitlines()

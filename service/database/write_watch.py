@@ -103,7 +103,7 @@ class WriteWatch:
 
     @property
     def trouble(self) -> str | None:
-        """Why the database refused the last write, within the last `TROUBLE_LIFETIME` seconds; None if it did not."""
+        """Why the database takes no writes, by a refusal within the last `TROUBLE_LIFETIME` seconds; otherwise None."""
         return self._trouble if self._clock() - self._trouble_at < TROUBLE_LIFETIME else None
 
     def refused(self, sqlstate: str | None, reason: str) -> None:

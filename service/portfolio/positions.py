@@ -163,7 +163,7 @@ def divided(blocks: Sequence[Block], parts: int) -> list[list[Block]]:
 
 
 class Symbols:
-    """Symbols by number and numbers by symbol. The number of a symbol never changes."""
+    """Symbols by number, and numbers by the database's hash of a symbol. The number of a symbol never changes."""
 
     def __init__(self) -> None:
         self._names: list[str] = []

@@ -30,7 +30,7 @@ requests for the other symbols.
 KNOWN_PER_TRIAL = 10
 """Requests for known symbols per request for symbols of unknown standing.
 
-The result is rounded up, so each query may send at least one request for symbols of unknown standing.
+The number of the latter is rounded up, so each query may send at least one of them.
 """
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25

@@ -1,7 +1,7 @@
 """The leases in Redis: sends the calls of one round trip, and reads their replies. Only this module sends the scripts.
 
 There is one connection, and each round trip has a limit. The client library's own retries are off: a hidden retry of an
-executed acquire would report 'not acquired', and redis-py's default timeouts can block for a minute. A call is repeated
+executed release would report 'vacant', and redis-py's default timeouts can block for a minute. A call is repeated
 at once, and once only, if it certainly was not executed: the connection could not be made, or the reply refuses the
 EVAL as a whole. If the call timed out, if the stream ended after the call was sent, or if the error came from inside a
 script, the call may have been executed, so it is not repeated. The second attempt has the start time, the limit and the

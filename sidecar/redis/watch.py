@@ -34,7 +34,7 @@ DIRECT_INTERVALS = 1.25
 """Intervals without a message after which a direct watch requests a sign of life. The leader renews the lease in each
 interval, and the notice of a renewal is a sign of life."""
 RELAYED_INTERVALS = 3
-"""The same for a relayed watch, which receives no messages for a long time."""
+"""The same for a relayed watch, which may receive no message for a long time."""
 
 _INVALIDATED = "__redis__:invalidate"
 _REFUSALS = ("noperm", "response")

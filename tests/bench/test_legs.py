@@ -1,4 +1,4 @@
-"""The legs of a hand-over: the steps in the records of real processes."""
+"""The legs of a hand-over, each between two consecutive steps in the records of real processes."""
 
 from pathlib import Path
 

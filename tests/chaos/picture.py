@@ -74,7 +74,7 @@ class _Labels:
         self.take(at - 4 * self._seconds_a_point, at + 4 * self._seconds_a_point, level, 8 / 72 / ROW)
 
     def put(self, text: str, places: Iterable[tuple[float, float]], colour: str, size: float = 6.5) -> None:
-        """Write the text at the first free place (left edge, middle)."""
+        """Write the text at the first free place. A place is the left edge and the vertical middle of the text."""
         wide, high = LETTER * size * len(text) * self._seconds_a_point, 1.05 * size / 72 / ROW
         for left, level in places:
             box = left, left + wide, level - high / 2, level + high / 2

@@ -45,7 +45,7 @@ class Unsettled(Exception):
 
 
 class RedisNodes:
-    """The servers and the ways of the tasks; an async context manager.
+    """The servers, and the proxies through which the tasks reach them (`Way`); an async context manager.
 
     Args:
         folder: for the servers' files.

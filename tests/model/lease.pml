@@ -128,7 +128,7 @@ byte other = 2;      /* names the replica */
 #endif
 byte servers = 2;    /* the number of names in use */
 bit  promoted;       /* the primary was a replica before */
-byte young;          /* until the primary's uptime is one ttl */
+byte young;          /* the time until the primary's uptime is one ttl */
 
 byte newest;         /* the last token of any term: a model of the server's TIME, which outlives all data */
 byte faults;

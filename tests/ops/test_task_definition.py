@@ -44,7 +44,10 @@ def test_botocore_accepts_it_as_the_input_of_register_task_definition() -> None:
 
 
 def test_the_runner_s_own_checks_pass_too() -> None:
-    """The checks: ranges of health checks and timeouts, known and acyclic dependsOn, a healthCheck for HEALTHY."""
+    """The runner checks ranges of times, and that dependsOn is acyclic and names containers of the task.
+
+    A container that another container awaits as HEALTHY needs a healthCheck.
+    """
     assert read(FILE).dependents("sidecar") == ["api"]
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(body: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """A program whose `main` has this body."""
+    """Run a program whose `main` has this body, and return the ended process."""
     code = (
         f"from runtime.command_line import run_and_exit\ndef main(words): {body}\nrun_and_exit(main, program='sidecar')"
     )

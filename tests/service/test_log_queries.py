@@ -201,7 +201,7 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     assert {("background_services", "two", state) for state in ("disconnected", "disabled")} <= vacant
     assert ("daily_scheduler", "two", "disconnected") in vacant
 
-    asked = run.ask("Who asked to step down, to disable or to enable a lease")
+    asked = run.ask("Who asked for a step-down, or disabled or enabled a lease")
     commands = {f"task/sidecar/{word}" for word in ("disable", "enable", "step-down")}
     assert {row[1] for row in asked} >= commands | {"task/sidecar/two"}
 

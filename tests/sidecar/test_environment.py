@@ -101,7 +101,7 @@ async def _leads(asker: Asker) -> bool:
 
 
 def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """A Python program with every switch set."""
+    """Run a Python program with every switch set, and return the ended process."""
     environment = {"PATH": os.environ["PATH"], **MEANT_FOR_OTHERS, **HARMLESS, **settings}
     return subprocess.run(
         [sys.executable, *words], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

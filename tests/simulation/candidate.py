@@ -263,7 +263,7 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # While a request is held, a round at the end of demand is needed only without a connection, to connect.
+        # While a request is held, the end of demand needs a round only if there is no connection: the round connects.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))

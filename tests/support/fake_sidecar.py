@@ -1,7 +1,7 @@
 """Fake sidecars for tests of the service: one leads every lease until its resign, the other reports what the test sets.
 
-`tests.support.hostile_sidecar` is for tests of the client: its only lease leads when the test calls `elect`, and it can
-misbehave.
+`tests.support.hostile_sidecar` is for tests of the client: it leads its only lease when the test calls `elect`, and it
+can misbehave.
 """
 
 import asyncio

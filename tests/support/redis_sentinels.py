@@ -61,7 +61,7 @@ class Group:
 
     @property
     def kind(self) -> Sentinels:
-        """The settings of a sidecar."""
+        """The kind of Redis for a sidecar: the addresses of the sentinels, and the name of the primary."""
         return Sentinels(tuple(("127.0.0.1", sentinel.port) for sentinel in self.sentinels), MASTER)
 
     @property

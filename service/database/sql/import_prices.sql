@@ -1,4 +1,4 @@
--- Insert or update closes without a token. No source replaces imported closes.
+-- Insert or update the closes. An imported close has no token, and no source replaces it.
 insert into public.price_eod as eod (symbol, session_date, close, at)
 select symbol, session_date, close, at
 from imported

@@ -55,7 +55,10 @@ async def test_a_release_reaches_the_client_of_a_relayed_watch_if_no_direct_watc
 async def test_a_relay_that_finds_the_candidates_own_id_is_no_trouble(
     redis: Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The candidate's acquire may have executed without a reply. Only a call for a term reveals another process."""
+    """The candidate's own acquire may have executed without a reply, so a relay proves no second process.
+
+    Only a call that names a term can reveal another process with the same id.
+    """
     Caller(redis, id="same", tenure="other-1", ttl=600_000, key=KEY).acquire()
     async with served(redis_server, "same", timings=SLOW) as sidecar:
         await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)

@@ -320,7 +320,7 @@ async def test_a_choice_while_there_is_no_connection_does_not_shorten_the_pauses
 async def test_a_refused_relayed_channel_costs_one_more_connection_and_is_logged_once(
     any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The channel that counts the direct watches is allowed, and that of the relayed watches is refused: one line."""
+    """The channel that counts the direct watches is allowed; the channel of the relayed watches is refused."""
     caplog.set_level("INFO")
     channels = [f"&{key}{end}" for key in KEYS.values() for end in (":changed", ":direct:changed")]
     rights = ["resetchannels", "&__redis__:invalidate", *channels]
