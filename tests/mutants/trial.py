@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +40,7 @@ class Bug:
         text = path.read_text()
         if (count := text.count(self.right)) != 1:
             raise ValueError(f"{self.name}: {self.right!r} occurs {count} times in {self.file}, not once")
+        path.unlink()  # other folders may share the file
         path.write_text(text.replace(self.right, self.wrong))
 
 
@@ -52,20 +54,26 @@ class Verdict:
     output: str
 
 
-def copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path, copy_file: Callable[[str, str], object] = shutil.copy2) -> None:
     """Copy the files that the tests need, with their compiled code."""
     for name in COPIED:
         if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("*.pyc.*"))
+            ignored = shutil.ignore_patterns("*.pyc.*")
+            shutil.copytree(source / name, target / name, ignore=ignored, copy_function=copy_file)
         else:
-            shutil.copy2(source / name, target / name)
+            copy_file(str(source / name), str(target / name))
 
 
 def attempt(source: Path, tests: list[str], bug: Bug | None = None, *, reruns: int = 0) -> Verdict:
-    """Run the tests on a copy of `source`, with the bug if there is one. A failed test is repeated `reruns` times."""
+    """Run the tests in a folder with the files of `source`, with the bug if there is one.
+
+    The folder has hard links, so `source` must be in the same file system. A failed test is repeated `reruns` times.
+    """
     with TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
-        copy(source, folder)
+        # Copies would take a second of processor time. Hard links suffice: Python replaces a file of compiled code and
+        # never writes into it.
+        copy(source, folder, os.link)
         if bug is not None:
             bug.put_into(folder)
         return _run(folder, [f"--reruns={reruns}", *tests], len(tests))
