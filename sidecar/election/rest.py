@@ -24,7 +24,7 @@ class Rest:
         self.until = -inf
         """The end of the rest, unless another candidate leads before."""
         self._after_step_down = after_step_down
-        self._token: int | None = None  # the token of the term that was stepped down from; None after a resign
+        self._token: int | None = None  # the token of the term that was stepped down from; None without a step-down
 
     def resigned(self, now: float) -> None:
         """Rest after a resign. A longer rest is kept."""

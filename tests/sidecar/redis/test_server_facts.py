@@ -92,9 +92,7 @@ async def test_without_calls_the_status_follows_changes_of_the_server(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_a_server_that_refuses_to_report_facts_does_not_affect_the_election(
-    redis_of_its_own: RedisServer,
-) -> None:
+async def test_a_killed_server_is_shown_as_not_connected(redis_of_its_own: RedisServer) -> None:
     async with shown(redis_of_its_own.port) as (store, learned):
         await eventually(lambda: learned)
         redis_of_its_own.kill()

@@ -121,7 +121,7 @@ async def test_tls_to_a_server_without_tls_is_reported(
 ) -> None:
     async with Proxy(redis_of_its_own.port) as plain:
         refused = sidecar(tmp_path, "task-a", redis_of_its_own, plain, "", SMALL)
-        await _is_refused(refused, session, "speak TLS: redis:// in REDIS_URL")  # the server waits or refuses
+        await _is_refused(refused, session, "use redis:// in REDIS_URL")  # the server waits or refuses
 
 
 async def test_certificate_verification_can_be_turned_off(

@@ -215,7 +215,7 @@ def test_tls_to_a_server_without_tls_is_reported_with_the_setting_that_turns_tls
     run: Run, redis_server: RedisServer, files: Certificates
 ) -> None:
     failure = failure_with(run, redis_server.port, REDIS_TLS_CA_FILE=str(files.ca))
-    assert "not speak TLS: REDIS_TLS=false" in failure.text
+    assert "use REDIS_TLS=false" in failure.text
 
 
 async def test_a_sidecar_with_a_valid_certificate_and_ca_leads(redis_server: RedisServer, files: Certificates) -> None:
