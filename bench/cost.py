@@ -37,7 +37,7 @@ class Machine:
     ended: dict[int, float] = field(default_factory=dict)
 
     def processor_seconds(self) -> tuple[float, float]:
-        """Return the cost so far of this process and of all Postgres processes."""
+        """Return the processor seconds so far of this process, and of all Postgres processes together."""
         for process in self.postgres.children():
             try:
                 times = process.cpu_times()

@@ -1,8 +1,8 @@
 """The cost of the sidecar compared with its bare libraries: `python -m bench.footprint`.
 
-Compares memory and start-up time with a program that imports the same libraries and serves one aiohttp handler.
-Compares the process of the health check with a Python process that only imports `http.client`. Also measures the
-processor time and the Redis commands of an idle leader. One run gives all ratios.
+Compares the sidecar's memory and start-up time with those of a program that imports the same libraries and serves one
+aiohttp handler. Compares the process of the health check with a Python process that only imports `http.client`. Also
+measures the processor time and the Redis commands of an idle leader. One run gives all ratios.
 """
 
 import json

@@ -36,10 +36,10 @@ QUIET = 0.2
 QUIET_LOOKS = 3
 """Number of consecutive reads with few scripts after which a hand-over counts as complete.
 
-One is not enough, since the crowd's calls may be late.
+One read is not enough, since the crowd's calls may be late.
 """
 LONGEST = 10.0
-"""Limit, in seconds, for the calls that follow a hand-over."""
+"""Maximum wait, in seconds, until the calls that follow a hand-over have ended."""
 LIMIT = 30.0
 """Limit of the wait for a hand-over, in seconds."""
 START_LIMIT = 120.0

@@ -1,4 +1,7 @@
-"""The limit of a hand-over in a fleet: bare connections with the same watches, and the smallest release and claim."""
+"""The limit of a hand-over in a fleet: bare connections with the watches of sidecars, a minimal release and a claim.
+
+A member is such a connection. It stands for one candidate.
+"""
 
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from bench.watchers import KEY, RELEASE
 from sidecar.election.herd import SMALL_FLEET
 
 PAUSE = 0.1
-"""Seconds between two rounds; the crowd needs them to read its messages."""
+"""Seconds between two rounds, in which the members that claim nothing read their messages."""
 
 
 def measure_limit(redis: Redis, redis_url: str, members: int, rounds: int) -> tuple[float, ...]:

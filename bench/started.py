@@ -60,14 +60,14 @@ class Started:
 
 
 def compile_packages() -> None:
-    """Compile the sidecar's own packages, as its image does."""
+    """Compile the sidecar's own packages to bytecode, as its image does."""
     for package in ("runtime", "sidecar"):
         compileall.compile_dir(package, quiet=1)
 
 
 @contextmanager
 def sidecar(redis_url: str) -> Iterator[Started]:
-    """Run a sidecar with its default settings. The guard is off, because the Redis server has just been started."""
+    """Run a sidecar with its default settings, but without the failover guard, because Redis has just started."""
     port = free_port()
     settings = {
         "REDIS_URL": redis_url, "LEASES": "bench", "FAILOVER_GUARD": "false", "LOG_LEVEL": "error",

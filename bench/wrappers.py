@@ -1,7 +1,8 @@
 """`python -m sidecar exec` compared with single-beat: `python -m bench.wrappers`.
 
 Each wrapper runs the same program twice, as two tasks do, on a real Redis with the wrapper's defaults. Then a fault
-hits the running copy. The program's diary shows for how long both copies ran at once, and for how long no copy ran.
+hits the running copy. The program writes a diary, which shows for how long both copies ran at once, and for how long no
+copy ran.
 single-beat has its own virtual environment (`bench.environments`).
 """
 

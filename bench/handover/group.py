@@ -79,7 +79,7 @@ class Candidate:
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
-    """Send a signal if the process runs. asyncio's `send_signal` can reap it, and the exit code is then lost."""
+    """Send a signal if the process runs. asyncio's `send_signal` could reap the process and so lose its exit code."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)

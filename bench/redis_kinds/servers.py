@@ -72,7 +72,7 @@ class MovingName(RedisNodes):
         self._name = Proxy(self._primary.port)
 
     async def form(self) -> None:
-        """Replicate the first server."""
+        """Make the second server a replica of the first one."""
         await self._open.enter_async_context(self._name)
         await self.patiently(partial(ask, self._heir, "REPLICAOF", "127.0.0.1", str(self._primary.port)))
         await self.patiently(self.settled)

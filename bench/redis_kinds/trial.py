@@ -1,4 +1,4 @@
-"""One row: tasks of a sidecar and a client each, an event, and the numbers from the clients' diaries."""
+"""One row of the table: tasks of a sidecar and a client each, an event, and the numbers from the clients' diaries."""
 
 import asyncio
 import os
@@ -111,7 +111,7 @@ class _Tasks:
         self.sidecars[label], self._clients[label] = sidecar, client
 
     def leader(self) -> Belief | None:
-        """Return the current belief."""
+        """Return the belief of the client that leads now; None if no client leads."""
         self.seen.read()
         return self.seen.leader(LEASE, elapsed())
 

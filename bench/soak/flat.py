@@ -41,7 +41,7 @@ class Growth:
     """The growth of a series in its judged part, and its limit, in the unit of the series."""
 
     start: float
-    """Median of the first fifth."""
+    """Median of the first fifth of the judged part."""
     grown: float
     limit: float
 

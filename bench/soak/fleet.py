@@ -68,7 +68,7 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the servers and the tasks; at the end, stop the tasks in ECS's order, then the servers."""
+        """Run the servers and the tasks; at the end, stop the tasks as ECS does, then the servers."""
         with (self.logs / "ecs.log").open("w") as story:
             console = Console(story, self.logs, colours=False, closed=lambda: None)
             try:

@@ -143,7 +143,7 @@ class Histories:
 
 @asynccontextmanager
 async def histories(fleet: Fleet) -> AsyncIterator[Histories]:
-    """Read the histories over a separate connection during the block."""
+    """Yield a reader of the histories. Its connection is closed at the end of the block."""
     client = redis.asyncio.Redis.from_url(fleet.redis.url, decode_responses=True)
     try:
         yield Histories(client, fleet.sidecar_settings().keys)

@@ -19,7 +19,7 @@ EXPECTED = "AUTH=off", "PRICE_SOURCE=simulated"
 LATE = re.compile(r"\b(in time|timeout|late|longer|the work stopped|was frozen|after its deadline)\b")
 """Pattern of the warnings that a standstill of the machine causes."""
 SHOWN = 5
-"""Maximum number of lines for one rule."""
+"""Maximum number of lines that the verdict shows for one rule."""
 CALLS = 2
 """Number of RENEW calls per heartbeat: the renewal, and a check of the key after Redis's notice of that write."""
 JUDGED = REDIS, *(f"{label} {container}" for label in LABELS if label != RESTARTED for container in METRICS)

@@ -7,11 +7,14 @@ from sidecar.history import Entry, Event
 from sidecar.protocol import Reason
 
 GRACE_MS = 1000
-"""Time after a standstill in which a lost lead counts as a consequence of the standstill: a grant and a retry."""
+"""Time after a standstill, in ms, in which the end of a term counts as a consequence of the standstill.
+
+It covers a grant and a retry.
+"""
 LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE, Reason.RESIGNED
 """Reasons of an end that a standstill can cause, such as a client that resigns late.
 
-A deleted key is not one: no standstill deletes a key.
+The deletion of a key is not among them: no standstill deletes a key.
 """
 
 

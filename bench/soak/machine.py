@@ -1,4 +1,4 @@
-"""Standstills of the machine. A process without a processor can lose a lead although it has no fault."""
+"""Standstills of the machine. A process that gets no processor can lose its lease although it has no fault."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ _STEP = 0.02
 class Machine:
     """Watches for standstills.
 
-    `standstills` has the start and the end of each, in ms since 1970. They may overlap.
+    `standstills` has the start and the end of each standstill, in ms since 1970. Standstills may overlap.
 
     Args:
         pids: returns the processes that the machine must not starve.

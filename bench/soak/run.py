@@ -19,7 +19,7 @@ from ops.local.server import ServerError
 from runtime.clock import elapsed
 
 LED_WITHIN = 60.0
-"""Timeout for the first leaders, in seconds: the guard of a new Redis lasts for one ttl."""
+"""Timeout for the first leaders, in seconds: on a new Redis the failover guard waits for one ttl."""
 
 
 async def soak(folder: Path, minutes: float, plants: Sequence[str] = ()) -> Observed:

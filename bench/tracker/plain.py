@@ -13,7 +13,10 @@ SAMPLE = 10_000
 
 
 async def plain(dsn: str, machine: Machine) -> tuple[Cost, Cost, Cost]:
-    """Measure the plain implementation on a sample, one portfolio at a time: loading, a tick, a day's rows."""
+    """Measure the plain implementation on a sample, one portfolio at a time.
+
+    Returns the costs of loading, of a tick, and of a closing capture (loading, a tick, and the rows of the day).
+    """
     connection = await asyncpg.connect(dsn)
     with machine.cost() as load:
         held: dict[UUID, list[tuple[str, Decimal]]] = {}

@@ -1,4 +1,4 @@
-"""A database full of portfolios."""
+"""Portfolios and positions that fill a database."""
 
 from datetime import date
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""When to look at leases again: at once after a change if Redis allows that, else after a second."""
+"""When to look at the leases again: at once after a change if Redis allows the watch, else every second."""
 
 import asyncio
 import random
@@ -49,7 +49,7 @@ class Changes:
 
 @asynccontextmanager
 async def hearing(redis: CommandRedis, settings: Settings, keys: Mapping[str, str]) -> AsyncIterator[Changes]:
-    """Notice changes to the leases with these keys, and follow the server, during the block."""
+    """Notice changes to the leases with these keys, and follow the server, until the `async with` block ends."""
     heartbeat, connector = settings.timings.heartbeat, redis.connector
     changes = Changes(redis, keys, heartbeat)
     tasks = [asyncio.create_task(changes.watch.run())]

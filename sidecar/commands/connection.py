@@ -74,7 +74,7 @@ class CommandRedis:
             if words not in (None, len(answer)):
                 raise InvalidResponse(MALFORMED)
         except asyncio.CancelledError:
-            await self.close()  # the script's answer is still under way
+            await self.close()  # the script's answer would be read as the answer to the next script
             raise
         except CommandError:
             raise

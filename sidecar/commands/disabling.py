@@ -30,7 +30,7 @@ async def disable(
         redis: the connection.
         lease: the lease's name.
         key: the lease's key.
-        seconds: the time.
+        seconds: the duration.
         reason: one line for the other operators; '' for none.
         by: who disables the lease.
         heartbeat: the heartbeat of the sidecars, in seconds.

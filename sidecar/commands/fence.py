@@ -1,8 +1,8 @@
 """`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and repairs a fence that refuses every term.
 
 `python -m service fence LEASE` shows the database's side. A fence is repaired only when the lease has been disabled for
-one ttl without interruption. After that time nobody believes any more that it leads, so no leader has a token above the
-new token of the fence.
+one ttl without interruption. After that time no candidate still believes that it leads, so no leader has a token above
+the new token of the fence.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ async def fence(
         above: a token that the next term's token must exceed, such as the database's last token; None for none.
         dry_run: change nothing.
         say: shows a line at once.
-        clock: seconds that never step.
+        clock: monotonic seconds.
         sleep: waits for a number of seconds.
 
     Raises:

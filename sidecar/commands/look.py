@@ -15,10 +15,10 @@ PROBLEMS = {
 """Descriptions, for people, of the problems that the scripts report."""
 
 SAME_END = 1_000
-"""Maximum difference, in ms, between the expiry of a DISABLED and the end that is stored with its reason."""
+"""Maximum difference, in ms, between the expiry of a DISABLED key and the end that the fence stores with the reason."""
 
 LONGEST_SHOWN = 240
-"""Limit of a shown reason, in characters: above the command's own limit, so that a reason is never cut."""
+"""Limit of a shown reason, in characters: above the limit of `disable`, so that no reason from `disable` is cut."""
 
 NO_KEY = -2
 """Value of `Look.left` if nobody holds the key; -1 stands for a key without a time limit."""

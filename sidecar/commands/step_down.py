@@ -46,7 +46,7 @@ async def step_down(
         settings: the leases' keys, and the timings of the sidecars.
         lease: the lease's name.
         say: shows a line at once.
-        clock: seconds that never step.
+        clock: monotonic seconds.
 
     Raises:
         CommandError: nobody was asked; the text says why.

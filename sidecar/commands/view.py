@@ -37,7 +37,7 @@ class View:
     Args:
         leases: the names, in the order in which they are shown.
         place: where Redis is, for people.
-        clock: seconds that never step.
+        clock: monotonic seconds.
         now: the time of day.
         report: called with each change.
     """

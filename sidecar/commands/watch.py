@@ -104,7 +104,7 @@ async def _closed(stream: TextIO) -> None:
 
 @asynccontextmanager
 async def _signals(display: Display, view: View, end: Callable[[], None]) -> AsyncIterator[None]:
-    """Handle signals during the block."""
+    """Handle signals until the `async with` block ends."""
     loop = asyncio.get_running_loop()
     for number in STOP:
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup

@@ -1,7 +1,8 @@
 """The node of a cluster that owns the leases' hash slot.
 
-The nodes name the owner of the slot. MOVED also names the owner, and proves that nothing was executed. A node that
-failed is asked last. Until the failover has ended, the other nodes still name the failed node as the owner.
+Each node of the cluster can name the owner of a slot (CLUSTER SLOTS). A node that is not the owner refuses a call with
+the error MOVED. This error also names the owner, and proves that nothing was executed. A node that failed is asked
+last. Until the failover has ended, the other nodes still name the failed node as the owner.
 """
 
 import asyncio
@@ -52,7 +53,10 @@ class ClusterPlace:
         return self._found
 
     async def confirm(self, connection: RedisConnection) -> None:
-        """Read the list of the nodes. A node that is not the owner refuses the first call with MOVED."""
+        """Read the list of the nodes.
+
+        Ownership is not checked here: a node that is not the owner refuses the first call with MOVED.
+        """
         async with asyncio.timeout(self._share):
             await self._slots(connection, (str(connection.host), int(connection.port)))
         self._owner = self._found
@@ -63,7 +67,7 @@ class ClusterPlace:
         """Do nothing: a node that is not the owner refuses the call with MOVED."""
 
     def doubt(self) -> None:
-        """Forget the owner, which failed. The other nodes are asked first."""
+        """Forget the owner, which has failed. The next query asks the other nodes first."""
         if self._found is not None:
             self._put_last(self._found)
         self._owner = None

@@ -1,8 +1,9 @@
 """Connections to Redis that try all addresses, notice their end at once, and do not retry by themselves.
 
-redis-py connects by `asyncio.open_connection`, which waits for each address in turn. It notices that the server has
-closed a connection only at the next read. Here `runtime.connecting` makes the connection, and the stream calls back
-when it ends. Only the caller that waits for a reply reads from the socket. A `Place` determines where the server is.
+redis-py connects by `asyncio.open_connection`, which waits for each address in turn. redis-py notices only at the next
+read that the server has closed a connection. Here `runtime.connecting` makes the connection, and the stream calls a
+function when the connection ends. Only the caller that waits for a reply reads from the socket. A `Place` determines
+where the server is.
 """
 
 import asyncio
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
     from sidecar.redis.tls import Tls
 
 _NO_HANDSHAKE = "no answer to the TLS handshake; if the server does not speak TLS, use {instead}"
-"""Error for a server that probably does not speak TLS: it reads the handshake as a command's beginning, and waits."""
+"""Error for a server that probably does not speak TLS.
+
+Such a server takes the handshake for the beginning of a command, and waits for the rest.
+"""
 _UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
 """Error of a Sentinel for SELECT, which is sent if the settings name a database."""
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
@@ -75,7 +79,7 @@ class RedisConnection(Connection):
 
     Args:
         route: the route to the server, shared with the other connections of the process.
-        leading: whether this connection chooses the server. Companions follow it.
+        leading: whether this connection chooses the server. The other connections, its companions, use the same server.
         options: arguments of redis-py's connection.
     """
 
@@ -166,7 +170,7 @@ class RedisConnection(Connection):
             await self._route.place.confirm(self)
 
     def identify(self, info: object) -> bool:
-        """Read the server's run id from an answer to INFO server. One address may lead to several servers.
+        """Read the server's run id from an answer to INFO server. Servers behind one address differ in their run id.
 
         Returns False if the leading connection is known to have another server.
         """
@@ -217,7 +221,7 @@ class RedisConnection(Connection):
             return
         self.ended = True
         self._route.left(self)
-        if self._leading and self.is_connected:  # otherwise the sidecar closed it
+        if self._leading and self.is_connected:  # otherwise the sidecar closed the connection
             self._route.may_have_moved(self.host, self.port)
         self.when_ended()
 
@@ -266,7 +270,7 @@ class Connector:
     Args:
         address: the address of Redis.
         kind: the kind of Redis.
-        lookups: the name lookups to use; by default, new ones.
+        lookups: the name lookups to use; by default, a new `Lookups`.
         limit: seconds for the lookup and for all addresses of one connection.
 
     Raises:

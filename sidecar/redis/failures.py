@@ -54,7 +54,7 @@ KINDS: dict[type[Exception], str] = {
     ReadOnlyError: "readonly",
     TryAgainError: "tryagain",
 }
-"""Labels of the errors for which redis-py has a class. redis-py removes the error code from their texts."""
+"""Labels of errors, by class. redis-py removes the error code from the texts of its own classes."""
 
 _SCRIPT_NOISE = re.compile(
     r"Error running script \(call to f_[0-9a-f]{40}\): |@?user_script: ?\d+: |(?<=: )-?ERR |^-?ERR "
@@ -123,7 +123,7 @@ def failure_of(
         may_execute: whether the server may execute the call despite the error.
         keys: the keys of the call. If the user has no right to one of them, the failure names them all, since the
             server names none.
-        channels: the channels of the call, for the same purpose.
+        channels: the channels of the call. If the user has no right to one of them, the failure names them all.
     """
     text = without_script(str(error).partition("\n")[0].partition(", with args")[0])
     if isinstance(error, TimeoutError):

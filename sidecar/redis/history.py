@@ -16,7 +16,10 @@ from sidecar.scripts import script
 HISTORY = script("call", "history")
 """The text of the script. Its keys are `history_keys`, and its argument is `MOST_ENTRIES`."""
 MOST_ENTRIES = 256
-"""Limit of the entries that are read: 100 terms have 200 entries, and some entries have no counterpart."""
+"""Maximum number of entries that are read.
+
+A complete term has two entries, and a history shows 100 terms (`sidecar.history`). Some entries have no counterpart.
+"""
 READ_EVERY = 1.0
 """Minimum pause between two reads of one lease's history, in seconds."""
 
@@ -101,13 +104,13 @@ class Histories:
         """The terms of a lease, newest first, from Redis or from the last read.
 
         Raises:
-            HistoryUnavailable: the last read has failed.
+            HistoryUnavailable: the last read failed.
         """
         last = self._last[name]
         async with last.lock:
             pause = last.began_at + READ_EVERY - self._clock()
             if pause > 0 and last.result is None:
-                await asyncio.sleep(pause)  # the last reader was cancelled
+                await asyncio.sleep(pause)  # the last read was cancelled, so there is no result
             if pause <= 0 or last.result is None:
                 last.began_at, last.result = self._clock(), None
                 last.result = await self._read(last.key)

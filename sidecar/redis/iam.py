@@ -147,7 +147,7 @@ class _Role:
                 await self.fetch(when_failed)
 
     async def fetch(self, when_failed: Callable[[str], None]) -> None:
-        """Fetch the credentials once. A failure is logged once.
+        """Fetch the credentials once. A failure is logged unless the attempt before it failed for the same reason.
 
         While no credentials are available, each connection fails with the reason.
         """

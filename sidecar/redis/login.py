@@ -1,4 +1,4 @@
-"""Makes the `Login` that the settings select, if its password may change at run time: a password file, or IAM."""
+"""Makes the `Login` that the settings select, if the password may change at run time: a password file, or IAM."""
 
 import random
 from typing import TYPE_CHECKING

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 
 class Place(Protocol):
-    """Determines where the server is. Every method that waits is bounded by the limit of the call that connects."""
+    """Determines where the server is.
+
+    A method that waits ends within the limit of one connection, or the limit of its caller ends it.
+    """
 
     async def find(self) -> Node:
         """The host and the port to connect to.
@@ -27,7 +30,7 @@ class Place(Protocol):
 
     @property
     def assured(self) -> bool:
-        """Whether `assure` does nothing, because the server itself refuses a call that it may not serve."""
+        """Whether `assure` does nothing: there is nobody to ask, or the server refuses calls that it may not serve."""
 
     async def assure(self) -> None:
         """Check that the server that was found last is still the right one, before a lease is acquired.
@@ -45,10 +48,10 @@ class Place(Protocol):
         """Whether this place follows a redirect of the server to another node."""
 
     def moved(self, node: Node) -> None:
-        """Record that the server named another node as the right one; only if this place `redirects`."""
+        """Record that the server named another node as the right one. Called only if this place `redirects`."""
 
     def beside(self, node: Node) -> "RedisConnection":
-        """A connection to another node that the server named for one call; only if this place `redirects`."""
+        """A connection to another node that the server named for one call. Called only if this place `redirects`."""
 
     async def elsewhere(self) -> bool:
         """Whether the server is known to be at another place than the place that was found last."""
@@ -82,11 +85,11 @@ class FixedPlace(NoRedirects):
         return self._node
 
     async def confirm(self, connection: "RedisConnection") -> None:
-        """Any server there is the right one."""
+        """Do nothing: any server at the address is the right one."""
 
     def doubt(self) -> None:
-        """The address stays; the name is looked up for each connection."""
+        """Do nothing: the address stays, and its name is looked up for each connection."""
 
     async def elsewhere(self) -> bool:
-        """An address never changes."""
+        """Return False: the address is fixed."""
         return False

@@ -20,8 +20,10 @@ from sidecar.redis.failures import Failure, OtherPrimary
 from sidecar.server_kind import Node
 
 _REFUSALS = (AskError, BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-"""Refusals of a command. The same call may succeed at another server or on a new connection. MOVED is a kind of
-AskError."""
+"""Refusals of a command. The same call may succeed at another server or on a new connection.
+
+AskError includes MOVED: the class `MovedError` of redis-py is a subclass.
+"""
 _ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")
 """Kinds of failures that concern one key only: the server works, and its reply is complete."""
 _FROM_INSIDE = re.compile(r"script: |user_script|running script")
@@ -46,7 +48,10 @@ def is_about_one_key(failure: Failure) -> bool:
 
 
 def repeatable(results: Sequence[Reply | Failure], hops: int) -> list[int]:
-    """Indices of the calls to repeat at once, all at one node; after the first hop, only the redirected calls."""
+    """Indices of the calls to repeat at once, all at one node.
+
+    `hops` is the number of repetitions so far. After the first repetition, only redirected calls are repeated.
+    """
     refused = {i: each for i, each in enumerate(results) if isinstance(each, NotExecuted) and (each.hop or not hops)}
     first = next(iter(refused.values()), None)
     return [i for i, each in refused.items() if first and (each.hop, each.once) == (first.hop, first.once)]

@@ -67,7 +67,8 @@ class ScriptCalls:
 def fence_of(key: str) -> str:
     """The key of a lease's fence.
 
-    Its hash tag puts it into the lease's slot, and its prefix keeps it out of a watch on the key.
+    The hash tag puts the fence into the lease's slot. Because of the prefix `fence:`, a watch on the lease's key does
+    not report changes of the fence.
     """
     return f"fence:{key}" if "{" in key else f"fence:{{{key}}}"
 

@@ -1,8 +1,8 @@
 """The primary that sentinels name.
 
 A sentinel that was cut off, or that has just started, may name an old primary. So a majority of the sentinels has to
-name the same primary, of the same configuration epoch. Two majorities share a sentinel, and no sentinel returns to an
-older epoch. So after a majority has named a new primary, no majority names the old one again. The server itself must
+name the same primary, of the same configuration epoch. Any two majorities share a sentinel, and no sentinel returns to
+an older epoch. So after a majority has named a new primary, no majority names the old one again. The server itself must
 confirm that it is a primary (ROLE).
 
 After a failover an old primary may still serve, and a connection to it still works. If the holder has moved to the new

@@ -1,8 +1,8 @@
 """Facts that the sidecar shows about the Redis server, kept up to date while no call of the election asks for them.
 
-Calls of the election also ask for the eviction policy, and most scripts report whether the guard works. Without this
-module, a sidecar that makes no calls, or whose scripts do not ask, would show the facts of its first connection
-forever.
+The calls of the election also ask for the eviction policy, and most scripts report whether the failover guard works.
+But a sidecar may make no calls, or only calls of the other scripts. Without this module, such a sidecar would show the
+facts of its first connection forever.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class ServerFacts:
             self._store.learn(policy, guarded=guard == 1, notice=notice)
             self._learned()
         except TimeoutError:
-            self._store.abort()  # the server or the network hangs; a new connection shows whether it still does
+            self._store.abort()  # the server or the network hangs, so the store must connect again
         except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
             log.debug("The server's facts cannot be read: %s", type(error).__name__)  # the election logs the reason
         finally:

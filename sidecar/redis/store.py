@@ -1,15 +1,17 @@
-"""The leases in Redis: sends the calls of one round trip, and reads their replies. Only this module sends the scripts.
+"""The leases in Redis: sends the calls of one round trip, and reads their replies.
 
-There is one connection, and each round trip has a limit. The client library's own retries are off: a hidden retry of an
-executed release would report 'vacant', and redis-py's default timeouts can block for a minute. A call is repeated
-at once, and once only, if it certainly was not executed: the connection could not be made, or the reply refuses the
-EVAL as a whole. If the call timed out, if the stream ended after the call was sent, or if the error came from inside a
-script, the call may have been executed, so it is not repeated. The second attempt has the start time, the limit and the
-tenure of the first attempt. In a cluster a reply may name another node. Then only the refused calls are sent to that
-node, with a deadline in the time of that node.
+Only this module sends the scripts of the election. There is one connection, and each round trip has a limit. The
+retries and timeouts of redis-py are off: a hidden retry of an executed release would report 'vacant', and the default
+timeouts can block for a minute. A call is repeated at once, and once only, if it certainly was not executed: the
+connection could not be made, or the reply refuses the EVAL as a whole. If the call timed out, if the stream ended after
+the call was sent, or if the error came from inside a script, the call may have been executed, so it is not repeated.
+The second attempt has the start time, the limit and the tenure of the first attempt. In a cluster a reply may name
+another node. Then only the refused calls are sent to that node, with a deadline in the time of that node, and at most
+`HOPS` times.
 
-A connection is closed after a failure. If the failure is a complete reply about one key, the connection stays open as
-long as another lease uses it.
+The connection is closed after a failure. But if the failure is a complete reply about one key, the connection stays
+open as long as another lease uses it. In a cluster it stays open after every such failure except MOVED, which shows
+that the slot, and so every lease, has moved.
 
 A call always ends with a `Reply` or a `Failure`. A malformed answer can make redis-py raise any error (ValueError for
 `$abc` or `-MOVED x`, RecursionError for brackets). Such an error must not end the sidecar, hence the broad `except
@@ -44,7 +46,7 @@ __all__ = ["HOPS", "KeyedCall", "RedisStore", "Sent", "fence_of", "history_of"]
 HOPS = 3
 """Maximum number of nodes to which one call is redirected."""
 _POLICY_AGE = 9.0
-"""Age of the eviction policy, in seconds, at which the next call also asks for it."""
+"""Age of the known eviction policy, in seconds, at which the next call also asks for the policy."""
 _REPLACE_ATTEMPTS = 60
 """Divisor of a connection's lifetime that gives the pause after a failed replacement: 11 minutes for 11 hours."""
 
@@ -304,7 +306,7 @@ class RedisStore:
         return clock
 
     def _ended(self, connection: RedisConnection) -> None:
-        if connection is self._connection:  # otherwise the sidecar closed it
+        if connection is self._connection:  # otherwise the sidecar closed the connection
             self.when_ended()
 
     async def _result(self, connection: RedisConnection, clock: ServerClock, key: str) -> Reply | Failure:

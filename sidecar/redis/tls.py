@@ -1,7 +1,7 @@
 """TLS for connections to Redis: one context, renewed when a file changes, and readable errors.
 
-OpenSSL's errors name neither the setting nor the file. The errors of `Tls` name both: a `SettingsError` for a file that
-cannot be used at the start, and a `TlsError` for a failed handshake.
+OpenSSL's errors name neither the setting nor the file that must change. The errors of `Tls` name them where possible: a
+`SettingsError` for a file that cannot be used at the start, and a `TlsError` for a failed handshake.
 """
 
 import logging
@@ -211,7 +211,7 @@ def _content(file: File) -> bytes:
     """The content of a regular file.
 
     Raises:
-        SettingsError: it cannot be read.
+        SettingsError: the file cannot be read, or is not a regular file.
     """
     try:
         if os.path.exists(file.path) and not os.path.isfile(file.path):  # noqa: PTH110, PTH113 - a path with a NUL is False

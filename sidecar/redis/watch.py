@@ -2,13 +2,15 @@
 
 Every candidate that releases a lease publishes on `KEY:changed`. Where the server allows it, client tracking in
 broadcast mode, redirected to this connection, also reports every other change: a raw DEL, a SET by an operator, an
-expiry. This is a direct watch. In a large fleet most candidates have a relayed watch instead (`sidecar.election.herd`):
-they subscribe only to a channel on which a release, or another candidate, reports that the lease is vacant.
+expiry. A watch with the channel and the tracking is a direct watch. In a large fleet most candidates have a relayed
+watch instead (`sidecar.election.herd`): they subscribe only to a channel on which a release, or another candidate,
+reports that the lease is vacant.
 
-A user of Redis may lack the right to any part. Each part is requested separately, and a refusal disables only that
-part: the watch degrades from tracking to notices, and from notices to off. A degraded watch is set up again every
-`RETRY` seconds, since no server announces a new right. Behind a proxy or a balancer, one address leads to several
-servers. A watch that is at another server than the election is also degraded, and set up again.
+A user of Redis may lack the right to the tracking or to a channel. The watch requests each of them separately, and a
+refusal disables only what was refused: the watch degrades from tracking to notices, and from notices to off. A degraded
+watch is set up again every `RETRY` seconds, since no server announces a new right. Behind a proxy or a balancer, one
+address may lead to several servers. A watch that is connected to another server than the election is also degraded,
+and is set up again.
 """
 
 import asyncio
@@ -29,12 +31,17 @@ from sidecar.redis.reconnects import Reconnects
 log = logging.getLogger(__name__)
 
 RETRY = 25.0
-"""Seconds after which a degraded watch is set up again, at most two and a half heartbeats."""
+"""Seconds after which a degraded watch is set up again; two and a half heartbeats, if that is shorter."""
 DIRECT_INTERVALS = 1.25
-"""Intervals without a message after which a direct watch requests a sign of life. The leader renews the lease in each
-interval, and the notice of a renewal is a sign of life."""
+"""Number of heartbeats without a message after which a direct watch requests a sign of life.
+
+The leader renews the lease in each heartbeat, and the notice of a renewal is a sign of life.
+"""
 RELAYED_INTERVALS = 3
-"""The same for a relayed watch, which may receive no message for a long time."""
+"""Number of heartbeats without a message after which a relayed watch requests a sign of life.
+
+A relayed watch may receive no message for a long time.
+"""
 
 _INVALIDATED = "__redis__:invalidate"
 _REFUSALS = ("noperm", "response")
@@ -74,7 +81,7 @@ class RedisWatch:
             `RELAYED_INTERVALS` intervals, it requests a sign of life, and replaces a connection that gives none.
         uniform: `random.uniform`; spreads the attempts to connect again.
         retry: seconds after which a degraded watch is set up again; None for the default.
-        clock: seconds that never step.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -158,7 +165,7 @@ class RedisWatch:
             await connection.disconnect(nowait=True)
 
     async def _subscribe(self, connection: RedisConnection) -> tuple[WatchMode, str | None, list[str]]:
-        """Request every part. Returns the mode, the refusals, and the subscribed channels."""
+        """Request the tracking and every channel. Returns the mode, the refusals, and the subscribed channels."""
         await connection.connect()
         refusals: list[str] = []
         same_server = connection.identify(await self._ask(connection, [], _is_text, "INFO", "server"))
@@ -188,7 +195,7 @@ class RedisWatch:
         if not direct and channels and (same_server or connection.redirects):
             return WatchMode.RELAYED, None, channels
         if _INVALIDATED in channels and same_server:
-            return WatchMode.TRACKING, None, channels  # tracking also reports releases if their channel is refused
+            return WatchMode.TRACKING, None, channels  # tracking reports releases too, even if their channel is refused
         # Every node of a cluster forwards notices, so a watch at another node lacks only the tracking. Servers outside
         # a cluster forward nothing.
         if not same_server and (_INVALIDATED in channels or not connection.redirects):
@@ -210,7 +217,7 @@ class RedisWatch:
         await connection.send_command(*words)
         try:
             while _is_message(answer := await connection.read_response()):
-                pass  # a message before the answer: after the subscription all leases are looked at anyway
+                pass  # skip a message before the answer: after the subscription all leases are looked at anyway
         except ResponseError as error:
             failure = failure_of(error, may_execute=False, channels=words[1:])
             if failure.kind not in _REFUSALS:
@@ -243,7 +250,7 @@ class RedisWatch:
     async def _listen(self, connection: RedisConnection, channel: str, until: float) -> None:
         """Pass messages on until `until`. Raises redis-py's errors when the connection is lost.
 
-        To get a sign of life, it repeats the SUBSCRIBE to `channel`, which needs no right to PING.
+        The sign of life is the answer to a repeated SUBSCRIBE to `channel`, which needs no right to PING.
         """
         interval = self._interval * (RELAYED_INTERVALS if self.mode is WatchMode.RELAYED else DIRECT_INTERVALS)
         while not self._chosen_again and (left := until - self._clock()) > 0:

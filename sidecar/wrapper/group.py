@@ -34,7 +34,7 @@ class Group:
 
     Args:
         grace: seconds between SIGTERM and SIGKILL if the watchdog has to end the processes.
-        clock: gives seconds that never step; `runtime.clock.elapsed`.
+        clock: gives monotonic seconds; `runtime.clock.elapsed`.
         changed: set when a child of this process has ended (SIGCHLD).
     """
 
@@ -54,7 +54,7 @@ class Group:
         """Start COMMAND with these additional variables. The watchdog kills COMMAND at `kill_at` at the latest.
 
         Raises:
-            NotStarted: it cannot be executed.
+            NotStarted: COMMAND cannot be executed.
         """
         try:
             self._command, word, report = _starter(command, variables)
@@ -126,8 +126,8 @@ class Group:
     async def _kill(self, left: list[Member], report: Callable[[str], None]) -> None:
         """Send SIGKILL until no process runs.
 
-        A process of the group cannot escape the signal by a fork. A process in another group of the session can, and is
-        found in the next round.
+        A process of COMMAND's group cannot escape the signal by a fork. A process in another group of the session may
+        leave a child, which the next round finds.
         """
         complain_at = self._clock() + CONFIRM
         while True:

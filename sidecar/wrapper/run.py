@@ -25,7 +25,7 @@ from sidecar.wrapper.pauses import Pauses
 from sidecar.wrapper.watchdog import TICK
 
 MARGIN = 0.5
-"""Seconds between SIGKILL and the deadline of the term, at most an eighth of the grant."""
+"""Seconds between SIGKILL and the deadline of the term; an eighth of the grant, if that is shorter."""
 LOOKUP = 2.0
 """Limit of the request that checks whether the sidecar has the lease, in seconds."""
 
@@ -35,7 +35,10 @@ log = logging.getLogger("sidecar.exec")
 
 
 def run(words: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run `exec`; returns the exit status: COMMAND's with `--once`, otherwise 0 after a signal to stop.
+    """Run `exec`, and return the exit status.
+
+    With `--once` it is COMMAND's status, or 128 plus the number of the signal if a signal came before COMMAND ran.
+    Otherwise it is 0 after a signal to stop. If COMMAND cannot be executed, it is the status that a shell would give.
 
     Raises:
         UsageError: an argument is invalid, or the sidecar has no such lease.

@@ -1,4 +1,4 @@
-"""The process that becomes COMMAND. It waits until the watchdog has the id of its session.
+"""The process that becomes COMMAND. It first waits until the watchdog has the id of this process's session.
 
 Standard input is a pipe: one byte is the start signal, and the end of the pipe means that the wrapper has ended. The
 first argument is the file descriptor of a pipe for an error: if COMMAND cannot be executed, the error's number is
@@ -27,7 +27,7 @@ def main(report: int, command: list[str]) -> None:
     if os.read(0, 1) != b"1":
         os._exit(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # otherwise COMMAND would also ignore them
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and COMMAND would inherit that
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], command, first_environment())  # noqa: S606 - no shell is wanted

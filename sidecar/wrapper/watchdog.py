@@ -1,9 +1,10 @@
 """The watchdog of the wrapper: a separate program that ends COMMAND's processes if the wrapper cannot.
 
-The wrapper starts the watchdog with a pipe as its standard input. The wrapper writes two values into the pipe: the id
-of COMMAND's session, and the time until which COMMAND may run. The watchdog kills the session at that time, so that
-COMMAND ends even if the wrapper is frozen. If the pipe ends, the wrapper has ended. Then the watchdog sends SIGTERM,
-and sends SIGKILL after the grace or at the time until which COMMAND may run, whichever is first.
+The wrapper is `python -m sidecar exec LEASE -- COMMAND`. It starts the watchdog with a pipe as the watchdog's standard
+input, and writes two values into the pipe: the id of COMMAND's session, and the time until which COMMAND may run. The
+watchdog kills the session at that time, so that COMMAND ends even if the wrapper is frozen. If the pipe ends, the
+wrapper has ended. Then the watchdog sends SIGTERM, and sends SIGKILL after the grace or at the time until which COMMAND
+may run, whichever is first.
 
 The watchdog runs with `python -I -S`, and imports only the standard library. The wrapper imports the functions about
 processes from here.
@@ -19,7 +20,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 TICK = 0.25
-"""Seconds between two checks of the clock. The timer of `select` stops while the machine is suspended."""
+"""Seconds between two checks of the clock.
+
+One wait until the deadline could end late, because the timer of `select` stops while the machine is suspended.
+"""
 LOOK = 0.02
 """Seconds between two checks of processes that must end."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -12,9 +12,9 @@ import redis
 from bench.handover.candidates.stage import prepare, report, turns, work
 
 TTL = 30.0
-"""Duration of a lease in seconds, for a library without a default; also the duration in the guide."""
+"""Duration of a lease in seconds, for a library without a default; also the duration in the deployment guide."""
 RENEWALS = 3
-"""Number of renewals within a lease, as in the guide."""
+"""Number of renewals within a lease, as in the deployment guide."""
 GUIDE_KEY = "portfolio:background_services:leader"
 RENEW = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('expire', KEYS[1], ARGV[2])"
 RELEASE = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1])"
@@ -58,7 +58,10 @@ def pottery(url: str, ttl: float | None) -> None:
 
 
 def guide(url: str, ttl: float | None) -> None:
-    """Run the guide's loop: SET NX each heartbeat. The leader renews each heartbeat, and deletes its key at the end."""
+    """Run the loop of the deployment guide.
+
+    A follower tries SET NX each heartbeat. The leader renews each heartbeat, and deletes its key at the end.
+    """
     client = redis.Redis.from_url(url)
     name, lease = str(uuid.uuid4()), ttl or TTL
     heartbeat = lease / RENEWALS

@@ -1,6 +1,6 @@
 """A program with a sidecar and `http.client` alone: `python -m bench.handover.candidates.sidecar_http URL`.
 
-This is the minimum: the program has a held request both while it follows and while it leads, and it resigns.
+This is the smallest client: it has a held request while it follows and while it leads, and resigns after its work.
 """
 
 import json

@@ -38,7 +38,7 @@ def log() -> None:
 
 
 def prepare() -> None:
-    """Log, and block SIGTERM in this thread and in the threads that it starts: `work` waits for SIGTERM."""
+    """Set up the log, and block SIGTERM in this thread and in the threads that it starts: `work` waits for SIGTERM."""
     log()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 

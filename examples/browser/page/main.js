@@ -4,7 +4,7 @@ import { Chart } from "./chart.js";
 import { Follower, NO_ANSWER, Refused } from "./follower.js";
 import { Session } from "./session.js";
 
-/** Key of the tab's settings in the session storage, so that a reload stays signed in. Each tab has its own. */
+/** Key of the settings in the tab's session storage: the page stays signed in after a reload, in this tab only. */
 const STORED = "portfolio";
 
 const byId = (id) => document.getElementById(id);
@@ -107,7 +107,7 @@ function fill(given) {
 }
 
 function showState(state, wait = null) {
-  if (state !== "signed-out" && !follower) return; // from a stopped stream
+  if (state !== "signed-out" && !follower) return; // the state of a stopped stream
   waiting = wait;
   byId("state").dataset.state = state;
   setText("state", wait ? wait.reason : state.replace("-", " "));
