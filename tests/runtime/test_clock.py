@@ -1,4 +1,4 @@
-"""The clock of every deadline."""
+"""The clock that all deadlines use."""
 
 import sys
 import time

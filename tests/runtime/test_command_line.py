@@ -1,4 +1,4 @@
-"""The end of a program: the exit status, and the error line about a package that an install without extras lacks."""
+"""How a program ends: its exit status, and its error line if a package of an optional extra is not installed."""
 
 import os
 import subprocess

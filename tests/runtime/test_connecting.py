@@ -1,4 +1,4 @@
-"""Every address of a name is tried within one limit."""
+"""Every address of a host name is tried, all within one time limit."""
 
 import socket
 from collections.abc import Iterator, Sequence

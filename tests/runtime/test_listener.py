@@ -22,7 +22,7 @@ WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 LARGE = 64 * 1024 * 1024
-"""Length in bytes of an answer that no buffer can hold."""
+"""Length in bytes of an answer that does not fit into the buffers of a connection."""
 AT_ONCE = b'{"at": "once"}'
 LATE = b'{"at": "last"}'
 """The application's answer to a request that the fast path can also answer."""
@@ -65,7 +65,7 @@ class Connection:
         return True
 
     async def refused(self) -> bool:
-        """True if the connection is closed without an answer."""
+        """Send a request; true if the connection is closed without an answer."""
         self.send(WHOLE)
         return await self.is_closed()
 
@@ -88,7 +88,7 @@ class Served:
     async def passes_limit(self) -> None:
         """Wait until a new connection with an incomplete header is closed.
 
-        Earlier headers have then reached the limit too.
+        Incomplete headers that were sent earlier have then reached the limit too.
         """
         cut = await self.connect()
         cut.send(HALF)
@@ -342,7 +342,7 @@ async def test_a_fast_path_answer_waits_for_earlier_answers() -> None:
 async def test_the_number_of_fast_path_answers_is_not_limited() -> None:
     """The parser counts the requests that wait for an answer, and stops at a limit.
 
-    Fast-path answers must not count.
+    Requests that the fast path answers must not count.
     """
     async with serving(Limits(), at_once) as served:
         connection = await served.connect()
@@ -355,7 +355,7 @@ async def test_the_number_of_fast_path_answers_is_not_limited() -> None:
 
 
 async def test_a_peer_that_does_not_read_gets_no_fast_path_answers() -> None:
-    """The application waits until the peer reads; answers on the fast path would use up the memory."""
+    """The application waits until the peer reads; fast-path answers would accumulate in memory."""
     async with serving(Limits(), lambda message: bytes(LARGE) if at_once(message) else None) as served:
         with socket.create_connection(served.runner.addresses[0][:2]) as unread:
             unread.sendall(WHOLE_AT_ONCE)

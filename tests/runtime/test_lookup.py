@@ -1,4 +1,4 @@
-"""Name lookups are shared, bounded in number and used once. They do not delay the end of the process."""
+"""Callers share a name lookup, and its result is used once. A lookup does not delay the end of the process."""
 
 import asyncio
 import socket

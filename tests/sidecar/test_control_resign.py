@@ -30,7 +30,7 @@ async def test_a_resign_needs_the_header(sidecar: Served, redis: Redis) -> None:
              "2130706433", "[::1", "", "localhost@example.com"],
 )  # fmt: skip
 async def test_a_resign_needs_a_loopback_host(sidecar: Served, redis: Redis, host: str) -> None:
-    """A web page with a rebound name, or a server that is tricked into a request, sends another host."""
+    """A web page that uses DNS rebinding, or a server that is tricked into the request, sends another Host header."""
     await sidecar.lead()
     status, answer = await sidecar.refusal("POST", "/resign/tracker", headers={**CLIENT, "Host": host})
     assert (status, list(answer)) == (403, ["error"])

@@ -20,7 +20,7 @@ SEEN_BY_THE_WATCH = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=15.0, call_limit=5.0)
 """Timings under which no grant ends within seconds."""
 FORGETFUL = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.5, call_limit=5.0)
-"""Timings under which only demand ends soon."""
+"""Timings under which demand ends soon, but the key does not expire."""
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def look(environment, ignored):
 sys.modules["sidecar.run"] = types.SimpleNamespace(run=look)
 sys.exit(program.main([]))
 """
-"""Program that starts the sidecar and prints the remaining switches instead of running it."""
+"""Program that starts the sidecar, but prints the switches that are still in effect instead of running it."""
 
 
 async def test_the_sidecar_leads_with_every_library_switch_set(redis_server: RedisServer, tmp_path: Path) -> None:

@@ -108,7 +108,9 @@ async def test_the_guides_candidate_and_sidecars_never_lead_together_and_each_ge
 
 
 async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[], None]) -> None:
-    """Each side leads for more than one ttl while the other campaigns; then it releases the lease, or dies.
+    """Let the guide's candidate lead for more than one ttl, and call `give_up`. Then let a sidecar lead for as long.
+
+    Meanwhile the other side campaigns.
 
     A pause of this machine that is longer than the ttl ends a lease, as it should. The test then tries again.
     """

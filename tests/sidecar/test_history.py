@@ -1,4 +1,4 @@
-"""The terms in the entries of a history."""
+"""How the terms of a lease are read from the entries of its history."""
 
 import pytest
 

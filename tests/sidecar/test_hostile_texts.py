@@ -1,4 +1,4 @@
-"""Text from outside in every output of the sidecar: one line, printable, bounded."""
+"""In every output of the sidecar, text from outside is printable and of bounded length, and cannot forge a line."""
 
 import asyncio
 import json

@@ -36,7 +36,7 @@ NEVER = r"(sidecar\.(client|commands|wrapper)|service|botocore|asyncpg|numpy|sql
 
 @asynccontextmanager
 async def settings_of(kind: str, folder: Path, server: RedisServer) -> AsyncIterator[dict[str, str]]:
-    """The environment of a working sidecar."""
+    """The environment of a working sidecar of this kind."""
     async with AsyncExitStack() as open_:
         if kind == "cluster":
             cluster = await open_.enter_async_context(redis_cluster(folder))
@@ -81,7 +81,7 @@ async def test_no_module_of_an_unused_kind_is_imported(
 
 
 def test_every_module_is_needed_by_all_kinds_or_listed_under_its_kind() -> None:
-    """Each new module must be added to a list."""
+    """Each new module of `sidecar/redis` must be added to `OPTIONAL` or to `common`."""
     package = ROOT / "sidecar/redis"
     listed = set[str]().union(*OPTIONAL.values())
     common = {

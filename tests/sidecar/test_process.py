@@ -100,7 +100,7 @@ def redis(server: RedisServer) -> Iterator[Redis]:
 async def one(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, request: pytest.FixtureRequest
 ) -> AsyncIterator[Asker]:
-    """A sidecar that answers. The parameter is its timings; the default is `STEADY`."""
+    """The client of a sidecar that answers. The parameter is the sidecar's timings; the default is `STEADY`."""
     sidecar = RealSidecar(tmp_path, server, "task-a", **getattr(request, "param", STEADY))
     with killed_at_exit(sidecar):
         sidecar.start()
@@ -111,7 +111,7 @@ async def one(
 
 @pytest.fixture
 async def leader(one: Asker) -> AsyncIterator[Asker]:
-    """A sidecar that leads, with a client that keeps asking."""
+    """The client of a sidecar that leads. The client keeps asking."""
     async with asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(one.campaign())
         await eventually(lambda: one.last.get("is_leader"))
@@ -221,7 +221,7 @@ async def test_the_watch_notices_a_disable_at_once(
 ) -> None:
     """The heartbeat is 20 s, so only the watch can report the change.
 
-    The best of five times counts: the machine may be busy.
+    The shortest of five times counts, because the machine may be busy.
     """
     long = {"LEASE_TTL": "60", "HEARTBEAT_INTERVAL": "20", "GRANT_TTL": "5", "REDIS_TIMEOUT": "5"}
     sidecar = RealSidecar(tmp_path, server, "task-a", **long)

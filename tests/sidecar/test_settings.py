@@ -374,7 +374,7 @@ def test_the_modules_of_tls_password_files_and_iam_are_imported_only_when_used(t
 def test_the_health_check_imports_no_slow_module() -> None:
     """ECS starts the health check every few seconds.
 
-    It must end within 150 ms, and Python itself takes most of this time.
+    The health check must end within 150 ms, and the start of Python takes most of this time.
     """
     words = [sys.executable, "-X", "importtime", "-m", "sidecar", "healthcheck"]
     env = {"PATH": os.environ["PATH"], "CONTROL_BIND": "127.0.0.1:1"}

@@ -1,4 +1,4 @@
-"""Metrics and logs for operators: values computed at the scrape, each warning once, each line in both formats."""
+"""Metrics and logs for operators: values computed at each scrape, warnings logged once, and both log formats."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ def nothing(_: str) -> None:
 class Shown:
     """The metrics of a sidecar at `now`, which the test sets.
 
-    It leads the lease `led`; no client asked for the lease `idle`.
+    The sidecar leads the lease `led`; no client asked for the lease `idle`.
     """
 
     def __init__(self, store: Storing) -> None:

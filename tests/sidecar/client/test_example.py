@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, tmp_path: Path, loop: str) -> None:
-    # A grant that is longer than a pause of the machine. Otherwise the lease moves, and both tasks tick.
+    # The grant outlasts a pause of a busy machine. Otherwise the lease could move, and both tasks would tick.
     sidecars = [RealSidecar(tmp_path, redis_server, name, GRANT_TTL="10") for name in ("task-a", "task-b")]
     ports = [free_port(), free_port()]
     command = ["-m", "uvicorn", "--app-dir", "examples", "fastapi_app:app", "--loop", loop, "--port"]

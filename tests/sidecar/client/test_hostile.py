@@ -385,7 +385,7 @@ async def test_a_resign_over_a_dead_connection_is_sent_again(sidecar: FakeSideca
 
 
 async def test_no_request_is_sent_while_a_resign_may_still_arrive(sidecar: FakeSidecar) -> None:
-    """A sidecar that thaws could apply the resign to the term that it grants next."""
+    """A frozen sidecar that continues could apply the resign to the term that it grants next."""
     thawed, arrived = asyncio.Event(), asyncio.Event()
 
     async def frozen(_: web.Request) -> web.StreamResponse:

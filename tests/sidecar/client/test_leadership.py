@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 @asynccontextmanager
 async def running(sidecar: FakeSidecar, work: Work, **options: float) -> AsyncIterator[Leadership]:
-    """A client whose `run(work)` is active until the test ends."""
+    """A client whose `run(work)` is active until the end of the block."""
     async with LeaseClient(sidecar.url, **options) as client:  # type: ignore[arg-type] # floats only
         lead = client.leadership(NAME)
         run = asyncio.create_task(lead.run(work))
@@ -76,7 +76,7 @@ async def test_an_error_of_the_work_propagates_after_the_resign(sidecar: FakeSid
 
 
 async def test_a_cancellation_inside_the_work_is_an_error_and_does_not_cancel_the_caller(sidecar: FakeSidecar) -> None:
-    """A cancellation that nobody requested would end the caller of `run`."""
+    """If `run` raised this CancelledError, the task of the caller would end, although nobody cancelled it."""
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -447,7 +447,7 @@ async def test_work_stops_at_its_deadline_even_if_the_loop_slept(sidecar: FakeSi
             await run
 
 
-# Demand, connections, misuse.
+# Rules about demand, connections and invalid use of the client.
 
 
 async def test_no_request_is_sent_unless_run_is_active(sidecar: FakeSidecar) -> None:

@@ -248,7 +248,7 @@ async def test_a_sidecar_with_sigterm_waits_for_the_work_to_end(
 
 
 async def test_only_one_of_two_clients_of_a_sidecar_leads_at_a_time(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
-    """The two clients are like two workers of a server."""
+    """The two clients stand for two worker processes of one server."""
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one, Task(sidecars[0].url, events).open() as other:
         await eventually(lambda: one.works() or other.works())

@@ -18,7 +18,7 @@ from tests.support.listening import listening
 
 NAME = "background_services"
 MISSING = "missing"
-"""Value for a field that the parametrization leaves out."""
+"""Value that stands for a missing field."""
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 @pytest.mark.parametrize("end", ["its own", "the cancellation of run"])
 async def test_terms_end_and_begin_with_two_connections(sidecar: FakeSidecar, end: str) -> None:
-    """The sidecar answers the held request, so the connection of this request stays open."""
+    """At a resign the sidecar answers the held request, so the next term can use the connection of this request."""
 
     async def work(_: Term) -> None:
         await eventually(lambda: len(sidecar.polls) > polls + 1)

@@ -1,4 +1,4 @@
-"""`disable --reason`: the key gets the usual value DISABLED. The fence stores the reason for this disable only."""
+"""`disable --reason`: the key gets the usual value DISABLED, and the fence stores a reason for this disable only."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def shown(run: Run) -> str:
 
 
 def stored(redis: Redis) -> dict[str, str]:
-    """The fields of the fence that hold the reason."""
+    """The fields of the fence that describe a disable: its author, its reason and its end."""
     return {str(name): str(value) for name, value in redis.hgetall(FENCE).items() if name in FIELDS}
 
 

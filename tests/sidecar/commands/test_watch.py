@@ -44,7 +44,7 @@ def lines(process: Process) -> list[str]:
 
 
 def shows(process: Process, *texts: str) -> Callable[[], bool]:
-    """True if the last line contains these texts."""
+    """A condition that is true once the last line contains these texts."""
     return lambda: bool(lines(process)) and all(text in lines(process)[-1] for text in texts)
 
 
@@ -117,7 +117,7 @@ async def test_the_output_never_exceeds_the_terminal_with_any_names(
         for _ in range(5):
             redis.set(f"portfolio:{lease}:leader", "x" * 128, px=60_000)
             redis.delete(f"portfolio:{lease}:leader")
-        terminal.send(signal.SIGINT)  # the terminal would echo a key
+        terminal.send(signal.SIGINT)  # not a key press, because the terminal could echo it
         assert terminal.status() == 0
         assert terminal.screens.widest <= max(20, min(columns or 80, 80))
         assert terminal.output.count("\n", 0, terminal.output.index("\x1b[J")) < (rows or 24)
@@ -182,7 +182,7 @@ signal.pthread_sigmask = block
 sys.argv = ["sidecar", "watch"]
 program.console()
 """
-"""The command with a Ctrl-C at its start, and another Ctrl-C at its end."""
+"""A program that runs `watch`, with one Ctrl-C during its start and another during its end."""
 
 
 async def test_a_ctrl_c_during_the_start_or_the_end_prints_no_traceback(

@@ -1,4 +1,4 @@
-"""The election loop with a real Redis: events during a call."""
+"""The election loop with a real Redis: requests, notices and lost connections, also during a call."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
 """Timings under which no timer fires within seconds."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
-"""Timings under which a drain lasts longer than a pause of Redis. No key expires, so a missing key was deleted."""
+"""Timings under which a drain outlasts a pause of Redis. No key expires in the tests, so a missing key was deleted."""
 
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
 """Timings under which demand ends long before the key expires."""
@@ -66,7 +66,7 @@ async def test_a_notice_during_a_call_causes_a_look_after_it(
         before = scripts_run(redis)
         way.replies.hold()
         asking = asyncio.create_task(sidecar.lead())
-        await eventually(lambda: scripts_run(redis) > before)  # the reply that b holds the lease is on its way
+        await eventually(lambda: scripts_run(redis) > before)  # the proxy holds the reply, which names b as the holder
         noticed = asyncio.Event()
         hear = sidecar.watch._changed
 
@@ -88,7 +88,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
     redis.set(KEYS["tracker"], "b", ex=100)
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.get("/is-leader/tracker")
-        await sidecar.resign()  # now no client acts on a grant of a previous process
+        await sidecar.resign()  # shows that no client acts on a grant of a previous process
         way.replies.hold()
         redis.delete(KEYS["tracker"])
         await sidecar.get("/is-leader/tracker")
@@ -166,7 +166,8 @@ async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_nee
         await sidecar.lead()
         lease = sidecar.candidate._leases["tracker"]
         for _ in range(3):
-            # Wait for the call that follows the leader's own change of the key: it would fail with the connection.
+            # The watch reports the leader's own change of the key, and the report causes a call. Wait until this call
+            # has ended, because it would fail with its connection.
             await eventually(lambda: lease._in_flight is None and lease._due > elapsed() + 1)
             way.accepted = 0
             await way.cut()
@@ -288,7 +289,7 @@ async def test_the_release_notice_of_a_resign_is_always_published_after_the_rele
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         candidate = sidecar.candidate
-        for _ in range(5):  # repeated, because only some timers fire a little early by the protocol's clock
+        for _ in range(5):  # repeated, because a timer fires slightly too early (by `elapsed`) only in some rounds
             await sidecar.lead()
             version = candidate.version(["tracker"])
             held = asyncio.create_task(candidate.hold(["tracker"], version, 20, "", None))

@@ -16,7 +16,7 @@ KEY = KEYS["tracker"]
 SLOW = Timings(ttl=600.0, heartbeat=200.0, grant_ttl=30.0, call_limit=40.0)
 """Timings under which a follower makes no call for minutes without a notice."""
 QUICK = Timings(ttl=30.0, heartbeat=0.2, grant_ttl=5.0, call_limit=5.0)
-"""Timings under which a server time from a reply is soon too old."""
+"""Timings under which the server's time, known from a reply, is soon too old to be used."""
 
 
 def scripts_run(redis: Redis) -> int:
@@ -55,7 +55,7 @@ async def test_a_release_reaches_the_client_of_a_relayed_watch_if_no_direct_watc
 async def test_a_relay_that_finds_the_candidates_own_id_is_no_trouble(
     redis: Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The candidate's own acquire may have executed without a reply, so a relay proves no second process.
+    """The id may come from an acquire of this candidate whose reply was lost, so it does not prove a second process.
 
     Only a call that names a term can reveal another process with the same id.
     """

@@ -1,4 +1,4 @@
-"""The rules of one lease, each with its shortest example. `test_lease_laws.py` searches for all other cases."""
+"""The rules of one lease, each with its shortest example. `test_lease_laws.py` searches for further cases."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How a lease is released: after a client's silence, a resign or a drain. No lease is held without a client."""
+"""How a lease is released: after a client's silence, a resign or a drain. By default none is kept without a client."""
 
 from math import inf
 
@@ -176,9 +176,9 @@ def test_a_resign_by_another_client_does_not_end_a_grant_of_the_previous_process
 
 
 def test_the_key_of_an_ended_term_is_checked_and_released_when_demand_ends() -> None:
-    """The renewals may have executed although their replies were lost.
+    """The renewal may have executed although its reply was lost.
 
-    Then the key lives, and no other candidate can lead.
+    In this case the key still exists, and no other candidate can lead.
     """
     lease = leading(100)
     lost = due(lease, 124.9, Kind.RENEW)
@@ -199,7 +199,7 @@ def test_a_term_of_another_process_with_the_same_id_is_not_released() -> None:
 
 
 def test_a_late_acquire_of_the_previous_process_is_released_with_the_current_term() -> None:
-    """The previous process was killed during an acquire, which has just adopted the current term."""
+    """The previous process was killed during an acquire. This acquire executed late and adopted the current term."""
     lease = fresh_lease(now=200)
     lease.asked(200)
     answer(lease, due(lease, 200, Kind.ACQUIRE), 200.1, Outcome.ACQUIRED)

@@ -340,7 +340,7 @@ class Worker:
 
     candidate: str
     name: str
-    token: int | None = None  # of the term under which the client acts
+    token: int | None = None  # token of the term under which the client acts
     until: float = -inf
     frozen: bool = False
 
@@ -442,7 +442,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         assert len(self.believers()) <= 1, self.believers()
 
 
-# Derandomized, because an intermittent failure does not help. For a wider search, raise the numbers.
+# Derandomized, so that a failure can be repeated. For a wider search, raise max_examples and stateful_step_count.
 _SEARCH = settings(max_examples=120, stateful_step_count=50, deadline=None, derandomize=True)
 TestUndisturbedCandidates = UndisturbedCandidates.TestCase
 TestUndisturbedCandidates.settings = _SEARCH

@@ -71,7 +71,7 @@ def test_after_a_step_down_the_key_stays_until_the_last_grant_has_ended() -> Non
 
 
 def test_a_release_after_a_late_acquire_of_the_same_term_begins_the_rest_again() -> None:
-    """A late acquire executes before the first release, so the first release keeps the key (simulation: seed 8401)."""
+    """A late acquire executes before the first release, so that release deletes nothing (simulation: seed 8401)."""
     lease = asked()
     lease.asked(STEPS)
     lease.resigned(STEPS, 1)
@@ -121,7 +121,10 @@ def test_nothing_is_renewed_while_a_step_down_waits_for_the_client() -> None:
 
 
 def test_a_term_that_ends_during_a_step_down_is_released() -> None:
-    """The sidecar was frozen. If the deadline ended the term, the candidate could campaign again for the same term."""
+    """The sidecar was frozen past the deadline of the term.
+
+    If the deadline ended the term without a release, the candidate could campaign again for the same term.
+    """
     lease = asked()
     lease.hold()
     assert released(lease, STEPS + T.ttl - 1).reason == "step-down"
@@ -164,7 +167,7 @@ def test_another_leader_ends_the_rest() -> None:
 
 
 def test_the_token_of_another_leader_that_has_already_released_ends_the_rest() -> None:
-    """The other leader has released the lease before this candidate looked."""
+    """The other leader released the lease before this candidate looked."""
     lease = resting()
     answer(lease, due(lease, STEPS, Kind.LOOK), STEPS, Outcome.VACANT, holder=None, token=2)
     due(lease, STEPS, Kind.ACQUIRE)
@@ -339,7 +342,10 @@ def test_a_newer_token_of_this_candidate_does_not_end_the_rest() -> None:
 
 
 def test_a_resign_after_the_rest_starts_a_new_pause() -> None:
-    """The token of an earlier step-down is older than the token of any later term."""
+    """The rest after the step-down is over, so its token is forgotten.
+
+    Otherwise the token of any later term would end the new pause.
+    """
     rest = Rest(15.0)
     rest.stepped_down(7, 100.0)
     rest.resigned(200.0)

@@ -75,7 +75,7 @@ async def test_a_moved_slot_fails_no_call_and_the_watch_follows_it(cluster: Redi
 
 
 async def test_a_redirected_call_states_its_deadline_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:
-    """The estimate of the old node's clock is far behind. A deadline computed from it is long past at the new node."""
+    """The estimate of the old node's clock is far behind. A deadline in that time is long past at the new node."""
     async with storing(seeded_by(cluster, 0)) as store:
         await lead(store)
         store.store._server_clock.observe(1, store.store._clock())
@@ -193,7 +193,7 @@ async def test_a_cluster_without_a_reachable_node_is_reported() -> None:
 
 
 async def test_a_slot_without_an_owner_is_reported(tmp_path: Path) -> None:
-    """A cluster node without slots."""
+    """The only node of the cluster owns no slots."""
     with RedisServer(tmp_path, port=cluster_port(), arguments=("--cluster-enabled", "yes")) as node:
         async with storing(found_at(node.port)) as store:
             failure = await store.failure(Kind.ACQUIRE)

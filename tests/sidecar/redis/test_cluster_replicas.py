@@ -72,7 +72,7 @@ async def test_a_redirected_call_is_confirmed_by_the_replicas_of_the_new_node(cl
 async def test_a_call_redirected_by_ask_is_confirmed_by_the_replicas_of_that_node(
     cluster: RedisCluster, confirmed: bool
 ) -> None:
-    """The slot is migrating, and the keys have already arrived: ASK redirects only this call."""
+    """The slot is migrating, and the keys are already at the new node: ASK redirects only this call."""
     nodes = without_replica(cluster), with_replica(cluster)
     source, target = nodes if confirmed else nodes[::-1]
     place(cluster, source)

@@ -1,4 +1,4 @@
-"""Connections over a name with several addresses, which may be several servers, and over a socket of this machine."""
+"""Connections to a host name with several addresses, which may be several servers, and over a Unix socket."""
 
 import asyncio
 import socket
@@ -50,7 +50,7 @@ async def pair(redis: Redis, redis_server: RedisServer) -> AsyncIterator[list[Pr
 
 @asynccontextmanager
 async def connected(connection: RedisConnection) -> AsyncIterator[int]:
-    """The port to which a connection was made."""
+    """Connect for the length of the block; yield the port of the server."""
     async with asyncio.timeout(20):
         await connection.connect()
     try:

@@ -104,7 +104,7 @@ async def test_the_terms_of_a_lease_are_reported_with_their_ends(any_redis: Redi
 
 
 async def test_an_unconfirmed_acquire_is_not_recorded_as_a_term(any_redis: Redis) -> None:
-    """With MIN_REPLICAS the first renewal of a confirmed term appends the acquire, once."""
+    """With MIN_REPLICAS only the first renewal of a confirmed term appends the acquire to the history."""
     caller = Caller(any_redis, replicas=1)
     acquired = caller.acquire()
     assert (acquired.outcome, acquired.history) == ("acquired", "-")

@@ -247,7 +247,7 @@ async def test_a_hanging_fetch_does_not_delay_calls(
     monkeypatch.setattr(iam, "FETCH_LIMIT", 30.0)
     running = asyncio.create_task(connect.login.run())
     try:
-        await eventually(lambda: role.asked == 2)  # the endpoint hangs from now on
+        await eventually(lambda: role.asked == 2)  # the second fetch hangs from now on
         async with storing(connect) as store:
             failure = await look(store)
             assert isinstance(failure, Failure)
@@ -277,7 +277,7 @@ TIMINGS = Timings(ttl=30.0, heartbeat=0.5, grant_ttl=5.0, call_limit=5.0)
 
 
 class Counting(Telemetry):
-    """Telemetry that keeps the failures."""
+    """Telemetry that keeps the failures and counts the answers."""
 
     def __init__(self) -> None:
         super().__init__("a", clock=elapsed)

@@ -18,7 +18,7 @@ from tests.support.storing import TIMINGS, Storing, at_port, storing
 from tests.support.waiting import eventually
 
 TERM = b"%s %s boot-1 6000 1790000000000000 0 off - a"
-"""The reply of a script, without the outcome and the token."""
+"""Template of a script's reply; its two placeholders are the outcome and the token."""
 
 
 def bulk(content: bytes) -> bytes:
@@ -61,9 +61,10 @@ RUN_ID = bulk(b"run_id:0123\r\n")
 
 
 class Hostile:
-    """A server that answers every command with `nonsense`. If it `greets`, only calls and subscriptions get nonsense.
+    """A server that answers every command with `nonsense`.
 
-    `answered` counts the nonsense replies by the use of the connection.
+    If it `greets`, it answers the commands that set up a connection as Redis does; only calls and subscriptions get
+    nonsense. `answered` counts the nonsense replies to connections for calls and to connections of the watch.
     """
 
     def __init__(self, nonsense: bytes = b"", *, greets: bool = False) -> None:

@@ -19,7 +19,7 @@ SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=1.0, call_limit=0.5)
 The tests need this time, because replicas acknowledge only once a second.
 """
 QUIET = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600")
-"""Arguments without pings of the primary: a ping is also a write, and would hide a renewal that writes nothing."""
+"""Arguments that turn off the primary's pings: a ping is also a write, and would hide a renewal that writes nothing."""
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))

@@ -1,4 +1,4 @@
-"""The parsers of answers accept only the shapes that the scripts and Redis have."""
+"""The parsers accept only answers of the shapes that the scripts and Redis send."""
 
 import pytest
 from redis.exceptions import ConnectionError as Disconnected

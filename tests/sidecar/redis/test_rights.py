@@ -1,4 +1,4 @@
-"""A Redis user with the least rights, and users that lack one of them. docs/redis.md describes the effects."""
+"""A Redis user with the least rights, and users that lack one right, with the effects that docs/redis.md lists."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 
 FENCE = fence_of(KEY)
 BEYOND = {"+wait", "+select", *OF_A_CLUSTER, *OF_SENTINELS}
-"""Rights that are needed only with a setting."""
+"""Rights that only certain settings need, such as `+wait` for MIN_REPLICAS."""
 
 
 def contents(redis: Redis) -> list[object]:
@@ -55,7 +55,7 @@ class Trial:
         return None
 
     async def first_loss(self) -> str:
-        """What the user loses first, in the words of the document."""
+        """What the user loses first, in the words of docs/redis.md."""
         if await self.outcome_of(Kind.ACQUIRE) is not Outcome.ACQUIRED:
             return "nobody leads"
         self.redis.pexpire(KEY, 1000)
@@ -161,7 +161,7 @@ async def test_a_refused_channel_of_one_lease_does_not_affect_the_other(any_redi
 async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_is_the_recovery(
     any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The watch tries a refused command again after a while, with few connections, and uses it once it is allowed."""
+    """The watch tries a refused command again after a while, with few connections, until the command is allowed."""
     caplog.set_level(logging.INFO, "sidecar.redis.watch")
     levels: list[tuple[str, str]] = []
 
@@ -204,7 +204,7 @@ async def test_a_right_revoked_while_the_watch_runs_disables_only_that_part(any_
 
 
 async def test_a_refused_watch_does_not_reconnect_every_second(any_redis: Redis) -> None:
-    """After the first refusal the watch waits for `RETRY`, not for the pause after a lost connection."""
+    """After the first refusal the watch waits for `retry` seconds, not for the short pause after a lost connection."""
     with user(any_redis, without("&__redis__:invalidate", "&portfolio:*:changed")) as connect:
         async with watching(connect, retry=3600.0) as watch:
             await eventually(lambda: "no permission" in (watch.watch.refusal or ""))

@@ -49,7 +49,7 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_a_moved_or_migrating
         await watch.connected(WatchMode.TRACKING)
         send_command(
             source, "HSET", fence_of(KEY), "run_id", _run_id(source)
-        )  # as if the node had served for a long time
+        )  # as if this node had acted on the lease before
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         cluster.begin_migration(KEY, source, target)
         cluster.migrate(KEY, fence_of(KEY), source=source, target=target)

@@ -186,7 +186,8 @@ def test_deleting_the_fence_ends_the_term_of_the_holder(any_redis: Redis) -> Non
     assert int(again.token) > int(first)
 
 
-# With an older in-process candidate (deployment guide): SET key id NX EX 30, compare and EXPIRE, compare and DEL.
+# Sidecars and the in-process candidate of the deployment guide. The candidate acquires with SET key id NX EX 30.
+# Before it renews with EXPIRE or releases with DEL, it compares the value of the key with its id.
 
 
 def test_the_guides_candidate_cannot_acquire_a_lease_held_by_a_sidecar(any_redis: Redis) -> None:
@@ -263,7 +264,7 @@ def test_only_the_watches_of_candidates_that_relay_count_as_direct(any_redis: Re
 
 
 def test_a_relay_has_no_deadline(any_redis: Redis) -> None:
-    """A candidate that has made no call for long does not know the server's time."""
+    """A candidate that has made no call for long does not know the server's time, so it cannot state a deadline."""
     with subscribed(any_redis, KEY, 0, 1) as (_, relays):
         assert Caller(any_redis).relay(deadline=0).outcome == "vacant"
         assert message(relays[0]) == "vacant"

@@ -67,7 +67,7 @@ def test_an_adopted_term_that_was_asked_to_step_down_is_released(any_redis: Redi
 
 @pytest.mark.parametrize("left", [None, 3_600_000])
 def test_adopting_a_term_restores_the_ttl_of_its_key(any_redis: Redis, left: int | None) -> None:
-    """A candidate that reads no ttl assumes that the key has expired, and would not release it."""
+    """A candidate that received no ttl would assume that the key has expired, and would not release it."""
     token = Caller(any_redis).acquire().token
     step_down(any_redis, KEY)
     any_redis.persist(KEY) if left is None else any_redis.pexpire(KEY, left)

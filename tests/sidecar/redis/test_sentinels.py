@@ -138,7 +138,7 @@ async def test_a_sentinel_with_an_older_epoch_is_outvoted(group: Group) -> None:
 
 
 async def test_a_silent_sentinel_delays_no_connection(group: Group) -> None:
-    """The host of one sentinel is down, so the connection to it hangs. The two other sentinels are a majority."""
+    """One sentinel is frozen, so it answers nothing. The two other sentinels are a majority."""
     silent = group.sentinels[1]
     assert silent.process is not None
     silent.process.send_signal(SIGSTOP)

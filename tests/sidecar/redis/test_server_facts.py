@@ -116,7 +116,7 @@ async def test_a_refused_notice_is_published_again_until_it_is_accepted(
 
 
 async def test_a_frozen_server_is_not_shown_as_up(redis_server: RedisServer) -> None:
-    """Nothing else checks the connection while no call is made."""
+    """While no call is made, only the request for the facts checks the connection."""
     async with Proxy(redis_server.port) as way, shown(way.port, limit=0.5) as (store, learned):
         await eventually(lambda: learned)
         ended: list[None] = []

@@ -26,7 +26,7 @@ PATIENT = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=5.0, call_limit=5.0)
 
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[list[RedisServer]]:
-    """The server of the keys, and its replica."""
+    """The server that has the keys, and its replica."""
     with ExitStack() as open_:
         owner = open_.enter_context(replicating(tmp_path / "owner"))
         replica = open_.enter_context(replicating(tmp_path / "replica", of=owner.port))

@@ -1,4 +1,4 @@
-"""The store over a network that delays, loses, closes and redirects."""
+"""The store over a network that delays or loses messages, closes connections, or leads to another server."""
 
 import asyncio
 import select
@@ -245,11 +245,11 @@ REFUSALS = {
     "NOAUTH Authentication required.": 1,
     "BUSY Redis is busy running a script.": 1,
 }
-"""Replies to an EVAL, and the number of attempts with each."""
+"""Error replies to an EVAL, each with the number of times that the store sends the call."""
 
 
 class Refusing:
-    """A server that answers a greeting, and every EVAL with one error; `evals` are the received commands."""
+    """A server that answers every EVAL with one error, and other commands with success; `evals` has the EVALs."""
 
     def __init__(self, error: str) -> None:
         self.error = error

@@ -227,7 +227,7 @@ async def _is_confirmed(store: Storing, kind: Kind) -> bool:
 
 
 async def test_a_term_is_not_confirmed_if_wait_is_refused(any_redis: Redis, any_server: RedisServer) -> None:
-    """Like a managed Redis without WAIT."""
+    """The refusal stands for a managed Redis without WAIT."""
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", "-wait")
     try:
         async with storing(at_port(any_server.port, username="sidecar", password="x"), min_replicas=1) as store:

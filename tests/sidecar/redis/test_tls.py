@@ -68,7 +68,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 def sidecar(
     folder: Path, name: str, server: RedisServer, front: Proxy, options: str, timings: dict[str, str] = STEADY
 ) -> RealSidecar:
-    """A sidecar that reaches the server over TLS; a busy machine may take seconds for a handshake."""
+    """A sidecar that reaches the server over TLS.
+
+    The default timings are long, because a handshake may take seconds on a busy machine.
+    """
     sidecar = RealSidecar(folder, server, name, **timings)
     sidecar.environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
     return sidecar
@@ -121,7 +124,7 @@ async def test_tls_to_a_server_without_tls_is_reported(
 ) -> None:
     async with Proxy(redis_of_its_own.port) as plain:
         refused = sidecar(tmp_path, "task-a", redis_of_its_own, plain, "", SMALL)
-        await _is_refused(refused, session, "use redis:// in REDIS_URL")  # the server waits or refuses
+        await _is_refused(refused, session, "use redis:// in REDIS_URL")  # the server may wait or refuse
 
 
 async def test_certificate_verification_can_be_turned_off(

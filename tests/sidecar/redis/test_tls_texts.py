@@ -72,7 +72,11 @@ def failure_with(run: Run, port: int, **environment: str) -> Failure:
 
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Each loop reports the end of TLS in its own way. The sidecar runs on uvloop, its commands on asyncio's loop."""
+    """The function that runs a coroutine in one kind of event loop.
+
+    Each kind reports the end of a TLS connection in its own way. The sidecar uses uvloop; its commands use asyncio's
+    loop.
+    """
     loop: Run = request.param
     return loop
 

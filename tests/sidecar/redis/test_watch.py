@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 KEYS = {"tracker": "portfolio:background_services:leader", "scheduler": "portfolio:daily_scheduler:leader"}
 KEY = KEYS["tracker"]
 REFUSED = [["-client", "+client|id"], ["-client"]]
-"""Rights of a server that refuses CLIENT TRACKING, or every CLIENT command, like some managed servers."""
+"""Rights of users to whom the server refuses CLIENT TRACKING, or every CLIENT command, like some managed servers."""
 
 
 INTERVAL = 0.3
@@ -218,7 +218,7 @@ def _subscribes(redis: Redis) -> int:
 async def test_a_watch_behind_an_address_of_several_servers_is_reported_as_weaker(
     redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer, moves: str
 ) -> None:
-    """A load balancer sends the two connections to different servers, and later to the same server again."""
+    """A load balancer sends the watch and the calls to different servers, and later to the same server again."""
     async with Proxy(redis_server.port) as balancer:
         connector = at_port(balancer.port)
         async with storing(connector) as store:
@@ -351,7 +351,7 @@ async def test_a_release_in_a_large_fleet_asks_the_direct_watches_to_relay_it(
 async def test_a_user_without_the_right_to_the_channel_of_relayed_watches_keeps_direct_watches(
     any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The rights of an earlier version, with the exact names of the channels."""
+    """The user has the rights that an earlier version needed, with the exact names of the channels."""
     caplog.set_level("INFO")
     channels = [f"&{key}:changed" for key in KEYS.values()]
     rights = ["resetchannels", "&__redis__:invalidate", *channels]

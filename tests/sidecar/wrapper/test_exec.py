@@ -292,7 +292,7 @@ async def test_a_program_stopped_by_sigstop_is_ended(sidecars: Pair, tmp_path: P
         wrapper.start()
         await eventually(lambda: wrapper.began and wrapper.commands)
         os.killpg(wrapper.commands[0], signal.SIGSTOP)
-        # T, or D if the shell waits for a child that was stopped between fork and exec.
+        # The state is T, or D if the shell waits for a child that was stopped between fork and exec.
         await eventually(lambda: state(wrapper.commands[0]) in ("T", "D"))
         assert wrapper.stop(signal.SIGTERM) == 7, "the program handled SIGTERM"
 
