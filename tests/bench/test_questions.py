@@ -1,4 +1,4 @@
-"""The benchmarks of the sidecar and a bare aiohttp program, shortened. An aiohttp client replaces wrk."""
+"""Short runs of the benchmarks that compare the sidecar with a bare aiohttp program. An aiohttp client replaces wrk."""
 
 import asyncio
 import time

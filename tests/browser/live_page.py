@@ -203,7 +203,8 @@ async def test_the_server_sets_the_time_of_the_reconnect(
     await server.link()
     await page.navigate(server.origin)
     await sign_in(page, api=url, token="")
-    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)  # 3 s; the page's own pauses would take minutes
+    # With the server's pauses, 30 streams take 3 s. With the page's own pauses, they would take minutes.
+    await eventually(lambda: len(streams.begun) >= 30, within=LIMIT)
     gaps = [later - earlier for earlier, later in zip(streams.begun, streams.begun[1:], strict=False)]
     assert min(gaps) >= 0.1
     streams.status = 503

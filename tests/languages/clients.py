@@ -105,7 +105,7 @@ async def test_an_operator_s_command_stops_the_work_at_once(
         one.start()
         await eventually(lambda: one.diary)
         operator.set(key, "DISABLED", ex=60)
-        await eventually(lambda: len(one.diary) == 2, within=8)  # the heartbeat is 10 s
+        await eventually(lambda: len(one.diary) == 2, within=8)  # less than the heartbeat of 10 s
         operator.delete(key)
         await eventually(lambda: len(one.diary) == 3)
 

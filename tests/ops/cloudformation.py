@@ -1,4 +1,7 @@
-"""A CloudFormation template as data: short forms become long forms, and functions are evaluated with given values."""
+"""A CloudFormation template as data.
+
+The short forms of its functions become their long forms, and the functions are evaluated with given values.
+"""
 
 import re
 from collections.abc import Iterator, Mapping

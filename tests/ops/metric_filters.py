@@ -1,4 +1,4 @@
-"""CloudWatch's filter patterns for JSON log lines, in the forms that the template uses."""
+"""CloudWatch's filter patterns for JSON log lines, in the forms that ops/aws/service.yaml uses."""
 
 import json
 import re

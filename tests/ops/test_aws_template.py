@@ -88,7 +88,7 @@ def test_the_task_equals_the_task_definition() -> None:
 
 
 def test_ecs_accepts_the_ranges_and_references_of_the_task() -> None:
-    """cfn-lint accepts a stopTimeout of 900 and a dangling dependsOn."""
+    """cfn-lint accepts a stopTimeout of 900 and a dangling dependsOn; `parse` refuses both, like ECS."""
     assert parse(task()).dependents("sidecar") == ["api"]
 
 

@@ -1,4 +1,7 @@
-"""compose.yaml matches the task definition, the Dockerfiles and the programs; `make aws` checks its schema."""
+"""compose.yaml matches the task definition, the Dockerfiles and the programs.
+
+`make aws` checks compose.yaml against the Compose schema.
+"""
 
 import re
 import subprocess

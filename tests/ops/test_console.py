@@ -1,4 +1,4 @@
-"""The screen shows only warnings and events, and the log files are complete."""
+"""The console of `make run`: the screen shows only warnings and events, and the log files are complete."""
 
 import io
 from pathlib import Path

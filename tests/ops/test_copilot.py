@@ -1,8 +1,8 @@
 """The patched template that Copilot makes from the manifest in ops/copilot matches the task definition.
 
 `rendered` repeats what Copilot's templates do with the fields that the manifest uses (`sidecars.yml`,
-`workload-container.yml` and `volumes.yml` of aws/copilot-cli). Copilot ignores unknown fields, so the known fields are
-listed here.
+`workload-container.yml` and `volumes.yml` of aws/copilot-cli). Copilot ignores unknown fields, so a misspelled field
+would have no effect. Therefore `FIELDS` lists the known fields.
 """
 
 from pathlib import Path
@@ -95,7 +95,7 @@ def rendered() -> dict[str, Any]:
 
 
 def patched() -> dict[str, Any]:
-    """Return the same part after the patches, as RFC 6902 applies them."""
+    """Return the resources of `rendered` after the patches, which are applied as RFC 6902 requires."""
     document: dict[str, Any] = rendered()
     for patch in PATCHES:
         assert patch.keys() == {"op", "path", "value"}

@@ -172,7 +172,7 @@ def test_the_added_variables_equal_the_programs_defaults() -> None:
     assert sidecar_settings.read(DEFAULTS[SIDECAR]) == checked
     fields = ServiceSettings.model_fields
     for name, value in DEFAULTS[API].items():
-        if name not in ("AUTH", "PRICE_SOURCE"):  # required: AUTH or SUPABASE_URL, and PRICE_SOURCE
+        if name not in ("AUTH", "PRICE_SOURCE"):  # their fields have no default
             default = fields[name.lower()].default or ""
             assert value in (str(default), f"{default:g}" if isinstance(default, float) else None), name
 

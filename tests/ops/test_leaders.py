@@ -1,4 +1,4 @@
-"""The board of leaders: the text and the time of each report."""
+"""The board of leaders of `make run`: the text and the time of each report."""
 
 from typing import Any
 

@@ -86,7 +86,7 @@ async def of_a_sidecar(redis: RedisServer, folder: Path) -> Metrics:
 
 
 def selectors(expression: Any) -> Iterator[Any]:
-    """Yield each metric of a parsed expression."""
+    """Yield each use of a metric in a parsed expression."""
     if isinstance(expression, promql_parser.VectorSelector):
         yield expression
     for part in ("lhs", "rhs", "expr", "param", "vector_selector"):

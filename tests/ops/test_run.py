@@ -41,7 +41,10 @@ PATIENCE = 60.0
 GRANT_TTL = 5.0
 """Value in `task-definition.json`, in seconds."""
 MARGIN = 10.0
-"""Seconds that the release and this test's own poll may take on a busy machine; less than a lease's ttl."""
+"""Seconds that the release and this test's own poll may take on a busy machine.
+
+With `GRANT_TTL` they are less than the lease's ttl of 30 s.
+"""
 
 T = TypeVar("T")
 
@@ -74,7 +77,7 @@ class Run:
         return self.output.read_text()
 
     def until(self, condition: Callable[[], T | None]) -> T:
-        """Wait for a true result of `condition`; returns the result."""
+        """Wait until `condition` returns a true result, and return the result."""
         deadline = time.monotonic() + PATIENCE
         while not (found := condition()):
             assert self.process.poll() is None, self.screen
@@ -87,7 +90,7 @@ class Run:
         self.until(lambda: self.screen.count(text) >= times)
 
     def until_ended_or_up(self) -> bool:
-        """Wait for the start; returns true if the run ended during the start."""
+        """Wait until the run has started or ended, and return true if it has ended."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and "What happens" not in self.screen:
             assert time.monotonic() < deadline, self.screen
@@ -145,7 +148,7 @@ class Run:
         return int(line.findall(self.screen)[-1])
 
     def end(self, number: signal.Signals) -> int:
-        """Send the signal; returns the exit status once the run and all its child processes have ended.
+        """Send the signal, and return the exit status once the run and all its child processes have ended.
 
         A SIGINT goes to the whole process group, as a terminal's Ctrl-C does.
         """
@@ -179,7 +182,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Yield a run that tests share and leave intact; its leases are shorter than the leases of the definition."""
+    """Yield a run that tests share and must leave running. Its lease times are shorter than in task-definition.json."""
     times = {"LEASE_TTL": "15", "HEARTBEAT_INTERVAL": "3", "GRANT_TTL": "3"}
     run = Run(tmp_path_factory.mktemp("run"), **times)
     run.until_shown("What happens")
@@ -404,7 +407,7 @@ def test_a_process_killed_during_the_start_ends_the_run_with_one_line(
 
 
 def kills(run: Run, program: str) -> bool:
-    """Kill a child process with the text in its command line; returns true if one was found during the start."""
+    """Kill a child process with the text in its command line. Return false if the start ends before one is found."""
     while run.process.poll() is None and "What happens" not in run.screen:
         for child in run.note_children():
             if program in _command(child):
@@ -493,7 +496,7 @@ def test_an_unusable_server_of_the_caller_is_one_line_without_its_password(
 
 
 def refused(variables: dict[str, str]) -> str:
-    """Start a run that must fail; returns its single line of output."""
+    """Start a run that must fail, and return its single line of output."""
     ended = subprocess.run(
         [sys.executable, "-m", "ops.local"],
         cwd=ROOT,

@@ -123,7 +123,7 @@ def test_each_link_leads_to_an_existing_section() -> None:
 
 
 def test_a_critical_alert_is_about_the_whole_service() -> None:
-    """If one task fails, another task leads, so the failure can wait for the next day."""
+    """If one task fails, another task leads, so an alert about one task can wait for the next day."""
     for alert in ALERTS:
         if alert["labels"]["severity"] == "critical":
             assert "$labels.instance" not in alert["annotations"]["summary"], alert["alert"]
@@ -147,7 +147,7 @@ def test_each_scenario_pages_once() -> None:
 
 
 def test_the_example_of_alertmanager_makes_one_notification_of_an_alert() -> None:
-    """NobodyLeads fires once per lease, and a warning fires once per task."""
+    """NobodyLeads fires once per lease, and a warning fires once per task, so notifications are grouped by alert."""
     route = yaml.safe_load((OPS / "prometheus/alertmanager.yml").read_text())["route"]
     assert route["group_by"] == ["alertname"]
     assert [each["matchers"] for each in route["routes"]] == [['severity="critical"']]

@@ -46,7 +46,7 @@ def test_botocore_accepts_it_as_the_input_of_register_task_definition() -> None:
 def test_the_runner_s_own_checks_pass_too() -> None:
     """The runner checks ranges of times, and that dependsOn is acyclic and names containers of the task.
 
-    A container that another container awaits as HEALTHY needs a healthCheck.
+    It also checks that a container which another container awaits as HEALTHY has a healthCheck.
     """
     assert read(FILE).dependents("sidecar") == ["api"]
 

@@ -151,7 +151,7 @@ async def test_requests_follow_the_lead_within_a_check_and_the_fence_refuses_the
     fleet.one.app.send(signal.SIGTERM)  # it resigns the lease, and continues to serve for five seconds
     await eventually(lambda: traffic.last().status == 200 and traffic.last().task == "task-b")
     arrived = time.monotonic()
-    # Like a request that passes the old leader's check before the hand-over, and writes after the hand-over.
+    # This request is like one that passes the old leader's check before the hand-over and writes after the hand-over.
     async with aiohttp.ClientSession() as session, session.post(fleet.one.direct, params={"stale": ""}) as response:
         assert await response.json() == {"task": "task-a", "written": False}, "the fence refuses the older token"
     await asyncio.sleep(2 * CHECK_INTERVAL)

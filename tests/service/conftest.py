@@ -145,7 +145,7 @@ CLEAN = """
 
 @pytest.fixture(scope="session")
 def migrated_once(postgres: PostgresServer) -> str:
-    """The address of the session's only migrated database: migrations take ten times as long as most tests."""
+    """The address of a database that is migrated once per session: migrations take ten times as long as most tests."""
     dsn = postgres.url.rsplit("/", 1)[0] + "/migrated"
 
     async def make() -> None:

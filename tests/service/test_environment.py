@@ -31,7 +31,7 @@ IRRELEVANT = {
         "PATH_INFO",
         "QUERY_STRING",
         "REQUEST_METHOD",
-    ),  # WSGI's
+    ),  # keys of a WSGI request
 }
 
 MEANT_FOR_OTHERS = {
@@ -138,7 +138,7 @@ def test_a_variable_can_require_tls_to_the_database_but_not_turn_it_off(mode: st
 
 
 def documented(section: str = "API") -> str:
-    """The section of the document about a container."""
+    """The part of the document under this heading."""
     return DOCUMENT.read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
 
 

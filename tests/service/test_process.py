@@ -189,7 +189,7 @@ async def stops_in_order(number: int, new_service: Callable[..., Service], sampl
         service = await stack.enter_async_context(new_service("one", sidecar.url))
         database = await asyncpg.connect(samples_url)
         stack.push_async_callback(database.close)
-        await eventually(lambda: has_value(service))  # before the first value, the database may not be connected
+        await eventually(lambda: has_value(service))  # until then, the service may have no connection to the database
         stream = await service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream")
         stack.callback(stream.close)
         await events(stream, 3)

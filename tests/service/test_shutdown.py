@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 
 SHUTDOWN_TIMEOUT = 4.0
 LATE = 30.0
-"""Limit for a process to end, in seconds. Servers that hang in these tests hang for ten minutes."""
+"""Limit for a process to end, in seconds. Lookups and threads that hang in these tests hang for ten minutes."""
 
 HANGING_LOOKUPS = """
 import socket, time

@@ -1,4 +1,4 @@
-"""Log lines: one line per record with the caller's fields, in both formats."""
+"""Log lines and metrics. Each log record is one line with the caller's fields, in both formats."""
 
 import json
 import logging

@@ -1,8 +1,8 @@
 """An AWS account in moto, and the stack in the account.
 
-moto's CloudFormation supports half of the resource types. Resources of the other types are created with the service's
-API, if moto has it. The parameters of these calls are the template's properties. botocore checks their names and types,
-and moto checks their values as far as it supports the service.
+moto's CloudFormation supports half of the resource types. A resource of another type is created with the API of its AWS
+service, if moto has that API. The parameters of these calls are the template's properties. botocore checks their names
+and types, and moto checks their values as far as it supports the service.
 """
 
 import json
@@ -48,7 +48,7 @@ def client(service: str) -> Any:
 
 
 class Account:
-    """The stack with a value for every parameter. `values` has the name of each created resource."""
+    """The stack with a value for every parameter. `values` has the parameters and the name of each created resource."""
 
     def __init__(self, **parameters: str) -> None:
         ec2 = client("ec2")
@@ -84,7 +84,7 @@ class Account:
         self._by_api("Secret", SecretString='{"redis_password": "0123456789abcdef"}', GenerateSecretString=None)
         for name in ("RedisSubnets", "RedisDefaultUser", "RedisUser"):
             self._by_api(name)
-        self.values |= {"RedisUsers": "portfolio-users", "RedisParameters": "portfolio-redis"}  # not in moto
+        self.values |= {"RedisUsers": "portfolio-users", "RedisParameters": "portfolio-redis"}  # unknown to moto
         self.values["RedisGroup.GroupId"] = client("ec2").create_security_group(
             GroupName="redis", Description="placeholder until the stack creates it", VpcId=self.values["Vpc"]
         )["GroupId"]
@@ -116,7 +116,7 @@ class Account:
             self.values[f"{name}.{name}FullName"] = self.values[name].rpartition(":")[2]
 
     def _reduced(self) -> dict[str, Any]:
-        """Return the template with only the types that moto creates from it; each attribute in use is an output."""
+        """Return the template with only the types that moto creates from it. Each attribute in use is an output."""
         kept = {name: entry for name, entry in RESOURCES.items() if known_to_cloudformation(entry["Type"])}
         asked = {name for entry in RESOURCES.values() for name in references(entry) if name.split(".")[0] in kept}
         outputs = {

@@ -285,7 +285,7 @@ async def test_a_token_cannot_choose_the_algorithm_for_its_key(project: Project,
     pem = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     for kid, key in (("one", ec_key("one")), ("two", rsa_key())):
         public = key.public_key().public_bytes(*pem)
-        for secret in (public, json.dumps(published(kid, key)).encode()):  # a public key is known to everybody
+        for secret in (public, json.dumps(published(kid, key)).encode()):  # attackers know the public key too
             signer = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
             unsigned = hand_made({"alg": "HS256", "typ": "JWT", "kid": kid}, claims, b"")[:-1]
             signature = base64.urlsafe_b64encode(signer.sign(unsigned.encode(), secret)).rstrip(b"=").decode()
@@ -394,7 +394,7 @@ async def test_a_withdrawn_key_is_forgotten_even_if_no_token_names_a_new_key(
     assert await user_of(guard, token) == USER
     project.keys = [published("four", ec_key("four"))]
     asked = project.asked
-    await eventually(lambda: project.asked >= asked + 2)  # the first answer has been read
+    await eventually(lambda: project.asked >= asked + 2)  # so the first answer with the new keys has been read
     await refused(guard, token)
 
 
@@ -530,7 +530,7 @@ async def test_a_failed_fetch_leaves_the_old_keys_in_use(
     assert await user_of(guard, known) == USER
     project.instead = instead()
     project.now += MIN_INTERVAL
-    with pytest.raises(KeysUnavailable):  # the key may be new
+    with pytest.raises(KeysUnavailable):  # the key may be new, so the token is not refused
         await guard.caller(f"Bearer {unknown}")
     assert await user_of(guard, known) == USER
     assert len(caplog.records) == 1

@@ -46,7 +46,7 @@ schemathesis.openapi.format("decimal", st.decimals(0, QUANTITY_LIMIT - 1, places
 
 
 def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathesis.BaseSchema:
-    """The requests to try: the description's examples, the limits of each schema, and a fixed sample of other requests.
+    """The requests to try: the description's examples, values at the schemas' limits, and a fixed sample of others.
 
     With `inventing_tokens`, requests have invalid tokens. The option is off for tests that send a valid token.
     """

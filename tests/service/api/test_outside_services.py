@@ -62,8 +62,8 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
         return "Alpaca refuses KO" in service.output
 
     await eventually(jobs_are_done)
-    # Requests for symbols of unknown standing are limited per minute. The halves of a refused batch may have to
-    # wait for the next minute.
+    # Requests for symbols of unknown standing are limited per minute. After a refusal, the source requests the rest of
+    # the batch in halves, which may have to wait for the next minute.
     await eventually(ko_is_refused, within=90)
     service.send()
     assert await service.end() == 0

@@ -1,4 +1,4 @@
-"""A change of owners ends a stream, and the stream shows no value that was written after the change."""
+"""A stream ends when the portfolio changes owner. The stream shows no value that was written after the change."""
 
 import asyncio
 import json

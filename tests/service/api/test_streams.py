@@ -143,7 +143,7 @@ async def test_a_follower_sends_a_tick_within_a_second(
     await eventually(lambda: has_value(other))
     delays: list[float] = []
     async with other.session.get(other.url + STREAM) as response:
-        await line(response, b"data:")  # the earlier value
+        await line(response, b"data:")  # the value from before the stream began
         while len(delays) < 9:
             event = json.loads((await line(response, b"data:")).removeprefix(b"data:"))
             delays.append((utc_now() - datetime.fromisoformat(event["as_of"])).total_seconds())

@@ -1,4 +1,4 @@
-"""Nothing depends on a session's settings: every name is qualified, and every function sets its search_path."""
+"""No SQL depends on a session's settings: every name is qualified, and every function sets its search_path."""
 
 import ast
 import asyncio
@@ -107,7 +107,10 @@ async def test_migrations_apply_with_any_defaults_of_the_database(database_url: 
 
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
 async def test_the_second_of_two_writers_succeeds_at_every_default_isolation(level: str, database_url: str) -> None:
-    """A stricter level would refuse the second writer, which read before the first writer committed."""
+    """The store sets its own isolation level.
+
+    A stricter level would refuse the second writer, because that writer read before the first writer committed.
+    """
     await migrate(database_url)
     name = database_url.rpartition("/")[2]
     raw = await asyncpg.connect(database_url)

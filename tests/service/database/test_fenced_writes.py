@@ -69,7 +69,10 @@ async def test_an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence(s
 
 
 async def test_the_refusal_of_an_older_term_names_both_lasting_causes(store: Store) -> None:
-    """Redis's token is behind, or the tasks run two elections, whose leaders take the fence from each other."""
+    """The causes are a token in Redis that is behind the database's token, and tasks that run two separate elections.
+
+    The leaders of two elections take the fence from each other.
+    """
     await store.claim_fence(FakeTerm(2, "two"))
     with pytest.raises(StaleTerm) as refused:
         await store.claim_fence(FakeTerm(1, "one"))
@@ -169,7 +172,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
 async def test_the_server_ends_a_transaction_that_waits_too_long_for_its_turn(
     migrated: str, store: Store, raw: Connection
 ) -> None:
-    """The transaction holds no fence, but while it is open, rows that other transactions update cannot be vacuumed."""
+    """The transaction holds no fence, but while it is open, vacuum cannot remove replaced row versions."""
     mine = (
         "select count(*) from pg_stat_activity "
         "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
@@ -229,7 +232,7 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
 
 
 async def test_a_leader_frozen_during_its_copy_does_not_block_the_next_one(migrated: str, store: Store) -> None:
-    """No limit of the server ends the wait for the rest of a COPY, so the COPY comes before the fence."""
+    """No limit of the server ends the wait for the rest of a COPY, so a leader enters the fence only after its COPY."""
     leader = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.service.database.frozen_copy", migrated), stdout=asyncio.subprocess.PIPE
     )
@@ -316,7 +319,7 @@ async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_whe
 async def test_writes_of_different_tokens_never_interleave(
     store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    """Notifications arrive in the order of the commits."""
+    """Each write sends a notification with its token. Notifications arrive in the order of the commits."""
     await raw.execute("""
         create function meddle() returns trigger language plpgsql as $$
             begin perform pg_notify('order', new.token::text); return null; end $$;

@@ -112,7 +112,8 @@ async def partitioned(raw: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Con
     for name in ("intraday", "history"):
         await raw.execute(f"select public.make_{name}_partition('{DAY}')")
     for parent in ("portfolio_intraday", "portfolio_history", "portfolio_history_revision"):
-        # A wrong date matches no partition. A default partition accepts it, and somebody can create one by hand.
+        # Only a default partition accepts a wrong date, because the date matches no other partition. Somebody may
+        # create a default partition by hand.
         await raw.execute(f"create table partitions.{parent}_default partition of public.{parent} default")
     return raw
 

@@ -103,7 +103,7 @@ def terms_of(tasks: list[Task]) -> int:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the limit of 30 s to 1 s, and shorten the pauses and the probe interval."""
+    """Let a leader without commits resign after 1 s instead of 30 s, and shorten the pauses and the probe interval."""
     monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 1.0)
     monkeypatch.setattr(write_watch, "RESIGN_PAUSE", (0.5, 2.0))
     monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)

@@ -1,4 +1,4 @@
-"""A refused connection is reported in the log and in the internal /healthz, with its setting, and is retried."""
+"""A refused connection is retried. The log and the internal /healthz report it with the setting that causes it."""
 
 import asyncio
 import ssl

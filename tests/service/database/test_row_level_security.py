@@ -58,7 +58,7 @@ async def rows(store: Store) -> None:
 
 @asynccontextmanager
 async def user(raw: Connection, role: str, user_id: UUID | None = None) -> AsyncIterator[None]:
-    """The role of a request through Supabase's API."""
+    """Give the connection the role and the claims of a request through Supabase's API."""
     async with raw.transaction():
         claims = "{}" if user_id is None else f'{{"sub": "{user_id}", "role": "{role}"}}'
         await raw.execute("select set_config('request.jwt.claims', $1, true)", claims)

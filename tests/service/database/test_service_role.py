@@ -1,4 +1,4 @@
-"""The service with a login under row-level security: no superuser, no BYPASSRLS, owner of nothing."""
+"""The service with a login that row-level security covers: it is no superuser, lacks BYPASSRLS, and owns nothing."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -124,7 +124,7 @@ async def test_a_login_without_the_role_is_reported_with_the_remedy_and_works_on
     new_sidecar: Callable[..., Sidecar],
     stack: AsyncExitStack,
 ) -> None:
-    """Rights on the tables alone are not enough: every portfolio would be 404."""
+    """Rights on the tables alone are not enough: every request for a portfolio would be answered with 404."""
     name = name_of(login)
     await admin.execute(f"grant usage on schema public to {name}; grant all on all tables in schema public to {name}")
     sidecar = await stack.enter_async_context(new_sidecar("a"))

@@ -1,4 +1,4 @@
-"""A leader resigns if all its writes fail for a certain time. The test moves the clock."""
+"""A leader resigns if all its writes fail for a certain time. The tests move the clock."""
 
 from dataclasses import dataclass
 

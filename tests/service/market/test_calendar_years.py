@@ -1,4 +1,7 @@
-"""The calendar compared with the exchange's rules in years that no other library covers yet, and invalid labels."""
+"""The calendar, compared with the exchange's rules for years that no other library covers yet.
+
+A half day whose label gives no valid closing time has no session.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -37,7 +40,11 @@ def observed(day: date) -> date:
 
 
 def closed(year: int) -> set[date]:
-    """Rule 7.2: a holiday on a Sunday moves to Monday; on a Saturday it moves to Friday, except at a year's end."""
+    """The holidays of a year.
+
+    By the exchange's rule 7.2, a holiday on a Sunday moves to Monday. A holiday on a Saturday moves to Friday, except
+    at a year's end.
+    """
     new_year = date(year, 1, 1)
     return {
         new_year if new_year.weekday() == 5 else observed(new_year),

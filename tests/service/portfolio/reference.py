@@ -1,4 +1,7 @@
-"""Values of portfolios, computed with `decimal` one position at a time: the reference for the arrays."""
+"""Values of portfolios, computed with `decimal` one position at a time.
+
+They are the reference for `service.portfolio.valuation`, which computes with arrays.
+"""
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,7 +136,7 @@ class ReferenceTicks:
 
 
 def block_of(holdings: Mapping[UUID, Holdings], symbols: Sequence[str]) -> Block:
-    """The portfolios as a block, in key order."""
+    """The portfolios as a block, in the order of their ids."""
     ids = sorted(holdings, key=lambda portfolio_id: portfolio_id.bytes)
     held = [position for portfolio_id in ids for position in holdings[portfolio_id]]
     counts = [len(holdings[portfolio_id]) for portfolio_id in ids]
@@ -162,7 +165,7 @@ def worths(values: Values) -> list[Worth]:
 
 
 def valued(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
-    """The value of one portfolio, computed by the arrays."""
+    """The value of one portfolio, computed by `value_block`."""
     symbols = sorted({symbol for symbol, _ in holdings} | marks.keys())
     return worths(value_block(block_of({UUID(int=1): holdings}, symbols), Marks.of(symbols, marks)))[0]
 

@@ -60,7 +60,7 @@ def test_a_value_written_as_stale_stays_stale() -> None:
 
 
 def test_the_market_hours_are_those_of_the_overridden_calendar() -> None:
-    """Monday is cancelled, so Friday's close is still the last moment of the market."""
+    """Monday's session is cancelled, so Friday's close is still the last moment of the market."""
     calendar = OverriddenCalendar(NyseCalendar())
     calendar.override({MONDAY.date: MarketOverride(MONDAY.date, None, None, "storm")})
     assert not is_stale(value(LAST_TICK, LAST_TICK), MONDAY.open + timedelta(hours=3), calendar)

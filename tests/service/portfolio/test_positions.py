@@ -176,7 +176,10 @@ async def _change(store: Store, raw: Connection, what: str, portfolio: int, symb
 
 
 async def test_a_change_committed_after_a_later_one_was_read_is_not_missed(store: Store, raw: Connection) -> None:
-    """Sequence numbers would hide the change. A tick that read the later change does not delete the earlier one."""
+    """A reader that asked only for higher sequence numbers would miss the earlier change.
+
+    A tick that read the later change does not delete the earlier one.
+    """
     await store.claim_fence(FakeTerm())
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     book = await store.load_positions(DAY)

@@ -48,7 +48,7 @@ def mark(price: str, *, stale: bool = False, at: datetime = NOON, opened: str | 
 def test_the_arrays_give_the_values_of_the_decimal_reference(
     held: dict[UUID, tuple[tuple[str, Decimal], ...]], priced: dict[str, Mark]
 ) -> None:
-    """Empty portfolios, short positions, missing prices, and sums of a hundred bits."""
+    """The examples have empty portfolios, short positions, missing prices, and sums of a hundred bits."""
     values = value_block(block_of(held, SYMBOLS), Marks.of(SYMBOLS, priced))
     expected = [worth_of(held[portfolio_id], priced) for portfolio_id in sorted(held, key=lambda p: p.bytes)]
     for given_, right, wide in zip(worths(values), expected, values.overflow, strict=True):
@@ -83,7 +83,7 @@ def test_a_half_is_rounded_to_even() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_positions_without_overflow_are_exact(sign: int) -> None:
-    """Slightly less than 792 trillion dollars, in a sum that needs 96 bits."""
+    """The value is slightly less than 792 trillion dollars, and its sum needs 96 bits."""
     held = tuple((name, sign * Decimal("9876543210.12345678")) for name in SYMBOLS)
     priced = {name: mark("10021.987653") for name in SYMBOLS}
     assert valued(held, priced) == worth_of(held, priced)

@@ -1,4 +1,4 @@
-"""A fake of Alpaca's market data on loopback, as the documentation describes it: shapes, limits and refusals."""
+"""A fake of Alpaca's market data API on loopback. Its answers, limits and refusals follow Alpaca's documentation."""
 
 import asyncio
 import json

@@ -200,7 +200,7 @@ async def test_a_url_that_is_too_long_is_split_and_later_urls_are_shorter(alpaca
         assert (await prices.latest(symbols)).keys() == set(symbols)
         before = len(alpaca.asked)
         assert (await prices.latest(symbols)).keys() == set(symbols)
-    assert before == 7  # 500, twice 250, four times 125
+    assert before == 7  # one request for 500 symbols, two for 250, four for 125
     assert [len(batch) for batch in alpaca.symbols_asked[before:]] == [125] * 4
 
 
@@ -429,7 +429,7 @@ async def test_missing_bars_give_no_closes(page: str, alpaca: Alpaca) -> None:
 
 
 async def test_a_bar_without_a_time_is_no_close_and_affects_no_other_symbol(alpaca: Alpaca) -> None:
-    """The year 1 has no midnight in New York."""
+    """A time that is not set is 0001-01-01T00:00:00Z, which Python cannot convert to New York's time."""
     bars = f'"A":[{bar("1", "0001-01-01T00:00:00Z")}],"B":[{bar("2")}]'
     alpaca.next = [answering(200, f'{{"bars":{{{bars}}},"next_page_token":null}}')]
     async with source(alpaca, now=CLOSE + timedelta(days=1)) as prices:

@@ -157,7 +157,7 @@ async def test_a_sudden_refusal_of_many_symbols_does_not_use_up_the_requests(alp
     market(alpaca)
     others = [f"H{number:03}" for number in range(500)]
     alpaca.snapshots |= dict.fromkeys(others, trade("5"))
-    known = [*BAD[:400], *GOOD[:100], *others]  # in separate batches, in alphabetical order
+    known = [*BAD[:400], *GOOD[:100], *others]  # in alphabetical order, `others` fill a batch of their own
     async with source(alpaca, known=known) as prices:
         assert set(others) <= (await prices.latest(known)).keys()
         assert len(alpaca.asked) <= MAX_REFUSALS + 4

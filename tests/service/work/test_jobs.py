@@ -1,4 +1,4 @@
-"""The rows of the daily jobs. A run that another worker continues writes the same rows."""
+"""The rows of the daily jobs. A run that another worker continues writes the rows of an undisturbed run."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -544,7 +544,8 @@ class Disturbed:
     async def attempt(self, checks: int | None = None) -> bool:
         """Run under a newer term, which ends after `checks` checks, or never if `checks` is None.
 
-        For each session whose closes are already stored, the source now returns other closes.
+        For each session whose closes are already stored, the source now returns other closes. So a run that requests
+        these closes again writes other rows.
         """
         priced = await self.store._fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}
@@ -794,7 +795,7 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
 async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     store: Store, raw: Connection, term: FakeTerm, migrated: str
 ) -> None:
-    """The database could not detect such a deadlock, because one lane waits for the other in this process."""
+    """The database could not detect a deadlock between them, because one lane waits for the other in this process."""
     one, two = UUID(int=1), UUID(int=2)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     async with store.fenced(FakeTerm()) as first:

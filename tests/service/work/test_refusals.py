@@ -135,7 +135,7 @@ async def test_the_daily_jobs_use_stored_refusals_and_store_new_ones(
     refused = {refusal.symbol for refusal in await store.refusals()}
     alpaca.asked.clear()
     async with task(alpaca, store, NIGHT) as night:
-        night.prices.standing._now = lambda: OPEN + 6 * TICK  # within the hour of the refusals
+        night.prices.standing._now = lambda: OPEN + 6 * TICK  # before the refusals expire
         await night.run_snapshot(2)
     assert alpaca.symbols_asked[0] == ["A", "B"]
     assert not refused & bad_asked(alpaca)

@@ -605,7 +605,7 @@ async def test_thirty_days_of_intraday_points_are_kept(store: Store, raw: Connec
 async def test_old_days_that_a_reader_locks_are_dropped_later_and_delay_no_tick(
     migrated: str, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The wait for this lock is shorter than other waits, because readers of intraday points wait behind it."""
+    """The wait for this lock is limited to 2 s, because new readers of intraday points queue behind a waiting drop."""
 
     async def leaving() -> Answer:
         await reader.rollback()
@@ -629,9 +629,10 @@ async def test_old_days_that_a_reader_locks_are_dropped_later_and_delay_no_tick(
 async def test_every_row_of_every_tick_equals_the_decimal_reference(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Two days of 2,000 portfolios in two lanes: empty, short and unpriced portfolios, and changes between ticks.
+    """The test runs two days of 2,000 portfolios in two lanes. Positions change between ticks.
 
-    Some prices are missing, older than the previous ones, invalid, or of the night before.
+    Some portfolios are empty, have short positions, or have no price. Some prices are missing, older than the previous
+    ones, invalid, or of the night before.
     """
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1_000)
     random = Random(seed)

@@ -148,7 +148,7 @@ async def test_a_block_is_valued_while_the_server_receives_the_block_before_it(
 
     async def watch() -> None:
         while await raw.fetchval("select sum(bytes_processed) from pg_stat_progress_copy") != copied:
-            pass  # each query takes a moment
+            pass  # no pause is needed, because each query takes a moment
         received.set()
 
     monkeypatch.setattr(tracking, "value_block", beside_the_copy)
@@ -165,7 +165,7 @@ async def test_a_block_is_valued_while_the_server_receives_the_block_before_it(
 async def test_staged_values_are_merged_with_the_stored_rows_in_key_order(store: Store, raw: Connection) -> None:
     """A nested loop would read all staged rows for each row; a hash join uses a sixth more processor time than a merge.
 
-    The written range lies within one bin of the histogram, so the planner expects one row.
+    The written range lies within one bin of the histogram, so the planner expects one row and may prefer a nested loop.
     """
     ids = [UUID(int=number) for number in range(1, 20_001)]
     part = ids[2_000:4_000]
