@@ -15,5 +15,5 @@ Any setting of the task definition can be given in the environment: `FAILOVER_GU
 stale leaders write, and the run finds their writes. `--isolating` isolates primaries that still serve. MIN_REPLICAS
 protects against this: with `MIN_REPLICAS=0` in the environment two clients believe at once. `--only FAULT` excludes all
 other faults from the storms. `FAILOVER_GUARD=false python -m tests.chaos --redis cluster --only "zone outage" --minutes
-0.4 --seed 3` and the same with `--redis sentinels --only "unseen failover"` find two believers.
+0.4 --seed 3` finds two believers; so does the same command with `--redis sentinels --only "unseen failover"`.
 """

@@ -23,7 +23,7 @@ NODE_TIMEOUT = 1_000
 
 
 class _Own(NamedTuple):
-    """A node's own line of CLUSTER NODES. The node with the larger epoch has the newer state."""
+    """The line about a node in its own answer to CLUSTER NODES. The node with the larger epoch has the newer state."""
 
     epoch: int
     node_id: str
@@ -63,7 +63,7 @@ class ClusterNodes(RedisNodes):
         await RedisCluster(list(self.nodes), MASTERS).form()
 
     def settings(self, task: str) -> dict[str, str]:
-        """Return the variables; each task first connects to a different node."""
+        """Return the sidecar's settings; the tasks first connect to the nodes in turn."""
         seed = self.nodes[int(task.removeprefix("task")) % len(self.nodes)]
         port = self.port_for(task, seed.port)
         return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true"}
@@ -91,7 +91,7 @@ class ClusterNodes(RedisNodes):
         )
 
     async def promote(self) -> None:
-        """Send CLUSTER FAILOVER to the replica of the owner."""
+        """Send CLUSTER FAILOVER to the replica of the slot's owner."""
         owner = await self._own(await self.primary())
         for node in self.nodes:
             if owner.node_id in await self._line(node, "myself,slave"):

@@ -1,7 +1,8 @@
 """The records of a client, written in its own process: its beliefs that it leads, and its refused writes.
 
-The production client keeps a belief in a `Grant`: the diary records each extension with its deadline, and the end. Each
-record is one JSON line in one `write` to a file opened for appending, so nothing is lost when the process is killed.
+The production client keeps a belief in a `Grant`: the diary records each extension with its deadline, and the end of
+the belief. Each record is one JSON line in one `write` to a file opened for appending, so nothing is lost when the
+process is killed.
 Times are in seconds of CLOCK_BOOTTIME, which all processes of a machine share.
 """
 

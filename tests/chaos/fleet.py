@@ -1,4 +1,4 @@
-"""The fleet: servers, and tasks from `task-definition.json` that are kept running as by ECS's service scheduler.
+"""The fleet: servers, and tasks from `task-definition.json` that are kept running as ECS's scheduler would.
 
 The fleet differs from the cloud in two ways. The api container runs `tests.chaos.api`: the product's API, or a client
 that only writes, both with a diary. Each sidecar reaches Redis through a proxy.

@@ -32,7 +32,7 @@ class Belief:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A refused write of this term, requested at `began`, in seconds of CLOCK_BOOTTIME."""
+    """A write that was requested at `began` and refused at `at`, in seconds of CLOCK_BOOTTIME."""
 
     task: str
     lease: str
@@ -71,7 +71,7 @@ class Observations:
     refusals: list[Refusal] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     checked: dict[tuple[str, str], Checked] = field(default_factory=dict)
-    """By task and lease: the writers that are between check and write, or were killed there."""
+    """By task and lease: the writers that are between check and write, or were killed between the two."""
     _grants: dict[str, Belief] = field(default_factory=dict)
     _read_to: dict[Path, int] = field(default_factory=dict)
 

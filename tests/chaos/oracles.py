@@ -1,7 +1,7 @@
 """The checks of the promises. Each oracle is a pure function of the observations.
 
 The beliefs of two clients may overlap only if an operator deleted the key during the older term. In that case the
-contract promises only that stale writes are refused; an oracle checks that in every case.
+contract promises only that stale writes are refused. `stale_writes` checks this promise in every case.
 """
 
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The picture of a run: the leaders and their grants, the faults and their places, and the moves of the lead.
+"""The picture of a run: the leaders and their grants, the faults and their places, and the changes of the leader.
 
 Each round is a strip. A strip has rows for Redis, for the operator and for the database, and one row for each task with
 the bars of its beliefs. The time axis is in seconds since the start of the run.

@@ -82,7 +82,7 @@ class RedisFaults:
                 self._report(happening)
                 async with redis.hidden_from(leading):
                     await redis.fail_over_by_hand()
-                    with suppress(Unsettled):  # because of another fault, such as a freeze
+                    with suppress(Unsettled):  # another fault, such as a freeze, may still last
                         await redis.wait_settled(redis.serves_on)
             case Kind.MIGRATE if isinstance(redis, ClusterNodes):
                 self._report(happening)

@@ -1,8 +1,8 @@
-"""Redis servers with automatic failover: the common part of a cluster and of a group with sentinels.
+"""Redis servers with automatic failover: the code that a cluster and a group with sentinels share.
 
 Each task reaches each server through its own proxies (`tests.chaos.ways`). The replication has no proxy, because the
-servers find each other by themselves. To make the replicas lag, the primary refuses their user. The servers keep no
-data on disk, so a server restarts empty.
+servers find each other by themselves. To make the replicas lag, the primary disables the user with which they log in.
+The servers keep no data on disk, so a server restarts empty.
 """
 
 import asyncio
@@ -216,7 +216,7 @@ class RedisNodes:
             await asyncio.sleep(lag)
         old.kill()
         killed()
-        with suppress(TimeoutError):  # the later check of the servers reports this
+        with suppress(TimeoutError):  # a later check of the run fails if the servers have not settled
             await self.moved(old)
         await asyncio.sleep(seconds)
         await old.start_beside()

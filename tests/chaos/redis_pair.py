@@ -24,7 +24,7 @@ ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "
 class RedisPair:
     """Two servers and the proxies; an async context manager. `ways` are the proxies by task.
 
-    `clock` is the wall clock of both servers; None without a C compiler, which builds the clock.
+    `clock` is the wall clock of all servers; None without a C compiler, which builds the clock.
     """
 
     lease_key = "portfolio:{name}:leader"
@@ -121,7 +121,7 @@ class RedisPair:
             async with client_of(self.replica) as replica:
                 await replica.slaveof("127.0.0.1", self.primary.port)
             for task, way in self.ways.items():
-                way.target = self.primary.port  # new connections go there; the staying tasks keep their old connections
+                way.target = self.primary.port  # for new connections; the staying tasks keep their old connections
                 if task not in staying:
                     await way.cut()
             await asyncio.sleep(seconds)

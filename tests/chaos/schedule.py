@@ -89,7 +89,7 @@ _Group = tuple[dict[Kind, int], int, float]
 def groups_of(redis: Redis, only: Collection[Kind]) -> tuple[_Group, ...]:
     """Return the groups of faults: faults, weight, and minimum distance in ttls between two faults of the group.
 
-    Faults of TASK may overlap. With `only`, the groups contain these faults alone.
+    Faults of the group TASK may overlap. With `only`, the groups contain these faults alone.
     """
     of_redis = (REDIS_OF[redis], 4, 2.0) if redis is Redis.SERVER else (REDIS_OF[redis], 8, 0.7)
     groups = (TASK, 13, 0.0), of_redis, (POSTGRES, 1, 1.0), (OPERATOR, 3, 0.7)

@@ -76,7 +76,7 @@ def chaos(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
         try:
             said, _ = run.communicate(timeout=200)
         except BaseException:
-            os.killpg(run.pid, signal.SIGKILL)  # its child processes die with it
+            os.killpg(run.pid, signal.SIGKILL)  # this also kills its child processes
             raise
     return run.returncode, said
 

@@ -1,4 +1,4 @@
-"""The way of a task to several servers: the ports in the replies, and the times when a proxy listens."""
+"""A `Way` replaces the ports in replies, and a proxy listens only while no fault refuses its connections."""
 
 import asyncio
 

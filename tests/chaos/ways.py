@@ -1,7 +1,7 @@
 """The way of one task to the servers of a cluster or of a group with sentinels: a proxy for each server.
 
 The servers name each other in their replies (CLUSTER SLOTS, MOVED, SENTINEL MASTER). The way replaces the port of each
-server with the port of the proxy, so the task reaches every server through its own proxies.
+server with the port of its proxy, so the task reaches every server through its own proxies.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from tests.support.proxy import Direction, Proxy
 
 
 class Way:
-    """The proxies of one task, an async context manager; a fault of a direction affects all proxies.
+    """The proxies of one task, an async context manager; a fault of one direction affects all of them.
 
     Args:
         ports: the ports of the servers, each with five digits, so that a reply keeps its length.

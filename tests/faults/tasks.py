@@ -29,7 +29,7 @@ TIMINGS = {
     "LOG_FORMAT": "json",
 }
 STEADY = {"LEASE_TTL": "30", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
-"""Timings under which no lease, grant or call ends if the machine hangs for seconds."""
+"""Timings under which no lease or grant ends and no call times out if the machine hangs for seconds."""
 
 
 @dataclass
@@ -49,7 +49,8 @@ class Task:
         self.name = name
         self.way = way
         self.beliefs: list[Belief] = []
-        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # only for the address
+        # This RedisServer is never started: it only supplies the address of the proxy.
+        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)
         self.sidecar.environment |= environment
         self.key = self.sidecar.environment["LEASE_KEY"].replace("{name}", LEASE)
         self._session = session

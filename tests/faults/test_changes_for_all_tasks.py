@@ -21,10 +21,13 @@ from tests.support.redis_sentinels import redis_sentinels
 from tests.support.waiting import eventually
 
 UNGUARDED = {"FAILOVER_GUARD": "false"}
-"""Settings without the failover guard, which would delay the first term: only the procedure prevents two leaders."""
+"""Settings without the failover guard.
+
+The guard delays the first term at the new place, and so could prevent two leaders even without the procedure.
+"""
 
 SLOWER = {"REDIS_URL": "", "LEASE_TTL": "24", "REDIS_TIMEOUT": "2"}
-"""Settings for sentinels, where a call may take at most a twelfth of the ttl: on a busy machine it may need 2 s."""
+"""Settings for sentinels. A call may take at most a twelfth of the ttl there, and may need 2 s on a busy machine."""
 
 HOUR = 3600 * 1_000_000
 """An hour in the unit of a token (µs)."""

@@ -46,7 +46,8 @@ async def test_after_a_failover_to_a_stale_replica_two_clients_lead_only_if_the_
             Task(tmp_path, f"task-{name}", way, session, **chosen)
             for name, way, chosen in zip("ab", ways, settings, strict=True)
         ]
-        with client_of(old) as redis:  # as after an earlier term: otherwise the guard would delay the first term
+        # Record the server in the fence, as an earlier term would; otherwise the guard delays the first term.
+        with client_of(old) as redis:
             server, replication = redis.info("server"), redis.info("replication")
             known = {"run_id": server["run_id"], "replid": replication["master_replid"]}
             redis.hset(fence_of(one.key), mapping=known)
@@ -69,7 +70,7 @@ async def test_after_a_failover_to_a_stale_replica_two_clients_lead_only_if_the_
             before = len(other.beliefs)
             await eventually(lambda: len(other.beliefs) > before)
             if not safe:
-                await eventually(lambda: two_believers(tasks))  # otherwise this test could not fail
+                await eventually(lambda: two_believers(tasks))  # the overlap that the safe settings prevent
                 return
             assert two_believers(tasks) == []
             assert other.token > one.token

@@ -50,4 +50,4 @@ async def test_two_clients_lead_at_an_isolated_primary_and_its_promoted_replica_
             assert not one.leads
             assert old.process is not None, "the old primary must run until the end of the test"
         else:
-            await eventually(lambda: two_believers([one, other]))  # otherwise this test could not fail
+            await eventually(lambda: two_believers([one, other]))  # the overlap that MIN_REPLICAS prevents

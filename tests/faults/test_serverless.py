@@ -97,7 +97,7 @@ async def test_a_release_notice_hands_the_lease_over_and_the_weaker_watch_is_log
 async def test_after_a_failover_behind_the_endpoint_two_clients_lead_only_without_the_guard(
     store: Store, tmp_path: Path, session: aiohttp.ClientSession, guard: bool
 ) -> None:
-    """The replica lacks the term of the first task, which is then cut off. The second task's connections stay open."""
+    """The replica lacks the term of the first task. That task is then cut off; the second task stays connected."""
     patient = {} if guard else {"LEASE_TTL": "30"}  # long enough for two believers, even on a slow machine
     one, other = tasks = [
         store.task(tmp_path, number, session, FAILOVER_GUARD=str(guard).lower(), **patient) for number in range(2)
@@ -115,7 +115,7 @@ async def test_after_a_failover_behind_the_endpoint_two_clients_lead_only_withou
         store.fail_over()
         await eventually(lambda: other.leads)
         if not guard:
-            await eventually(lambda: two_believers(tasks))  # otherwise this test could not fail
+            await eventually(lambda: two_believers(tasks))  # the overlap that the guard prevents
             return
         assert two_believers(tasks) == []
         assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))

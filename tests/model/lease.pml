@@ -1,14 +1,14 @@
 /* The lease protocol: two or more candidates, each with its client, and one Redis that can lose data.
  *
- * The terms are those of the protocol (docs/protocol.md). A tag such as [Time 4] names a section of the protocol and a
+ * The words are those of the protocol (docs/protocol.md). A tag such as [Time 4] names a section of the protocol and a
  * rule in it. README.md in this folder describes what is modelled, what is not, and the results.
  *
  * Each action is one indivisible step. Any process may take the next step or wait for any time: this is how sidecars
  * and clients freeze, and messages are late. Time is counted in ticks. All durations are countdowns, so that the set of
  * states is finite; a countdown at 0 has expired.
  *
- * A macro breaks one rule (see `variants.py`). Without macros, this is the correct protocol. A finished value is set to
- * 0, so that states that differ only in finished values are equal.
+ * A macro breaks one rule (see `variants.py`). Without macros, this is the correct protocol. A value that is no longer
+ * needed is set to 0, so that states that differ only in such values are equal.
  */
 
 #ifndef N
@@ -166,7 +166,7 @@ typedef Task {
   byte  reply_token;
   byte  reply_tenure;
   /* the network */
-  byte  deadline;    /* the request is in transit, and executes within this time on the server's clock */
+  byte  deadline;    /* the request is in transit, and may execute within this time on the server's clock */
 #if DEMOTION
   bit   on_old;      /* the sidecar's connection leads to the old primary */
   bit   to_old;      /* the connection of the request in transit leads to the old primary */
@@ -319,7 +319,7 @@ inline execute(i, what, its_token, its_tenure) {
 /* ---- the network ------------------------------------------------------------------------------------------------ */
 
 byte names[9], names_given;
-byte wait, reply_term, k, n;               /* within one step: 0 between steps */
+byte wait, reply_term, k, n;               /* used within one step; 0 between steps */
 mtype outcome;
 
 /* By symmetry the first term belongs to candidate 1. A run ends with its last term. */
@@ -330,7 +330,7 @@ mtype outcome;
 #define may_execute(i, call, it) (call != acquire || redis.holder != NOBODY || may_begin(i))
 #endif
 
-/* An unused tenure. lease.py makes tenures from a boot id and a counter; the model reuses a few names. */
+/* `name_tenure` picks an unused tenure. lease.py makes tenures from a boot id and a counter; the model reuses a few. */
 #if LATE == 2
 #define late_named(i, n) (task[i].late[0].tenure == n || task[i].late[1].tenure == n)
 #else
@@ -495,7 +495,7 @@ proctype network(byte i) provided (!calm) {
   od
 }
 
-/* The pending request may still execute after its sender has stopped waiting. At most LATE such requests are kept. */
+/* The pending request may still execute after its sender has stopped waiting. At most LATE such requests of a task are kept. */
 #if LATE == 2
 #define slot(i)  (task[i].late[0].kind == NONE -> 0 : 1)
 #define crowded(i) (task[i].late[0].kind != NONE && task[i].late[1].kind != NONE)
@@ -533,7 +533,7 @@ inline forget_call(i) {
   tidy(i)
 }
 
-/* [Time 2] each attempt has its own anchor; [Time 4] and a deadline in the server's time */
+/* [Time 2] each attempt has its own anchor, and [Time 4] its own deadline in the server's time */
 inline send(i, what, its_token, its_tenure) {
   task[i].call = what; task[i].call_token = its_token; task[i].call_tenure = its_tenure; task[i].deadline = CALL;
 #if DEMOTION
@@ -637,7 +637,7 @@ proctype sidecar(byte i) provided (!calm) {
   :: d_step { task[i].gone == 0 && task[i].reply == renewed ->
        if
        :: task[i].token == task[i].call_token -> task[i].lead = max(task[i].lead, believed(i))
-       :: else                       /* given up, or ended, in the meantime */
+       :: else                       /* the term was given up, or ended, meanwhile */
        fi;
        printf("%d: the sidecar receives %e and leads for %d\n", i, task[i].reply, task[i].lead);
        forget_call(i) }
@@ -651,7 +651,7 @@ proctype sidecar(byte i) provided (!calm) {
        :: task[i].call == acquire ->
             task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].call_tenure; next_tenure(i)
        :: task[i].call == renew && task[i].token == task[i].call_token -> leave(i)
-       :: else                       /* given up, or ended, in the meantime */
+       :: else                       /* the term was given up, or ended, meanwhile */
        fi;
        forget_call(i) }
 #endif
@@ -701,7 +701,7 @@ proctype client(byte i) provided (!calm) {
        fi;
        printf("%d: the client has stopped its work, and resigns\n", i) }
 #ifdef FENCE
-  :: d_step { task[i].work > 0 && accepts(task[i].work) -> /* [Promise 1] while it believes, or long after */
+  :: d_step { task[i].work > 0 && accepts(task[i].work) -> /* [Promise 1] while the client believes, or long after */
        printf("%d: the client WRITES under term %d\n", i, task[i].work);
        assert(task[i].work >= written);
        stored = task[i].work; written = max(written, task[i].work) }
@@ -893,7 +893,7 @@ inline sidecar_ends(i) {
 /* A sidecar dies; its client lives on with its grant. */
 proctype accident(byte i) provided (!calm) {
   do
-  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* same id, at once: a later restart is safer */
+  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* restarts at once, same id: later is safer */
        sidecar_ends(i);
 #ifndef PREDECESSORS_GRANT_FORGOTTEN
        task[i].granted = GRANT;      /* [Promise 4] a grant of the previous process may still last */
@@ -906,7 +906,7 @@ proctype accident(byte i) provided (!calm) {
   od
 }
 
-/* A request belongs to a connection to one server, and is lost with it. A reply in transit still arrives. */
+/* A request is lost with its connection, which belongs to one server. A reply in transit still arrives. */
 inline requests_are_lost() {
 #ifdef REQUESTS_FOLLOW
   skip                               /* a proxy forwards the requests to the new primary */
@@ -968,7 +968,7 @@ proctype accident_of_redis() provided (!calm) {
        erase(replica); lagging = 0;
        printf("the replica catches up\n") }
 
-  :: d_step { may_fail(STEPS) && !stepped -> /* [Promise 2] server clock steps within the safety margin */
+  :: d_step { may_fail(STEPS) && !stepped -> /* [Promise 2] the step is not larger than the margin */
        faults++; stepped = 1;
        server_time_passes(redis);
        less(young);

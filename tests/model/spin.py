@@ -61,7 +61,7 @@ def run(check: Check) -> Verdict:
         folder = Path(name)
         shutil.copy(MODEL, folder)
         _call(folder, "spin", "-a", *macros, MODEL.name)
-        optimize = "-O1" if check.holds else "-O0"  # compiling takes longer than finding the violation
+        optimize = "-O1" if check.holds else "-O0"  # for a broken rule, optimizing takes longer than the search
         _call(folder, "cc", *_COMPILER, *(_LONG if check.long else (optimize, *_SHORT)), "-o", "pan", "pan.c")
         before = _seconds()
         report = _call(folder, "./pan", *_RUN, *(_RUN_LONG if check.long else ()))

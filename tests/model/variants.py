@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One run of Spin. `macros` are those of lease.pml, with or without a value.
+    """One run of Spin.
 
     Attributes:
         name: the name for the command line.
         about: one line about the check or the broken rule.
-        macros: the macros of lease.pml that the run defines.
+        macros: the macros of lease.pml that the run defines, with or without a value.
         holds: true if no assertion may be violated; false if one must be.
         long: true if the run belongs to `make model`; `make test-slow` has the other runs.
     """

@@ -1,1 +1,1 @@
-"""Seeded bugs: the product broken on purpose, one bug at a time. Each has to be found, or the run fails."""
+"""Seeded bugs: the product is broken on purpose, one bug at a time. Each bug must be found, or the run fails."""

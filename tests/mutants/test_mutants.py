@@ -40,7 +40,8 @@ def test_each_bug_is_unique_and_its_test_exists(request: pytest.FixtureRequest) 
     assert len({(bug.file, bug.right, bug.wrong) for bug in BUGS}) == len({bug.name for bug in BUGS}) == len(BUGS)
     here = {item.nodeid for item in request.session.items}
     here |= {name.partition("[")[0] for name in here}
-    elsewhere = sorted({bug.test for bug in BUGS} - here)  # all tests if this file runs alone, otherwise the slow tests
+    # The tests that this session does not collect: all tests if this file runs alone, otherwise the slow tests.
+    elsewhere = sorted({bug.test for bug in BUGS} - here)
     if not elsewhere:
         return
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *elsewhere]

@@ -1,4 +1,4 @@
-"""`python -m tests.redis_versions` tests the scripts and the model of Redis on each version, and the faults on two.
+"""`python -m tests.redis_versions` tests the scripts and the model of Redis on each version, and faults on two of them.
 
 A version that is not available is a failure, not a skip.
 """

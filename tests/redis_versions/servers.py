@@ -1,4 +1,4 @@
-"""A server of each version: from the wheel, from the PATH, or from a Debian package that is unpacked in a folder."""
+"""A server of each version: from the Python wheel, the PATH, or a Debian package that is unpacked in a folder."""
 
 import os
 import platform
@@ -14,14 +14,14 @@ from ops.local.servers import ServerError, redis_binary
 
 
 class Missing(Exception):
-    """A server is not available; the error text is one line that names the missing program."""
+    """A server is not available; the error text gives the reason in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """A version to test. `says` is the start of the server's output for --version.
 
-    `suite` and `package` are Debian's names; None if no package is needed.
+    `suite` and `package` are Debian's names; None for the server from the wheel.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""The lease protocol in an event-queue simulation: the production state machine under faults, with oracles."""
+"""A simulation of the lease protocol: the production state machine runs under faults, and oracles check promises."""

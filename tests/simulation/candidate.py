@@ -1,8 +1,8 @@
-"""A simulated sidecar: drives the production `Lease` as `sidecar.election.candidate` and `sidecar.redis.store` do.
+"""A simulated sidecar: it drives the production `Lease` as `sidecar.election.candidate` and `sidecar.redis.store` do.
 
-For one lease, this module copies the loop of `Candidate` (`run`, `_act`, `_open`, `_sleep`, `_wake_for`), the part of a
-result that the lease sees (`_settle`), and the publication of a change (`_publish`). The copy of `hold` is in the
-simulated client. All rules are in the production lease. `test_drivers.py` compares this module with the real code.
+For one lease, this module copies the loop of `Candidate` (`run`, `_act`, `_open`, `_sleep`, `_wake_for`), the
+transfer of a result to the lease (`_settle`), and the publication of a change (`_publish`). The copy of `hold` is in
+the simulated client. All rules are in the production lease. `test_drivers.py` compares this module with the real code.
 
 A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, but the simulator would
 run at a fifth of its speed. Most of this module (the connection and its time limits) would still be a copy.
@@ -31,7 +31,7 @@ WON = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
 COUNTING = (
     Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED, Outcome.GUARDED, Outcome.RELEASED,
 )  # fmt: skip
-"""Outcomes of scripts that count the candidates."""
+"""Outcomes with which a script also reports the number of candidates."""
 HANDLING = 2e-4
 """Seconds that a message over loopback takes."""
 TIMER = 1e-6
@@ -106,13 +106,13 @@ class Sidecar:
         self.snare: Callable[[Sidecar, Request], bool] | None = None
         """A handler of the next requests; it returns true for a request that it delivers, delays or drops itself."""
         self.started = 0.0
-        """The start of the time in which the sidecar has run without interruption."""
+        """The true time since which the sidecar has run without interruption."""
         self.trouble: float | None = None
         """The share of messages to and from Redis that are lost, delayed or doubled; None if the network is good."""
         self.server: Server | None = None  # the server of the connection
         self.watched: Server | None = None
         self.watches_directly = True
-        """Whether the watch reports every change; else only what other candidates relay."""
+        """Whether the watch is direct, and reports every change; a relayed watch reports only a vacant lease."""
         timings = world.scenario.timings
         self._ttl_ms = int(timings.ttl * 1000)
         self._floor = int((timings.ttl - timings.heartbeat / 2) * 1000)
@@ -200,7 +200,7 @@ class Sidecar:
         inbox, self._inbox = self._inbox, []
         if self.world.random.random() < 0.5:  # a reply and its time limit: the process may see either first
             inbox.sort(key=lambda item: item[0] != self._time_out)
-        if self.world.random.random() < 0.3:  # two connections have no common order
+        if self.world.random.random() < 0.3:  # events of two connections have no common order
             inbox.sort(key=lambda item: item[0] == self.resigned)
         self.client.sidecar_thawed()
         for action, argument in inbox:
@@ -223,7 +223,7 @@ class Sidecar:
     # The election loop.
 
     def wake(self) -> None:
-        """Make a round now, unless the loop is blocked."""
+        """Run a round now, unless the loop is blocked."""
         if self._call is None and not self._opening and not self.frozen:
             self._timer += 1
             self.world.at(self.world.now, self._timed, self._timer)
@@ -235,7 +235,7 @@ class Sidecar:
     def _timed(self, timer: int) -> None:
         if timer == self._timer:
             if self.frozen:
-                return  # `thaw` makes the round
+                return  # `thaw` runs the round
             if self.server is None and not self.draining and self.now() >= self._open_at:
                 self._open()
             else:
@@ -263,7 +263,7 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # While a request is held, the end of demand needs a round only if there is no connection: the round connects.
+        # While a request is held, the loop wakes at the end of demand only without a connection: the round connects.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))
@@ -328,7 +328,7 @@ class Sidecar:
         now = self.now()
         self.lease.asked(now)
         self._wake_for(now)
-        self.publish(now)  # only later changes end the wait
+        self.publish(now)  # so that only later changes end the wait of the request
         return self.alive and version == (self.boot, self._version)
 
     def grant(self, arrived: float) -> tuple[int | None, float | None, tuple[int, int]]:
@@ -371,7 +371,7 @@ class Sidecar:
             self.client.resign_answered()
 
     def later(self, action: Callable[[Any], None], argument: object) -> None:
-        """Keep an event for the frozen process."""
+        """Keep an event until the frozen process thaws."""
         self._inbox.append((action, argument))
 
     # The calls to Redis.
@@ -465,7 +465,7 @@ class Sidecar:
             world.at(world.now + world.delay() + self._lag() + delay, self.arrive, request)
 
     def assured(self, call: Call, server: Server) -> bool:
-        """Return false if the call takes a lease and the sentinels name another server at this moment."""
+        """Return false if the call is an acquire and the sentinels name another server at this moment."""
         world = self.world
         return not world.scenario.late_demotion or call.kind is not Kind.ACQUIRE or server is world.primary
 

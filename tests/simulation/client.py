@@ -1,8 +1,8 @@
 """A simulated client: asks as `sidecar.client` does, and believes for as long as the production `Grant` allows.
 
-A held request is not an event. While nothing changes, the client asks many times, and only the last answer matters,
-because each answer replaces the previous answer. `sync` catches up with the skipped requests. The simulator skips about
-1,400 requests an hour in this way, and can simulate several hundred hours per second.
+A held request is no event in the queue. While nothing changes, the client asks many times, and only the last answer
+matters, because each answer replaces the previous answer. `sync` catches up with the skipped requests. The
+simulator skips about 1,400 requests an hour in this way, and can simulate several hundred hours per second.
 """
 
 from collections.abc import Callable
@@ -368,7 +368,7 @@ class Client:
             self.held = True
             self._limit_at = arrived + self._wait
             self._explicit = arrived > self._asked_at
-            if self.grant is None and stands < inf:  # another client may still act: answer when this client may act
+            if self.grant is None and stands < inf:  # another client's grant lasts: answer at its end
                 self._explicit = True
                 self._limit_at = arrived + min(self._wait, stands)
             if self.grant is not None and self._wait < 0.8 * self.world.poll:  # a short grant: ask again earlier
@@ -446,7 +446,7 @@ class Client:
         self._version = None
         self._ask += 1  # later results of the old request are ignored
         if self.grant is None and not self.sidecar.alive:
-            self._knocks = self._ask  # requests without a sidecar are not events
+            self._knocks = self._ask  # without a sidecar no request is simulated; `found_sidecar` asks again
             return
         pause = pause_before_retry(self._left(), self.world.random.uniform)
         self.world.at(self.world.now + pause, self.ask, self._ask)
@@ -525,7 +525,7 @@ class Client:
             lease.asked(answered)
             self._asked_at = answered + HANDLING
             left = NO_HURRY
-            if grant is None:  # only an answer that stays the same may be skipped
+            if grant is None:  # a skipped answer must not grant the lease
                 changed = self._version != (self.sidecar.boot, lease._version)
                 assert changed or not lease.leads(answered), f"{self.sidecar.instance} leads and does not answer"
             else:

@@ -38,7 +38,7 @@ class Notes:
 
 
 class Fixed(Random):
-    """A generator whose numbers do not depend on earlier numbers: each is this `share` of its range."""
+    """A generator whose numbers do not depend on earlier numbers: each lies at this `share` of its range."""
 
     def __init__(self, share: float) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def exit_with(name: str, main: Callable[[], int]) -> NoReturn:
-    """Exit with what `main` returns."""
+    """Exit with the status that `main` returns, or with `INTERRUPTED` after Ctrl-C."""
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The protocol and the notes that the simulated and the real sidecar of the differential test share."""
+"""The interface and the notes that the simulated and the real sidecar of the differential test share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ TIMINGS = Timings()
 PATIENT = replace(TIMINGS, call_limit=2.0013)
 """Timings of `Control`, whose limit for a call differs slightly from the candidate's.
 
-With equal limits, the first call and a request that waits for the reply to this call would end together.
+With equal limits, the first call and a request that waits for its reply would time out at the same moment.
 """
 START = 1000.0
 """The task's clock at the start."""

@@ -26,7 +26,7 @@ class Faults:
         self._kinds = list(world.scenario.faults)
         self._weights = list(world.scenario.faults.values())
         self._held_up: tuple[Sidecar, Request, float, bool] | None = None
-        """The delayed call, the earliest time of its execution, and whether the call may then have an effect."""
+        """A sidecar, its delayed call, the earliest time of the execution, and whether the call may have an effect."""
         self._server_busy = False
         self._stepped_at = -10 * self.ttl
         self._spare: tuple[str, int] | None = None  # run id and start of a former primary that is now the replica
@@ -103,7 +103,7 @@ class Faults:
         return self.ttl * self.random.uniform(low, high)
 
     def _disturb(self, seconds: float, end: Callable[[Any], None], argument: object = None) -> None:
-        """Count a disturbance of all tasks; call `end(argument)` after this number of seconds, and stop counting it."""
+        """Count a disturbance of all tasks for this number of seconds, then call `end(argument)`."""
         self.world.disturbances += 1
         self.world.at(self.world.now + seconds, self._recover, (end, argument))
 
@@ -619,7 +619,7 @@ class Faults:
         self._server_change_ends()
 
     def _shift(self) -> float:
-        """The step of a server's clock in seconds, at most margin minus drift; 0 within 1.3 ttls after a step."""
+        """Seconds by which the server's clock steps, at most margin minus drift; 0 within 1.3 ttls after a step."""
         if self.world.now - self._stepped_at < 1.3 * self.ttl:
             return 0.0
         self._stepped_at = self.world.now

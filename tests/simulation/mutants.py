@@ -1,7 +1,7 @@
 """Seeded bugs for the simulation: each breaks one rule of the protocol, and the simulation must find every bug.
 
-A bug replaces one function of the production code, of the model of its scripts, or of the simulated driver. A bug that
-survives fails the run: an oracle or a fault is missing, or the rule is not needed.
+A bug replaces one or two functions of the production code, of the model of its scripts, or of the simulator. A bug
+that survives fails the run: an oracle or a fault is missing, or the rule is not needed.
 """
 
 import time
@@ -29,7 +29,7 @@ from tests.simulation.server import Server
 from tests.simulation.store import Store
 
 TTL, PACE = 30.0, 1.5
-"""The default search for a bug: the default ttl in seconds, and the mean time between faults in ttls."""
+"""The defaults of a search for a bug: the ttl in seconds, and the mean time between two faults in ttls."""
 MOST_HOURS = 3_000.0
 """The number of simulated hours after which a bug counts as surviving."""
 
@@ -54,7 +54,7 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a search: the broken law, the hours and the worlds that it took; `law` is None for a survivor."""
+    """The result of a search: the broken law, and the hours and worlds of the search; `law` is None for a survivor."""
 
     name: str
     law: str | None

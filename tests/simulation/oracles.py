@@ -26,7 +26,7 @@ class Violation(Exception):
 
 
 class Oracle:
-    """The observer of one world. All times are in true seconds."""
+    """The observer of one world. Times are in true seconds, except those marked as local."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -54,7 +54,8 @@ class Oracle:
         """By task: the boot that has stepped down and released the lease, and when (local time)."""
         drift = 0.045 * timings.heartbeat  # a follower waits for the key's expiry by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
-        if world.scenario.large_fleet:  # the call of a candidate with a direct watch, the relay, the others' calls
+        # In a large fleet three delays may add up: a call after a direct notice, the relay, and a call after the relay.
+        if world.scenario.large_fleet:
             self.bound += 3 * herd.SPREAD
         elif (world.scenario.watchers or 0) > herd.SMALL_FLEET:
             self.bound += herd.SPREAD
@@ -98,7 +99,7 @@ class Oracle:
         if early and not self.exempted:
             text = f"{sidecar.instance} stepped down and acquired again {rested:.3f} s later"
             raise Violation("did not rest", text)
-        self._rests.clear()  # another candidate has led
+        self._rests.clear()  # for the other tasks, another candidate has led
         if isinstance(token, int):
             self._tenure(sidecar.instance, token)
 
@@ -213,7 +214,7 @@ class Oracle:
         self._rests.clear()
 
     def _stepped_down(self, arg: tuple[int, int]) -> None:
-        """Check that no client acts under that term any more, if nothing has disturbed its holder."""
+        """Check that no client still acts under the term with this token, if nothing has disturbed the holder."""
         token, number = arg
         for client in self.world.clients:
             if number == self._pendings and client.believes and client.tenure and client.tenure.token == token:

@@ -112,7 +112,7 @@ class Line:
                 error = real.server.error
                 answer = _parse_error(error) if error else real.run_script(command)
             answers.append(answer)
-        real.later(DELAY, self._answered, answers)  # together: timers of the same moment have no order
+        real.later(DELAY, self._answered, answers)  # in one event, because timers of the same moment have no order
 
     def _answered(self, answers: list[Any]) -> None:
         for answer in answers:

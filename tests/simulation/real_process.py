@@ -65,7 +65,7 @@ class Request:
 
 
 class Failed(Exception):
-    """The error of the work."""
+    """The error that the work raises when it fails."""
 
 
 class Process:

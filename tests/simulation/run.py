@@ -25,7 +25,7 @@ CHUNK = 4
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The choice of worlds: the worlds of `seed`, or its worlds with a fixed mix of faults, ttl or pace."""
+    """The worlds to simulate: those of `seed`, optionally with a fixed mix of faults, ttl or pace."""
 
     seed: str
     mix: str | None = None
@@ -40,7 +40,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Result:
-    """The result of one world. Times in seconds."""
+    """The result of one world. The ttl and the delays are in seconds."""
 
     index: int
     hours: float
@@ -59,7 +59,7 @@ class Result:
     text: str
 
     def fingerprint(self) -> bytes:
-        """A few bytes that differ if any part of the result differs."""
+        """A hash of the counts, the delays and the violated law, to compare two runs."""
         shown = f"{self.index} {self.hours!r} {self.rounds} {self.terms} {self.writes} {self.refused} {self.law}"
         shown += f" {sorted(self.faults.items())} {self.hand_over} {self.takeover} {self.silence}"
         return hashlib.blake2b(shown.encode(), digest_size=8).digest()
@@ -132,7 +132,7 @@ def run_world(choice: Choice, index: int) -> Result:
 
 
 def story(choice: Choice, index: int) -> tuple[Violation | None, list[str]]:
-    """Run the same world again, and return its last events."""
+    """Run a world again; returns its violation, if there is one, and its last events."""
     scenario, random = choice.scenario(index)
     world = World(scenario, random, trace=True)
     violation = world.run()
@@ -210,7 +210,7 @@ def _run_prepared(index: int) -> Result:
 
 
 class Progress:
-    """The progress as one line, which is rewritten on a terminal, and otherwise printed ten times."""
+    """The progress: one line that is rewritten on a terminal, or ten lines in any other output."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()

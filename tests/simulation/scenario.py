@@ -92,7 +92,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
 TTLS = {3.0: 1.0, 30.0: 4.5, 120.0: 1.0, 300.0: 1.0, 900.0: 3.0}
 """The ttls in seconds and their weights.
 
-The default's weight is the highest at which a run of 100,000 h takes five minutes.
+The weight of the default ttl, 30 s, is the highest at which a run of 100,000 h takes five minutes.
 """
 
 
@@ -124,9 +124,9 @@ class Scenario:
     late_demotion: float = 0.0
     """Seconds for which an old primary may serve after a promotion: a setting of the candidates."""
     follower: bool = False
-    """Whether the last task follows only (CAMPAIGN=false)."""
+    """Whether the last task only follows (CAMPAIGN=false)."""
     watchers: int | None = None
-    """The number of candidates that the scripts report. It may be wrong. The scripts report a direct watch for each.
+    """The number of candidates that the scripts report. It may be wrong. Each of them counts as a direct watch.
 
     None if the scripts are not permitted to count them.
     """

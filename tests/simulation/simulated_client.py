@@ -10,7 +10,7 @@ from tests.simulation.client_driven import Bare, Notes, Schedule, begin
 class Observed(Client):
     """The simulated client with notes.
 
-    In the simulation, a client without a sidecar asks next at a random time; this one asks after a whole number of
+    In the simulation, a client without a sidecar asks next at a random time. This class asks after a whole number of
     pauses, as the real client does.
     """
 

@@ -1,4 +1,7 @@
-"""The fence in the database: the term that may write. A transaction share-locks the row from check to commit."""
+"""The fence in the database, a row that names the term that may write.
+
+A transaction locks the row FOR SHARE from its check to its commit.
+"""
 
 from dataclasses import dataclass, field
 
@@ -23,9 +26,9 @@ class Store:
     token: int = 0
     holder: str = ""
     shared: int = 0
-    """Transactions that hold the row FOR SHARE."""
+    """The number of transactions that hold the row FOR SHARE."""
     waiting: list[Tenure] = field(default_factory=list)
-    """Terms that wait for the end of these transactions."""
+    """The terms that wait for the end of these transactions."""
 
     def claim(self, tenure: Tenure) -> bool | None:
         """Raise the fence to a term. Returns false if the fence has a higher term, None if the term has to wait."""
@@ -49,7 +52,7 @@ class Store:
         self.shared += 1
 
     def unshare(self) -> None:
-        """The transaction has ended; the terms that waited for it claim the fence."""
+        """A transaction has ended; if it was the last one, the waiting terms claim the fence."""
         self.shared -= 1
         if not self.shared:
             waiting, self.waiting = self.waiting, []

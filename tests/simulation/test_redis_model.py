@@ -223,7 +223,7 @@ class Both:
         return f"{kind} {given}", reply, answer
 
     def meddle(self) -> None:
-        """Make a random change to both, as by an operator, a failover or the passage of time."""
+        """Make a random change to both, as an operator, a failover or the passage of time would."""
         model = self.model
         meddlings = [self.delete] * 4 + [self.set, self.disable, self.persist, self.expire, self.spoil_key]
         meddlings += [self.step_down] * 4

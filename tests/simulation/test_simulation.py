@@ -1,4 +1,4 @@
-"""A few thousand simulated hours in every run of `make test-slow`; `make simulate` for more."""
+"""A few thousand simulated hours in every run of `make test-slow`; `make simulate` runs more."""
 
 import os
 import subprocess

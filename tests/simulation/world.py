@@ -16,7 +16,7 @@ from tests.simulation.server import EPOCH, Server
 from tests.simulation.store import Tenure
 
 STORY = 60
-"""The number of events before a violation that are printed."""
+"""The number of events that are printed before a violation."""
 NESTED = 50
 """Maximum number of consecutive events that bypass the queue."""
 BUSY = 500

@@ -17,7 +17,7 @@ NAME = "background_services"
 
 
 class FakeSidecar:
-    """A sidecar with one lease. `elect` and `follow` change the lease; `misbehave` answers in place of the sidecar."""
+    """A sidecar with one lease. `elect` and `follow` change the lease; `misbehave`, if set, answers `/is-leader`."""
 
     def __init__(self) -> None:
         self.instance_id = "task-a"

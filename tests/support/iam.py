@@ -92,7 +92,7 @@ def presigned_by_botocore(keys: AwsKeys, *, cache: str, user: str, region: str, 
     parameters = {"Action": "connect", "User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
     query = "&".join(f"{name}={value}" for name, value in sorted(parameters.items()))
     credentials = Credentials(keys.key_id, keys.secret, keys.session_token)
-    events = HierarchicalEmitter()  # the signer keeps a weak reference
+    events = HierarchicalEmitter()  # a variable, as the signer keeps only a weak reference
     signer = RequestSigner(ServiceId("elasticache"), region, "elasticache", "v4", credentials, events)
     request = {"method": "GET", "url": f"https://{cache}/?{query}", "body": {}, "headers": {}, "context": {}}
     url: str = signer.generate_presigned_url(request, operation_name="connect", expires_in=900, region_name=region)

@@ -1,7 +1,7 @@
 """A small connection pooler in front of a real Postgres, like PgBouncer, in transaction mode or session mode.
 
-In transaction mode a client has one of the server's sessions only for a transaction. The pooler uses the session that
-was released last, so a single client always gets the same session.
+In transaction mode a client has one of the server's sessions only during a transaction. The pooler uses the session
+that was released last, so a single client always gets the same session.
 """
 
 import asyncio

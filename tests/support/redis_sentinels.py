@@ -66,7 +66,7 @@ class Group:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The same settings as environment variables."""
+        """The addresses of the sentinels and the name of the primary, as environment variables."""
         listed = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return {"REDIS_SENTINELS": listed, "REDIS_SENTINEL_MASTER": MASTER}
 

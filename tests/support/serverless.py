@@ -75,7 +75,7 @@ class Serverless:
 
 
 class _Client:
-    """A client's connection, and its connections to the servers."""
+    """A client's connection, and the proxy's connections to the servers for this client."""
 
     def __init__(
         self, proxy: Serverless, given: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
