@@ -53,9 +53,9 @@ $(AWS): requirements/aws.txt | $(STAMP)
 	$(PIP) requirements/aws.txt
 	@touch $@
 
-# Five processes even on two cores, since most tests wait for other processes: four keep the cores busy for two thirds of
-# the time. With six, the tests that measure times would fail more often.
-# Bytecode is written even if the caller's environment forbids it: otherwise each process compiles each test module.
+# pytest runs in five processes even on two cores, since most tests wait for other processes: four keep the cores busy for
+# only two thirds of the time. With six, the tests that measure times would fail more often.
+# Python writes bytecode even if the caller's environment forbids it: otherwise each process compiles each test module.
 test test-slow: export PYTHONDONTWRITEBYTECODE :=
 
 PYTEST = $(BIN)/python -m pytest --numprocesses 5 --dist worksteal --reruns '$(or $(RERUNS),0)'

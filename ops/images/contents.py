@@ -73,7 +73,7 @@ def _verdict(packages: Sequence[Mapping[str, object]]) -> tuple[bool, str]:
 
 
 def audit_debian(engine: Engine, image: str) -> str:
-    """Return a summary of Debian's security tracker for the image's packages, if `debsecan` is installed."""
+    """Count the vulnerabilities of the image that have a fix in Debian, with `debsecan`; returns a summary."""
     if shutil.which("debsecan") is None:
         return "NOT AUDITED: debsecan is not installed"
     status = engine.run(image, ["cat", "/var/lib/dpkg/status"], {}).stdout

@@ -1,4 +1,4 @@
-"""The command: settings, folder and signals around one run."""
+"""The command `python -m ops.local`: reads the settings, locks the folder, and handles the signals of one run."""
 
 import asyncio
 import fcntl
@@ -25,7 +25,7 @@ Environment variables: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run. To use y
 container, such as TRACKER_INTERVAL=5."""
 
 FORCE_AFTER = 0.5
-"""Seconds after the first signal during which a second signal does not kill: `make` and `timeout` may send it twice."""
+"""Seconds after the first signal in which a second one does not kill: `make` and `timeout` may send a signal twice."""
 
 
 def main() -> int:

@@ -144,7 +144,7 @@ class ContainerDefinition(_Part):
 
     @property
     def argv(self) -> list[str]:
-        """The command line to run; empty if only the image has one, since images are not read here."""
+        """The command line to run; empty if only the image defines a command, since images are not read here."""
         return [*self.entry_point, *self.command]
 
     @property

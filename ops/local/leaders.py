@@ -1,7 +1,8 @@
 """The leader of each lease, as the sidecars report it at `GET /status`.
 
 A request to `/status` does not take part in the election (a request to `/is-leader` does), and sends nothing to Redis.
-The board does no I/O. Its times are seconds of a monotonic clock.
+`Watch` sends these requests, and `Board` keeps the leaders. The board does no I/O. Its times are seconds of a monotonic
+clock.
 """
 
 import asyncio

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ops.local.definition import ContainerDefinition, DefinitionError, TaskDefinition, Variable
 
 API, SIDECAR = "api", "sidecar"
-"""The names of their containers in `task-definition.json`."""
+"""The names of the two containers in `task-definition.json`."""
 
 DEFAULTS: Mapping[str, Mapping[str, str]] = {
     API: {
@@ -28,7 +28,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
 }
 """Defaults for variables that need another value on this machine, if the definition does not set them.
 
-The service has no default of `PRICE_SOURCE`; this default is for this machine.
+The service itself has no default for `PRICE_SOURCE`; only runs on this machine have this default.
 """
 
 

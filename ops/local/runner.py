@@ -44,7 +44,7 @@ class Runner:
         caller: the environment of the caller.
         root: the checkout; the containers run in this folder.
         console: the screen.
-        stopping: the run stops when it is set.
+        stopping: the run stops when this event is set.
     """
 
     def __init__(

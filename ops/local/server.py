@@ -22,7 +22,7 @@ MOST_HELD = 128
 """Maximum number of ports that `free_port` reserves at a time."""
 
 _held: deque[int] = deque()
-"""Descriptors of the sockets that reserve these ports."""
+"""File descriptors of the sockets that reserve these ports, the oldest first."""
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from ops.local.containers import first_of
 from ops.local.tasks import Task
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
-"""Seconds between the end of a task and the next start; doubled while tasks stop before they are healthy."""
+"""Seconds between the end of a task and the next start; each task that stops before it is healthy doubles the delay."""
 
 
 class Slot:

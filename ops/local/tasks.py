@@ -1,6 +1,7 @@
 """One ECS task on this machine: starts its containers by `dependsOn`, and stops them in reverse order.
 
-- A container starts once each dependency has reached its condition. If a dependency never can, the task stops.
+- A container starts once each dependency has reached its condition. If a dependency can no longer reach it, the task
+  stops.
 - The task stops if an essential container is unhealthy, or exits and `restartPolicy` does not restart it.
 - A container gets its stop signal after all containers that declare `dependsOn` on it have stopped.
 """

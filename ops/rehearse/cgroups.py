@@ -1,4 +1,4 @@
-"""A task's share of the processor: the share in its definition, whatever other load this machine has.
+"""A task's share of the processor: the share in its definition, even if this machine has other load.
 
 Podman makes the cgroups of the containers below the task's cgroup, which is below one cgroup for all tasks. This module
 supports both versions of cgroups.

@@ -91,7 +91,7 @@ async def _deploy_broken(stage: Stage, report: Report, *, version: str) -> None:
 
 
 async def _scale(stage: Stage, report: Report) -> None:
-    """Scale. No request can succeed from the time at which no task is wanted until the first new task is healthy."""
+    """Scale to several counts. No request can succeed from the scale to 0 until the first new task is healthy."""
     unwanted_since = 0.0
     for desired in (1, 3, 0, TASKS):
         if desired == 0:
@@ -106,7 +106,7 @@ async def _scale(stage: Stage, report: Report) -> None:
 async def _cut(
     stage: Stage, report: Report, *, peers: tuple[str, ...] = (), outgoing: bool = True, incoming: bool = True
 ) -> None:
-    """Cut the leader off from its peers for some time."""
+    """Cut the leader off from these peers for the time `cut` of the profile; without peers, cut it off from all."""
     member = stage.leader()
     stage.journal.event("event", f"{member.label} (leader) is cut off for {stage.profile.cut:g} s")
     if member.pod is None:
@@ -169,7 +169,7 @@ async def _kill_while_mixed(stage: Stage, report: Report, *, version: str) -> No
 
 
 async def _fail_over(stage: Stage, report: Report) -> None:
-    """Fail over. The effects of a lost write can appear until the failover guard ends."""
+    """Fail over to the replica. `hold` is one ttl: a lost write can have effects until the failover guard ends."""
     stage.journal.event("event", "the Redis primary is killed; its replica is promoted")
     await stage.fail_over()
     report.hold = stage.ttl

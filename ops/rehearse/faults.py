@@ -27,7 +27,7 @@ memory, chunk = os.memfd_create("fill"), b"x" * (1 << 20)
 while os.path.exists(f"/proc/{victim}"):
     os.write(memory, chunk)
 """
-"""Program that joins the container's cgroup and takes memory that belongs to no process.
+"""Program that joins the container's cgroup and takes memory that counts for the cgroup, but for no process.
 
 So the kernel kills the largest process of the container once there is too little memory.
 """
@@ -82,7 +82,7 @@ async def fill_memory(member: Member, container: str) -> None:
 
 @asynccontextmanager
 async def memory_taken(member: Member, container: str, share: float) -> AsyncIterator[None]:
-    """Keep that share of the container's memory limit in use during the block.
+    """Keep `share` of the container's memory limit in use during the block.
 
     Raises:
         RehearsalError: the memory cannot be taken.

@@ -89,7 +89,11 @@ def empty(folder: Path) -> None:
 
 
 async def _remove_all() -> list[str]:
-    """Remove everything that a rehearsal makes; returns the names of what still existed."""
+    """Remove everything that a rehearsal makes.
+
+    Returns:
+        The names of the containers and namespaces that existed, and of the cgroups that could not be removed.
+    """
     left = [*await containers(), *await namespaces()]
     await remove_containers()
     await remove_namespaces()

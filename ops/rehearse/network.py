@@ -1,8 +1,8 @@
 """The network of a rehearsal: a bridge in a new network namespace, and one more namespace for each task.
 
 `enter_private_network` takes the whole rehearsal out of the machine's network, so that its addresses and ports cannot
-collide with those of other programs. A task's namespace is its `awsvpc` interface: its containers share one address and
-one loopback.
+collide with those of other programs. A task's namespace stands for its `awsvpc` network interface: its containers share
+one address and one loopback.
 """
 
 import ctypes

@@ -55,7 +55,7 @@ async def rehearse(
     events: Sequence[Event],
     journal: Journal,
 ) -> Record:
-    """Play the events, beginning with the first version; returns the observations and the rows.
+    """Play the events on a service that begins with the version `first`; returns the observations and the rows.
 
     Raises:
         RehearsalError: the rehearsal cannot be set up.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST = 2
-"""maximumPercent: 200."""
+"""Maximum number of running tasks, as a multiple of the desired count: ECS's `maximumPercent` of 200."""
 
 BREAKER = 3
 """Number of tasks that stop before they are healthy, after which the circuit breaker rolls the deployment back."""

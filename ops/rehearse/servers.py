@@ -29,7 +29,7 @@ DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 
 
 def redis_program() -> Path:
-    """The system's redis-server: the wheel's has no TLS.
+    """The system's redis-server, since the wheel's program has no TLS.
 
     Raises:
         ServerError: the program is not installed.
@@ -38,7 +38,7 @@ def redis_program() -> Path:
 
 
 def postgres_program() -> Path:
-    """The system's postgres: the wheel's has no TLS.
+    """The system's postgres, since the wheel's program has no TLS.
 
     Raises:
         ServerError: the program is not installed.
@@ -47,7 +47,7 @@ def postgres_program() -> Path:
 
 
 def least_rights() -> list[str]:
-    """Return the rights of a sidecar's user, from the document from which operators copy them.
+    """Return the rights of a sidecar's user from docs/redis.md, from which operators copy them.
 
     Raises:
         ServerError: the document has no such line.

@@ -78,7 +78,7 @@ def _build(folder: Path) -> tuple[Path, Path]:
 
 
 def _try_client(python: Path, folder: Path, wheel: Path) -> None:
-    """Test the client alone: it brings only aiohttp, and the programs name their missing extras."""
+    """Test an install without extras: it brings only the client's aiohttp, and each program names its missing extra."""
     venv = _install(python, folder, str(wheel))
     _run([venv, "-I", "-c", ONLY_CLIENT])
     for extra, *words in (

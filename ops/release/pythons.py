@@ -11,7 +11,7 @@ OLDEST, NEWEST = 11, 14
 
 
 def pythons() -> dict[str, Path]:
-    """Return an interpreter for each minor version ({"3.12": ...}): this one, or one from the path or pyenv."""
+    """Return an interpreter for each minor version ({"3.12": ...}): the running one, or one from the path or pyenv."""
     found: dict[str, Path] = {}
     installed = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for candidate in [

@@ -117,7 +117,7 @@ async def measure_refusal(folder: Path, version: Version, pods: Pods, journal: J
     """Open streams on a task with little memory until it refuses one, close them, and wait until it accepts one.
 
     Raises:
-        RehearsalError: the task did not behave like this.
+        RehearsalError: the task refused no stream, ended an open one, or accepted no stream again.
     """
     stage = Stage(folder / "refusal", version, pods, journal)
     async with stage.running(1), stage.task(SHORT) as member:
