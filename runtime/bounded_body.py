@@ -1,6 +1,6 @@
 """Bodies of HTTP answers, read up to a limit.
 
-`sidecar.client` has its own reader, because it imports as little of the project as possible.
+`sidecar.client` has its own reader, because a client library should import as little of the project as possible.
 """
 
 import aiohttp

@@ -15,7 +15,7 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
 
     The status is 130 after Ctrl-C, and 1 if the reader of standard output, such as `head`, has closed the pipe, or if
     the output cannot be written. The status is 2 if a package of the extra `program` is missing: an install without
-    extras has the client library only.
+    extras has only the packages that the client library needs.
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
     try:
@@ -30,7 +30,7 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
         status = 130
     except OSError as error:
         is_closed = isinstance(error, BrokenPipeError)
-        if not is_closed and error.errno not in (ENOSPC, EIO):  # the disk is full, or the terminal is gone
+        if not is_closed and error.errno not in (ENOSPC, EIO):  # not a full disk, and not a lost terminal
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         if not is_closed:

@@ -27,7 +27,7 @@ async def connected_socket(
 
     Raises:
         TimeoutError: no address answered within the limit.
-        OSError: the name has no address, or every address refused.
+        OSError: the name has no address, or no address accepted a connection.
     """
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + limit

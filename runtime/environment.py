@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 IGNORED = frozenset(
     {
-        # aiohttp and its parts: variables that select slower parsers in Python, or another way to send files.
+        # aiohttp and its dependencies: variables that select slower code in pure Python, or another way to send files.
         "AIOHTTP_NO_EXTENSIONS",
         "AIOHTTP_NOSENDFILE",
         "FROZENLIST_NO_EXTENSIONS",
@@ -25,12 +25,13 @@ IGNORED = frozenset(
         "YARL_NO_EXTENSIONS",
         # asyncio's debug mode, which aiohttp and uvloop follow: slow, with many log lines.
         "PYTHONASYNCIODEBUG",
-        # A file for all TLS secrets. If the file cannot be written, no connection is made.
+        # A file into which Python's `ssl` writes the secrets of every TLS connection. If the file cannot be written, no
+        # TLS connection is made.
         "SSLKEYLOGFILE",
-        # libuv, for Node.js programs: the number of threads for lookups, and another interface to the kernel.
+        # libuv, the library under uvloop and Node.js: its number of threads, and its use of the kernel's io_uring.
         "UV_THREADPOOL_SIZE",
         "UV_USE_IO_URING",
-        # Python warnings, which may become errors.
+        # The filter of Python's warnings, which can turn warnings into errors.
         "PYTHONWARNINGS",
     }
 )
@@ -48,7 +49,7 @@ def _nothing_else(_name: str, _value: str) -> bool:
 def remove_ignored(
     environment: MutableMapping[str, str] = os.environ, *, also: Callable[[str, str], bool] = _nothing_else
 ) -> list[str]:
-    """Remove the ignored variables from the environment, and return their names in order.
+    """Remove the ignored variables from the environment, and return their names in alphabetical order.
 
     Args:
         environment: the variables.

@@ -2,7 +2,7 @@
 
 Text from outside is text that this project did not write: a lease's holder, a server's error, a request's path, a cell
 of a file. It can contain line breaks that forge a log line, escape sequences that rewrite a terminal, characters that
-reverse the reading direction, surrogates that no encoding can write, and megabytes.
+reverse the reading direction, and surrogates that no encoding can write. It can be megabytes long.
 """
 
 SHORT = 200

@@ -87,7 +87,7 @@ class Listener(web.BaseSite):
         self._server = await loop.create_server(self._accepted, self._address.host, self._address.port)
 
     def _accepted(self) -> asyncio.Protocol:
-        assert self._runner.server is not None  # noqa: S101 - `start` has checked this
+        assert self._runner.server is not None  # noqa: S101 - the constructor of `BaseSite` has checked this
         return _Admission(self._runner.server, self._limits, self._at_once)
 
 
@@ -196,7 +196,7 @@ class _AnsweringParser:
         self._answers = answers
 
     def feed_data(self, data: bytes) -> tuple[Sequence[tuple[RawRequestMessage, StreamReader]], bool, bytes]:
-        """Parse the bytes; returns the requests to answer."""
+        """Parse the bytes; returns the requests that are not answered yet."""
         messages, upgraded, tail = self._parser.feed_data(data)
         if len(messages) == 1 and self._answers(*messages[0]):
             self._parser.message_consumed()
@@ -265,10 +265,10 @@ def _network(transport: asyncio.BaseTransport) -> str:
 
 
 def network_of(host: str) -> str:
-    """The peer that a numeric address belongs to.
+    """The peer that a numeric address belongs to: the IPv4 address itself, or a /64 network of IPv6.
 
-    A peer with one IPv6 address usually has its whole /64 network. A dual-stack socket shows an IPv4 address as an
-    IPv4-mapped IPv6 address.
+    A host with one IPv6 address can usually use every address of its /64 network. A dual-stack socket shows an IPv4
+    address as an IPv4-mapped IPv6 address.
     """
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):

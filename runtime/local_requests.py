@@ -26,7 +26,10 @@ def refusal(request: web.BaseRequest) -> str | None:
 
 
 def refusal_of(method: str, headers: MultiMapping[str], target: str | None = None) -> str | None:
-    """Why a request with this method and headers is refused; `target` is the host in the request target, or Host."""
+    """Why a request with this method and headers is refused; None if it is accepted.
+
+    `target` is aiohttp's `request.host`: the host in the request target or, without one, the value of `Host`.
+    """
     hosts = headers.getall("Host", [])
     if target is not None and target != hosts[0]:  # the target has a host, as in a proxy's request
         hosts.append(f"[{target}]" if ":" in target else target)

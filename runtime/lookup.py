@@ -1,8 +1,8 @@
 """Name lookups that callers share and that never delay the end of the process.
 
-`getaddrinfo` cannot be cancelled. asyncio and uvloop run it in an executor: lookups that hang fill its pool, and the
-end of the process waits for them. Here each lookup runs in a daemon thread, and at most one lookup of the same host and
-port is under way. A lookup continues when its callers are cancelled.
+`getaddrinfo` cannot be cancelled. asyncio and uvloop run it in a thread pool: lookups that hang occupy all threads of
+the pool, and the end of the process waits for them. Here each lookup runs in a daemon thread, and at most one lookup of
+the same host and port is under way. A lookup continues when its callers are cancelled.
 """
 
 import asyncio

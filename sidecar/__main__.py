@@ -85,7 +85,7 @@ def _exec(words: list[str]) -> int:
 def _command(arguments: list[str]) -> int:
     from sidecar.commands import operator as commands
 
-    if arguments in (["watch"], ["watch", "--json"]):  # blocked until its loop handles them
+    if arguments in (["watch"], ["watch", "--json"]):  # the signals stay blocked until the loop of `watch` handles them
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     if {"-h", "--help"} & {*arguments}:
         print(commands.USAGE)

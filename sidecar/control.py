@@ -85,7 +85,10 @@ class Control:
         self._names_by_path = {ALL: candidate.names} | {f"{ALL}/{name}": (name,) for name in candidate.names}
 
     def app(self) -> web.Application:
-        """The control listener's application, for a `Listener`. It needs handler cancellation."""
+        """The control listener's application.
+
+        Its `AppRunner` needs `handler_cancellation`: a held request must end when its client disconnects.
+        """
         app = web.Application(client_max_size=1024, middlewares=[_refuse_pages])
         app.router.add_get(ALL, self._are_leaders, allow_head=False)
         app.router.add_get(f"{ALL}/{{lease}}", self._is_leader, allow_head=False)
@@ -269,7 +272,7 @@ def _token(text: str | None) -> int | None:
 async def _refuse_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse requests of web pages in a browser on this machine.
 
-    A request to `/is-leader` or a resign changes the election.
+    A request to `/is-leader` or a resign changes the election, and a web page must not do that.
     """
     if error := refusal(request):
         raise _refusal(web.HTTPForbidden, error)

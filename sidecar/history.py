@@ -28,7 +28,11 @@ class Event(StrEnum):
 
 
 class End(StrEnum):
-    """How a term ended. `NOT_RELEASED`: by a crash, an operator, an expiry, or without a record of the release."""
+    """How a term ended.
+
+    `NOT_RELEASED`: the holder crashed, an operator deleted or overwrote the key, the key expired, or the release was
+    not recorded.
+    """
 
     RELEASED = "released"
     NOT_RELEASED = "not released"

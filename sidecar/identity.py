@@ -1,4 +1,4 @@
-"""The instance id of this sidecar: the value of the key while it leads."""
+"""The instance id of this sidecar: the value of the lease's key while the sidecar leads."""
 
 import logging
 import secrets
@@ -17,7 +17,7 @@ _LIMIT = 2.0
 
 
 async def instance_id(given: str | None, metadata_uri: str | None, lookups: Lookups) -> str:
-    """`given`; else the id of the ECS task, from its metadata at `metadata_uri`; else the host name and a random part.
+    """The instance id: `given`, else the id of the ECS task from its metadata at `metadata_uri`, else a generated one.
 
     `aws ecs list-tasks` shows the id of the task, and a sidecar that restarts within its task keeps the id. ECS
     throttles the metadata endpoint, so it is read once.

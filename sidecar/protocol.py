@@ -1,4 +1,4 @@
-"""The words of the protocol: calls and replies, states, durations, and the estimate of the time at the Redis server."""
+"""The types of the protocol: calls and replies, states, durations, and the estimate of the Redis server's time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ The next leader's calls go first.
 STEP_DOWN_NOTICE = "step-down"
 """Message on `KEY:changed` after an operator's step-down. It concerns the holder alone, and wakes no follower."""
 RELAY_NOTICE = "released, relay"
-"""Message on `KEY:changed` after a release that asks the candidates with a direct watch to relay it."""
+"""Message on `KEY:changed` after a release. It asks the candidates with a direct watch to relay the notice."""
 
 
 class Kind(StrEnum):
-    """The kind of a call in Redis.
+    """The kind of a call to Redis.
 
     A `LOOK` does not change the lease. A `RELAY` looks; if the lease is vacant, it notifies the candidates with a
     relayed watch.
@@ -40,7 +40,10 @@ class Kind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """The outcome of a script (`sidecar/scripts`); UNCONFIRMED if too few replicas have the write (MIN_REPLICAS)."""
+    """The outcome of a script (`sidecar/scripts`).
+
+    UNCONFIRMED replaces the outcome of a write that too few replicas have (MIN_REPLICAS).
+    """
 
     ACQUIRED = "acquired"
     ADOPTED = "adopted"
@@ -142,7 +145,7 @@ class Timings:
 
     @property
     def retry(self) -> float:
-        """The pause after a failed call."""
+        """The average pause after a failed call."""
         return self.ttl / 30
 
     def believed_until(self, sent_at: float, ttl_left: float | None) -> float:

@@ -1,4 +1,4 @@
-"""The check of a host in REDIS_HOST, REDIS_URL or REDIS_SENTINELS. The error for REDIS_HOST also has a remedy."""
+"""The check of a host in REDIS_HOST, REDIS_URL or REDIS_SENTINELS. The error for REDIS_HOST also names a remedy."""
 
 import re
 import socket
@@ -10,7 +10,7 @@ def checked_host(text: str) -> str:
     """The text, if it can be the name or the address of one machine.
 
     Raises:
-        ValueError: it cannot. The reason repeats no part of the text, which may contain a password.
+        ValueError: the text cannot be a host. The error repeats no part of the text, which may contain a password.
     """
     if wrong := _fault(text):
         raise ValueError(wrong[0])
@@ -25,7 +25,7 @@ def checked_redis_host(text: str) -> str:
 
 
 def _fault(text: str) -> tuple[str, str] | None:
-    """The reason why the text is no host, and the remedy in REDIS_HOST; the remedy may be empty."""
+    """The reason why the text is no host, and the remedy for REDIS_HOST, which may be empty; None if it is a host."""
     if "://" in text:
         return "not the name or the address of a host", "put a URL into REDIS_URL"
     if "@" in text:

@@ -1,4 +1,4 @@
-"""The kind of Redis: one server, a cluster, or a primary that sentinels name. Settings only; nothing here connects."""
+"""The kind of Redis: one server, a cluster, or a primary that sentinels name. This module only reads settings."""
 
 from binascii import crc_hqx
 from collections.abc import Iterable, Mapping
@@ -42,7 +42,7 @@ class Sentinels:
 
 
 ServerKind = Cluster | Sentinels | None
-"""None: one server, or a name that follows the primary."""
+"""Kind of Redis; None means one server, or a host name that always leads to the primary."""
 
 
 def read_kind(env: Mapping[str, str], keys: Iterable[str], *, cluster: bool) -> tuple[ServerKind, dict[str, str]]:

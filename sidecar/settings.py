@@ -98,7 +98,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         "call_limit": take("REDIS_TIMEOUT", _seconds, ttl / 15),
     }
     checked = Timings()
-    if not wrong:  # otherwise the timings would be compared with defaults
+    if not wrong:  # otherwise the default of an invalid timing would be compared with the valid timings
         try:
             checked = Timings(**timings)
         except UnsafeTimings as error:
@@ -207,7 +207,7 @@ def _place(url: str) -> str:
         raise ValueError("not an address") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("does not begin with redis://, rediss:// or unix://")
-    if parts.fragment or "#" in url or "@" in parts.query:  # the rest of a password, not an address
+    if parts.fragment or "#" in url or "@" in parts.query:  # a password was split at such a character
         raise ValueError("'#', '/', '?' and '@' in a password have to be written as %23, %2F, %3F and %40")
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name == "db" and (not re.fullmatch(r"[0-9]{1,9}", value) or parts.path.strip("/").isdigit()):

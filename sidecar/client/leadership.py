@@ -32,8 +32,8 @@ logger = logging.getLogger("sidecar.client")
 class Leadership:
     """The leadership of one lease by this process, computed from the clock at each access.
 
-    `LeaseClient.leadership` makes it. `holder`, `state` and `instance_id` come from the sidecar's last answer. They are
-    None while the client does not ask the sidecar, or gets no valid answer.
+    `LeaseClient.leadership` makes this object. `holder`, `state` and `instance_id` come from the sidecar's last answer.
+    They are None while the client does not ask the sidecar, or gets no valid answer.
     """
 
     def __init__(self, name: str, sidecar: SidecarApi, poll: Poll, grant: Callable[[], Grant]) -> None:

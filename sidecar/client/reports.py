@@ -1,4 +1,4 @@
-"""What the sidecar reports for people: the state of its leases, and the last terms of a lease.
+"""The sidecar's reports for people: the state of its leases, and the last terms of a lease.
 
 Nothing here grants leadership. A report that breaks the contract raises `Unknown`.
 """

@@ -227,8 +227,8 @@ class SidecarApi:
     ) -> None:
         """Await the end of a resign, at most `LIMIT` seconds.
 
-        The sidecar also answers `held_request`, the `/is-leader` request that it holds. Without an answer that request
-        is cancelled after `ANSWERED` seconds.
+        The resign also makes the sidecar answer `held_request`, the `/is-leader` request that it holds. If the answer
+        takes longer than `ANSWERED` seconds, `held_request` is cancelled.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + LIMIT
@@ -320,9 +320,10 @@ class Poll:
         self._version = None
 
     async def next(self, left: Callable[[], float], token: int | None = None) -> Answer | None:
-        """Ask once, after a pause if the last request failed. Each reason for a missing valid answer is logged once.
+        """Ask once, after a pause if the last request failed or the answers come too fast.
 
-        Returns None if no valid answer came, or if no time is `left` after the pause.
+        Returns None if no valid answer came, or if no time is `left` after the pause. Each new reason for a missing
+        answer is logged once.
 
         Args:
             left: gives the seconds within which an answer is of use, infinite while not leading.

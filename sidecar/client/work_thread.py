@@ -1,4 +1,4 @@
-"""Blocking jobs in their own threads. A task awaits the end of its thread even after its cancellation."""
+"""Blocking jobs in their own threads. A task that is cancelled still awaits the end of its thread."""
 
 import asyncio
 import contextvars

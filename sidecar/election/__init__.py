@@ -1,1 +1,1 @@
-"""The election: the rules of one lease, and the loop that makes the calls in Redis."""
+"""The election: the rules of one lease, and the loop that makes the calls to Redis."""

@@ -1,4 +1,4 @@
-"""The check of the other tasks' LEASE_TTL: if a key lives longer than our LEASE_TTL, its holder has another value.
+"""The check of the other tasks' LEASE_TTL: if a key lives longer than our LEASE_TTL, its holder has a larger value.
 
 The failover guard waits for one ttl of the task that campaigns. A holder with a longer ttl may still believe after that
 time that it leads.
@@ -23,7 +23,10 @@ class LeaseTtl:
         self._holder: str | None = None  # the holder whose key lived longer than the limit
 
     def observe(self, reply: Reply) -> str | None:
-        """The disagreement that a reply shows, or that the same holder showed before, in a line for people."""
+        """A line for people about a holder whose key lives too long; None without one.
+
+        The holder is reported until a reply shows another holder.
+        """
         if reply.outcome is Outcome.HELD and (reply.ttl or 0.0) > self._limit:
             self._holder = reply.holder
         elif reply.outcome is not Outcome.LATE and reply.holder != self._holder:

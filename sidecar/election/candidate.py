@@ -1,4 +1,4 @@
-"""The election loop of a task: makes the calls of its leases in Redis, and wakes held requests at every change."""
+"""The election loop of a task: makes the calls to Redis for all leases, and wakes held requests at every change."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,9 +27,9 @@ _TROUBLE = {
 
 
 class Candidate:
-    """All leases of a task over one connection; the calls that are due share one round trip.
+    """All leases of a task. They share one connection, and calls that are due at the same time share one round trip.
 
-    Only the candidate accesses the leases: the control listener and the metrics call its methods.
+    Only the candidate accesses the leases: the control listener and the metrics call methods of the candidate.
 
     Args:
         leases: the leases by name. Their times are times of `clock`.
@@ -38,8 +38,8 @@ class Candidate:
         timings: the durations of the protocol.
         telemetry: logs and counts what happens.
         clock: `runtime.clock.elapsed`.
-        uniform: draws a number between two bounds, like `random.uniform`; spreads a fleet's connections after a server
-            has closed them all.
+        uniform: draws a number between two bounds, like `random.uniform`; spreads the new connections of a fleet after
+            a server has closed all connections.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Candidate:
         self._reconnects = Reconnects(timings.heartbeat, uniform)
         store.when_ended = self._connection_ended
         self.choose_watch: Callable[[str, bool], None] = _ignore
-        """Called after each reply about a lease, with its name and whether it wants a direct watch."""
+        """Called after each reply about a lease, with the lease's name and whether the lease needs a direct watch."""
         self._asleep_until = -inf
         self._under_way: tuple[dict[str, Call], Sent | None] | None = None  # the calls of a round trip
         self._draining = False
 
     async def run(self) -> None:
-        """Campaign until drained, then close the connection."""
+        """Campaign until every lease is drained, then close the connection."""
         try:
             await self._open()
             while not all(lease.drained(self._clock()) for lease in self._leases.values()):
@@ -107,7 +107,7 @@ class Candidate:
         return self._clock() - self._progress_at < 2 * (self._timings.heartbeat + self._timings.call_limit)
 
     def status(self, name: str) -> LeaseStatus:
-        """One lease as it is now. This does not count as demand."""
+        """One lease as it is now. A call of this method does not count as demand."""
         lease, now = self._leases[name], self._clock()
         state, holder, token, version = lease.view(now)
         leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
@@ -140,7 +140,7 @@ class Candidate:
         return grant, lease.view(now)
 
     def heard_from_redis(self, names: Sequence[str]) -> bool:
-        """Whether Redis has replied about these leases, or a call has failed."""
+        """Whether, for each of these leases, Redis has replied or a call has failed."""
         return all(self._leases[name].heard_from_redis() for name in names)
 
     async def first_replies(self, names: Sequence[str], limit: float) -> None:
@@ -181,7 +181,7 @@ class Candidate:
         self._act()
 
     def relay_noticed(self, name: str) -> None:
-        """Record a release that asked the candidates with a direct watch to relay it."""
+        """Record the notice of a release that asks the candidates with a direct watch to relay the notice."""
         self._leases[name].relay_noticed(self._clock())
         self._act()
 
@@ -380,7 +380,7 @@ def _trouble_of(call: Call, reply: Reply) -> str | None:
 def _superseded_by_other_process(call: Call, reply: Reply) -> bool:
     """Whether a reply with the outcome SUPERSEDED shows another process with our id.
 
-    A look does not count: it only finds what an earlier process left.
+    The reply to a look does not count: a look only finds the term that an earlier process left.
 
     A fence without a tenure names no process: somebody deleted the fence, or the server evicted it.
     """

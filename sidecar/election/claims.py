@@ -150,7 +150,7 @@ class Grants:
     def take_back(self, now: float, client: str, *, knows_term: bool) -> bool:
         """End all grants, because the client has stopped.
 
-        Returns False if another client, or a predecessor's client, may act.
+        Returns False, and ends no grant, if another client or a predecessor's client may act.
         """
         if client and now < self._named_until and client != self._named and (self._named or not knows_term):
             return False
@@ -159,7 +159,7 @@ class Grants:
 
 
 class UnansweredAcquires:
-    """Acquires that may have executed, or may still execute: their replies were lost, or did not count."""
+    """Acquires that may have executed, or may still execute. Since then no reply has shown who holds the key."""
 
     def __init__(self) -> None:
         self.pending = False
@@ -172,6 +172,9 @@ class UnansweredAcquires:
         self.pending, self.until = True, max(self.until, until)
 
     def answered(self, sent_at: float) -> None:
-        """Record the answer to a call sent at `sent_at`. A call after all these acquires shows who holds the key."""
+        """Record the answer to a call sent at `sent_at`.
+
+        If no such acquire could execute any more at that time, the answer shows who holds the key.
+        """
         if sent_at >= self.until:
             self.pending, self.until = False, -inf

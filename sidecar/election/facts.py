@@ -1,6 +1,6 @@
 """The facts about one lease of one candidate, and what follows from them at one instant.
 
-The module does no I/O and reads no clock. `Lease` changes the facts, and explains the time model.
+The module does no I/O and reads no clock. `Lease` changes the facts; the module `lease` explains the time model.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,8 @@ class Facts:
         uniform: like `random.uniform`; spreads retries, and the calls of all candidates at an expiry.
         require_client: campaign only while a client asks.
         campaign: False for a candidate that follows only: it looks at the holder, and never tries to acquire.
-        replicated: replicas must confirm each write; the first renewal then follows at once, and records the term.
+        replicated: replicas must confirm each write. The first renewal then follows the acquire at once, and records
+            the acquire in the history.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class Facts:
         self._boot = boot
         self._uniform = uniform
         self._term: HeldTerm | None = None  # the current term, until it ends
-        self._to_release: HeldTerm | None = None  # ended, its key still to be deleted
-        self._previous_term: HeldTerm | None = None  # has ended; if adopted again, it still belongs to its client
+        self._to_release: HeldTerm | None = None  # a term that has ended, and whose key is to be deleted
+        self._previous_term: HeldTerm | None = None  # if it is adopted again, it still belongs to its client
         self._attempts = 0  # acquires so far; each has a new tenure
         self._predecessor_acts_until = now + timings.call_limit  # calls of a killed process may execute until then
         self._grants = Grants(now + timings.grant_ttl)
@@ -66,9 +67,9 @@ class Facts:
         """Whether the candidate wants a direct watch; see `herd`."""
         self._watchers: int | None = None  # the number of candidates that watch, from the last reply that had it
         self._direct: int | None = None  # the number of those with a direct watch
-        self._relay_noticed_at = -inf  # when a notice to relay came
-        self._relay_at = inf  # when to relay it, if the lease is still vacant
-        self._reported_leading: bool | None = None  # as the last transition reported it
+        self._relay_noticed_at = -inf  # when a notice to be relayed came
+        self._relay_at = inf  # when to relay the notice, if the lease is still vacant
+        self._reported_leading: bool | None = None  # whether the last transition began a term; None before the first
         self._transitions: list[Transition] = []
         self._version = 0
         self._view = View(State.WAITING, None, None, 0)

@@ -10,8 +10,8 @@ notify the others. If few watches are direct, or few are relayed, the release it
 candidates that notice an event, only a few call at once. The others call within `SPREAD`, because the first few may
 have no client that wants the lease.
 
-Each candidate decides by itself, from the numbers of watches that the server counts. A wrong number changes delays
-only. The module does no I/O and reads no clock.
+Each candidate decides by itself, from the numbers of watches that the server counts. A wrong number changes only
+delays. The module does no I/O and reads no clock.
 """
 
 from collections.abc import Callable

@@ -1,13 +1,14 @@
 """The rules of one lease as a state machine. The module does no I/O and reads no clock.
 
 Every method takes `now`, in seconds of a clock that never steps (`runtime.clock.elapsed`). The driver of a `Lease`
-(`candidate`, or a simulator) asks `next_call` what to do, makes the call in Redis, and passes the result to `replied`
+(`candidate`, or a simulator) asks `next_call` what to do, makes the call to Redis, and passes the result to `replied`
 or `failed`. Between calls it sleeps until `wake_at`. Events change facts, and `next_call` reads the facts, so no
 wake-up is lost while a call is under way.
 
-Time model: a call's deadlines count from before it was sent. A candidate believes that it leads until `sent_at + ttl -
-margin`, where `margin` is a sixth of the ttl; the key in Redis lives at least `margin` longer. Clock rates may differ,
-and the server's clock may step, by as much as the margin allows. Clocks of different machines are never compared.
+Time model: the deadlines of a call count from a moment before the call was sent. A candidate believes that it leads
+until `sent_at + ttl - margin`, where `margin` is a sixth of the ttl; the key in Redis lives at least `margin` longer.
+Clock rates may differ, and the server's clock may step, by as much as the margin allows. Clocks of different machines
+are never compared.
 """
 
 from math import inf
@@ -117,7 +118,8 @@ class Lease(Facts):
     def noticed(self, now: float) -> None:
         """Record that the key may have changed.
 
-        The candidate looks at the key at once, or within `herd.SPREAD` in a large fleet.
+        A leader checks the key after `ECHO_DELAY`. A candidate that campaigns makes a call at once, or within
+        `herd.SPREAD` in a large fleet.
         """
         if self._in_flight is not None:
             self._noticed = True
@@ -128,7 +130,7 @@ class Lease(Facts):
             self._due = min(self._due, now + herd.delay(receivers, self._uniform))
 
     def relay_noticed(self, now: float) -> None:
-        """Record a release that asked the candidates with a direct watch to relay it.
+        """Record the notice of a release that asks the candidates with a direct watch to relay the notice.
 
         If the lease is still vacant a little later, this candidate notifies the others.
         """
@@ -154,7 +156,7 @@ class Lease(Facts):
         nobody_acquires = reply.outcome is Outcome.GUARDED or reply.holder is not None
         if nobody_acquires and call.sent_at >= self._relay_noticed_at:
             self._relay_at = inf
-        if call.kind is not Kind.RELAY:  # the reply to a relay answers no client
+        if call.kind is not Kind.RELAY:  # the reply to a relay changes no answer to a client
             self._call_replied(call, reply, now)
         self._choose_watch(now)
         self._apply_notices(now)
@@ -170,7 +172,7 @@ class Lease(Facts):
             self.step_down_noticed(now)
 
     def _after_own_call(self, now: float) -> float:
-        """When to relay a notice: after this candidate, and others with a direct watch, could acquire the lease."""
+        """When to relay a notice: once this candidate and others with a direct watch had time to acquire the lease."""
         acquires = min(max(now, self._due), now + herd.SPREAD) if self._campaigns(now) else now
         return acquires + herd.relay_delay(self._uniform)
 
@@ -182,7 +184,7 @@ class Lease(Facts):
             self._holder = reply.holder
         self._rest.heard(reply, self.instance_id)
         if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
-            corrected = reply.outcome is Outcome.LATE and not late_again  # the reply corrected our server time
+            corrected = reply.outcome is Outcome.LATE and not late_again  # the reply corrected the `ServerClock`
             self._due = now if corrected else now + self.timings.retry * self._uniform(0.75, 1.25)
             if reply.outcome is Outcome.UNCONFIRMED and call.kind is Kind.ACQUIRE:
                 self._unanswered.may_execute(until=now)
@@ -296,7 +298,7 @@ class Lease(Facts):
             self._begin_release(term, now, self._unwanted())
 
     def _owner_of(self, token: int) -> TermOwner:
-        """The owner of an adopted term: no other client may get its token, even if the owner fell silent."""
+        """The owner of an adopted term: no other client may get the term's token, even if the owner fell silent."""
         previous = self._previous_term
         if self._nothing_heard_yet:
             return TermOwner(predecessors=True)
@@ -336,7 +338,10 @@ class Lease(Facts):
             self._begin_release(term, now, why or self._unwanted())  # the rest after a step-down begins again
 
     def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
-        """Whether the reply's tenure belongs to an acquire of this process, or to its predecessor's last acquire."""
+        """Whether the reply's tenure comes from an acquire that no reply has confirmed.
+
+        That is an acquire of this process, or a late acquire of the previous process.
+        """
         late = left is not None and left.token == reply.token and left.began < self._predecessor_acts_until
         return late or reply.tenure.startswith(f"{self._boot}-")
 
@@ -349,7 +354,7 @@ class Lease(Facts):
         return min(longest, rest + self._uniform(0.001, 0.004) + herd.delay(self._watchers, self._uniform))
 
     def _rested(self, now: float) -> float:
-        """When to call while the lease is left to others: at the end of the rest, and once a heartbeat."""
+        """When a resting candidate calls next: at the end of the rest, or after one heartbeat if that is earlier."""
         return max(now, min(self._rest.until, now + self.timings.heartbeat))
 
     def _call(self, kind: Kind, now: float, term: HeldTerm | None = None) -> Call:
@@ -376,7 +381,7 @@ class Lease(Facts):
         return ReleaseReason.DEMAND_GONE if self._drain_until is None else ReleaseReason.DRAIN
 
     def _begin_release(self, term: HeldTerm, now: float, why: ReleaseReason) -> None:
-        """Delete the key, and try again until a reply comes."""
+        """Schedule the release of the key. The release is repeated until a reply comes."""
         term.left_for, term.step_down = why, why is ReleaseReason.STEP_DOWN
         self._to_release, self._due = term, now
 

@@ -9,6 +9,6 @@ if string.upper(holder) == 'DISABLED' then
   -- If Redis refuses this, the reason stays, but is not shown.
   redis.pcall('HDEL', fence, 'disabled_by', 'disabled_reason', 'disabled_until')
   published = redis.pcall('PUBLISH', KEYS[1] .. ':changed', 'enabled') -- the lease is enabled in any case
-  redis.pcall('PUBLISH', KEYS[1] .. ':vacant:changed', 'vacant') -- the relayed watches
+  redis.pcall('PUBLISH', KEYS[1] .. ':vacant:changed', 'vacant') -- notifies the relayed watches
 end
 return {string.sub(holder, 1, 256), type(published) == 'table' and published.err or ''}

@@ -22,8 +22,8 @@
 -- publish), history ('kept', 'refused', or '-' if there was nothing to append), the number of candidates that watch the
 -- lease, the number of those with a direct watch (both '-' if they were not counted), holder (may be empty).
 --
--- No script stops halfway: if Redis refuses a command that a script needs, the script has not changed anything yet, and
--- the other commands use pcall.
+-- No script stops halfway. If Redis refuses a command that a script needs, the script has not changed anything yet. All
+-- other commands use pcall, so a refusal does not stop the script.
 local key, fence = KEYS[1], KEYS[2]
 local id, ttl, deadline, guarding = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local token, tenure = ARGV[5], ARGV[6]
@@ -67,19 +67,19 @@ local function read()
   if kind ~= 'none' and kind ~= 'string' then return 'wrong_type' end
   holder, left = call('GET', key), call('PTTL', key)
   local problem = read_fence()
-  return problem and disabled() and 'disabled' or problem -- a person repairs a fence while the lease is disabled
+  return problem and disabled() and 'disabled' or problem -- an operator disables a lease to repair its fence
 end
 
 -- A direct watch subscribes to the first channel, and a relayed watch only to the second. A direct watch of a candidate
--- also subscribes to the third channel, on which nothing is published: operators and candidates of version 0.1.0, which
--- relay nothing, subscribe to the first channel only. All names end in ':changed', so that a user's right to the channels
--- '*:changed' covers them.
+-- also subscribes to the third channel. Nothing is published there: the number of its subscribers is the number of
+-- candidates that can relay a notice. Operators, and candidates of version 0.1.0, relay nothing, and subscribe to the
+-- first channel only. All names end in ':changed', so that a user's right to the channels '*:changed' covers them.
 local direct_channel, relayed_channel = key .. ':changed', key .. ':vacant:changed'
 local direct_counter = key .. ':direct:changed'
 
--- Count the candidates that watch the lease: these numbers decide by how much each of them delays its calls after a
--- notice, and which of them have a direct watch. If the user lacks the right, no candidate delays its calls, and all
--- have a direct watch. Returns the numbers of direct and of relayed watches, or nothing.
+-- Count the candidates that watch the lease: these numbers decide by how much each candidate delays its calls after a
+-- notice, and which candidates have a direct watch. If the user lacks the right to PUBSUB, no candidate delays its
+-- calls, and all have a direct watch. Returns the numbers of direct and of relayed watches, or nothing.
 local function count_watchers()
   local counted = redis.pcall('PUBSUB', 'NUMSUB', direct_counter, relayed_channel, direct_channel)
   if type(counted[6]) ~= 'number' then return end
@@ -150,9 +150,9 @@ local function guard_wait()
   return math.max(0, math.ceil((first_seen(changed, at, others) - now) / 1000) + guard_time)
 end
 
--- Record this server as the one that last acted on the lease. Redis refuses this when its memory is full: the guard
--- then still refuses new terms, which is safe. A note that cannot be removed is harmless: a server that is
--- promoted again has another replid, so it does not match the note.
+-- Record this server as the one that last acted on the lease. If Redis refuses the record, because its memory is full,
+-- the guard still refuses new terms, which is safe. A note of another server that cannot be removed is harmless: a
+-- server that is promoted again has another replid, so it does not match the note.
 local function vouch()
   if not identify() then return end
   local run, repl, changed = unpack(call('HMGET', fence, 'run_id', 'replid', 'changed'))

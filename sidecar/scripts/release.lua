@@ -5,7 +5,9 @@
 -- Outcomes: released, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
 local FEW_DIRECT = 4 -- with the holder's own watch; these few may all end before one of them relays the notice
 local FEW_RELAYED = 24
-local MAX_DIRECT = 12 -- as in herd.py. With more, each release requests a relay: candidates learn the numbers from its reply
+-- As in herd.py. With more direct watches, each release requests a relay: from the reply to its relay, a candidate
+-- learns the number of direct watches.
+local MAX_DIRECT = 12
 local problem = read()
 if problem then return answer(problem) end
 
