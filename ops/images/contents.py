@@ -1,6 +1,7 @@
 """The contents of an image: a Software Bill of Materials (CycloneDX), and an audit for known vulnerabilities."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -76,10 +77,19 @@ def audit_debian(engine: Engine, image: str) -> str:
     """Count the vulnerabilities of the image that have a fix in Debian, with `debsecan`; returns a summary."""
     if shutil.which("debsecan") is None:
         return "NOT AUDITED: debsecan is not installed"
+    suite = debian_suite(engine.run(image, ["cat", "/etc/os-release"], {}).stdout)
+    if suite is None:
+        return "NOT AUDITED: the image names no release of Debian"
     status = engine.run(image, ["cat", "/var/lib/dpkg/status"], {}).stdout
     file = Path(".run/images/dpkg-status")
     file.write_text(status)
-    ended = call(["debsecan", "--suite", "trixie", "--status", str(file), "--only-fixed"], check=False)
+    ended = call(["debsecan", "--suite", suite, "--status", str(file), "--only-fixed"], check=False)
     if ended.returncode != 0:
         return "NOT AUDITED: Debian's security tracker is not reachable"
     return f"{len(ended.stdout.splitlines())} known vulnerabilities with a fix in Debian"
+
+
+def debian_suite(os_release: str) -> str | None:
+    """The name of the Debian release, such as 'bookworm', in the text of `/etc/os-release`; None without a name."""
+    found = re.search(r'^VERSION_CODENAME="?([a-z]+)"?$', os_release, re.MULTILINE)
+    return None if found is None else found[1]

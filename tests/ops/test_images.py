@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops.images.__main__ import images
-from ops.images.contents import _verdict
+from ops.images.contents import _verdict, debian_suite
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,3 +114,15 @@ def test_a_vulnerable_package_fails_the_audit_and_is_named() -> None:
 def test_an_audit_without_known_packages_does_not_pass() -> None:
     well, summary = _verdict([{"name": "a", "skip_reason": "not found"}])
     assert (well, summary) == (True, "NOT AUDITED: the database has none of the packages")
+
+
+@pytest.mark.parametrize(
+    ("os_release", "suite"),
+    [
+        ('PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_CODENAME=bookworm\nID=debian\n', "bookworm"),
+        ('VERSION_CODENAME="trixie"\n', "trixie"),
+        ("ID=alpine\n", None),
+    ],
+)
+def test_the_audit_takes_the_suite_from_the_image(os_release: str, suite: str | None) -> None:
+    assert debian_suite(os_release) == suite
