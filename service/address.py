@@ -1,4 +1,7 @@
-"""Default addresses of the listeners. The health check imports only them, not the settings, and so starts quickly."""
+"""Default addresses of the listeners.
+
+The health check imports them from here, because an import of the settings would slow down its start.
+"""
 
 DEFAULT = "0.0.0.0:8080"
 """Default address of the public listener."""

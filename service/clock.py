@@ -1,4 +1,7 @@
-"""The wall clock, and the earlier of two clocks. A clock that is ahead would make each day end too soon."""
+"""The wall clock, and the earlier of this machine's clock and the database's.
+
+With a clock that is ahead, the work would end each day too soon.
+"""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta

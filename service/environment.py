@@ -1,7 +1,7 @@
 """Environment variables that the API's libraries read: some have an effect, and the service ignores the others.
 
-`runtime.environment` has the variables that both containers ignore. `docs/environment.md` lists all of them, and a test
-compares that list with the libraries' code. `ignore_switches` must run before the libraries are imported.
+`runtime.environment` has the variables that both containers ignore. `docs/environment.md` lists all variables, and a
+test compares that list with the libraries' code. `ignore_switches` must run before the libraries are imported.
 """
 
 import os
@@ -15,7 +15,7 @@ from runtime.escape import one_line
 MAX_PATH = 200
 """Limit of a file's path in an error, in characters."""
 IGNORED = SHARED | {
-    # numpy does not start if the first variable names a feature that it needs, or if both variables are set.
+    # numpy does not start if the first of these two names a CPU feature that numpy needs, or if both are set.
     "NPY_DISABLE_CPU_FEATURES",
     "NPY_ENABLE_CPU_FEATURES",
     "NPY_PROMOTION_STATE",
@@ -28,7 +28,7 @@ IGNORED = SHARED | {
     "SPHINX_BUILD",
 }
 IGNORED_PREFIXES = (
-    "PG",  # except `KEPT`; from other variables, asyncpg would read a port, a service file or a target_session_attrs
+    "PG",  # except `KEPT`; asyncpg would read a port, a service file or a target_session_attrs from the others
     "TQDM_",
 )
 

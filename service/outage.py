@@ -1,4 +1,4 @@
-"""Outages: a lasting fault is logged once when it begins and once when it ends, however often it occurs in between."""
+"""Outages: the beginning and the end of a lasting fault are logged; the failures in between appear only at DEBUG."""
 
 import logging
 import time
@@ -10,9 +10,9 @@ class Outage:
 
     Args:
         logger: the component's logger.
-        began: text for the first failure; `%s` stands for the reason.
-        ended: text for the end.
-        level: level of the line about the beginning; the line about the end has INFO.
+        began: text of the line about a failure; `%s` stands for the reason.
+        ended: text of the line about the end of the outage.
+        level: level of the line about the first failure. Later failures are logged at DEBUG, the end at INFO.
         clock: monotonic seconds.
     """
 

@@ -56,9 +56,9 @@ from service.work.tracker import Tracker
 from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
-"""Share of SHUTDOWN_TIMEOUT for the open connections. The rest is for the work, which needs milliseconds."""
+"""Share of SHUTDOWN_TIMEOUT in which the open connections must end. The work has the rest, and needs milliseconds."""
 INTERNAL_SHUTDOWN = 0.2
-"""Limit for the internal listener's connections to end, in seconds; its responses are short."""
+"""Seconds in which the internal listener's connections must end; the internal responses are short."""
 WORK_CONNECTIONS = 5
 """Database connections of the work: two for a tick or a load, two for a job, one to record the progress of a load.
 
@@ -167,7 +167,7 @@ class _Service:
             await self._guard.aclose()
 
     def _limit_shutdown(self, working: asyncio.Task[None]) -> None:
-        """End the process at SHUTDOWN_TIMEOUT; the status is 0 if the work has ended and its leases are resigned."""
+        """End the process after SHUTDOWN_TIMEOUT, with status 0 if the work has ended and its leases are resigned."""
 
         def report() -> None:
             unfinished = "connections" if working.done() else "the work"

@@ -41,7 +41,7 @@ LONGEST_INTERVAL = 3600
 
 
 class SettingsError(Exception):
-    """Invalid settings. The text has a line for each of them, and repeats no value that may be secret."""
+    """Invalid settings. The text has a line for each invalid setting, and repeats no value that may be secret."""
 
 
 def _database_url(secret: SecretStr) -> SecretStr:
@@ -100,7 +100,7 @@ def _origin(text: str) -> str:
         with suppress(ValueError):
             sent = _sent_by_browsers(parts)
     if sent is None:
-        shown = repr(re.sub(r"(?s).*@|[?#].*", "", text))  # without what may be a login or a key
+        shown = repr(re.sub(r"(?s).*@|[?#].*", "", text))  # without any part that may be a login or a key
         raise ValueError(f"{one_line(shown, MAX_ORIGIN)} is not of the form https://HOST[:PORT]")
     if text != sent:
         raise ValueError(f"write it as browsers send it: {one_line(sent)}")
@@ -170,7 +170,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 class AuthSettings(BaseModel):
     """Settings for authentication. Each is an environment variable of the same name; an empty one counts as not set."""
 
-    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)  # stripping also refuses invalid UTF-8
+    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)  # stripping makes pydantic refuse invalid UTF-8
 
     auth: Annotated[Literal["supabase", "off"], BeforeValidator(_word)] | None = None
     supabase_url: Annotated[str, AfterValidator(_project_url)] | None = None

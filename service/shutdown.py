@@ -12,7 +12,7 @@ from types import FrameType
 COMMAND_LIMIT = 5.0
 """Limit for a command to end after SIGINT or SIGTERM, in seconds."""
 REPORT_LIMIT = 0.5
-"""Limit for the last report, in seconds: the reader of the log may have stopped reading."""
+"""Limit for the last report, in seconds. The report hangs if the reader of the log has stopped reading."""
 
 
 class Stopped(Exception):
@@ -26,7 +26,7 @@ class Stopped(Exception):
 def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], object]) -> None:
     """End the process after `seconds`, even if parts of it still run. A process that ended earlier is not affected.
 
-    A daemon thread waits, because the event loop may be closed by then.
+    A daemon thread ends the process, because the event loop may be closed by then.
 
     Args:
         seconds: the time from now.

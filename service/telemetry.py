@@ -42,7 +42,7 @@ def new_registry() -> CollectorRegistry:
 
 
 class HttpMetrics:
-    """The metrics of the HTTP listeners and of the database, as the HTTP side sees it."""
+    """The metrics of the HTTP listeners, and of the database as `StoreAccess` sees it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(

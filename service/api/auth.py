@@ -49,7 +49,7 @@ class Caller:
     """The authenticated user, and when the authentication expires."""
 
     user_id: UUID | None
-    """None: authentication is off, and the caller may do everything."""
+    """None if authentication is off. The caller may then do everything."""
     expires_at: float | None = None
     """Seconds since the epoch; None means never."""
 
@@ -152,7 +152,7 @@ class TokenGuard:
         return Caller(UUID(claims.get("sub", "")), float(claims["exp"]) + LEEWAY)
 
     async def _key(self, token: str) -> tuple[str, Any]:
-        """The algorithm that this token must be signed with, and its key."""
+        """The algorithm that this token must be signed with, and the key that checks the signature."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError):

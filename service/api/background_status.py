@@ -1,6 +1,6 @@
 """The report of /background/status: the leaders, the last and the next run of each job, and the problems.
 
-Every task can give this report: leaders and jobs are the same in all tasks.
+Every task can give this report, because all tasks have the same leaders and jobs.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from sidecar.client import Leadership, LeaseReport, SidecarReport, Unknown
 DATABASE_LIMIT = 2.0
 """Seconds to wait for the database's records. A frozen database must not hide who leads."""
 SIDECAR_LIMIT = 1.5
-"""Seconds to wait for the sidecar's status; longer than the client's own limit."""
+"""Seconds to wait for the sidecar's status; longer than the limit of `sidecar.client`."""
 NO_ANSWER = "no answer in time"
 
 
@@ -157,7 +157,7 @@ class BackgroundStatus:
         )
 
     def _silent_since(self, now: datetime) -> datetime | None:
-        """Time of the last tick, else this task's start; never before the opening; None while the market is closed."""
+        """When the time without ticks began, as `problems.tick_problems` needs it; None while the market is closed."""
         session = self._calendar.current(now)
         return max(self._last_tick() or self._started, session.open) if session is not None else None
 

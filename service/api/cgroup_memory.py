@@ -1,8 +1,8 @@
 """The memory of this process's cgroups and their limits, for version 1 and version 2.
 
-ECS puts the containers of a task below a cgroup of the task, and both may have a limit. A container sees its own
-cgroup, and sees the parents only if the engine shows them. So every visible cgroup counts, from the process's cgroup up
-to the mounted one.
+ECS puts the cgroups of a task's containers below a cgroup of the task. Each of these cgroups may have a limit. A
+container sees its own cgroup, and sees the parents only if the container engine shows them. So every visible cgroup
+counts, from the process's cgroup up to the mounted one.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NO_LIMIT = 1 << 60
-"""Smallest size, in bytes, that means no limit: without a limit, version 1 reports the largest multiple of a page."""
+"""Smallest size, in bytes, that means no limit. Without a limit, version 1 reports a number just below 2^63."""
 
 
 @dataclass(frozen=True, slots=True)

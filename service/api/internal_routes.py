@@ -1,4 +1,4 @@
-"""The internal listener, for Prometheus, operators and scripts in the VPC. All routes only read."""
+"""The internal listener, for Prometheus, operators and scripts in the VPC. No route changes anything."""
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry

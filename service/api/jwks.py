@@ -23,7 +23,7 @@ MIN_INTERVAL = 30.0
 RETRY_INTERVAL = 5.0
 """Time from a failed fetch to the next, in seconds.
 
-Until the first success a new task admits only tokens with HS256.
+Until the first success, a new task admits only tokens that are signed with HS256.
 """
 FETCH_LIMIT = 5.0
 """Limit of a fetch, in seconds. A token with an unknown key waits for at most one fetch."""
@@ -162,5 +162,5 @@ def _public_key(entry: object) -> tuple[tuple[str, Algorithm], Any] | None:
 
 
 def _why(error: Exception) -> str:
-    """The error in one line, with the message of the network or of OpenSSL."""
+    """The error's message in one line; its type if it has no message."""
     return one_line(str(error) or type(error).__name__, MAX_REASON)

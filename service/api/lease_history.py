@@ -10,7 +10,7 @@ from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
 from sidecar.client import Leadership, Unknown
 
 LIMIT = 6.0
-"""Seconds to wait for the sidecar, which asks Redis; longer than the client's own limit."""
+"""Seconds to wait for the sidecar, which asks Redis; longer than the limit of `sidecar.client`."""
 
 
 class LeaseHistories:

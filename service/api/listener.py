@@ -23,7 +23,7 @@ def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
 def connection_limits() -> Limits:
     """The limits of the API's connections.
 
-    All clients behind a node of a load balancer share one address, so no limit is per peer.
+    All clients behind a node of a load balancer share one address, so there is no limit per address.
     """
     return Limits(connections=max_connections(), header=HEADER_LIMIT, idle=KEEP_ALIVE)
 

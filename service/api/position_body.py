@@ -106,7 +106,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _fields(row: object, path: str, errors: list[FieldError]) -> dict[str, Any] | None:
-    """The fields of one entry; None if a field is invalid. Its error is appended to `errors`."""
+    """The fields of one entry; None if a field is invalid. Each invalid field adds an error to `errors`."""
     if not isinstance(row, dict):
         errors.append(FieldError(path, "not an object"))
         return None

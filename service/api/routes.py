@@ -31,7 +31,7 @@ from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
 
 HEARTBEAT = 15.0
-"""Time between the comments that keep an idle stream open, in seconds. A load balancer closes it after 60 s."""
+"""Time between the comments that keep an idle stream open, in seconds. Load balancers close idle ones after 60 s."""
 SEND_LIMIT = 30.0
 """Limit for a stream's client to receive what was sent, in seconds."""
 MAX_DELAY = 86_400.0
@@ -50,6 +50,7 @@ class Api:
     Args:
         access: the access to the database.
         streams: the live values.
+        admission: decides whether a new stream may begin.
         health: the state of this process.
         metrics: the metrics of requests and streams.
         guard: authenticates requests.

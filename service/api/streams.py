@@ -97,7 +97,8 @@ class Streams:
     def subscriber(self, portfolio_id: UUID, user_id: UUID | None = None) -> Iterator[Subscriber]:
         """A subscriber to a portfolio. It receives the current value if there is one, then each new value.
 
-        It ends when the portfolio is deleted or belongs to another user. Without a user, the owner is not checked.
+        The subscriber ends when the portfolio is deleted or belongs to another user. Without a user, the owner is not
+        checked.
         """
         subscriber = Subscriber(self._freshness, user_id)
         if self._closed:

@@ -21,7 +21,7 @@ KINDS = {
     b"PK\x03\x04": "the file is a spreadsheet or a zip archive",
     GZIP_MAGIC: "the file is gzipped twice",
 }
-"""First bytes of files of other kinds."""
+"""First bytes of files that are not CSV in UTF-8, each with the text for the error."""
 Value = TypeVar("Value")
 
 
@@ -96,7 +96,7 @@ class CsvFile:
                 raise self.bad(f"{kind}; a CSV file in UTF-8 is needed")
 
     def _header(self, records: "_Records") -> tuple[list[str], int]:
-        """The names, and the maximum number of fields in a line: a spreadsheet may add empty columns on the right."""
+        """The column names, and the number of fields in the header, including a spreadsheet's empty columns."""
         fields = records.next()
         if fields is not None and ",".join(fields).strip().lower() == "sep=,":  # written by spreadsheets
             fields = records.next()
@@ -189,9 +189,9 @@ class _Records:
         return fields
 
     def _open_quote(self) -> _OpenQuote:
-        """The error for the record.
+        """The error for a record with an open quote.
 
-        A lenient parser reads the rest of the line, from the open quote on, as the last field.
+        A lenient parser reads everything after the open quote as the last field. That field's index is the place.
         """
         return _OpenQuote(len(next(csv.reader([self._first]))) - 1)
 

@@ -10,7 +10,7 @@ from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
 MAX_ANSWER_TIME = timedelta(seconds=2)
-"""Limit of the time of an answer. After a slower answer, the clocks are not compared."""
+"""Longest time of an answer for which the clocks are compared."""
 
 logger = logging.getLogger(__name__)
 

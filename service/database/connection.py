@@ -1,4 +1,4 @@
-"""Connections to Postgres, and their errors as one line that a log may hold and a user may read."""
+"""Connections to Postgres, and their errors, each as one line that is safe to log and to show to a user."""
 
 import asyncio
 import os
@@ -14,16 +14,17 @@ from service.database.postgres_address import open_connection
 from service.database.server_refusals import MORE_CONNECTIONS, TRANSACTION_POOLER_ERROR, ServerRefused, is_overload
 
 ERROR_SHOWN = 300
-"""Limit of a server's error, in characters. The error may repeat a value of any size, such as a row's."""
+"""Limit of a server's error, in characters. The error may quote a value of any size from a row."""
 ISOLATION: Final = "read_committed"
-"""Isolation level of each transaction that writes. The fence waits for a row and then reads its newest version. With a
-stricter default of the database or the role, that wait would end in an error."""
+"""Isolation level of each transaction that writes. `enter_fence.sql` waits for a row lock and then reads the row's
+newest version. With a stricter level, which a database or a role may have as its default, that wait would end in an
+error."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 class StoreError(Exception):
-    """The database could not be reached, or it refused. Nothing is committed, unless only the commit's answer was lost.
+    """The database could not be reached, or it refused. Nothing is committed, unless the answer to a commit was lost.
 
     A retry may succeed.
     """

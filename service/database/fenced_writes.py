@@ -73,7 +73,7 @@ async def stage(connection: Connection, values: AsyncIterator[Values], idle_limi
 
 
 class FencedWrites:
-    """The writes of one transaction. Only `Store.fenced` creates one, so no write bypasses the fence.
+    """The writes of one transaction. Only `Store.fenced_lanes` creates one, so no write bypasses the fence.
 
     Nothing is committed before that transaction ends without an error. Portfolios that were deleted meanwhile are
     skipped.

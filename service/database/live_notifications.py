@@ -39,7 +39,7 @@ class Notice:
     missed: bool
     """Whether the connection is new.
 
-    Changes before the connection are unknown, so the caller must read the values again.
+    Changes before the connection was made are unknown, so the caller must read the values again.
     """
     values: bool = True
     """Whether live values have changed."""

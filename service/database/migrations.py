@@ -110,8 +110,8 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
         if applied and migration.version < max(applied):
             raise MigrationError(f"{migration.path.name}: is older than {max(applied)}, which is applied already")
         with _sql_errors(migration, text):
-            # Rewriting a large table takes longer than a host's limit for statements. A long wait for a lock blocks
-            # other sessions.
+            # Rewriting a large table takes longer than the statement limit of a database's provider. A long wait for
+            # a lock blocks other sessions.
             await connection.execute("set local statement_timeout = 0; set local lock_timeout = '10s'")
             # The first migrations name tables without a schema, and a role's search_path may be empty.
             await connection.execute("set local search_path = public")

@@ -36,7 +36,7 @@ CONNECT_PAUSE = 0.1, 1.0
 SOUND_CLASSES = ("22", "23", "42", "P0")
 """SQLSTATE classes about values, constraints, names, or a function's own error: the session is not at fault."""
 SESSION_FAULTS = ("42501", "42P05")
-"""SQLSTATEs of these classes whose cause may persist in the session: rights of a role that was set, statement names."""
+"""SQLSTATEs of `SOUND_CLASSES` whose cause may still persist in the session: a role that was set, statement names."""
 
 Slot: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -110,7 +110,7 @@ class ConnectionPool:
         """A connection for the block. It is closed after an error that may persist in the session.
 
         Args:
-            during_check: also give a connection while a transaction pooler is known.
+            during_check: give a connection even if a transaction pooler was found.
 
         Raises:
             ServerRefused: a transaction pooler was found and is still there.
@@ -129,7 +129,7 @@ class ConnectionPool:
                 self.group.pooler_suspected = self.group.pooler_suspected or error.sqlstate in LOST_STATEMENTS
                 if may_persist(error):
                     _terminate(connection)
-                if error.sqlstate == READ_ONLY:  # the other sessions may have begun at the same time
+                if error.sqlstate == READ_ONLY:  # the other sessions may be read-only too
                     await self.renew()
                 raise
             finally:
@@ -241,7 +241,7 @@ class ConnectionPool:
                     pass
 
     async def _record_overload(self) -> None:
-        if not self.is_connected and await self.group.free_connection(self):  # no connection of this pool to wait for
+        if not self.is_connected and await self.group.free_connection(self):  # this pool has none to wait for
             self._backoff.reset()
         self._connect_after = asyncio.get_running_loop().time() + self._backoff.next()
 

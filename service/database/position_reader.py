@@ -1,9 +1,10 @@
 """Positions from the database: loaded completely, in key order, and then updated from the changes.
 
-The reader's checkpoint in the changes is a snapshot of the database. An update asks for the changes that the snapshot
-does not contain, and reads the changed portfolios again. The order in which the changes were committed does not matter.
-The positions and their checkpoint come from the same transaction. A snapshot consists of transaction ids of one server,
-so after a restart, a failover or a restore everything is loaded again.
+The table `position_change` records which portfolios each transaction changed. The reader's checkpoint is a snapshot of
+the database. An update asks for the changes that the snapshot does not contain, and reads the changed portfolios again.
+The order in which the changes were committed does not matter. The positions and their checkpoint come from the same
+transaction. A snapshot consists of transaction ids of one server, so after a restart, a failover or a restore
+everything is loaded again.
 """
 
 import asyncio
@@ -93,7 +94,7 @@ class PositionReader:
         )
 
     async def update(self, book: Book, day: date, progress: Progress) -> Book:
-        """The book at that date with every committed change: the same book updated, or a new one."""
+        """The book at that date with every committed change: either `book` itself, updated, or a new book."""
         checkpoint = await self._checkpoint()
         if checkpoint.server != book.checkpoint.server:
             return await self.load(day, progress)
@@ -145,7 +146,7 @@ class PositionReader:
         return read_ids(await self._copy(name, *parameters))
 
     async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> Block:
-        """Like `_of`; for all portfolios after `after` up to the last of `portfolios`."""
+        """Like `_of`, but for all portfolios after `after` up to the last of `portfolios`."""
         last = uuids(portfolios[-1:])[0]
         copied = await self._copy("positions_between", day, after, last)
         return await self._block(symbols, copied, "symbols_between", after, last)
@@ -172,8 +173,8 @@ class PositionReader:
         async def take(data: bytes) -> None:
             copied.extend(data)
 
+        # Comments are removed, because asyncpg substitutes parameters in comments too.
         query = "\n".join(line for line in statement(name).splitlines() if not line.startswith("--"))
-        # asyncpg substitutes parameters in comments too
         await self._connection.copy_from_query(query, *parameters, output=take, format="binary")
         return copied
 

@@ -39,11 +39,11 @@ async def open_connection(
     Args:
         dsn: address of the database.
         timeout: seconds for everything.
-        options: passed on to asyncpg, except the loop, which is the running one.
+        options: passed on to asyncpg, except `loop`, which is replaced.
 
     Raises:
         TimeoutError: there was no connection in time.
-        OSError: every address refused.
+        OSError: no address accepted the connection.
         ServerRefused: the server refuses until a setting is changed.
         asyncpg.PostgresError: the server refused for now.
     """

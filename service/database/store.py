@@ -143,7 +143,7 @@ class Store(Transactions):
         lanes: Sequence[AsyncIterator[Values] | None],
         turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
-        """Open a transaction like `fenced` for the values of each lane. Several processors of the server then write.
+        """Open a transaction like `fenced` for each lane's values, so that several processors of the server write.
 
         A lane's values come in parts, in key order. The parts may be computed while earlier parts are copied.
 
@@ -185,7 +185,7 @@ class Store(Transactions):
         return rows[0]["user_id"] if rows else None
 
     async def live(self, portfolio_id: UUID) -> LiveValue | None:
-        """The portfolio's latest value; None before its first."""
+        """The portfolio's latest value; None before its first value."""
         return (await self.live_many([portfolio_id])).get(portfolio_id)
 
     async def live_many(self, portfolio_ids: Collection[UUID]) -> dict[UUID, LiveValue]:
@@ -239,7 +239,7 @@ class Store(Transactions):
             return await reader.load(day, progress)
 
     async def update_positions(self, book: Book, day: date, progress: Progress = no_progress) -> Book:
-        """The book at that date with every committed change: the same book updated, or a new one."""
+        """The book at that date with every committed change: either `book` itself, updated, or a new book."""
         async with self._positions() as reader:
             return await reader.update(book, day, progress)
 
@@ -309,7 +309,7 @@ class Store(Transactions):
         async with AsyncExitStack() as transactions:
             first = await transactions.enter_async_context(self._snapshot())
             others: list[Connection] = []
-            with suppress(StoreError, TimeoutError):  # helpers only save time; two loads must not wait for each other
+            with suppress(StoreError, TimeoutError):  # more connections only save time; two loads must not deadlock
                 async with asyncio.timeout(HELPER_LIMIT):
                     while len(others) < readers - 1:
                         others.append(await transactions.enter_async_context(self._snapshot()))

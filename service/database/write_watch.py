@@ -18,7 +18,7 @@ RESIGN_PAUSE = 15.0, 60.0
 Both this pause and the limit depend on the number of terms without a commit, so `Backoff` is not used.
 """
 TROUBLE_LIFETIME = 300.0
-"""Seconds for which a refused write counts as the state of the database, unless another write follows."""
+"""Seconds for which a refused write counts as the state of the database, unless a later write succeeds."""
 READ_ONLY = "25006"
 LASTING_CLASSES = (READ_ONLY, "53", "58")
 """SQLSTATEs, or their first digits, of a database that takes no writes: read-only, a full disk, a disk error."""
@@ -103,7 +103,7 @@ class WriteWatch:
 
     @property
     def trouble(self) -> str | None:
-        """Why the database takes no writes, by a refusal within the last `TROUBLE_LIFETIME` seconds; otherwise None."""
+        """Why the database takes no writes; None unless it refused one in the last `TROUBLE_LIFETIME` seconds."""
         return self._trouble if self._clock() - self._trouble_at < TROUBLE_LIFETIME else None
 
     def refused(self, sqlstate: str | None, reason: str) -> None:

@@ -62,6 +62,6 @@ def _session(override: MarketOverride) -> Session | None:
         return None
     try:
         of_that_day = midnight(day) <= opens < closes <= midnight(day + DAY)
-    except (OverflowError, TypeError):  # 'infinity', which is not aware
+    except (OverflowError, TypeError):  # asyncpg reads 'infinity' as an instant without a time zone
         of_that_day = False
     return Session(day, opens, closes) if of_that_day else None

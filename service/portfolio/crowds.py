@@ -1,7 +1,7 @@
 """The crowds of the unknown symbols. An unknown symbol is one that the price source has not priced.
 
-A symbol's crowd is the portfolio with the fewest unknown symbols among the symbol's holders. Symbols of small crowds
-are tried first, so a portfolio with few unknown symbols does not wait for a portfolio with many.
+A symbol's crowd is the portfolio with the fewest unknown symbols among the portfolios that hold the symbol. Symbols of
+small crowds are tried first, so a portfolio with few unknown symbols does not wait for a portfolio with many.
 """
 
 import asyncio

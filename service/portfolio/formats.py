@@ -23,7 +23,7 @@ def read_id(text: str) -> UUID:
     """The id of a portfolio or a user: a UUID, written as 36 hexadecimal digits and hyphens.
 
     Raises:
-        ValueError: the text is not an id. The error's text begins with "not", here and below.
+        ValueError: the text is not an id. In this module, each error's text begins with "not".
     """
     if not ID.fullmatch(text):
         raise ValueError("not a UUID")

@@ -24,7 +24,7 @@ def is_future(at: datetime, now: datetime) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Marks live values stale by the clock when they are read: no task updates them once the tracker has stopped."""
+    """Marks live values stale by the clock when they are read: once the tracker has stopped, no task updates them."""
 
     calendar: Calendar
     now: Callable[[], datetime] = utc_now

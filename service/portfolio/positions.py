@@ -28,7 +28,7 @@ def id_array(portfolio_ids: Iterable[UUID]) -> Ids:
 
 
 def uuids(ids: Ids) -> list[UUID]:
-    """The ids of an array. A single element of such an array would lack its trailing zeros."""
+    """The ids of an array. They are cut from its bytes, because numpy strips trailing zero bytes from an element."""
     packed = ids.tobytes()
     return [UUID(bytes=packed[at : at + 16]) for at in range(0, len(packed), 16)]
 

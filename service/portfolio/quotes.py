@@ -30,7 +30,7 @@ def valid_prices(prices: Iterable[Price]) -> dict[str, Price]:
 
 
 def updated_quote(price: Price, session: Session, before: Quote | None, now: datetime) -> Quote:
-    """The quote after a source's price; the quote's `open` stays the same for the whole session.
+    """The quote after the source has given a price; its `open` stays the same for the whole session.
 
     A quote never goes back in time: a price made before the last one, or at the same instant, changes nothing. The
     exception is a quote from the future, left by a wrong clock: any price replaces it.
@@ -42,5 +42,5 @@ def updated_quote(price: Price, session: Session, before: Quote | None, now: dat
 
 
 def priced_in(quote: Quote, session: Session) -> bool:
-    """Whether the quote's price was made in that session; at the opening, sources mostly answer with older prices."""
+    """Whether the quote's price was made in that session. At the opening, most prices of a source are still older."""
     return quote.session_date == session.date and quote.at >= session.open

@@ -124,7 +124,7 @@ class WriteCounts:
 
 @dataclass(frozen=True, slots=True)
 class PositionEntry:
-    """A quantity that the user's portfolio holds of the symbol from `valid_from` on; 0 closes the position."""
+    """The quantity of a symbol that a user's portfolio holds from `valid_from` on; 0 closes the position."""
 
     portfolio_id: UUID
     user_id: UUID

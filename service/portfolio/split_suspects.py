@@ -12,7 +12,7 @@ SUSPECTS_SHOWN = 10
 
 
 def report_split_suspects(before: Mapping[str, Decimal], after: Mapping[str, Decimal], what: str = "prices") -> None:
-    """Log the prices that look like a split. They are still used: nothing shows which price is right."""
+    """Log the prices that look like a split. They are still used, because nothing shows that they are wrong."""
     jumps = [
         f"{symbol} from {before[symbol]:f} to {price:f}"
         for symbol, price in after.items()

@@ -28,7 +28,7 @@ VALUE_UNITS = 10_000
 """Number of units in one dollar, and in the fraction 1."""
 
 UNIT = 10**10
-"""Units of 1e-14 dollars in a ten-thousandth of a dollar."""
+"""Number of units of 1e-14 dollars in a ten-thousandth of a dollar."""
 MAX_EXACT_SUM = 2.0**96
 """Largest sum of the absolute values of a portfolio's positions, in 1e-14 dollars: 792 trillion dollars."""
 MAX_EXACT_POSITIONS = 2**19
@@ -56,13 +56,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Marks:
-    """The marks of all symbols, by number; a symbol without one has the price 0."""
+    """The marks of all symbols, by the symbol's number. A symbol without a mark has the price 0."""
 
     prices: Numbers
-    """In millionths of a dollar."""
+    """Prices in millionths of a dollar; `opens` too."""
     opens: Numbers
     at: Numbers
-    """In microseconds since 2000, as Postgres counts."""
+    """Times at which the prices were made, in microseconds since 2000, as in Postgres."""
     stale: Flags
 
     @classmethod
@@ -81,11 +81,11 @@ class Marks:
 
 @dataclass(frozen=True)
 class Values:
-    """Values of portfolios, one element for each. Positions without a price are left out of the sums."""
+    """Values of portfolios, one array element for each. Positions without a price are left out of the sums."""
 
     ids: Ids
     value: Numbers
-    """In ten-thousandths of a dollar. An empty portfolio is worth 0."""
+    """Value in ten-thousandths of a dollar. An empty portfolio is worth 0."""
     day_open: Numbers
     """The value of the same positions at the opens of their marks, in ten-thousandths of a dollar. It changes when
     positions change and when a symbol gets its first price of the session. While it is unchanged, values of the session

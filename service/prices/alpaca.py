@@ -26,7 +26,7 @@ PAGE_SIZE = 10_000
 CLOSES_BUDGET = 50.0
 """Seconds for the closes of a session, all attempts together; less than `CLOSES_TIMEOUT`."""
 OFFICIAL_AFTER = timedelta(minutes=16)
-"""Time from the session's close until its daily bars are final and open to every plan."""
+"""Time from the session's close until its daily bars are final and every plan may read them."""
 MAX_CLOCK_LEAD = timedelta(minutes=1)
 """Maximum lead of a trade's time over our clock."""
 
@@ -78,7 +78,7 @@ class AlpacaPrices:
         )
 
     async def latest(self, symbols: Collection[str]) -> Answer:
-        """The newest price in each symbol's snapshot, by the times of its last trade and of its bars."""
+        """The newest price in each symbol's snapshot, among its last trade and its bars."""
 
         async def ask(batch: list[str], budget: Budget, *, once: bool = False) -> Answer:
             query = {"symbols": ",".join(batch), "feed": self._feed}
@@ -109,7 +109,7 @@ class AlpacaPrices:
             "timeframe": "1Day",
             "start": _text(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK)),  # the time of the day's bar
             "end": _text(at),
-            "asof": day.isoformat(),  # the company that had the symbol then; by default, the one that has it today
+            "asof": day.isoformat(),  # the company that had the symbol then; the default is today's company
             "adjustment": "raw",
             "feed": "sip" if official or self._feed == "sip" else "iex",
             "limit": str(PAGE_SIZE),

@@ -26,7 +26,8 @@ from service.outgoing import http_session
 from service.prices import PricesUnavailable
 
 PARALLEL_REQUESTS = 4
-"""Parallel requests of one query (see `service.prices.batches`). The tracker and a job may ask at the same time."""
+"""Parallel requests of one query (see `service.prices.batches`). The tracker and a job may query at the same time, so
+the client opens up to twice as many connections."""
 REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
 BACKOFF = 0.25, 2.0
@@ -192,7 +193,7 @@ class AlpacaClient:
                 self._url + path,
                 params=query,
                 timeout=aiohttp.ClientTimeout(total=seconds),
-                allow_redirects=False,  # never sends the keys to another host
+                allow_redirects=False,  # a redirect could send the keys to another host
             ) as response:
                 body = await read_body(response, MAX_ANSWER)
         except TimeoutError:

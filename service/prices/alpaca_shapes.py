@@ -16,8 +16,8 @@ PRICES = (("latestTrade", "p"), ("minuteBar", "c"), ("dailyBar", "c"), ("prevDai
 def latest_price(symbol: str, snapshot: object, until: datetime) -> Price | None:
     """The newest price at or before `until` in a snapshot, among its latest trade and the closes of its bars.
 
-    A bar's time is its beginning, so its close was made then at the earliest. Of prices at the same instant, the
-    trade's price is preferred, then the close of the shorter bar.
+    A bar's time is its beginning, so its close may be newer than that time. Of prices with the same time, the trade's
+    price is preferred, then the close of the shorter bar.
     """
     found = []
     for part, field in PRICES:

@@ -1,7 +1,7 @@
 """Queries to Alpaca about many symbols, in batches: known symbols first, then a few of unknown standing.
 
-The requests for symbols of unknown standing are few, are sent once, and wait for nothing. So these symbols and their
-refusals do not delay the symbols that Alpaca has priced before.
+The requests for symbols of unknown standing are few, are not retried, and do not wait for the rate limit. So these
+symbols and their refusals do not delay the symbols that Alpaca has priced before.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from service.prices.standing import Standing, Trials
 BATCH_SIZE = 500
 """Symbols in one request. Alpaca documents no limit; usual proxies accept a URL of this length."""
 MAX_LIST_LENGTH = 6_000
-"""Characters of a request's symbols in the URL. Long symbols make a batch shorter."""
+"""Limit of a request's list of symbols in the URL, in characters. With long symbols, a batch has fewer of them."""
 MAX_REFUSALS = 30
 """Limit of the refused batches of known symbols in one query.
 
@@ -28,9 +28,9 @@ Further refused batches wait for the next query. So a source that suddenly refus
 requests for the other symbols.
 """
 KNOWN_PER_TRIAL = 10
-"""Requests for known symbols per request for symbols of unknown standing.
+"""Number of requests for known symbols that allows one request for symbols of unknown standing.
 
-The number of the latter is rounded up, so each query may send at least one of them.
+The allowed number is rounded up, so each query may send at least one request for symbols of unknown standing.
 """
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
@@ -39,8 +39,8 @@ SYMBOLS_SHOWN = 10
 """Refused symbols that a log line names."""
 
 LIST_ITEM = re.compile(r"[!-+\--~]{1,32}")
-"""Symbols that can stand in a list: printable ASCII without blanks and commas. This is wider than `formats.SYMBOL`,
-because rows that another program wrote may hold other symbols."""
+"""Symbols that can stand in a list: printable ASCII without blanks and commas. The pattern is wider than
+`formats.SYMBOL`, because another program may have written positions with other symbols."""
 NAMED_SYMBOL = re.compile(r"invalid symbol: (\S+)")
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Batches:
         self._allowance = allowance
         self._batch_size = BATCH_SIZE
         self._failed_last_time: frozenset[str] = frozenset()
-        """Symbols whose batches failed while other batches were answered. These symbols are asked for last."""
+        """Symbols whose batches failed in the last query that was answered at all. These symbols are asked for last."""
 
     async def ask(self, symbols: Collection[str], request: BatchRequest, seconds: float, *, all_new: bool) -> Answers:
         """Ask for all symbols that were priced before, then for a few others.
@@ -142,7 +142,7 @@ class Batches:
             if answers.access_refused is not None:
                 raise answers.access_refused
             self._conclude(answers)
-        finally:  # each recorded refusal is logged, even if the caller does not wait for the other answers
+        finally:  # each recorded refusal is logged, even if the query is cancelled or fails
             _log_refused(answers.newly_refused)
         return answers
 
@@ -242,7 +242,7 @@ class Batches:
         return [symbol for symbol in batch if symbol != named[1]]
 
     def _requeue(self, answers: Answers, batch: list[str], rest: list[str], refusal: Exception) -> None:
-        """Put the rest of a refused batch of unknown standing behind the others, in this query or the next."""
+        """Put the rest of a refused batch back into the queue of unknown symbols, for this query or the next."""
         if len(batch) == len(rest) == 1:
             answers.refused_alone.append((batch[0], str(refusal)))
         elif rest:
@@ -254,7 +254,7 @@ class Batches:
             answers.newly_refused.append(symbol)
 
     def _conclude(self, answers: Answers) -> None:
-        """Attribute the failures to the failed symbols if others were answered, else to the whole query."""
+        """Attribute the failures to the failed symbols if any request was answered, else to the whole query."""
         if answers.answered:
             for symbol, _ in answers.refused_alone:
                 self._refuse(answers, symbol)

@@ -16,7 +16,7 @@ from service.prices import Price
 MILLION = 1_000_000
 
 WAVES = ((2_592_000, 200_000), (86_400, 30_000), (3_600, 10_000), (60, 3_000), (4, 1_000))
-"""Waves of a price: period in seconds and amplitude in millionths. Their sum stays far below 1."""
+"""Waves of a price: period in seconds and amplitude in millionths. The sum of the amplitudes is far below 1."""
 
 MIN_MEAN, MAX_MEAN = 500, 50_000
 """Bounds of a symbol's mean price, in cents."""

@@ -79,7 +79,7 @@ class Trials:
 
     Symbols of portfolios with few such symbols come first, so that a thousand symbols of one portfolio do not delay the
     single symbol of another. A batch holds symbols of crowds of similar size. The rest of a failed batch goes behind
-    the others of its crowd, in halves.
+    the other symbols of such crowds, and is tried in batches of at most half its size.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
@@ -113,7 +113,7 @@ class Trials:
         return batch
 
     def put_back(self, rest: Collection[str]) -> None:
-        """Put the rest of a failed batch behind the others."""
+        """Put the rest of a failed batch behind the other symbols; see `Trials`."""
         for symbol in rest:
             heapq.heappush(self._heap, self._taken[symbol]._replace(negative_limit=-_half(rest)))
 
@@ -155,7 +155,10 @@ class Standing:
         return sorted(symbol for symbol in symbols if symbol in self._priced)
 
     def trials(self, symbols: Collection[str], *, silent: bool) -> Trials:
-        """The queue of the symbols of unknown standing; with `silent`, also of those still in `NO_PRICE_PAUSE`."""
+        """The queue of the due symbols of unknown standing.
+
+        With `silent`, symbols in `NO_PRICE_PAUSE` are due too, unless the source refuses them.
+        """
         now = self._now()
         return Trials(
             entry for symbol in self.unknown(symbols) if (entry := self._entry(symbol, now, silent)) is not None
@@ -164,7 +167,7 @@ class Standing:
     def record_answer(self, batch: Iterable[str], priced: Collection[str], *, silent: bool) -> None:
         """Record that the source accepted a batch and priced some of its symbols.
 
-        With `silent`, the others are not asked for again for a while.
+        With `silent`, the symbols that were never priced are not asked for again for a while.
         """
         now = self._now()
         for symbol in batch:

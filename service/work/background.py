@@ -25,7 +25,7 @@ RESTART_PAUSE = 1.0, 30.0
 STOP_STAGGER = 0.05
 """Pause in seconds between stopping one task and the next."""
 HEALTHY_AFTER = 60.0
-"""Seconds without a failure after which the next failure is followed by the first pause again."""
+"""Seconds without a failure after which the pauses start again with the first pause."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ async def _never() -> None:
 class Background:
     """Runs each `Work` under its own lease, and restarts failed work after a pause.
 
-    When work fails, its lease is resigned and not campaigned for during the pause, so that another task may take it. A
-    leader that commits nothing, though a write is due, resigns too: see `service.database.write_watch`.
+    When work fails, this process resigns the lease and does not ask for it during the pause, so that another task may
+    lead. A leader that commits nothing, though a write is due, resigns too: see `service.database.write_watch`.
 
     Args:
         client: asks the sidecar.
@@ -50,7 +50,7 @@ class Background:
         uniform: draws a number between two bounds, like `random.uniform`.
         clock: monotonic seconds.
         writes: records whether the writes of the work succeed.
-        trouble_for: seconds since the database stopped taking writes, 0 while it takes them.
+        trouble_for: returns the seconds since the database stopped taking writes; 0 while it takes writes.
         recovery: waits until the database takes writes again.
     """
 
@@ -136,7 +136,8 @@ class Background:
         fields |= {"token": term.token, "instance": term.holder}
         writes = self._writes.of(term.name)
         writes.begin_term(self._trouble_for())
-        # A separate task: after a failed task group, `Task.cancelling()` stays above 0, which breaks asyncio.timeout.
+        # The work has its own task: after a failed task group, a task's `cancelling()` stays above 0, and then
+        # asyncio.timeout does not work in that task.
         job = asyncio.create_task(_begin(work, term), name=f"work of {term.name}")
         timer = _Timer(job)
         writes.on_change = lambda: timer.set(writes.remaining())

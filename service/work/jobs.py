@@ -4,7 +4,8 @@ A run writes its rows in chunks. Each chunk's rows and the run's cursor are comm
 next worker of a run continues at the cursor, and every row is written once. A session's closes are committed before its
 first chunk, so that the next worker uses the same prices.
 
-If no source has a symbol's close, the symbol is valued at its last price before the close, and the row is stale.
+If the source does not have a symbol's close, the symbol is valued at its last price before the close, and the row is
+stale.
 """
 
 import asyncio
@@ -38,14 +39,14 @@ KIND = "daily_eod"
 OVERWRITE: dict[JobName, Overwrite] = {"eod": "none", "snapshot": "all", "reconstruction": "stale"}
 
 WRITERS = 2
-"""Chunks in parallel: one chunk copies its values to the server while the chunk before it is written."""
+"""Number of chunks in parallel: one chunk's values are copied to the server while the previous chunk is written."""
 
 
 class Jobs:
     """The three jobs, for any session.
 
     - `eod`: one row for each portfolio at the session's close.
-    - `snapshot`: every portfolio again, at the official closes, as the row's next revision.
+    - `snapshot`: the next revision of every portfolio's row, at the official closes.
     - `reconstruction`: a row, marked reconstructed, for each of the last `look_back` sessions without one; and the next
       revision of each stale row for which better prices exist.
     """
@@ -81,7 +82,7 @@ class Jobs:
             job: the name of the job.
             session: the session that the run is for.
             term: the term that claims the run.
-            progress: called after each chunk with the number of portfolios done in one session and their total.
+            progress: called after each chunk with two numbers: a session's portfolios that are done, and all of them.
             rerun: run a finished run again. The rerun writes only rows that are missing or different.
 
         Raises:
@@ -116,7 +117,7 @@ class Jobs:
         return logged.rows
 
     async def _fill_days(self, attempt: "_JobAttempt", run: JobRun, days: list[Session], logged: Attempt) -> None:
-        """Write the rows of the sessions that the run has not done. A session without prices does not stop the run."""
+        """Write the rows of the sessions that the run has not done. A session without prices does not stop the rest."""
         unpriced = dict[date, PricesUnavailable]()
         for day in days:
             if run.cursor is not None and run.cursor.session_date == day.date:
@@ -135,7 +136,7 @@ class Jobs:
             raise PricesUnavailable("; ".join(f"{day}: {error}" for day, error in unpriced.items()))
 
     def days(self, job: JobName, session: Session) -> list[Session]:
-        """The sessions of the run, oldest first: its own, and the earlier ones in the look-back.
+        """The sessions of a run, oldest first: its own, and for a reconstruction the earlier ones in the look-back.
 
         The look-back counts from now and not from the run's session, so a late run does not reach further back.
         """

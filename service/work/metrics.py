@@ -11,7 +11,7 @@ class WorkMetrics:
     """The metrics of the tracker and the scheduler in one registry; created once in a process.
 
     Each counter starts at zero with all its labels. A job runs once a day, and Prometheus sees no increase in a counter
-    that first appears at one. No label is called `job`, which Prometheus sets itself.
+    that first appears at one. No label is called `job`, because Prometheus sets that label itself.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

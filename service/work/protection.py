@@ -71,8 +71,8 @@ class Refused(Exception):
 class TaskProtection:
     """Protection by the agent at `ECS_AGENT_URI`.
 
-    Only `run` sends requests to the agent. So the end of a job does not wait for the agent: the next leader may be
-    waiting for that end.
+    Only `run` sends requests to the agent, so the end of a job does not wait for the agent. The next leader may already
+    be waiting for the job to end.
     """
 
     def __init__(
@@ -140,9 +140,9 @@ class TaskProtection:
         return None if self._until is None and not wanted else max(0.0, self._retry_at - self._clock())
 
     async def _request(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> bool:
-        """Request the state; returns whether the agent accepted it."""
+        """Request or end the protection; returns whether the agent accepted the request."""
         before = self._until
-        if protect:  # recorded before the answer, which may be lost although the agent accepted
+        if protect:  # recorded before the answer, because the answer may be lost although the agent accepted
             self._record_until(self._clock() + EXPIRY_MINUTES * 60)
         try:
             until = await self._put(session, protect=protect, limit=limit)
@@ -169,7 +169,7 @@ class TaskProtection:
         self._metrics.protected.set(until is not None)
 
     async def _put(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> object:
-        """Send the state; returns the end of the protection, as ECS reports it."""
+        """Send the request; returns the end of the protection, as ECS reports it."""
         body: dict[str, object] = {"ProtectionEnabled": protect}
         if protect:
             body["ExpiresInMinutes"] = EXPIRY_MINUTES
@@ -183,7 +183,7 @@ class TaskProtection:
         except (aiohttp.ClientError, OSError) as error:
             raise Refused(f"the ECS agent cannot be reached ({type(error).__name__})", certain=False) from None
         answer = _object(answer_body)
-        if failure := answer.get("failure"):  # with status 200
+        if failure := answer.get("failure"):  # ECS reports it with status 200
             raise Refused(f"ECS refuses: {_text_of(failure, 'Reason', 'Detail')}", certain=True)
         if status != 200:
             words = _text_of(answer.get("error"), "Code", "Message")

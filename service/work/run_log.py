@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Attempt:
-    """An attempt at a run, for its log line."""
+    """The result of an attempt at a run, for the log line at its end."""
 
     def __init__(self) -> None:
         self.rows = 0

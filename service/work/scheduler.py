@@ -1,4 +1,4 @@
-"""The daily scheduler: runs each job when it is due, and then missed runs, oldest first."""
+"""The daily scheduler: runs each job when it is due. If several runs are due, the one that was due first runs first."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ DATABASE_RETRY = timedelta(seconds=10)
 """Time from a failure of the database to the next attempt, unless `retry_after` is shorter."""
 
 FINISH_TOLERANCE = timedelta(minutes=1)
-"""Tolerance between the database's clock, which dates the end of a run, and the clock that made it due."""
+"""Tolerance between the database's clock, which dates the end of a run, and the clock by which the run was due."""
 
 GAP_SEARCH_SESSIONS = 60
 """Number of past sessions to scan for gaps too old to catch up: a quarter of a year."""
@@ -36,8 +36,10 @@ class Scheduler:
     """Runs the daily jobs of the last `look_back` sessions under one lease.
 
     A failed run does not stop the others. It is tried again every `retry_after` seconds (sooner after a failure of the
-    database) until it is done or out of the look-back. A session that is unsettled when it leaves the look-back is
-    reported until a snapshot by hand settles it; the scheduler looks for that snapshot every `retry_after` seconds too.
+    database) until it is done or out of the look-back. A session is unsettled until its snapshot is done. A session
+    that leaves the look-back unsettled is reported until a snapshot by hand settles it. The scheduler looks for that
+    snapshot every `retry_after` seconds.
+
     The task is protected from a scale-in while runs are due.
 
     A run is due when both this machine's clock and the database's have passed its time.
@@ -97,7 +99,7 @@ class Scheduler:
             self._metrics.given_up.set(0)
 
     async def _run_due(self, term: Term) -> bool:
-        """Run what is due; returns whether all of it is done, and no older session is unsettled."""
+        """Run the due runs; returns whether all of them are done and no older session is unsettled."""
         term.check()
         self._retry_soon = False
         try:

@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 Sleep = Callable[[float], Awaitable[None]]
 
 LONGEST_SLEEP = 60.0
-"""Longest sleep in seconds. Then the clock is read again: the clock may have been set, or the machine suspended."""
+"""Longest sleep in seconds. After each sleep the clock is read again, because the clock may have been set, or the
+machine suspended."""
 
 RETRY_DELAY = 1.0
 """Seconds between two attempts to claim the fence during a database outage."""

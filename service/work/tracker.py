@@ -32,14 +32,14 @@ from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
 logger = logging.getLogger(__name__)
 
 PORTFOLIOS_PER_LANE, MAX_LANES = 25_000, 2
-"""Portfolios per transaction, and the maximum number of parallel transactions. The database uses one processor for
-each."""
+"""Portfolios per transaction, and the maximum number of parallel transactions. The database uses one processor
+for each transaction."""
 
 POINTS_PER_TICK, MAX_TURNS = 20_000, 10
 """Number of portfolios that get an intraday point at every tick, and the maximum number of turns.
 
 If there are more portfolios, they take turns, so that each gets a point at least every `MAX_TURNS` ticks: every five
-minutes. A million points every 30 seconds is too much for a database.
+minutes by default. A million points every 30 seconds is too much for a database.
 """
 
 RETENTION_PAUSE = timedelta(minutes=10)
@@ -149,7 +149,7 @@ class Tracker:
                     if now >= retention_due:
                         retention_due = await self._drop_old_days(term, session)
             except StoreError as error:
-                quotes, ticks = None, 1  # some lanes of the tick may be committed, the quotes among them
+                quotes, ticks = None, 1  # some lanes of the tick may be committed, and the quotes with them
                 self._store.writes.of(term.name).failed()
                 self._metrics.ticks.labels("failed").inc()
                 self._outage.failed(error, fields | {"event": "ticks_failed"})
@@ -261,7 +261,7 @@ class Tracker:
                 yield values
 
         async def write(lane: FencedWrites, part: Sequence[Block]) -> None:
-            if lane is writes[-1]:  # committed first, so that no value is committed before its prices
+            if lane is writes[-1]:  # the last lane is committed first, so that prices are committed before values
                 await lane.quotes(quotes)
                 await lane.refusals(refusals)
             await lane.live(session.date, as_of)
@@ -271,7 +271,7 @@ class Tracker:
         async with self._store.fenced_lanes(term, [valued(part) for part in parts]) as writes:
             term.check()
             if lanes > 1:
-                await writes[0].block_deletions()  # committed last
+                await writes[0].block_deletions()  # the first lane is committed last
             await run_concurrently(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(book.checkpoint.snapshot)
             await writes[0].notify(as_of)
@@ -313,7 +313,8 @@ class Tracker:
     async def _drop_old_days(self, term: Term, session: Session) -> datetime:
         """Drop old days; returns when to do it again: in the next session, or after a pause if it failed.
 
-        The date is the earlier of this machine's and the database's: days that a wrong clock drops are lost.
+        Days that are dropped because of a wrong clock are lost. So the age of a day counts from the earlier of this
+        machine's date and the database's.
         """
         try:
             today = min(session.date, (await self._store.clock()).date())

@@ -4,7 +4,7 @@ import { clock, clone, duration, fill, partsOf, set, write } from "./text.js";
 
 const SHOWN = 5; // terms that the list shows at once
 const TONES = 8; // colours of holders in page.css
-const LINEAR = 30; // seconds; older terms are compressed, so that the last minutes stay visible next to days
+const LINEAR = 30; // seconds; beyond this age the scale is logarithmic, so that minutes stay visible next to days
 const DAY = 86400; // seconds
 const MARKS = [
   [10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [DAY, "1 d"], [7 * DAY, "7 d"], [30 * DAY, "30 d"],
@@ -99,7 +99,7 @@ function course(term, from, until, now) {
   }
 }
 
-/** Time without a leader before a term that began at `from`, as text; empty if the earlier term was not released. */
+/** Text about the time without a leader before `from`; empty below 1 s, or if the earlier term was not released. */
 function gap(earlier, from) {
   const seconds = earlier?.released_at ? (from - Date.parse(earlier.released_at)) / 1000 : 0;
   return seconds >= 1 ? `; began after ${duration(seconds)} without a leader` : "";

@@ -1,4 +1,4 @@
-"""The statements, one in each file. Each file begins with its parameters."""
+"""The statements, one in each file. A file begins with its parameters, if it has any."""
 
 from functools import cache
 from importlib.resources import files

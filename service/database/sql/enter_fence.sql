@@ -1,5 +1,5 @@
 -- $1 lease, $2 token, $3 holder, $4 idle limit of the transaction, $5 limit of a statement and, from Postgres 17 on, of
--- the transaction (both in ms, as settings).
+-- the transaction. $4 and $5 are milliseconds as text, because settings are text.
 -- One row if the term is the newest. The row lock lasts until the end of the transaction, so no newer term can claim
 -- the fence before this transaction commits. If a claim is under way, this statement waits and then finds no row. A
 -- plain read would let a stale write commit after a newer leader's write.

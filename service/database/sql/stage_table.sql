@@ -1,4 +1,5 @@
--- Receives a transaction's values by COPY, in key order. Its rows end with the transaction and are not logged.
+-- The table for the values that a transaction receives by COPY, in key order. Its rows are deleted at the end of the
+-- transaction, and are not in the write-ahead log.
 create temporary table if not exists staged_value (
     portfolio_id uuid not null,
     value numeric(38, 4) not null, -- same types as the target tables, which saves conversions
