@@ -410,7 +410,7 @@ one script with DEL and PUBLISH, and one SET by a bare connection that waits for
 
 
 def estimate(results: Sequence[Measured], empty: int) -> str:
-    """Return the estimate for a fleet of `FLEET` tasks, with the slopes of the largest measured fleet."""
+    """Return the estimate for `FLEET` tasks, from the cost of each candidate in the largest measured fleet."""
     largest = max(results, key=lambda each: each.candidates)
     each, scripts = largest.processor_each, largest.scripts / largest.candidates
     memory = max(0.0, (largest.memory - empty) / largest.candidates)
@@ -449,7 +449,9 @@ def estimate(results: Sequence[Measured], empty: int) -> str:
         f"Redis's memory for the connections is {memory / 1024:.0f} KiB x {FLEET:,} = {memory * FLEET / 2**30:.1f} GiB."
         " The lease itself needs less than 1 KiB."
     )
-    first = f"The slopes are from {largest.candidates:,} candidates for one lease. The lowest limit comes first."
+    first = (
+        f"The figures for each task are from {largest.candidates:,} candidates of one lease. The lowest limit is first."
+    )
     return "\n\n".join([f"### {FLEET:,} tasks, estimated", first, *lines, last])
 
 

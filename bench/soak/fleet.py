@@ -41,7 +41,7 @@ SETTINGS = {
     "TRACKER_INTERVAL": "0.5",
     "SHUTDOWN_TIMEOUT": "10",
 }
-"""Settings that compress the time: a renewal every 50 ms, not 10 s, and a leader's held requests of 0.15 s, not 1.5 s.
+"""Settings that compress the time: a renewal every 50 ms, not 10 s, and a leader's requests held for 0.15 s, not 1.5 s.
 
 A sidecar renews no earlier than a thirtieth of LEASE_TTL after the last reply, so 50 ms needs a short LEASE_TTL.
 """

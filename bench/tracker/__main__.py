@@ -23,14 +23,20 @@ def portfolios(text: str) -> int:
     except ValueError:
         number = 0
     if number < SAMPLE:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {SAMPLE}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {SAMPLE}")
     return number
 
 
 def main(arguments: list[str]) -> None:
     """Parse the numbers and leave the rest to `bench.report`."""
     parser = argparse.ArgumentParser(prog="python -m bench.tracker", description="Measure ticks, loading and EOD.")
-    parser.add_argument("portfolios", nargs="*", type=portfolios, default=[100_000], help=f"from {SAMPLE}")
+    parser.add_argument(
+        "portfolios",
+        nargs="*",
+        type=portfolios,
+        default=[100_000],
+        help=f"numbers of portfolios, at least {SAMPLE} each",
+    )
     options, rest = parser.parse_known_args(arguments)
     run(lambda: measure(options.portfolios), rest)
 

@@ -23,7 +23,7 @@ TEXT = f"""\
 Each portfolio has {POSITIONS} positions over {SYMBOLS:,} symbols. A tick lasts from the prices to the last commit. Its
 limit is the sum of two measurements, which take turns with the ticks: the plain COPY of the same rows into an empty
 table like `portfolio_live` (its columns, checks, primary key and half-filled pages), committed, and the valuation alone
-in NumPy. A tick also writes {SYMBOLS:,} prices and intraday points, keeps the day's high and low of each
+in NumPy. A tick also writes intraday points and {SYMBOLS:,} prices, keeps the day's high and low of each
 portfolio, and passes the fence. The COPY fills an empty table, but a tick replaces rows that other programs read. So
 the last column adds a plain UPDATE to the limit. This UPDATE sets every row to its copy and compares no values."""
 SERVICE_REST = "service: prices, protocol and event loop"

@@ -13,7 +13,7 @@ from ops.rehearse.versions import Version
 
 LOOK_EVERY = 0.1
 AFTER_A_FAILURE = 1.0
-"""Seconds to wait with the next start after a task that stopped before it was healthy."""
+"""Seconds to wait before the next start, after a task that stopped before it was healthy."""
 
 
 class Service:

@@ -11,7 +11,7 @@ For operators, scripts and Prometheus inside the network. All routes only read. 
 Errors are JSON with an `error` for people to read.
 """
 
-NOT_ACCEPTABLE = "Accept asks for a version of the format that does not exist."
+NOT_ACCEPTABLE = "The Accept header asks for a version of the format that does not exist."
 
 
 def internal_description() -> Json:

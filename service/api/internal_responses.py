@@ -106,7 +106,7 @@ class Job(ResponseModel):
 
 
 class Jobs(ResponseModel):
-    """The work by name."""
+    """The tracker and the daily jobs, by name."""
 
     tracker: Tracker
     eod: Job

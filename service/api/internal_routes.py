@@ -59,5 +59,5 @@ class Internal:
         try:
             choose_encoder(",".join(request.headers.getall("Accept", ())))
         except TypeError:  # raised by the library for a version that is not a number
-            raise web.HTTPNotAcceptable(text="Accept asks for a version of the format that does not exist") from None
+            raise web.HTTPNotAcceptable(text="the Accept header asks for a version that does not exist") from None
         return await self._metrics_handler(request)

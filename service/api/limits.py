@@ -1,4 +1,4 @@
-"""Limits of what one client may use."""
+"""Limits of the listeners: connections, requests, answers, and the open streams of one user."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """The API's listener: the runner of its application, and the limits of its connections.
 
-A load balancer forwards only complete headers and shares connections among clients, so it never reaches these limits.
+A load balancer forwards only complete headers and shares connections among clients. But each open stream needs a
+connection of its own, so many streams can reach the limit on the number of connections.
 """
 
 import resource

@@ -10,7 +10,7 @@ from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
 MAX_ANSWER_TIME = timedelta(seconds=2)
-"""Longest time of an answer for which the clocks are compared."""
+"""Maximum duration of the query; after a slower answer the clocks are not compared."""
 
 logger = logging.getLogger(__name__)
 

@@ -100,7 +100,7 @@ def copy_rows(values: Values) -> bytes:
 
 
 def _fill_numeric(field: NDArray[np.void], units: Numbers) -> None:
-    """Write ten-thousandths as numerics. All have the same number of digits, because Postgres drops leading zeros."""
+    """Write ten-thousandths as numerics. All have the same number of digits; Postgres drops the leading zeros."""
     count = field["digit"].shape[1]
     field["size"] = 8 + 2 * count
     field["digits"], field["weight"], field["places"] = count, count - 2, 4

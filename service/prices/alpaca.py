@@ -1,8 +1,8 @@
 """Prices from Alpaca's market data: snapshots for the latest prices, daily bars for the closes.
 
 Every plan may read the `iex` feed, which has one exchange's trades, live. Every plan may also read the consolidated
-feed, `sip`, once it is 15 minutes old. So closes come from `sip` as soon as they are official, and are provisional
-until then.
+feed, `sip`, once it is 15 minutes old. So closes come from `sip` as soon as they are official. Until then they come
+from the feed of ALPACA_FEED, and the snapshot later replaces them.
 """
 
 import logging

@@ -159,7 +159,7 @@ class Grants:
 
 
 class UnansweredAcquires:
-    """Acquires that may have executed, or may still execute. Since then no reply has shown who holds the key."""
+    """Acquires whose effect is unknown until a later reply shows who holds the key."""
 
     def __init__(self) -> None:
         self.pending = False

@@ -1,11 +1,12 @@
--- The beginning of each script that reads a lease: `call`, this prelude and the script are sent as one text.
+-- The beginning of every script except disable, enable and history. `call`, this prelude and the script are sent as one
+-- text.
 --
 -- KEYS[1]  the lease's key: the id of the holder, a plain string with a TTL
 -- KEYS[2]  the lease's fence, a hash without a TTL: token (the last one), holder (of that token), tenure (the attempt
 --          that acquired or adopted that term), run_id and replid (of the server that last acted on the lease), changed
 --          (another server that was seen since), changed_at (µs: when that server was first seen), others (names and
---          times of servers seen before that server), beat (µs: the last renewal that replicas had to confirm),
---          recorded (with MIN_REPLICAS: the last token whose acquire is in the history), step_down (the token of
+--          times of servers seen before that server), beat (µs: with MIN_REPLICAS, the last renewal that did not extend
+--          the key), recorded (with MIN_REPLICAS: the last token whose acquire is in the history), step_down (the token of
 --          the term that an operator asked its holder to give up)
 -- ARGV[1]  our instance id
 -- ARGV[2]  the lease's ttl in ms

@@ -201,7 +201,7 @@ class Wrapper:
         if not self._warned and self._grace > grant - margin:
             self._warned = True
             self._log(logging.WARNING, term, (
-                f"--grace {self._grace:g} is longer than what is left of a grant, {grant:.1f} s at most:"
+                f"--grace {self._grace:g} is longer than what is left of a grant, {grant - margin:.1f} s at most:"
                 " SIGKILL comes before the grace has passed; the sidecar's GRANT_TTL is the length of a grant"
             ))  # fmt: skip
 

@@ -13,7 +13,7 @@ believes that it leads; triggers record the accepted writes in commit order.
 Any setting of the task definition can be given in the environment: `FAILOVER_GUARD=false python -m tests.chaos --ttl 3
 --minutes 3 --seed 48 --services 1` switches a safeguard off, and the run finds two believers. `--without-fence` lets
 stale leaders write, and the run finds their writes. `--isolating` isolates primaries that still serve. MIN_REPLICAS
-protects against this: with `MIN_REPLICAS=0` in the environment two clients believe at once. `--only FAULT` excludes all
+protects against this: with `MIN_REPLICAS=0` in the environment the run finds two believers. `--only FAULT` excludes all
 other faults from the storms. `FAILOVER_GUARD=false python -m tests.chaos --redis cluster --only "zone outage" --minutes
 0.4 --seed 3` finds two believers; so does the same command with `--redis sentinels --only "unseen failover"`.
 """

@@ -32,7 +32,7 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two clients that believed at once, for `seconds`."""
+    """Two clients that both believed for `seconds` that they led."""
 
     older: Belief
     newer: Belief

@@ -122,7 +122,7 @@ LASTING = {
 }
 
 LENGTHS = (0.05, 0.3), (0.5, 0.95), (1.0, 1.4)
-"""Durations of faults as shares of the ttl: up to about a grant, around a term's deadline, and longer than the ttl."""
+"""Durations of faults as shares of the ttl: up to about GRANT_TTL, around a term's deadline, longer than the ttl."""
 
 LONGEST_FREEZE = 2.5
 """Maximum time, in ttls, that a writer stays frozen while no newer term has claimed the fence."""

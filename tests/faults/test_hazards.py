@@ -1,4 +1,4 @@
-"""The table of docs/hazards.md names tests that exist, and contains every test of this folder."""
+"""The table of docs/hazards.md names tests that exist, and contains every test file of this folder."""
 
 import re
 from pathlib import Path

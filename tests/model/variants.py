@@ -200,7 +200,7 @@ BROKEN = (
     ),
     Check(
         "guard_restarts",
-        "the guard's time counts from each look: nobody leads any more",
+        "the guard's wait starts again with each call: nobody leads any more",
         ("GUARD_RESTARTS", "LIVENESS", "FAULTS=1", "TERMS=1", *FAILOVERS_ONLY[:2]),
     ),
     Check(

@@ -837,7 +837,7 @@ CONNECTION = [
         test=_SCRIPTS + "only_the_watches_of_candidates_that_relay_count_as_direct[wheel]",
     ),
     Bug(
-        "a held lease is relayed",
+        "a candidate relays a notice although the lease is held again",
         "sidecar/election/lease.py",
         right="nobody_acquires = reply.outcome is Outcome.GUARDED or reply.holder is not None",
         wrong="nobody_acquires = False",

@@ -59,7 +59,7 @@ STEP_DOWN = [
         test=_SCRIPTS + "an_adopted_term_that_was_asked_to_step_down_is_released[wheel]",
     ),
     Bug(
-        "a restarted sidecar does not read the ttl of a key that it must release",
+        "a restarted sidecar does not restore the ttl of a key that it must release",
         "sidecar/scripts/acquire.lua",
         right="if left < 0 or left > ttl then",
         wrong="if false then",

@@ -1,4 +1,4 @@
-"""The CloudFormation template: the task, the network rules, and faults that AWS accepts.
+"""The CloudFormation template: the task, the network rules, and mistakes that AWS would accept.
 
 `make aws` creates the stack (tests/stack). These tests find faults that neither cfn-lint nor a deploy reports.
 """

@@ -111,7 +111,7 @@ def test_a_vulnerable_package_fails_the_audit_and_is_named() -> None:
     assert _verdict([good, bad]) == (False, "2 of 2 packages audited, 1 with known vulnerabilities: b 2")
 
 
-def test_an_audit_without_known_packages_does_not_pass() -> None:
+def test_an_audit_without_known_packages_is_reported_as_not_audited() -> None:
     well, summary = _verdict([{"name": "a", "skip_reason": "not found"}])
     assert (well, summary) == (True, "NOT AUDITED: the database has none of the packages")
 

@@ -184,7 +184,7 @@ async def test_a_resign_answers_held_requests_and_releases_at_once(sidecar: Serv
     assert await sidecar.state() == "waiting", "an answered request is no demand"
 
 
-async def test_after_a_resign_the_sidecar_does_not_campaign_for_a_second(sidecar: Served) -> None:
+async def test_after_a_resign_the_sidecar_waits_one_second_before_it_campaigns(sidecar: Served) -> None:
     await sidecar.lead()
     resigned_at = elapsed()
     await sidecar.resign()

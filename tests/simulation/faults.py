@@ -334,7 +334,7 @@ class Faults:
         if request[1].kind is not Kind.ACQUIRE:
             return False
         sidecar.snare, sidecar.started = None, self.world.now
-        if self.world.scenario.large_fleet:  # this candidate stands for several, and now none of these relays a notice
+        if self.world.scenario.large_fleet:  # it stands for several candidates, and none of these relays a notice now
             self._disturbed()
         self._held_up = (sidecar, request, self.world.now + 1.5 * self.world.scenario.timings.call_limit, False)
         if self.random.random() < 0.7:

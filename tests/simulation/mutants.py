@@ -36,7 +36,7 @@ MOST_HOURS = 3_000.0
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One bug: the replaced functions and their substitutes. Every second searched world has the faults of `mix`."""
+    """One bug: the replaced functions and their substitutes. Every other world of the search is from `mix`."""
 
     name: str
     replaced: tuple[tuple[type | ModuleType, str, Any], ...]
@@ -501,7 +501,7 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return _GUARD_WAIT(model, ttl, guarding)
 
 
-@mutant("the wait of the guard restarts at each look", RedisModel, "_guard_wait", mix="redis")
+@mutant("the wait of the guard restarts at each call", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     model.fence.changed_at = None
     return _GUARD_WAIT(model, ttl, guarding)

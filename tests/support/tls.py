@@ -24,7 +24,7 @@ _SIGNS = x509.KeyUsage(
 
 
 class Authority:
-    """A certificate authority. Its own certificate is for `sslrootcert`."""
+    """A certificate authority. Its own certificate is the CA file of a client of Postgres or Redis."""
 
     def __init__(self, name: str, *, valid_for: timedelta = DAY) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

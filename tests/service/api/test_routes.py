@@ -195,7 +195,7 @@ async def test_the_status_has_leases_and_jobs_and_keeps_the_leases_while_the_dat
 @pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=x"])
 async def test_metrics_in_an_invalid_version_are_406(accept: str, served: Served) -> None:
     answer = await served.get_internal("/metrics", headers={"Accept": accept})
-    assert answer == (406, {"error": "Accept asks for a version of the format that does not exist"})
+    assert answer == (406, {"error": "the Accept header asks for a version that does not exist"})
 
 
 async def test_requests_are_counted_by_route_and_never_by_the_clients_text(

@@ -19,7 +19,7 @@ def condition(clock_lead: timedelta, took: timedelta = SECOND / 100, **states: b
     return Condition(**known, clock=NOON + took / 2 - clock_lead, asked_at=NOON, answered_at=NOON + took)
 
 
-def test_the_clock_difference_is_known_up_to_the_time_of_the_answer() -> None:
+def test_a_clock_difference_within_half_the_query_time_counts_as_zero() -> None:
     for clock_lead in (10 * SECOND, -10 * SECOND):
         assert condition(clock_lead).clock_lead == clock_lead
         assert condition(clock_lead, took=SECOND).clock_lead == clock_lead

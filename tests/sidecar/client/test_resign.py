@@ -104,7 +104,7 @@ async def test_an_unanswered_request_after_the_resign_delays_nothing(sidecar: Fa
             await client.leadership(NAME).run(work)
 
 
-async def test_the_log_line_is_written_after_the_first_step_of_the_work_and_after_the_resign(
+async def test_log_lines_are_written_after_the_first_step_of_the_work_and_after_the_resign(
     sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     happened: list[str] = []

@@ -1,4 +1,7 @@
-"""How a lease is released: after a client's silence, a resign or a drain. By default none is kept without a client."""
+"""How a lease is released: after a client's silence, a resign or a drain.
+
+By default a lease is not kept without a client.
+"""
 
 from math import inf
 

@@ -263,7 +263,7 @@ def test_a_step_down_notice_during_a_followers_call_causes_no_second_call() -> N
     assert lease.next_call(100.2) is None
 
 
-def test_a_step_down_notice_about_an_ended_term_costs_one_look() -> None:
+def test_a_step_down_notice_about_an_ended_term_costs_one_renewal() -> None:
     lease = leading(100.0)
     lease.step_down_noticed(101.0)
     answer(lease, due(lease, 101.0, Kind.RENEW), 101.1, Outcome.RENEWED)

@@ -12,7 +12,7 @@ from tests.support.script_caller import FENCE, KEY, Caller
 from tests.support.storing import storing
 
 
-def test_a_renewal_reports_the_holder(any_redis: Redis) -> None:
+def test_a_renewal_reports_a_step_down_to_the_holder(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     step_down(any_redis, KEY)
     any_redis.pexpire(KEY, 5000)
@@ -97,7 +97,7 @@ def test_a_step_down_token_with_leading_zeros_is_the_same_token(any_redis: Redis
     assert Caller(any_redis).renew(token).outcome == "stepping_down"
 
 
-def test_a_step_down_after_its_deadline_changes_nothing(any_redis: Redis) -> None:
+def test_a_step_down_of_a_released_term_changes_nothing(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     Caller(any_redis).release(token)
     step_down(any_redis, KEY, token=token)
