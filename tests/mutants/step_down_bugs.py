@@ -21,14 +21,14 @@ STEP_DOWN = [
         "sidecar/scripts/renew.lua",
         right="stepping_down() and 'stepping_down' or 'renewed'",
         wrong="'renewed'",
-        test=_SCRIPTS + "a_renewal_reports_the_holder[wheel]",
+        test=_SCRIPTS + "a_renewal_reports_a_step_down_to_the_holder[wheel]",
     ),
     Bug(
         "a renewal that reports a step-down opens the guard and does not extend the key",
         "sidecar/scripts/renew.lua",
         right="if left < tonumber(ARGV[7])",
         wrong="if stepping_down() then vouch() return answer('stepping_down') end\nif left < tonumber(ARGV[7])",
-        test=_SCRIPTS + "a_renewal_reports_the_holder[wheel]",
+        test=_SCRIPTS + "a_renewal_reports_a_step_down_to_the_holder[wheel]",
     ),
     Bug(
         "a step-down keeps the demand of a silent client",
