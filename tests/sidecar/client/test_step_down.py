@@ -101,6 +101,8 @@ async def test_a_watch_reports_a_step_down_long_before_the_next_renewal(
         async with Task(sidecar.url, []).open() as task:
             await eventually(task.works)
             await eventually(lambda: _watches(sidecar))
+            # After the notice of its own acquire the leader renews once, and this renewal would find the step-down.
+            await eventually(lambda: _metric(sidecar, "sidecar_renewal_duration_seconds_count 1.0"))
             step_down(redis, key_of(sidecar))
             await eventually(lambda: redis.get(key_of(sidecar)) is None)
 
