@@ -338,10 +338,7 @@ class Lease(Facts):
             self._begin_release(term, now, why or self._unwanted())  # the rest after a step-down begins again
 
     def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
-        """Whether the reply's tenure comes from an acquire that no reply has confirmed.
-
-        That is an acquire of this process, or a late acquire of the previous process.
-        """
+        """Whether the reply's tenure comes from an unanswered acquire, of this process or of the previous process."""
         late = left is not None and left.token == reply.token and left.began < self._predecessor_acts_until
         return late or reply.tenure.startswith(f"{self._boot}-")
 
