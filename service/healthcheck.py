@@ -12,7 +12,7 @@ LIMIT = 3.0
 
 
 def check() -> tuple[bool, str]:
-    """Whether the service in this container is healthy, and the status line of /healthz or why there is none."""
+    """Whether the service in this container is healthy, and a text: the status line of /healthz, or an error."""
     try:
         address = Address.parse(os.environ.get("API_BIND", "").strip() or DEFAULT)
     except ValueError as error:

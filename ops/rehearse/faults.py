@@ -27,9 +27,10 @@ memory, chunk = os.memfd_create("fill"), b"x" * (1 << 20)
 while os.path.exists(f"/proc/{victim}"):
     os.write(memory, chunk)
 """
-"""Program that joins the container's cgroup and takes memory that counts for the cgroup, but for no process.
+"""Program that joins the container's cgroup and fills a file in memory.
 
-So the kernel kills the largest process of the container once there is too little memory.
+The file counts for the cgroup and for no process. So the kernel kills the largest process of the container once the
+container has too little memory.
 """
 
 

@@ -146,7 +146,7 @@ class PositionReader:
         return read_ids(await self._copy(name, *parameters))
 
     async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> Block:
-        """Like `_of`, but for all portfolios after `after` up to the last of `portfolios`."""
+        """All portfolios after `after`, up to the last of `portfolios`, that had opened a position by `day`."""
         last = uuids(portfolios[-1:])[0]
         copied = await self._copy("positions_between", day, after, last)
         return await self._block(symbols, copied, "symbols_between", after, last)

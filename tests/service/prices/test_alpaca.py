@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,17 @@ from service.market.calendar import NyseCalendar
 from service.prices import Price, PricesUnavailable
 from service.prices.alpaca import AlpacaPrices, Feed
 from service.prices.alpaca_client import MAX_ANSWER, AlpacaClient, Credentials
-from tests.service.prices.alpaca_server import KEY_ID, SECRET_KEY, Alpaca, answering, bar, break_off, hang, trade
+from tests.service.prices.alpaca_server import (
+    KEY_ID,
+    SECRET_KEY,
+    Alpaca,
+    Behaviour,
+    answering,
+    bar,
+    break_off,
+    hang,
+    trade,
+)
 
 FRIDAY = date(2026, 2, 13)
 CLOSE = datetime(2026, 2, 13, 21, 0, tzinfo=UTC)
@@ -222,10 +232,10 @@ async def test_a_refusal_that_no_symbol_causes_is_not_blamed_on_symbols(alpaca: 
     ids=["500", "503", "504", "broken off"],
 )
 async def test_a_transient_failure_is_retried_with_growing_pauses(
-    failure: Callable[..., object], alpaca: Alpaca, caplog: pytest.LogCaptureFixture
+    failure: Behaviour, alpaca: Alpaca, caplog: pytest.LogCaptureFixture
 ) -> None:
     alpaca.snapshots = {"A": trade("5")}
-    alpaca.next = [failure] * 3  # type: ignore[list-item]  # the type of `failure` is wider
+    alpaca.next = [failure] * 3
     sleeps = Sleeps()
     async with source(alpaca, sleeps=sleeps, known=["A"]) as prices:
         assert (await prices.latest(["A"])).keys() == {"A"}
