@@ -1,7 +1,7 @@
 """Every component logs one line when a lasting fault begins and one line when it ends."""
 
-import asyncio
 import logging
+import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
@@ -49,6 +49,12 @@ async def test_each_component_logs_an_outage_of_the_database_once_and_its_end_on
         status = await service.get_internal("/background/status")
         return status["jobs"]["tracker"]["last_run"] is not None
 
+    async def failed_ticks() -> float:
+        async with service.session.get(f"{service.internal_url}/metrics") as response:
+            text = await response.text()
+        found = re.search(r'^portfolio_tracker_ticks_total\{outcome="failed"\} (\S+)$', text, re.MULTILINE)
+        return 0.0 if found is None else float(found[1])
+
     await eventually(ticked)
     components = {"service.api.store_access", "service.database.live_notifications", "service.work.tracker"}
     begun = len(service.lines())
@@ -60,7 +66,12 @@ async def test_each_component_logs_an_outage_of_the_database_once_and_its_end_on
 
     await eventually(lambda: all(reports(each, bad=True) for each in components), within=60)
     failed = service.output.count("cannot connect")
-    await asyncio.sleep(6)  # time for a probe, many ticks and many attempts to listen, which together may log one line
+    until = await failed_ticks() + 10  # meanwhile the service also probes and tries to listen
+
+    async def failed_enough() -> bool:
+        return await failed_ticks() >= until
+
+    await eventually(failed_enough, within=60)
     assert service.output.count("cannot connect") <= failed + 1
     await proxy.accept()
     await eventually(lambda: all(reports(each, bad=False) for each in components), within=60)
