@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.version import __version__
 from service.settings import Settings
 from sidecar import settings as sidecar_settings
 
@@ -51,3 +52,12 @@ def test_every_setting_of_the_service_is_documented() -> None:
 
 def test_the_readme_has_at_most_120_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_each_image_tag_and_the_changelog_name_the_version_of_the_code() -> None:
+    """The deployment guide makes tags immutable, so a tag that names an older version cannot be pushed."""
+    files = ("task-definition.json", "examples/exec/task-definition.json", "compose.yaml", "ops/aws/service.yaml")
+    texts = {name: (ROOT / name).read_text() for name in (*files, "docs/exec.md", "docs/deployment-guide.md")}
+    tag = re.compile(r"(?:(?:portfolio-api|lease-sidecar):|\bVersion:\n +Type: String\n +Default: )([0-9]+\.[0-9.]+)\b")
+    assert {name: set(tag.findall(text)) for name, text in texts.items()} == {name: {__version__} for name in texts}
+    assert re.findall(r"^## ([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == __version__
