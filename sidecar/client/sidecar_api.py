@@ -115,7 +115,13 @@ class SidecarApi:
         self._resigns: dict[str, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
-        """Prepare the connections; nothing is sent."""
+        """Prepare the connections; nothing is sent.
+
+        Raises:
+            RuntimeError: the client is open already.
+        """
+        if self._session is not None:
+            raise RuntimeError("the LeaseClient is open already: enter it once, and share it")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -526,6 +526,15 @@ async def test_work_on_a_client_that_is_not_open_is_an_error() -> None:
         await LeaseClient().leadership(NAME).run(Work([]))
 
 
+async def test_a_client_that_is_entered_twice_is_an_error_and_stays_open(sidecar: FakeSidecar) -> None:
+    async with LeaseClient(sidecar.url) as client:
+        with pytest.raises(RuntimeError, match="open already"):
+            async with client:
+                pass
+        await client.leadership(NAME).resign()
+        assert sidecar.events == ["resign"]
+
+
 @pytest.mark.parametrize(
     "url",
     ["", "127.0.0.1:4040", "ftp://127.0.0.1", "http://", "http://h/?x=1", "http://a..b", "http://a b", "http://h:x",
