@@ -9,7 +9,7 @@ from sidecar.election.agreement import LeaseTtl
 from sidecar.election.lease import Lease
 from sidecar.protocol import RESIGN_ANSWER_DELAY, Call, Kind, LeaseStatus, Outcome, Reply, Timings, View
 from sidecar.redis.failures import Failure
-from sidecar.redis.reconnects import Reconnects
+from sidecar.redis.reconnects import reconnect_backoff
 from sidecar.redis.store import KeyedCall, RedisStore, Sent
 from sidecar.telemetry import Telemetry
 
@@ -68,7 +68,7 @@ class Candidate:
         self._versions = dict.fromkeys(leases, 0)
         self._unpublished: set[str] = set()  # leases whose resign is not answered yet
         self._progress_at = self._open_at = clock()
-        self._reconnects = Reconnects(timings.heartbeat, uniform)
+        self._reconnects = reconnect_backoff(timings.heartbeat, uniform)
         store.when_ended = self._connection_ended
         self.choose_watch: Callable[[str, bool], None] = _ignore
         """Called after each reply about a lease, with the lease's name and whether the lease needs a direct watch."""
@@ -271,7 +271,7 @@ class Candidate:
 
     def _replace_connection(self) -> None:
         """Schedule a new connection after a pause, whether a call needs the connection or not."""
-        self._open_at = self._clock() + self._reconnects.pause()
+        self._open_at = self._clock() + self._reconnects.next()
 
     async def _tend_connection(self) -> None:
         """Connect again, or replace the connection, if either is due and no call is under way."""
@@ -312,7 +312,7 @@ class Candidate:
             self._telemetry.failed(name, result)
             self._trouble[name] = f"{result.kind}: {result.text}"
             return
-        self._reconnects.succeeded()
+        self._reconnects.reset()
         self.choose_watch(name, self._leases[name].watches_directly)
         self._telemetry.answered(name, call, result.outcome, now)
         if call.kind is Kind.RELAY:

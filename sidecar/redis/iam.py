@@ -17,7 +17,7 @@ from sidecar.iam_settings import AwsKeys, CredentialsEndpoint, Iam
 from sidecar.redis.aws_signature import login_token
 from sidecar.redis.credentials import Login, secret_in
 from sidecar.redis.failures import CredentialsError
-from sidecar.redis.reconnects import Reconnects
+from sidecar.redis.reconnects import reconnect_backoff
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class _Role:
         self._endpoint = endpoint
         self._lookups = lookups
         self._now = now
-        self._pauses = Reconnects(LOOK / 2, uniform)
+        self._pauses = reconnect_backoff(LOOK / 2, uniform)
         self._keys: AwsKeys | None = None
         self._valid_until = datetime.min.replace(tzinfo=UTC)
         self._problem: str | None = "they have not been fetched yet"
@@ -140,10 +140,10 @@ class _Role:
         """Fetch the credentials before they expire, until cancelled."""
         while True:
             if self._problem is None and self._valid_until - self._now() > AHEAD:
-                self._pauses.succeeded()
+                self._pauses.reset()
                 await asyncio.sleep(LOOK)
             else:
-                await asyncio.sleep(self._pauses.pause())
+                await asyncio.sleep(self._pauses.next())
                 await self.fetch(when_failed)
 
     async def fetch(self, when_failed: Callable[[str], None]) -> None:

@@ -2,28 +2,17 @@
 
 from collections.abc import Callable
 
+from runtime.backoff import Backoff
+
 FIRST = 0.05
 """Average pause before the first attempt, in seconds."""
 
 
-class Reconnects:
+def reconnect_backoff(longest: float, uniform: Callable[[float, float], float]) -> Backoff:
     """Random pauses that double from attempt to attempt, because a failover ends a whole fleet's connections at once.
 
     Args:
-        most: average of the longest pause, in seconds.
-        uniform: `random.uniform`.
+        longest: average of the longest pause, in seconds.
+        uniform: draws a number between two bounds, like `random.uniform`.
     """
-
-    def __init__(self, most: float, uniform: Callable[[float, float], float]) -> None:
-        self._most = most
-        self._uniform = uniform
-        self._next = FIRST
-
-    def pause(self) -> float:
-        """Seconds until the next attempt; the pause after that is longer, unless a call succeeds in between."""
-        pause, self._next = min(self._next, self._most), min(2 * self._next, self._most)
-        return pause * self._uniform(0.5, 1.5)
-
-    def succeeded(self) -> None:
-        """Start again with the first pause, because the connection carried a call and its reply."""
-        self._next = FIRST
+    return Backoff(FIRST, longest, least=0.5, most=1.5, uniform=uniform)

@@ -26,7 +26,7 @@ from runtime.clock import elapsed
 from sidecar.protocol import RELAY_NOTICE, STEP_DOWN_NOTICE
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import failure_of
-from sidecar.redis.reconnects import Reconnects
+from sidecar.redis.reconnects import reconnect_backoff
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class RedisWatch:
         self._limit = limit
         self._interval = interval
         self._uniform = uniform
-        self._reconnects = Reconnects(limit / 2, uniform)
+        self._reconnects = reconnect_backoff(limit / 2, uniform)
         self._retry = min(RETRY, 2.5 * interval) if retry is None else retry
         self._clock = clock
         self.mode = WatchMode.OFF
@@ -124,7 +124,7 @@ class RedisWatch:
             while True:
                 if not await self._watch():
                     self.mode = WatchMode.OFF
-                    await asyncio.sleep(self._reconnects.pause())
+                    await asyncio.sleep(self._reconnects.next())
         finally:
             self.mode = WatchMode.OFF
 
@@ -264,7 +264,7 @@ class RedisWatch:
             self._hear(message)
 
     def _hear(self, message: Any) -> None:
-        self._reconnects.succeeded()
+        self._reconnects.reset()
         if not _is_message(message):
             return  # the answer to a SUBSCRIBE
         channel, content = message[1:]

@@ -225,7 +225,7 @@ ELECTION = [
     Bug(
         "a failed connection is retried at each wake-up",
         "sidecar/election/candidate.py",
-        right="self._open_at = self._clock() + self._reconnects.pause()",
+        right="self._open_at = self._clock() + self._reconnects.next()",
         wrong="self._open_at = self._clock()",
         test="tests/simulation/test_drivers.py::test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences",
     ),
@@ -702,8 +702,8 @@ CONNECTION = [
     Bug(
         "all sidecars of a fleet reconnect at the same moment",
         "sidecar/redis/reconnects.py",
-        right="return pause * self._uniform(0.5, 1.5)",
-        wrong="return 0.0",
+        right="Backoff(FIRST, longest,",
+        wrong="Backoff(0.0, longest,",
         test=_CANDIDATE + "while_redis_is_unreachable_connections_are_tried_after_doubling_pauses",
     ),
     Bug(

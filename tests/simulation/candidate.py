@@ -17,9 +17,10 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from runtime.backoff import Backoff
 from sidecar.election.lease import Lease
 from sidecar.protocol import RESIGN_ANSWER_DELAY, Call, Kind, Outcome, Reply, ServerClock
-from sidecar.redis.reconnects import Reconnects
+from sidecar.redis.reconnects import reconnect_backoff
 from tests.simulation.redis_model import Answer
 from tests.simulation.server import FROM_INSIDE, Server
 
@@ -126,7 +127,7 @@ class Sidecar:
         self._call: Call | None = None
         self._sent = self._again = self._opening = False
         self._connections = 0  # the number of the connection
-        self._reconnects: Reconnects
+        self._reconnects: Backoff
         self._open_at = 0.0
         self._offset = 0
         self._connection = ServerClock(world.scenario.timings.server_time_valid_for)
@@ -165,7 +166,7 @@ class Sidecar:
             campaign=scenario.campaigns(self.task),
         )
         self._call, self._inbox, self._version, self._published_after = None, [], -1, -inf
-        self._reconnects = Reconnects(scenario.timings.heartbeat, self.world.random.uniform)
+        self._reconnects = reconnect_backoff(scenario.timings.heartbeat, self.world.random.uniform)
         self._disconnect()
         self.watches_directly = True
         self.world.at(self.world.now, self.watch, self.boot)
@@ -571,7 +572,7 @@ class Sidecar:
             *((None, None) if watches is None or outcome not in COUNTING else (sum(watches), watches[0])),
         )
         lease, client = self.lease, self.client
-        self._reconnects.succeeded()
+        self._reconnects.reset()
         if outcome is not Outcome.LATE:
             self.answered_at = self.world.now
         if client.grant is not None and (
@@ -660,7 +661,7 @@ class Sidecar:
         self._connection = ServerClock(self.world.scenario.timings.server_time_valid_for)  # for the next server
 
     def _replace_connection(self) -> None:
-        self._open_at = self.now() + self._reconnects.pause()
+        self._open_at = self.now() + self._reconnects.next()
 
     def reset(self) -> None:
         """Break the connections on both ends."""

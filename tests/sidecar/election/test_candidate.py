@@ -196,13 +196,13 @@ async def test_while_redis_is_unreachable_connections_are_tried_after_doubling_p
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         pauses: list[float] = []
-        pause = sidecar.candidate._reconnects.pause
+        pause = sidecar.candidate._reconnects.next
 
         def noted() -> float:
             pauses.append(pause())
             return pauses[-1]
 
-        sidecar.candidate._reconnects.pause = noted  # type: ignore[method-assign]
+        sidecar.candidate._reconnects.next = noted  # type: ignore[method-assign]
         await way.refuse()
         await eventually(lambda: len(pauses) >= 5)
         for number, each in enumerate(pauses):
