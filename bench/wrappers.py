@@ -26,9 +26,6 @@ LIMIT = 90.0
 """Timeout for the start of the other copy, in seconds."""
 AFTER = 12.0
 """Duration of the observation after the start of the other copy, in seconds."""
-TICK = 0.02
-"""Seconds between two lines of the diary."""
-
 PROGRAM = """
 import os, signal, sys, time
 name, stubborn = sys.argv[1], sys.argv[2] == "stubborn"

@@ -103,7 +103,7 @@ export class LeaseClient {
     let token = null;
     let resigned = false;
     while (!signal.aborted) {
-      const answer = await this.#ask(name, version === null ? {} : { wait: WAIT, version }, token, WAIT, signal);
+      const answer = await this.#ask(name, version === null ? {} : { wait: WAIT, version }, token, WAIT + LIMIT, signal);
       if (answer === null) {
         version = null;
         await pause(signal);
@@ -164,12 +164,12 @@ export class LeaseClient {
     }
   }
 
-  /** Send one request; returns null if the answer is invalid. */
-  async #ask(name, query, token, wait, signal) {
+  /** Send one request; returns null if no valid answer came `within` these seconds. */
+  async #ask(name, query, token, within, signal) {
     await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);
     const words = new URLSearchParams(token === null ? query : { ...query, token });
     const sentAt = (this.#sent = now());
-    const limit = "wait" in query ? wait + LIMIT : LIMIT;
+    const limit = "wait" in query ? within : Math.min(within, LIMIT);
     const text = await this.#request("GET", `/is-leader/${encodeURIComponent(name)}?${words}`, limit, signal);
     return text === null ? null : parse(text, name, sentAt);
   }

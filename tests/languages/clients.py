@@ -166,6 +166,27 @@ async def _at_once(_: web.Request) -> web.StreamResponse:
     )  # fmt: skip
 
 
+async def test_one_silent_answer_leaves_time_for_another_request(tmp_path: Path, worker: list[str]) -> None:
+    async def check() -> None:
+        async with fake_sidecar() as fake:
+            one = Worker(tmp_path, "worker", fake.url, worker)
+            one.file.unlink(missing_ok=True)
+            fake.grant = 3.0
+            await fake.elect(7)
+            with killed_at_exit(one):
+                one.start()
+                await eventually(lambda: one.diary)
+                fake.misbehave = fake.silence
+                count = len(fake.polls)
+                await fake.elect(7)  # answers the held request
+                await eventually(lambda: len(fake.polls) > count)
+                fake.misbehave = None
+                await eventually(lambda: len(fake.polls) > count + 5)  # 3.4 s, more than the grant
+                assert (one.words(), fake.events) == ([["begin", "task-a"]], [])
+
+    await undisturbed(check, bears=0.1)
+
+
 async def test_a_grant_that_is_not_extended_ends_the_work_in_time(tmp_path: Path, worker: list[str]) -> None:
     async def check() -> None:
         async with fake_sidecar() as fake:

@@ -6,6 +6,7 @@ _CLIENTS = "tests/languages/clients.py::test_"
 _HAND_OVER = _CLIENTS + "one_task_works_and_hands_over_on_sigterm"
 _LIES = _CLIENTS + "an_invalid_answer_grants_nothing_and_requests_stay_rare"
 _GRANT = _CLIENTS + "a_grant_that_is_not_extended_ends_the_work_in_time"
+_SILENT = _CLIENTS + "one_silent_answer_leaves_time_for_another_request"
 _NODE, _GO = "examples/node/lease_client.mjs", "examples/go/lease/client.go"
 
 BUGS = [
@@ -52,6 +53,13 @@ BUGS = [
         test=_GRANT + "[node]",
     ),
     Bug(
+        "Node: a silent request uses up the whole grant",
+        _NODE,
+        right="Math.min(2 * wait, wait + LIMIT)",
+        wrong="wait + 2 * LIMIT",
+        test=_SILENT + "[node]",
+    ),
+    Bug(
         "Go: the client leads after an answer that names another holder",
         _GO,
         right=" || reply.Holder == nil || *reply.Holder != *reply.InstanceID ||",
@@ -92,5 +100,12 @@ BUGS = [
         right="t.deadline, t.stopAt = deadline, deadline-before",
         wrong="t.deadline, t.stopAt = deadline, deadline-0*before",
         test=_GRANT + "[go]",
+    ),
+    Bug(
+        "Go: a silent request uses up the whole grant",
+        _GO,
+        right="within = 2 * hold\n",
+        wrong="within = hold + 2*limit\n",
+        test=_SILENT + "[go]",
     ),
 ]

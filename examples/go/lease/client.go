@@ -282,7 +282,7 @@ func (c *Client) prolong(ctx context.Context, term *Term, version string) {
 	}
 }
 
-// ask sends one request; it returns nil if the answer is invalid.
+// ask sends one request; it returns nil if no valid answer came within the given time.
 func (c *Client) ask(ctx context.Context, name, version string, token int64, hold, within time.Duration) *answer {
 	sleep(ctx, c.sent+spacing-now())
 	query := url.Values{}
