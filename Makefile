@@ -60,7 +60,7 @@ test test-slow: export PYTHONDONTWRITEBYTECODE :=
 
 PYTEST = $(BIN)/python -m pytest --numprocesses 5 --dist worksteal --reruns '$(or $(RERUNS),0)'
 
-test: $(STAMP) ## Run every test except the slow ones; RERUNS=1 repeats a test that failed
+test: $(STAMP) ## Run the tests that need only Python and make, except the slow ones; RERUNS=1 repeats a test that failed
 	$(PYTEST) -m 'not slow'
 
 test-slow: $(STAMP) ## Run the tests of whole processes that wait for leases, guards and outages; RERUNS=1

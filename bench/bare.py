@@ -1,7 +1,7 @@
 """A bare aiohttp program, with which the sidecar is compared: `python -m bench.bare PORT ANSWERS`.
 
-It imports the libraries of the sidecar, serves one handler, and does nothing else. ANSWERS is a JSON object: the body
-for each path. `GET /held` waits until the next `POST /change`; with `?wait=N` it waits for at most N seconds.
+It imports the libraries of the sidecar, serves the routes below, and does nothing else. ANSWERS is a JSON object: the
+body for each path. `GET /held` waits until the next `POST /change`; with `?wait=N` it waits for at most N seconds.
 """
 
 import asyncio

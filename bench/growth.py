@@ -26,7 +26,7 @@ from bench.report import Plot, Report, Spread, Table, progress, run
 from ops.local.servers import RedisServer
 
 SIZES = (1, 2, 10, 100, 1_000)
-"""Numbers of candidates. Each ratio compares a figure with the figure for two candidates."""
+"""Numbers of candidates. The columns with `ratio to two` compare a figure with the figure for two candidates."""
 STEADY = 20.0
 """Seconds of a steady state: two heartbeats."""
 ROUNDS = 20

@@ -1,6 +1,6 @@
 """The legs of a hand-over with the client library: `python -m bench.legs [--json FILE]`.
 
-Two tasks, a client and a sidecar each, hand a lease over `ROUNDS` times. `bench.leg_probe` records when each step
+Two tasks, a client and a sidecar each, hand a lease over about `ROUNDS` times. `bench.leg_probe` records when each step
 happens in each process. A second table has the parts that no design with these libraries can avoid: a round trip
 between two processes over TCP, a request with aiohttp, and a script with redis-py.
 """

@@ -1,6 +1,6 @@
 """Requests to the sidecar compared with a bare aiohttp handler: `python -m bench.questions`. It needs wrk.
 
-The bare handler answers with the bytes of the sidecar's answer. The two servers take turns of a few seconds, so that
+The bare handler answers with the bytes of the sidecar's answer. The two servers take turns of one second, so that
 other load affects both alike. The benchmark also measures a thousand held requests of each server.
 """
 

@@ -1,8 +1,8 @@
 """A minimal fleet with the watches of sidecars: bare connections to Redis, without a sidecar.
 
 `python -m bench.watchers COUNT URL MODE`. With MODE `direct` or `relayed`, the process has the lowest priority, and its
-members have that watch and drop all messages. With MODE `claimer`, it has one member with a direct watch, which sets
-the key when it gets the message of a release. A direct watch has tracking of the key in broadcast mode, and the channel
+members have that watch and drop all messages. With MODE `claimer`, it has one member with a direct watch, which tries
+to set the key after each message. A direct watch has tracking of the key in broadcast mode, and the channel
 of releases; a relayed watch has only a channel on which nothing is published here. The process prints `ready T` when
 all members watch, and `began T` when Redis confirms a claim. T is in seconds of the machine's monotonic clock.
 """

@@ -1,9 +1,8 @@
 """`python -m sidecar exec` compared with single-beat: `python -m bench.wrappers`.
 
-Each wrapper runs the same program twice, as two tasks do, on a real Redis with the wrapper's defaults. Then a fault
-hits the running copy. The program writes a diary, which shows for how long both copies ran at once, and for how long no
-copy ran.
-single-beat has its own virtual environment (`bench.environments`).
+Two wrappers of each kind wrap the same program, as in two tasks, on a real Redis with the wrapper's defaults. Then a
+fault hits the wrapper of the running copy, or Redis. The program writes a diary, which shows for how long both copies
+ran at once, and for how long no copy ran. single-beat has its own virtual environment (`bench.environments`).
 """
 
 import os

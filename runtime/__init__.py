@@ -1,4 +1,4 @@
-"""Modules that the sidecar and the service both use: listeners, name lookups, logs, text for terminals.
+"""Modules for the sidecar and the service: listeners, name lookups, logs, text for terminals.
 
 The package imports nothing of `sidecar` or `service`; both import this package.
 """

@@ -10,7 +10,10 @@ from aiohappyeyeballs import start_connection
 from runtime.lookup import Lookups
 
 STAGGER = 0.25
-"""Delay before the next address is tried while earlier attempts continue, in seconds (RFC 8305 advises 0.25)."""
+"""Longest delay before the next address is tried while earlier attempts continue, in seconds.
+
+RFC 8305 advises 0.25.
+"""
 
 
 async def connected_socket(
@@ -26,7 +29,7 @@ async def connected_socket(
         last: socket addresses that failed before. They are tried after all others, in this order.
 
     Raises:
-        TimeoutError: no address answered within the limit.
+        TimeoutError: there was no connection within the limit.
         OSError: the name has no address, or no address accepted a connection.
     """
     loop = asyncio.get_running_loop()

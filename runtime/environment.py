@@ -25,8 +25,8 @@ IGNORED = frozenset(
         "YARL_NO_EXTENSIONS",
         # asyncio's debug mode, which aiohttp and uvloop follow: slow, with many log lines.
         "PYTHONASYNCIODEBUG",
-        # A file into which Python's `ssl` writes the secrets of every TLS connection. If the file cannot be written, no
-        # TLS connection is made.
+        # A file into which Python's `ssl` writes the secrets of TLS connections. If the file cannot be written, these
+        # connections fail.
         "SSLKEYLOGFILE",
         # libuv, the library under uvloop and Node.js: its number of threads, and its use of the kernel's io_uring.
         "UV_THREADPOOL_SIZE",
@@ -37,7 +37,7 @@ IGNORED = frozenset(
 )
 """Names of variables that both containers ignore."""
 IGNORED_PREFIXES = ("PROMETHEUS_", "prometheus_")
-"""Prefixes of other ignored names. These variables move metrics to shared files, or rename metrics."""
+"""Prefixes of other ignored names. These variables move metrics to shared files, remove series or restrict names."""
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Warnings that Python hides by default."""
 

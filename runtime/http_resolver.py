@@ -1,6 +1,6 @@
 """A resolver for aiohttp that uses `runtime.lookup`.
 
-aiohttp's own resolver uses the loop's executor, and the end of the process waits for the executor.
+aiohttp's own resolver uses the loop's thread pool, and the end of the process waits for the pool's threads.
 """
 
 import socket

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 INTERVAL = 60.0
 """Pause between two lines of one sample, in seconds.
 
-An alarm with a period of one minute gets one line in each period.
+An alarm with a period of one minute gets a line in nearly every period.
 """
 
 

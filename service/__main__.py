@@ -1,4 +1,4 @@
-"""`python -m service [COMMAND]`. Each command imports only what it needs, so that the health check starts quickly."""
+"""`python -m service [COMMAND]`. Most imports are inside functions, so that the health check starts quickly."""
 
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -29,7 +29,10 @@ WITHOUT_ARGUMENTS = "serve", "migrate", "sample", "healthcheck"
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command and return its exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
+    """Run a command and return its exit status: 0 success, 1 failure, 2 invalid arguments or settings.
+
+    If SIGINT or SIGTERM ended a command other than `serve`, the status is 128 plus the number of the signal.
+    """
     ignored = ignore_switches()  # before the libraries that read the variables are imported
     match arguments:
         case [] | ["serve"]:

@@ -1,6 +1,6 @@
 """The wall clock, and the earlier of this machine's clock and the database's.
 
-With a clock that is ahead, the work would end each day too soon.
+A daily job that relied on a clock that is ahead would begin before its time.
 """
 
 from collections.abc import Awaitable, Callable

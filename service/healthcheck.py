@@ -1,4 +1,4 @@
-"""`python -m service healthcheck`, the container health check. ECS starts a new process for it every few seconds."""
+"""`python -m service healthcheck`, the container health check. ECS starts a new process for it every 10 s."""
 
 import os
 

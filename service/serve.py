@@ -79,7 +79,7 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then end in order within `shutdown_timeout` seconds.
 
     Raises:
-        SettingsError: a listener cannot use its address.
+        SettingsError: a setting is missing, or a listener cannot use its address.
     """
     with _stop_signals() as stop:
         async with LeaseClient(settings.sidecar_url) as client:

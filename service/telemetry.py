@@ -31,7 +31,7 @@ def set_up_logs(form: Literal["json", "text"], level: str) -> None:
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry with the metrics of the process: memory, processor time, open files, asyncio tasks."""
+    """A registry with metrics of the process: memory, processor time, open files, garbage collection, asyncio tasks."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -42,7 +42,7 @@ def new_registry() -> CollectorRegistry:
 
 
 class HttpMetrics:
-    """The metrics of the HTTP listeners, and of the database as `StoreAccess` sees it."""
+    """The metrics of HTTP requests, streams, memory and the market, and of the database as `StoreAccess` sees it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(

@@ -20,7 +20,10 @@ LONGEST = 1_000
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command; returns the exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
+    """Run a command; returns the exit status: 0 success, 1 failure, 2 invalid arguments or settings.
+
+    `exec` also returns the statuses that `sidecar.wrapper.run.run` lists.
+    """
     ignored = remove_ignored()  # before the libraries that read the variables are imported
     try:
         if arguments == ["healthcheck"]:  # the health check must be quick, so nothing else is imported for it

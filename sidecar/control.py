@@ -101,10 +101,11 @@ class Control:
         return app
 
     def answer_at_once(self, message: RawRequestMessage) -> bytes | None:
-        """The body of the answer to `/is-leader` without a query, for a `Listener`; None for every other request.
+        """The body of the answer to a frequent request, for a `Listener`; None for every other request.
 
-        These requests are the most frequent ones. A request that is refused, or that waits for the first reply of
-        Redis, is left to the application.
+        The frequent requests are `GET /is-leader` and `GET /is-leader/NAME` without a query. A client that does not
+        wait for changes sends many of them. A request that is refused, or that waits for the first reply of Redis, is
+        left to the application.
         """
         names = self._names_by_path.get(message.path)
         if names is None or message.method != "GET" or "Expect" in message.headers:

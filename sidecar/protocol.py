@@ -22,7 +22,10 @@ The next leader's calls go first.
 STEP_DOWN_NOTICE = "step-down"
 """Message on `KEY:changed` after an operator's step-down. It concerns the holder alone, and wakes no follower."""
 RELAY_NOTICE = "released, relay"
-"""Message on `KEY:changed` after a release. It asks the candidates with a direct watch to relay the notice."""
+"""Message on `KEY:changed` after a release in a large fleet.
+
+It asks the candidates with a direct watch to relay the notice.
+"""
 
 
 class Kind(StrEnum):
@@ -42,7 +45,7 @@ class Kind(StrEnum):
 class Outcome(StrEnum):
     """The outcome of a script (`sidecar/scripts`).
 
-    UNCONFIRMED replaces the outcome of a write that too few replicas have (MIN_REPLICAS).
+    UNCONFIRMED replaces the outcome of an acquire or a renewal that too few replicas have (MIN_REPLICAS).
     """
 
     ACQUIRED = "acquired"
@@ -73,7 +76,10 @@ class Reason(StrEnum):
 
 
 class ReleaseReason(StrEnum):
-    """The reason of a release, as the history shows it. `DEMAND_GONE`: the term began after its client had gone."""
+    """The reason of a release, as the history shows it.
+
+    `DEMAND_GONE`: no client used the term, usually because the client had gone before the term began.
+    """
 
     RESIGNED = "resigned"
     CLIENT_SILENT = "client silent"
@@ -177,7 +183,9 @@ class Timings:
 
 
 class Call(NamedTuple):
-    """One attempt of a call. It has no effect in Redis after `give_up_at`. Times are seconds of the candidate's clock.
+    """One attempt of a call. Times are seconds of the candidate's clock.
+
+    The attempt changes nothing in Redis after `give_up_at`.
 
     `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE carries the tenure of its future term. `reason`
     says in the history why a RELEASE gives the term up.

@@ -47,7 +47,7 @@ def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
         ignored: names of variables that were removed from the environment, for the log.
 
     Raises:
-        SettingsError: a setting cannot be used, or a listener's address is in use.
+        SettingsError: a setting cannot be used, or a listener cannot use its address.
     """
     settings = read(environment)
     log_to_stdout(settings.log_format, settings.log_level)

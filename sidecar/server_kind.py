@@ -12,7 +12,10 @@ SLOTS = 16_384
 MAX_CALL = 1 / 12
 """Limit of REDIS_TIMEOUT with sentinels, as a fraction of LEASE_TTL: half of the safety margin."""
 LATE_DEMOTION = 20.0
-"""Seconds after a promotion for which the old primary may still serve. Sentinels demote it after up to 18 s."""
+"""Assumed limit, in seconds, of the time for which an old primary serves after a promotion.
+
+Sentinels demote the old primary after up to 18 s.
+"""
 SENTINEL_PORT = 26_379
 """Default port of a sentinel."""
 

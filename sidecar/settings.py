@@ -183,7 +183,7 @@ def checked_instance_id(text: str) -> str:
     """The text, if it is a valid instance id.
 
     Raises:
-        ValueError: the text cannot be the value of a key, or has another meaning there.
+        ValueError: the text is not a valid instance id; the error says why.
     """
     if not re.fullmatch(r"[\x21-\x7e]{1,128}", text) or text.upper() == "DISABLED":
         raise ValueError(f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or is the word DISABLED")

@@ -22,7 +22,7 @@ from ops.local.servers import free_port
 WITHIN = 60.0
 """Timeout for each event, in seconds."""
 WARM_UP = 3
-"""Number of uncounted hand-overs at the start of a turn, so that every candidate has led once."""
+"""Number of uncounted hand-overs at the start of a turn, so that usually every candidate has led once."""
 LEAD = (0.5, 1.5)
 """Minimum and maximum duration of a leader's work before SIGKILL, in seconds."""
 

@@ -2,8 +2,8 @@
 
 A soak of such sidecars must find each fault.
 
-The faults act at the start and the end of each term: `descriptors`, `tasks`, `memory` and `threads` leak, and `log`
-logs a warning.
+The faults act at the first reply of Redis, and at the start and the end of each term: `descriptors`, `tasks`, `memory`
+and `threads` leak, and `log` logs a warning.
 """
 
 import asyncio

@@ -17,9 +17,12 @@ from service.outgoing import http_session
 JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 
 REFRESH_INTERVAL = 600.0
-"""Time from a successful fetch to the next, in seconds. A withdrawn key stays valid until then."""
+"""Time from a successful fetch to the next, in seconds, unless a token names an unknown key before.
+
+A withdrawn key stays valid until the next successful fetch.
+"""
 MIN_INTERVAL = 30.0
-"""Minimum time between two fetches, in seconds, however many tokens name unknown keys."""
+"""Minimum time from a successful fetch to the next, in seconds, however many tokens name unknown keys."""
 RETRY_INTERVAL = 5.0
 """Time from a failed fetch to the next, in seconds.
 

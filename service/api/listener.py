@@ -1,4 +1,4 @@
-"""The API's listener: the runner of its application, and the limits of its connections.
+"""The runner of a listener's application, and the limits of the public listener's connections.
 
 A load balancer forwards only complete headers and shares connections among clients. But each open stream needs a
 connection of its own, so many streams can reach the limit on the number of connections.
@@ -22,7 +22,7 @@ def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
 
 
 def connection_limits() -> Limits:
-    """The limits of the API's connections.
+    """The limits of the public listener's connections.
 
     All clients behind a node of a load balancer share one address, so there is no limit per address.
     """

@@ -10,7 +10,7 @@ from service.work.timetable import DueRun
 RUN_GRACE = timedelta(minutes=15)
 """Time within which a due job must start, and within which a run must make progress."""
 MISSED_TICKS = 3
-"""Number of ticks that may be missing before a problem is reported."""
+"""Number of tick intervals without a tick after which a problem is reported."""
 TICK_GRACE = timedelta(seconds=15)
 """Minimum time without a tick before a problem is reported; it applies when the interval is short."""
 

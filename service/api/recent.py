@@ -8,16 +8,18 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MAX_AGE = 1.0
-"""Maximum age of a value, in seconds. It bounds the number of reads for any number of clients."""
+"""Minimum time between the beginnings of two reads, in seconds. It bounds the number of reads."""
 
 
 class Recent(Generic[T]):
-    """A value that is at most `MAX_AGE` seconds old. Requests that arrive together share one read.
+    """A value that is read again if a request comes `MAX_AGE` seconds or more after the beginning of the last read.
+
+    Requests that arrive during a read share this read.
 
     A client that disconnects does not end the read. `close` ends it.
 
     Args:
-        read: reads the value. An error is raised in every request that waits for that read.
+        read: reads the value. An error is raised in every request that gets the result of that read.
         limit: seconds for which a request waits for a read, counted from the beginning of the read.
     """
 

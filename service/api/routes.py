@@ -1,7 +1,8 @@
 """The public listener, which a load balancer connects to the internet.
 
-Every answer is JSON, errors included (`service.api.middleware`). A portfolio of another user is answered with 404, like
-one that does not exist. Routes for operators are on the internal listener (`service.api.internal_routes`).
+Every answer except a stream is JSON, errors included (`service.api.middleware`). A portfolio of another user is
+answered with 404, like one that does not exist. Routes for operators are on the internal listener
+(`service.api.internal_routes`).
 """
 
 import asyncio
@@ -31,7 +32,10 @@ from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
 
 HEARTBEAT = 15.0
-"""Time between the comments that keep an idle stream open, in seconds. Load balancers close idle ones after 60 s."""
+"""Time between the comments that keep an idle stream open, in seconds.
+
+A load balancer closes an idle connection after 60 s.
+"""
 SEND_LIMIT = 30.0
 """Limit for a stream's client to receive what was sent, in seconds."""
 MAX_DELAY = 86_400.0

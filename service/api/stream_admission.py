@@ -1,6 +1,6 @@
 """New streams are refused while the memory of the container, or of the task, is short.
 
-A stream lives for hours, and a container above its limit is killed with all its streams. A refused client reaches
+A stream lives for hours, and a container above its limit is killed with all its streams. A refused client can reach
 another task with its next attempt. Open streams stay.
 """
 

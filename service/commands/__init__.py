@@ -1,1 +1,1 @@
-"""The commands of `python -m service`, apart from the service itself."""
+"""The commands run, import, fence, token and sample of `python -m service`."""

@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 
 class BadFile(Exception):
-    """An invalid file. The text is one line that begins with the file's name."""
+    """An invalid or unreadable file. The text is one line that begins with the file's name or path."""
 
 
 class CsvFile:

@@ -34,7 +34,7 @@ def command(options: list[str]) -> int:
 
 
 def development_token(settings: AuthSettings, user_id: UUID, *, now: float, hours: float) -> str:
-    """An access token for a user, with the claims of the project's own tokens.
+    """An access token for a user, with the claims that the service checks.
 
     Args:
         settings: the settings with the project and the shared secret.

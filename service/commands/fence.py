@@ -70,7 +70,7 @@ async def run(arguments: FenceArguments, settings: Settings, clock: Callable[[],
     """Show the fence, and repair it if it refuses all terms.
 
     Raises:
-        NotRepaired: the lease is not disabled, or the fence changed meanwhile.
+        NotRepaired: the lease is not disabled, the sidecar does not answer, or the fence changed meanwhile.
         StoreError: the database failed, and the fence was not changed.
     """
     connection = await connect(settings.database_url.get_secret_value())
@@ -126,8 +126,8 @@ async def _stays_disabled(arguments: FenceArguments, sidecar_url: str, clock: Ca
 def _is_disabled(leadership: Leadership) -> bool:
     """Whether the lease is disabled now.
 
-    If Redis's fence is also invalid, the state is `following`, and only the holder, DISABLED, shows that the lease is
-    disabled.
+    If Redis executes a call of the sidecar too late, the call reads nothing and the state is `following`. Then only the
+    last known holder, DISABLED, shows that the lease is disabled.
     """
     return leadership.state == "disabled" or (
         leadership.state == "following" and (leadership.holder or "").upper() == "DISABLED"

@@ -79,7 +79,8 @@ async def run(arguments: ImportArguments, settings: Settings) -> None:
     """Load the file.
 
     Raises:
-        BadFile: the file is invalid, and nothing was loaded. The text names the line and the column of the first error.
+        BadFile: the file cannot be read or is invalid, and nothing was loaded. The text names the line of the error,
+            and the column if the error is in one.
         StoreError: the database failed, and nothing was loaded.
     """
     dsn = settings.database_url.get_secret_value()

@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors escape and shorten the quoted parts of the command line."""
 
     def error(self, message: str) -> NoReturn:
-        """End the process with status 2 and one line on standard error."""
+        """End the process with status 2. Standard error gets the usage, then the error as one line."""
         super().error(one_line(message, LIMIT))
 
 

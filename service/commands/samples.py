@@ -24,7 +24,7 @@ SAMPLES = {
 
 
 async def load_samples(store: Store) -> list[UUID]:
-    """Add the missing sample portfolios, and return the ids of all of them."""
+    """Add the missing sample portfolios, set the sample positions of all of them, and return their ids."""
     await store.put_positions(
         (
             PositionEntry(portfolio_id, user_id, symbol, Decimal(quantity), HELD_SINCE)

@@ -38,7 +38,10 @@ class Condition:
 
     @property
     def clock_lead(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the database's; None if the answer was too slow."""
+        """How far this machine's clock is ahead of the database's.
+
+        None if the answer was too slow, or if this machine's clock was set back during the query.
+        """
         took = self.answered_at - self.asked_at
         if not timedelta() <= took <= MAX_ANSWER_TIME:
             return None

@@ -16,22 +16,22 @@ from service.database.server_refusals import MORE_CONNECTIONS, TRANSACTION_POOLE
 ERROR_SHOWN = 300
 """Limit of a server's error, in characters. The error may quote a value of any size from a row."""
 ISOLATION: Final = "read_committed"
-"""Isolation level of each transaction that writes. `enter_fence.sql` waits for a row lock and then reads the row's
-newest version. With a stricter level, which a database or a role may have as its default, that wait would end in an
-error."""
+"""Isolation level of each transaction that writes, except migrations. `enter_fence.sql` waits for a row lock and then
+reads the row's newest version. With a stricter level, which a database or a role may have as its default, that wait
+would end in an error."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 class StoreError(Exception):
-    """The database could not be reached, or it refused. Nothing is committed, unless the answer to a commit was lost.
+    """The database could not be reached, or it refused. A retry may succeed.
 
-    A retry may succeed.
+    The transaction that failed is not committed, unless only the answer to its commit was lost.
     """
 
 
 class StaleTerm(Exception):
-    """A newer term has claimed the fence of this lease. The older term may not write any more."""
+    """The term may not write any more. The usual reason is that a newer term has claimed the fence of the lease."""
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def read_ids(copied: bytes | bytearray) -> Ids:
 
 @dataclass(frozen=True, slots=True)
 class PositionRows:
-    """The rows of `positions_between.sql`, reversed into key order."""
+    """The rows of `positions_between.sql` or `positions_of.sql`, reversed into key order."""
 
     ids: Ids
     counts: Numbers

@@ -150,7 +150,7 @@ def _check_login(address: _Address, environment: Mapping[str, str]) -> None:
 
 
 def _with_tls(url: str, address: _Address, environment: Mapping[str, str]) -> str:
-    """The address with its `sslmode`, after a check that the files for that mode can be read."""
+    """Check the TLS options and their files; returns the address, with `sslmode=require` added if necessary."""
     options = dict(address.options)
     weak = "sslmode" not in options and environment.get("PGSSLMODE") not in STRICT_MODES
     if weak and not all(is_local(host) for host, _ in address.hosts):

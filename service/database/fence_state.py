@@ -1,7 +1,7 @@
 """The fence of a lease in the database: its stored token, whether the token can be right, and why it refuses a term.
 
-A token is a time in microseconds since the epoch, or slightly more. A stored token far ahead of the clock refuses every
-term until the clock has caught up, which may take centuries.
+The token of an elected term is a time in microseconds since the epoch, or slightly more. A stored token far ahead of
+the clock refuses every term until the clock has caught up, which may take centuries.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""The statements of one transaction that has passed the fence: everything that a leader may write."""
+"""The statements of one transaction that has passed the fence.
+
+A leader writes everything with them, except the claim of the fence and the progress of loading positions.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -73,10 +76,10 @@ async def stage(connection: Connection, values: AsyncIterator[Values], idle_limi
 
 
 class FencedWrites:
-    """The writes of one transaction. Only `Store.fenced_lanes` creates one, so no write bypasses the fence.
+    """The writes of one transaction.
 
-    Nothing is committed before that transaction ends without an error. Portfolios that were deleted meanwhile are
-    skipped.
+    Only `Store.fenced_lanes` creates this object, so none of these writes bypasses the fence. Nothing is committed
+    before the transaction ends without an error. Portfolios that were deleted meanwhile are skipped.
     """
 
     def __init__(self, connection: Connection, term: FencedTerm, staged: Staged) -> None:
@@ -120,7 +123,7 @@ class FencedWrites:
         await self._connection.execute("select public.make_intraday_partition($1)", session_date)
 
     async def forget_changes(self, seen: str) -> None:
-        """Delete the position changes that this snapshot has seen."""
+        """Delete old position changes that this snapshot has seen; see `forget_changes.sql`."""
         await self._connection.execute(statement("forget_changes"), seen)
 
     async def drop_intraday(self, before: date) -> int:
@@ -183,7 +186,7 @@ class FencedWrites:
         """Add a day's row, marked `origin`, for each staged portfolio without one. An unknown value gets no row.
 
         `overwrite` names the existing rows that are corrected. A row whose value changes gets the next revision, and
-        the old value is kept. A captured row becomes settled.
+        the old value is kept. A captured row that is written becomes settled.
         """
         await self._connection.execute("select public.make_history_partition($1)", day)
         if not self._staged.count:

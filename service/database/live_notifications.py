@@ -1,4 +1,4 @@
-"""Notifications of new live values: LISTEN on a separate connection, which is replaced when it is lost."""
+"""Notifications of new live values and changed owners: LISTEN on a connection that is replaced when it is lost."""
 
 import asyncio
 import logging

@@ -36,7 +36,7 @@ VERSIONS = "select version from supabase_migrations.schema_migrations"
 
 
 class MigrationError(Exception):
-    """A migration cannot be applied; the text is one line that names the file."""
+    """A migration cannot be applied; the text is one line that names the file or the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
     nothing to do.
 
     Raises:
-        MigrationError: a file is misnamed, fails, or is older than an applied one, which `supabase db push` refuses
-            too.
+        MigrationError: the folder has no migrations, or two of one version; or a file is misnamed, fails, or is older
+            than an applied one, which `supabase db push` refuses too.
         StoreError: the database does not answer.
     """
     migrations = _migrations_in(folder)

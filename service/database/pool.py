@@ -113,8 +113,10 @@ class ConnectionPool:
             during_check: give a connection even if a transaction pooler was found.
 
         Raises:
-            ServerRefused: a transaction pooler was found and is still there.
-            TimeoutError: every connection was in use for `ACQUIRE_LIMIT` seconds.
+            ServerRefused: a transaction pooler was found, and no check has succeeded since; or the server refuses
+                every new connection until a setting is changed.
+            TimeoutError: this caller got no connection within `ACQUIRE_LIMIT` seconds after its turn had come.
+            OSError: a new connection could not be made.
             asyncpg.PostgresError: the server refused a new connection. A refusal for too many connections is raised
                 only after `ACQUIRE_LIMIT` seconds.
         """

@@ -1,4 +1,4 @@
-"""Writes of users and of their imports: portfolios and positions. No leader writes these, so they need no fence."""
+"""Writes of users and of the command `sample`: portfolios and positions. They need no fence: no leader writes these."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID

@@ -133,7 +133,9 @@ class _AnyAddressLoop:
         """A socket connected to one of the host's addresses.
 
         Raises:
-            TimeoutError: no address answered within this host's share of the limit.
+            TimeoutError: no address answered within this host's share of the limit, or the host was silent before and
+                another host is left.
+            OSError: no address accepted the connection.
         """
         if (host, port) in self._silent_hosts and len(self._silent_hosts) < self._hosts:
             raise TimeoutError

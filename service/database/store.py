@@ -4,7 +4,8 @@ Only this package and `service.commands` contain SQL. This module uses `transact
 `position_reader`, `position_writes` and `live_notifications`. Imports, migrations and the fence's repair each use a
 separate connection.
 
-A leader writes through `Store.fenced`, which refuses a term once a newer term has claimed the fence.
+A leader writes through `Store.fenced` or `Store.fenced_lanes`, which refuse a term once a newer term has claimed the
+fence.
 """
 
 import asyncio
@@ -228,7 +229,7 @@ class Store(Transactions):
         return {row["calendar"] for row in await self._fetch("select distinct calendar from public.market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
-        """Notices of new live values, on a separate connection; see `live_notifications.listen`."""
+        """Notices of new live values and changed owners, on a separate connection; see `live_notifications.listen`."""
         return listen(self._dsn, free_connection=self._pool.group.free_connection)
 
     # Reads of the work.
@@ -290,7 +291,7 @@ class Store(Transactions):
         )
         return {(row["job"], row["session_date"]): row["finished_at"] for row in rows}
 
-    # Writes of users and of their imports: portfolios and positions. No leader writes these, so they need no fence.
+    # Writes of users and of the command `sample`: portfolios and positions. They need no fence: no leader writes these.
 
     async def put_own_positions(
         self, portfolio_id: UUID, user_id: UUID, entries: Iterable[PositionEntry]

@@ -127,7 +127,7 @@ class Transactions:
 
     @property
     def sessions_suspected(self) -> bool:
-        """Whether an error suggests a check of the sessions."""
+        """Whether the sessions need a check: an error suggests it, or a transaction pooler was found."""
         return self._pool.group.pooler_suspected or self._pool.group.pooler_found
 
     async def clock(self) -> datetime:

@@ -99,7 +99,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A reader's checkpoint in the changes of the positions."""
+    """The changes of positions that a reader has seen, identified by a snapshot of the database."""
 
     snapshot: str
     """Snapshot that the reader saw, as Postgres writes a `pg_snapshot`."""
@@ -108,7 +108,7 @@ class Checkpoint:
 
 
 class Book:
-    """The positions of every portfolio on one date."""
+    """The positions of portfolios on one date: of all portfolios, or of those that a job has to value."""
 
     def __init__(self, day: date, symbols: "Symbols", blocks: Sequence[Block], checkpoint: Checkpoint) -> None:
         self.day = day

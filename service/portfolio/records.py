@@ -97,11 +97,14 @@ class JobRun:
     status: RunStatus
     cursor: Cursor | None
     skipped: list[date]
-    """Sessions before the cursor's session that had no prices; they are tried again."""
+    """Sessions that had no prices. The cursor may have passed them; they are tried again."""
     rows_written: int
     rows_added: int
     rows_changed: int
-    """Rows whose value changed; the old values are kept. `rows_written` includes added and newly settled rows too."""
+    """Rows whose value, priced fraction or staleness changed; the old rows are kept as revisions.
+
+    `rows_written` includes added and newly settled rows too.
+    """
     attempts: int
     error: str | None
     """Why the last attempt failed."""
@@ -119,7 +122,7 @@ class WriteCounts:
     rows: int = 0
     added: int = 0
     changed: int = 0
-    """Rows whose value changed. `rows` includes added and newly settled rows too."""
+    """Rows whose value, priced fraction or staleness changed. `rows` includes added and newly settled rows too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ class Values:
 
 
 def value_block(block: Block, marks: Marks) -> Values:
-    """The values of a block's portfolios. A position without a mark lowers `fraction` and does not count as zero."""
+    """The values of a block's portfolios. A position without a mark is left out of the sums, and lowers `fraction`."""
     held = block.counts > 0
     value, day_open, priced = (np.zeros(len(block), np.int64) for _ in range(3))
     oldest = np.full(len(block), NEVER)

@@ -1,8 +1,8 @@
 """Prices from Alpaca's market data: snapshots for the latest prices, daily bars for the closes.
 
-Every plan may read the `iex` feed, which has one exchange's trades, live. Every plan may also read the consolidated
-feed, `sip`, once it is 15 minutes old. So closes come from `sip` as soon as they are official. Until then they come
-from the feed of ALPACA_FEED, and the snapshot later replaces them.
+Every plan may read the `iex` feed, which has one exchange's trades, live. Every plan may also read data of the
+consolidated feed, `sip`, that is 15 minutes old. So closes come from `sip` as soon as they are official. Until then
+they come from `sip` if ALPACA_FEED is `sip`, otherwise from `iex`. The snapshot later replaces them.
 """
 
 import logging
@@ -41,8 +41,8 @@ class AlpacaPrices:
 
     A symbol that Alpaca refuses or does not know has no price, and it does not affect other symbols. `latest` returns
     the prices that arrive within the budget. `closes` raises if a request fails, because the closes can be asked for
-    again later. A few extra requests try symbols that were refused or in a failed batch (see `Batches`); a failure of
-    such a request is ignored if any other request was answered.
+    again later. A few extra requests try symbols of unknown standing (see `Batches`); a failure of such a request is
+    ignored if any other request was answered.
 
     Args:
         client: sends the requests; closed with the source.
@@ -51,8 +51,8 @@ class AlpacaPrices:
         budget: seconds for the latest prices, all attempts together; less than a tick.
         now: the wall clock.
         clock: monotonic seconds.
-        trials_per_minute: requests for symbols of unknown standing.
-        trials_at_once: requests for symbols of unknown standing in one query.
+        trials_per_minute: requests a minute for symbols of unknown standing.
+        trials_at_once: the largest burst of these requests; at least one is allowed.
     """
 
     def __init__(

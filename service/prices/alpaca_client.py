@@ -69,7 +69,7 @@ class Budget:
 
 
 class RateLimit:
-    """The number of requests left, as Alpaca last reported it."""
+    """The state of the rate limit, as Alpaca last reported it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -30,11 +30,12 @@ requests for the other symbols.
 KNOWN_PER_TRIAL = 10
 """Number of requests for known symbols that allows one request for symbols of unknown standing.
 
-The allowed number is rounded up, so each query may send at least one request for symbols of unknown standing.
+The allowed number is rounded up, so each query may send at least one request for symbols of unknown standing. With
+`all_new` (see `Batches.ask`) or without known symbols, only the `Allowance` limits their number.
 """
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
-"""Share of a query's time for symbols of unknown standing."""
+"""Share of a query's time for symbols of unknown standing. Without known symbols, they may use the whole time."""
 SYMBOLS_SHOWN = 10
 """Refused symbols that a log line names."""
 
@@ -215,7 +216,11 @@ class Batches:
         self._standing.record_answer(batch, found, silent=answers.silent)
 
     def _split_refused(self, answers: Answers, batch: list[str], refusal: RequestRefused) -> None:
-        """Queue the symbols that the refusal does not name. If it names no symbol, queue each half of the batch."""
+        """Queue the symbols that the refusal does not name. If it names no symbol, queue each half of the batch.
+
+        Symbols that were never priced go back to the queue of unknown symbols instead. After `MAX_REFUSALS` refusals,
+        a batch of known symbols fails.
+        """
         answers.refusals += 1
         is_new = bool(self._standing.unknown(batch[:1]))
         rest = self._without_named(answers, batch, refusal)

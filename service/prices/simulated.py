@@ -23,7 +23,7 @@ MIN_MEAN, MAX_MEAN = 500, 50_000
 
 
 class SimulatedPrices:
-    """A `PriceSource` without a market. Every symbol has a price in whole cents, above zero.
+    """A `PriceSource` with made-up prices. Every symbol has a price in whole cents, above zero.
 
     Prices change each second of a session. While the market is closed they stay at the last close.
     """

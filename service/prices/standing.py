@@ -1,7 +1,8 @@
 """The standing that each symbol has with a price source (priced, refused or unknown), and the order of the trials.
 
-Pure rules; the clock is injected. `Standing` is the memory, and `Trials` is the queue of one query. A symbol that
-was priced before never waits for one that was not.
+A trial is a request for symbols that the source has not priced before. Pure rules; the clock is injected. `Standing`
+remembers the standing of each symbol, and `Trials` is the queue of one query. A symbol that was priced before never
+waits for one that was not.
 """
 
 import heapq
@@ -14,14 +15,14 @@ FIRST_REFUSAL, LONGEST_REFUSAL = timedelta(hours=1), timedelta(days=1)
 """Time until a refused symbol is asked for again. It doubles with each consecutive refusal, up to a day. So a newly
 listed symbol is found within a day."""
 NO_PRICE_PAUSE = timedelta(minutes=5)
-"""Time until an accepted symbol without a price is asked for again."""
+"""Time until a symbol is asked for again after an answer without its price, or after a failed request for it alone."""
 TRIAL_LIFETIME = timedelta(days=1)
 """Time for which a trial without a result is remembered."""
 SMALL_CROWD = 32
 """Number of symbols of unknown standing at which a portfolio counts as crowded.
 
-Less crowded portfolios share batches. A refused symbol counts as this many symbols, so that portfolios with and without
-refused symbols share no batch.
+Symbols of less crowded portfolios share batches. A refused symbol counts as this many symbols, so that every portfolio
+with a refused symbol counts as crowded.
 """
 NO_LIMIT = 1_000_000
 """Maximum batch size for a symbol that was in no failed batch."""
@@ -56,7 +57,7 @@ class Crowd(NamedTuple):
     size: int
     """Number of symbols of unknown standing that the portfolio holds. A refused symbol counts as `SMALL_CROWD`."""
     portfolio: int
-    """Index of the portfolio among all portfolios."""
+    """Index of the portfolio in the book."""
 
 
 NO_CROWD = Crowd(1, 0)
@@ -93,7 +94,7 @@ class Trials:
     def next(self, most: int, longest: int, length: Callable[[str], int], *, untried: bool = False) -> list[str]:
         """The next batch: at most `most` symbols, together at most `longest` characters long; empty at the end.
 
-        With `untried`, the queue ends at the first symbol that was in a failed batch.
+        With `untried`, the queue ends at the first symbol that was refused or in a failed batch.
         """
         batch: list[str] = []
         left = longest

@@ -12,7 +12,7 @@ from service.portfolio.records import Loading
 from service.work.term import Sleep, Term
 
 INTERVAL = 2.0
-"""Seconds between two records of the progress. A shorter load is not recorded."""
+"""Seconds between two records of the progress. A shorter load may not be recorded."""
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) ->
     """Claim the fence for the term, and wait during a database outage. Nothing is written before the claim.
 
     Raises:
-        StaleTerm: a newer term has claimed the fence.
+        StaleTerm: the fence refuses the term; see `Store.claim_fence`.
         TermOver: the term is over.
     """
     fields = {"lease": term.name, "token": term.token}

@@ -36,7 +36,7 @@ PORTFOLIOS_PER_LANE, MAX_LANES = 25_000, 2
 for each transaction."""
 
 POINTS_PER_TICK, MAX_TURNS = 20_000, 10
-"""Number of portfolios that get an intraday point at every tick, and the maximum number of turns.
+"""Number of portfolios up to which each gets an intraday point at every tick, and the maximum number of turns.
 
 If there are more portfolios, they take turns, so that each gets a point at least every `MAX_TURNS` ticks: every five
 minutes by default. A million points every 30 seconds is too much for a database.
@@ -139,7 +139,7 @@ class Tracker:
                     quotes = await self._store.quotes()
                     if self._standing is not None:
                         self._standing.remember(await self._store.refusals(), quotes)
-                now = self._now()  # read again: loading a million portfolios takes half a minute
+                now = self._now()  # read again: loading many portfolios takes seconds
                 session = self._calendar.current(now)
                 if session is not None and session.date == book.day:
                     written = await self._tick(term, session, self._schedule.slot(now), book, quotes, already_reported)
@@ -261,7 +261,7 @@ class Tracker:
                 yield values
 
         async def write(lane: FencedWrites, part: Sequence[Block]) -> None:
-            if lane is writes[-1]:  # the last lane is committed first, so that prices are committed before values
+            if lane is writes[-1]:  # the last lane is committed first, so no value is committed before its price
                 await lane.quotes(quotes)
                 await lane.refusals(refusals)
             await lane.live(session.date, as_of)

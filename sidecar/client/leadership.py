@@ -126,7 +126,7 @@ class Leadership:
         `run` resigns by itself. It is not an error if the sidecar has gone.
 
         Raises:
-            RuntimeError: work is running; cancel `run` instead.
+            RuntimeError: work is running (cancel `run` instead), or the client is not open.
         """
         if self._term is not None:
             raise RuntimeError(f"work is running under {self.name}: cancel run() instead")

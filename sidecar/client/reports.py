@@ -55,8 +55,8 @@ class SidecarReport:
 class PastTerm:
     """A term of a lease, in any task. The last term may still be running.
 
-    `end` is `holding` while the holder has the lease, `released` if the holder gave the lease up, and `not released` if
-    the lease expired or was deleted. `released_at` is None unless the holder gave the lease up.
+    `end` is `holding` while the holder has the lease, `released` if the holder gave the lease up, and `not released`
+    otherwise: for example, the lease expired or was deleted. `released_at` is None unless `end` is `released`.
     """
 
     token: int

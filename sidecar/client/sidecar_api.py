@@ -301,8 +301,8 @@ class Poll:
     """The long poll about one lease: the last answer, and when to ask again.
 
     `answer` is the last valid answer. `trouble` says why no valid answer has come since, or is None. `is_asking` is
-    true while a request is under way. The owner sets `stopped` when it needs no more answers. Then no request is sent,
-    and the end of a request under way changes nothing in this object.
+    true while a request is under way. The owner sets `stopped` when it needs no more answers. After that, a
+    pause in `next` ends without a request, and the end of a request under way changes neither `answer` nor `trouble`.
 
     Args:
         name: the name of the lease.
@@ -328,8 +328,8 @@ class Poll:
     async def next(self, left: Callable[[], float], token: int | None = None) -> Answer | None:
         """Ask once, after a pause if the last request failed or the answers come too fast.
 
-        Returns None if no valid answer came, or if no time is `left` after the pause. Each new reason for a missing
-        answer is logged once.
+        Returns None if no valid answer came, if the poll is `stopped`, or if no time is `left` after the pause. Each
+        new reason for a missing answer is logged once.
 
         Args:
             left: gives the seconds within which an answer is of use, infinite while not leading.

@@ -80,7 +80,7 @@ async def fence(
 
 
 def time_of(token: int) -> str:
-    """The time in a token, as text for people."""
+    """The time that a token stands for (µs since 1970), as text for people."""
     try:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=token)).isoformat(" ", "seconds")
     except OverflowError:
@@ -88,7 +88,7 @@ def time_of(token: int) -> str:
 
 
 def _check(lease: str, seen: Look, now: Look, seconds: float) -> None:
-    """Raise CommandError unless the fence is unchanged and the lease stays disabled for that time."""
+    """Raise CommandError unless the fence is unchanged and the lease stays disabled for `seconds` more seconds."""
     if not now.is_disabled:
         why = f"it is not disabled: {now.held}"
     elif 0 <= now.left < seconds * 1000:

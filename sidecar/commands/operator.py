@@ -1,8 +1,9 @@
 """The operator's commands: they replace `redis-cli` where it is not installed, and show the sidecar's status.
 
 No image of this project contains `redis-cli`, and ECS Exec works only in tasks that started after it was enabled. So
-each command can also run as a task of its own (`aws ecs run-task`, as the command of the sidecar's container). A
-command reads the sidecar's settings and does not campaign. Only `status` needs a running sidecar.
+every command except `status` can also run as a task of its own (`aws ecs run-task`, as the command of the sidecar's
+container). `status` asks the running sidecar of the same task. A command reads the sidecar's settings and does not
+campaign.
 """
 
 import logging

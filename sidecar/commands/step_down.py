@@ -39,7 +39,7 @@ async def step_down(
 ) -> Report:
     """Ask the holder to step down.
 
-    Wait until another candidate leads, the same holder leads again, or the limit has passed.
+    Wait until another candidate leads, the same holder leads again, the lease is disabled, or the limit has passed.
 
     Args:
         redis: the connection.

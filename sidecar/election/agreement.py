@@ -25,7 +25,7 @@ class LeaseTtl:
     def observe(self, reply: Reply) -> str | None:
         """A line for people about a holder whose key lives too long; None without one.
 
-        The holder is reported until a reply shows another holder.
+        The holder is reported until a reply shows that it no longer holds the key.
         """
         if reply.outcome is Outcome.HELD and (reply.ttl or 0.0) > self._limit:
             self._holder = reply.holder

@@ -118,13 +118,15 @@ class Grants:
         self._named_until = predecessors
 
     def seconds_held_by_other_client(self, now: float, client: str, *, knows_term: bool) -> float:
-        """Seconds for which another client may act, so that `client` may not; 0 if no other client may act.
+        """Seconds for which another client may act, so that `client` may not.
+
+        The result is 0 if no other client may act, or if `client` has no name.
 
         Args:
             now: the current time.
             client: the name of the client that asks.
-            knows_term: false only if the current term belongs to a predecessor's client, and `client` did not send the
-                term's token. A predecessor gave the token to its client only.
+            knows_term: false only if the current term may belong to a predecessor's client, and `client` did not send
+                the term's token. A predecessor gave the token to its client only.
         """
         if not client or client == self._named or (not self._named and knows_term):
             return 0.0

@@ -106,7 +106,7 @@ class Facts:
         return self._connected is not None
 
     def transitions(self) -> list[Transition]:
-        """The terms that began and ended since the last call of this method, oldest first."""
+        """The transitions since the last call of this method, oldest first."""
         transitions, self._transitions = self._transitions, []
         return transitions
 
@@ -124,7 +124,7 @@ class Facts:
         return State.GUARDED if self._outcome is Outcome.GUARDED else State.FOLLOWING
 
     def _admits(self, token: int | None) -> bool:
-        """True unless the term belongs to a previous process's client that did not present its token."""
+        """False only if the term may belong to a previous process's client, and `token` is not the term's token."""
         term = self._term or self._to_release
         return term is None or not term.owner.predecessors or term.token == token
 

@@ -17,9 +17,9 @@ delays. The module does no I/O and reads no clock.
 from collections.abc import Callable
 
 SMALL_FLEET = 8
-"""Largest size of a fleet in which all candidates may have a direct watch and no call is delayed.
+"""Largest size of a fleet in which no call is delayed, and every candidate has a direct watch, even without a client.
 
-It is also the number of direct watches in a larger fleet.
+It is also the approximate number of direct watches in a larger fleet.
 """
 MAX_DIRECT = 12
 """Number of direct watches above which candidates change to a relayed watch.

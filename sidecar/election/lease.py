@@ -378,7 +378,7 @@ class Lease(Facts):
         return ReleaseReason.DEMAND_GONE if self._drain_until is None else ReleaseReason.DRAIN
 
     def _begin_release(self, term: HeldTerm, now: float, why: ReleaseReason) -> None:
-        """Schedule the release of the key. The release is repeated until a reply comes."""
+        """Schedule the release of the key. The release is repeated until a reply comes or the key has expired."""
         term.left_for, term.step_down = why, why is ReleaseReason.STEP_DOWN
         self._to_release, self._due = term, now
 

@@ -33,7 +33,7 @@ class Rest:
         self.until = max(self.until, now + YIELD_FOR)
 
     def stepped_down(self, token: int, now: float) -> None:
-        """Rest after a step-down; `token` names the term whose key has just been deleted."""
+        """Rest after a step-down; `token` names the term that was given up."""
         self.until, self._token = max(self.until, now + self._after_step_down), token
 
     def heard(self, reply: Reply, me: str) -> None:

@@ -67,7 +67,7 @@ class ClusterPlace:
         """Do nothing: a node that is not the owner refuses the call with MOVED."""
 
     def doubt(self) -> None:
-        """Forget the owner, which has failed. The next query asks the other nodes first."""
+        """Forget the owner, which may have failed. The next query asks the other nodes first."""
         if self._found is not None:
             self._put_last(self._found)
         self._owner = None

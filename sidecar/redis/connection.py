@@ -2,7 +2,7 @@
 
 redis-py connects by `asyncio.open_connection`, which waits for each address in turn. redis-py notices only at the next
 read that the server has closed a connection. Here `runtime.connecting` makes the connection, and the stream calls a
-function when the connection ends. Only the caller that waits for a reply reads from the socket. A `Place` determines
+function when the connection ends. Only the caller that waits for a reply reads from the stream. A `Place` determines
 where the server is.
 """
 
@@ -98,7 +98,7 @@ class RedisConnection(Connection):
         self._has_transport = False  # remains true after redis-py has dropped the stream
 
     def awaited(self) -> str | None:
-        """A line for people about the step that the connection waits for; None if it waits for the server's answer."""
+        """A line for people if the connection waits for a name lookup or for a TLS handshake; otherwise None."""
         hangs = self._leading and self.address is None and self._route.looks_up(self.host, self.port)
         return f"the lookup of the name {self.host} hangs" if hangs else None
 

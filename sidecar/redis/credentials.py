@@ -83,7 +83,8 @@ def secret_in(path: str, setting: str) -> str:
     """The only line of a file. Errors contain neither the path nor the content, since either may be the secret.
 
     Raises:
-        CredentialsError: the file cannot be read, is not a regular file, is empty or too large, or has several lines.
+        CredentialsError: the file cannot be read, is not a regular file, is not UTF-8 text, is empty or too large, or
+            has several lines.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe may block

@@ -21,7 +21,7 @@ MOST_ENTRIES = 256
 A complete term has two entries, and a history shows 100 terms (`sidecar.history`). Some entries have no counterpart.
 """
 READ_EVERY = 1.0
-"""Minimum pause between two reads of one lease's history, in seconds."""
+"""Minimum time between the starts of two reads of one lease's history, in seconds."""
 
 _FACTS, _FIELDS = 2, 5
 
@@ -126,7 +126,10 @@ class Histories:
 
 
 class _LastRead:
-    """The last read of one lease's history; `result` is None if the read was cancelled."""
+    """The last read of one lease's history.
+
+    `result` is None before the first read, during a read, and after a cancelled read.
+    """
 
     def __init__(self, key: str) -> None:
         self.key = key

@@ -22,7 +22,7 @@ from sidecar.redis.reconnects import reconnect_backoff
 log = logging.getLogger(__name__)
 
 LIFETIME = 11 * 3600.0
-"""Age at which a connection is replaced, in seconds: an hour before ElastiCache cuts it."""
+"""Maximum age at which a connection is replaced, in seconds: an hour before ElastiCache cuts it."""
 FETCH_LIMIT = 2.0
 """Limit of a request for the role's credentials, in seconds."""
 AHEAD = timedelta(minutes=15)
@@ -43,7 +43,7 @@ class IamLogin(Login):
         lookups: the name lookups to use for the credentials' endpoint.
         uniform: `random.uniform`; spreads the requests of a fleet.
         now: the time of day in UTC. AWS rejects signatures from a wrong clock.
-        lifetime: age in seconds at which a connection is replaced.
+        lifetime: maximum age in seconds at which a connection is replaced.
     """
 
     hint = (

@@ -1,4 +1,4 @@
-"""Pauses before a lost connection is replaced in the background."""
+"""Pauses between attempts that run in the background: to replace a lost connection, or to fetch credentials."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,9 @@ FIRST = 0.05
 
 
 def reconnect_backoff(longest: float, uniform: Callable[[float, float], float]) -> Backoff:
-    """Random pauses that double from attempt to attempt, because a failover ends a whole fleet's connections at once.
+    """Pauses that double from attempt to attempt.
+
+    They are random, because a failover ends a whole fleet's connections at once.
 
     Args:
         longest: average of the longest pause, in seconds.

@@ -54,7 +54,7 @@ class Route:
         return name, await connected_socket(self._lookups, host, port, limit=self._limit)
 
     def joined(self, companion: "RedisConnection") -> None:
-        """Register a connected companion. It is aborted if the leading connection has another server."""
+        """Register a connected companion. It is aborted if it has another address than the leading connection."""
         self._companions.add(companion)
         if companion.address != self._address:
             companion.abort()

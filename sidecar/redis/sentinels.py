@@ -160,7 +160,7 @@ class SentinelPlace(NoRedirects):
             raise InvalidResponse("the answer of a sentinel does not have the expected shape") from error
 
     def _report(self, problem: str | None) -> None:
-        """Log once that the sentinels do not answer, and once that they answer again."""
+        """Log each new reason why the sentinels do not name the primary, and log once that they answer again."""
         if problem == self._problem:
             return
         self._problem = problem

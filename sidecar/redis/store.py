@@ -2,20 +2,20 @@
 
 Only this module sends the scripts of the election. There is one connection, and each round trip has a limit. The
 retries and timeouts of redis-py are off: a hidden retry of an executed release would report 'vacant', and the default
-timeouts can block for a minute. A call is repeated at once, and once only, if it certainly was not executed: the
-connection could not be made, or the reply refuses the EVAL as a whole. If the call timed out, if the stream ended after
-the call was sent, or if the error came from inside a script, the call may have been executed, so it is not repeated.
-The second attempt has the start time, the limit and the tenure of the first attempt. In a cluster a reply may name
-another node. Then only the refused calls are sent to that node, with a deadline in the time of that node, and at most
-`HOPS` times.
+timeouts and retries can block for a minute. A call is repeated at once, and once only, if it certainly was not
+executed: the connection could not be made, or the reply refuses the EVAL as a whole. If the call timed out, if the
+stream ended after the call was sent, or if the error came from inside a script, the call may have been executed, so it
+is not repeated. The second attempt has the start time, the limit and the tenure of the first attempt. In a cluster a
+reply may name another node. Then only the refused calls are sent to that node, with a deadline in the time of that
+node, and at most `HOPS` times.
 
 The connection is closed after a failure. But if the failure is a complete reply about one key, the connection stays
 open as long as another lease uses it. In a cluster it stays open after every such failure except MOVED, which shows
 that the slot, and so every lease, has moved.
 
 A call always ends with a `Reply` or a `Failure`. A malformed answer can make redis-py raise any error (ValueError for
-`$abc` or `-MOVED x`, RecursionError for brackets). Such an error must not end the sidecar, hence the broad `except
-Exception`. A cancellation is not an Exception, so it is not caught.
+`$abc` or `-MOVED x`, RecursionError for deeply nested arrays). Such an error must not end the sidecar, hence the broad
+`except Exception`. A cancellation is not an Exception, so it is not caught.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Sent:
 
 
 class RedisStore:
-    """One connection to Redis, opened when it is first needed and again after every failure.
+    """One connection to Redis, opened when it is first needed, and again after it has ended or was closed.
 
     Args:
         connect: makes a new, unconnected connection. The name is resolved at each connect, so a failover is followed.
@@ -97,7 +97,7 @@ class RedisStore:
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself, even during a call."""
         self.guard: str | None = None
-        """`on`, `off`, or `unavailable` if a script may not call INFO; None before the first reply."""
+        """`on`, `off`, or `unavailable` if a script may not call INFO; None while unknown."""
         self.eviction_policy: str | None = None
         """The server's maxmemory policy. Any policy other than `noeviction` may evict a lease. None while unknown."""
         self._policy_at = self._guard_at = self._notice_at = -inf
@@ -162,8 +162,8 @@ class RedisStore:
     def send(self, calls: Sequence[KeyedCall]) -> Sent | None:
         """Write the calls at once; `execute` then awaits their replies.
 
-        Returns None if the calls were not written, because a connection or the sentinels' answer about the primary has
-        to be awaited first.
+        Returns None if the calls were not written: because a connection or the sentinels' answer about the primary has
+        to be awaited first, or because of an error.
         """
         connection = self._connection
         if connection is None or not connection.writable or (_acquires(calls) and not connection.assured):
@@ -175,6 +175,8 @@ class RedisStore:
 
     async def execute(self, calls: Sequence[KeyedCall], sent: Sent | None = None) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits.
+
+        Calls that were certainly not executed may be repeated in further round trips (see the module).
 
         Returns one result for each call, in order. `sent` is the result of `send` for these calls.
         """
@@ -290,7 +292,7 @@ class RedisStore:
         self._replace_at, self._replace_pause = self._clock() + lifetime, lifetime / _REPLACE_ATTEMPTS
 
     async def _greet(self, connection: RedisConnection) -> ServerClock:
-        """Connect, and read the server's time and policy. The returned clock is for this connection only."""
+        """Connect, and read the server's time, policy and run id. The returned clock is for this connection only."""
         clock = ServerClock(self._timings.server_time_valid_for)
         try:
             await log_in(connection)

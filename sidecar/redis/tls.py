@@ -214,7 +214,7 @@ def _content(file: File) -> bytes:
         SettingsError: the file cannot be read, or is not a regular file.
     """
     try:
-        if os.path.exists(file.path) and not os.path.isfile(file.path):  # noqa: PTH110, PTH113 - a path with a NUL is False
+        if os.path.exists(file.path) and not os.path.isfile(file.path):  # noqa: PTH110, PTH113 - a NUL makes them False
             raise SettingsError(file.line("is not a regular file"))
         return Path(file.path).read_bytes()
     except ValueError:

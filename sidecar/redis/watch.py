@@ -2,9 +2,9 @@
 
 Every candidate that releases a lease publishes on `KEY:changed`. Where the server allows it, client tracking in
 broadcast mode, redirected to this connection, also reports every other change: a raw DEL, a SET by an operator, an
-expiry. A watch with the channel and the tracking is a direct watch. In a large fleet most candidates have a relayed
-watch instead (`sidecar.election.herd`): they subscribe only to a channel on which a release, or another candidate,
-reports that the lease is vacant.
+expiry. A watch that requests the channel and the tracking is a direct watch. In a large fleet most candidates have a
+relayed watch instead (`sidecar.election.herd`): they subscribe only to a channel on which a release, another candidate,
+or an operator's `enable` reports that the lease is vacant.
 
 A user of Redis may lack the right to the tracking or to a channel. The watch requests each of them separately, and a
 refusal disables only what was refused: the watch degrades from tracking to notices, and from notices to off. A degraded
@@ -55,9 +55,10 @@ _SEVERAL_SERVERS = (
 class WatchMode(StrEnum):
     """The coverage of a watch.
 
-    `TRACKING` covers every change. `NOTICES` covers releases only. `RELAYED` covers only the reports that a lease is
-    vacant. `OFF` covers nothing; the mode is also `OFF` while the watch is not connected. If only some leases have a
-    direct watch, the mode describes the direct watch.
+    `TRACKING` covers every change. `NOTICES` covers only changes that are published: releases, and the operators'
+    commands `disable`, `enable` and `step-down`. `RELAYED` covers only the reports that a lease is vacant. `OFF` covers
+    nothing; the mode is also `OFF` while the watch is not connected. If only some leases have a direct watch, the mode
+    describes the direct watch.
     """
 
     TRACKING = "tracking"
@@ -115,7 +116,7 @@ class RedisWatch:
         self._clock = clock
         self.mode = WatchMode.OFF
         self.refusal: str | None = None
-        """The server's refusals, if the watch is degraded."""
+        """The reason why the watch is degraded, such as the server's refusals; None if it is not degraded."""
         self._reported: tuple[WatchMode, str | None] = WatchMode.TRACKING, None
 
     async def run(self) -> None:
@@ -171,7 +172,7 @@ class RedisWatch:
         same_server = connection.identify(await self._ask(connection, [], _is_text, "INFO", "server"))
         self._chosen_again = False
         direct = [key for name, key in self._keys.items() if self._direct[name]]
-        # CLIENT comes first: after a subscription, a connection may send only further subscriptions.
+        # CLIENT comes first, because a connection with a subscription may not send CLIENT.
         tracks = direct and await self._track(connection, refusals, direct)
         relayed = [_relayed_channel(key) for key in self._keys.values() if key not in direct]
         wanted = [_INVALIDATED] if tracks else []
@@ -196,8 +197,8 @@ class RedisWatch:
             return WatchMode.RELAYED, None, channels
         if _INVALIDATED in channels and same_server:
             return WatchMode.TRACKING, None, channels  # tracking reports releases too, even if their channel is refused
-        # Every node of a cluster forwards notices, so a watch at another node lacks only the tracking. Servers outside
-        # a cluster forward nothing.
+        # Every node of a cluster forwards notices, so a watch at another node lacks only the tracking. Outside a
+        # cluster, a server forwards notices only to its replicas.
         if not same_server and (_INVALIDATED in channels or not connection.redirects):
             return WatchMode.NOTICES if connection.redirects else WatchMode.OFF, _SEVERAL_SERVERS, channels
         return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels
@@ -248,7 +249,7 @@ class RedisWatch:
             )  # fmt: skip
 
     async def _listen(self, connection: RedisConnection, channel: str, until: float) -> None:
-        """Pass messages on until `until`. Raises redis-py's errors when the connection is lost.
+        """Pass messages on until `until`. Raises redis-py's errors or TimeoutError when the connection is lost.
 
         The sign of life is the answer to a repeated SUBSCRIBE to `channel`, which needs no right to PING.
         """

@@ -1,4 +1,5 @@
--- Take the vacant lease under a new token, or adopt our own term again under its old token.
+-- Take the vacant lease under a new token, or adopt our own term again under its old token. If the key has our id, but
+-- the fence shows no term of ours, the lease also gets a new token.
 -- A term of ours that an operator asked us to give up is adopted only to be released: its key is not extended.
 -- Outcomes: acquired, adopted, stepping_down, held, disabled, guarded, wrong_type, bad_fence, fence_ahead, late.
 local problem = read()
@@ -11,7 +12,8 @@ if wait > 0 then
   return answer('guarded', wait)
 end
 
--- This SET never writes, because its condition is false. If Redis refuses it, the fence has not been changed yet.
+-- This SET never writes, because its condition is false. If Redis refuses it, the script ends before it changes the
+-- fence's token.
 call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)
 
 local adopted = ours()

@@ -1,4 +1,5 @@
--- Let nobody lead for a time, and notify the candidates at once. The lease's fence stores the reason.
+-- Let nobody lead for a time, and notify the candidates with a direct watch at once. The lease's fence stores the
+-- reason.
 -- KEYS[1]  the lease's key
 -- ARGV[1]  the time in seconds
 -- ARGV[2]  who disables the lease

@@ -5,7 +5,8 @@
 -- Returns a table: the result ('sound': nothing to repair; 'looked', 'repaired', 'not_disabled', 'changed'), the problem
 -- ('none', 'wrong_type', 'bad_fence', 'fence_ahead'), the holder ('' if none), its ttl in ms, the server's time in µs,
 -- the fence's token ('' if none), the token's holder, the token that the fence has or would get, the state; then who
--- disabled the lease, the reason, and its end (ms); 'step_down' if the token's holder was asked to step down.
+-- disabled the lease, the reason, and the time until which it is disabled (ms); 'step_down' if the token's holder was
+-- asked to step down, else ''.
 local problem = read()
 if problem == 'disabled' then problem = read_fence() end
 problem = problem or 'none'

@@ -6,8 +6,9 @@
 --          that acquired or adopted that term), run_id and replid (of the server that last acted on the lease), changed
 --          (another server that was seen since), changed_at (µs: when that server was first seen), others (names and
 --          times of servers seen before that server), beat (µs: with MIN_REPLICAS, the last renewal that did not extend
---          the key), recorded (with MIN_REPLICAS: the last token whose acquire is in the history), step_down (the token of
---          the term that an operator asked its holder to give up)
+--          the key), recorded (with MIN_REPLICAS: the last token whose acquire is in the history), step_down (the
+--          token of the term that an operator asked its holder to give up), disabled_by, disabled_reason and
+--          disabled_until (see `disable`)
 -- ARGV[1]  our instance id
 -- ARGV[2]  the lease's ttl in ms
 -- ARGV[3]  the deadline in the server's time, µs: after it the script changes nothing
@@ -15,16 +16,17 @@
 -- ARGV[5]  our term's token; '' without a term
 -- ARGV[6]  our term's tenure, or the tenure of the term to acquire
 -- ARGV[9]  the ms for which an old primary may serve after a promotion; 0 if the safety margin covers that time
--- `renew` and `release` explain ARGV[7], ARGV[8] and ARGV[10].
+-- `renew` and `release` explain ARGV[7], ARGV[8] and ARGV[10]; `fence` uses ARGV[7] and ARGV[8] in another way.
 --
--- Returns one line, which a client reads several times faster than a table. Its words are separated by spaces: outcome,
--- token or '-', tenure or '-', ttl left in ms (-1 without ttl, -2 without key), server time in µs, ms to wait, guard
--- ('on', 'off', 'unavailable', or '-' if it was not checked), notice ('sent', 'refused', or '-' if there was nothing to
--- publish), history ('kept', 'refused', or '-' if there was nothing to append), the number of candidates that watch the
--- lease, the number of those with a direct watch (both '-' if they were not counted), holder (may be empty).
+-- `acquire`, `renew`, `release` and `relay` return one line, which a client reads several times faster than a table.
+-- Its words are separated by spaces: outcome, token or '-', tenure or '-', ttl left in ms (-1 without ttl, -2 without
+-- key), server time in µs, ms to wait, guard ('on', 'off', 'unavailable', or '-' if it was not checked), notice of a
+-- release ('sent', 'refused', or '-' without a release), history ('kept', 'refused', or '-' if there was nothing to
+-- append), the number of candidates that watch the lease, the number of those with a direct watch (both '-' if they
+-- were not counted), holder (may be empty).
 --
--- No script stops halfway. If Redis refuses a command that a script needs, the script has not changed anything yet. All
--- other commands use pcall, so a refusal does not stop the script.
+-- No script stops halfway. If Redis refuses a command that a script needs, the script has changed nothing yet, except
+-- perhaps the guard's notes about servers. All other commands use pcall, so a refusal does not stop the script.
 local key, fence = KEYS[1], KEYS[2]
 local id, ttl, deadline, guarding = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local token, tenure = ARGV[5], ARGV[6]

@@ -1,5 +1,5 @@
--- Ask the holder of a term to give it up, and notify the holder at once. Nothing else changes: the holder stops its
--- client's work first.
+-- Ask the holder of a term to give it up, and notify the holder at once. The key is not changed: the holder releases
+-- the lease after its client's work has stopped.
 -- ARGV[5]  the token of the term; a lease that has another term, or none, is not changed.
 -- Returns a table: the outcome ('asked', 'vacant', 'disabled', 'changed', 'wrong_type', 'bad_fence', 'fence_ahead') and
 -- why the notice was refused ('' if it was not).

@@ -1,4 +1,4 @@
-"""Runs COMMAND while this task leads, and restarts COMMAND when it ends, until the wrapper is stopped."""
+"""Runs COMMAND while this task leads: once with `--once`, otherwise under each term until the wrapper is stopped."""
 
 import asyncio
 import errno
@@ -25,7 +25,7 @@ from sidecar.wrapper.pauses import Pauses
 from sidecar.wrapper.watchdog import TICK
 
 MARGIN = 0.5
-"""Seconds between SIGKILL and the deadline of the term; an eighth of the grant, if that is shorter."""
+"""Seconds from the latest time for SIGKILL to the end of the grant; an eighth of the grant, if that is shorter."""
 LOOKUP = 2.0
 """Limit of the request that checks whether the sidecar has the lease, in seconds."""
 
@@ -88,7 +88,7 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
 
 
 class TermEndedFirst(Exception):
-    """The term ended while COMMAND was running with `--once`."""
+    """The term ended, or the wrapper was stopped, while COMMAND was running with `--once`."""
 
 
 class Wrapper:

@@ -7,7 +7,7 @@ import { clock, duration, fill, set, write } from "./text.js";
 const POLL = 1000; // milliseconds from an answer to the next request
 const DRAW = 250; // milliseconds between two updates of the moving parts
 const LIMIT = 10000; // milliseconds for an answer
-const HISTORY = 5000; // milliseconds from one request for the last terms to the next, unless a leader changes
+const HISTORY = 5000; // milliseconds from one request for the last terms to the next, unless a lease changes
 const SETTLING = 3000; // milliseconds after a change during which an answer may be older than the change
 const SILENCE = 4; // seconds without an answer after which the page reports the silence
 
@@ -46,7 +46,7 @@ async function askStatus() {
   draw();
 }
 
-/** Ask for the last terms after a change of a leader, and from time to time. */
+/** Ask for the last terms after a change of a lease, and from time to time. */
 async function askHistory() {
   const asked = performance.now();
   if (status === null || failure !== null || (asked - changedAt > SETTLING && asked - historyAt < HISTORY)) {

@@ -9,7 +9,7 @@ const DAY = 86400; // seconds
 const MARKS = [
   [10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [DAY, "1 d"], [7 * DAY, "7 d"], [30 * DAY, "30 d"],
 ];
-const APART = 0.14; // minimum distance of two marks, as a share of the strip
+const APART = 0.14; // share of the strip: minimum distance of two marks, and width above which a term is labelled
 
 const tones = new Map();
 
