@@ -132,8 +132,7 @@ class Batches:
         if not nothing_known and not all_new:
             answers.trials_left = -(-len(answers.waiting) // KNOWN_PER_TRIAL)
         if all_new:
-            while batch := queue.next(self._batch_size, MAX_LIST_LENGTH, _length, untried=True):
-                answers.waiting.append(batch)
+            answers.waiting.extend(queue.take_untried(self._batch_size, MAX_LIST_LENGTH, _length))
         try:
             await self._in_parallel(lambda: self._ask_known(answers, request, budget))
             if answers.access_refused is None and (answers.answered or nothing_known):

@@ -91,17 +91,12 @@ class Trials:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def next(self, most: int, longest: int, length: Callable[[str], int], *, untried: bool = False) -> list[str]:
-        """The next batch: at most `most` symbols, together at most `longest` characters long; empty at the end.
-
-        With `untried`, the queue ends at the first symbol that was refused or in a failed batch.
-        """
+    def next(self, most: int, longest: int, length: Callable[[str], int]) -> list[str]:
+        """The next batch: at most `most` symbols, together at most `longest` characters long; empty at the end."""
         batch: list[str] = []
         left = longest
         while self._heap:
             first = self._heap[0]
-            if untried and -first.negative_limit < NO_LIMIT:
-                break
             if batch and (
                 self._taken[batch[0]][:3] != first[:3]
                 or len(batch) >= min(most, -first.negative_limit)
@@ -112,6 +107,18 @@ class Trials:
             batch.append(first.symbol)
             left -= length(first.symbol)
         return batch
+
+    def take_untried(self, most: int, longest: int, length: Callable[[str], int]) -> list[list[str]]:
+        """Take all symbols that were neither refused nor in a failed batch, in batches like those of `next`."""
+        rest = [entry for entry in self._heap if -entry.negative_limit < NO_LIMIT]
+        self._heap = [entry for entry in self._heap if -entry.negative_limit == NO_LIMIT]
+        heapq.heapify(self._heap)
+        batches = []
+        while batch := self.next(most, longest, length):
+            batches.append(batch)
+        self._heap = rest
+        heapq.heapify(self._heap)
+        return batches
 
     def put_back(self, rest: Collection[str]) -> None:
         """Put the rest of a failed batch behind the other symbols; see `Trials`."""

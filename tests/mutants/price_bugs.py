@@ -57,6 +57,13 @@ BUGS = [
         test=_STANDING + "the_rest_of_a_failed_batch_is_requested_last_and_in_halves",
     ),
     Bug(
+        "symbols that failed before lose their place in a query for closes",
+        "service/prices/standing.py",
+        right="self._heap = rest\n",
+        wrong="self._heap = []\n",
+        test=_REFUSED + "a_failed_symbol_does_not_delay_the_closes_of_a_larger_portfolio",
+    ),
+    Bug(
         "a refusal never expires",
         "service/prices/standing.py",
         right="if now < refusal.retry_at <= now + LONGEST_REFUSAL",

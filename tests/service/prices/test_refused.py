@@ -248,6 +248,17 @@ async def test_closes_of_all_untried_symbols_are_requested(alpaca: Alpaca) -> No
     assert len(alpaca.asked) == 16
 
 
+async def test_a_failed_symbol_does_not_delay_the_closes_of_a_larger_portfolio(alpaca: Alpaca) -> None:
+    symbols = [f"S{number:05}" for number in range(8_000)]
+    alpaca.bars = {symbol: [bar("5")] for symbol in ("FAILED", *symbols)}
+    async with source(alpaca, now=CLOSE + timedelta(days=1)) as prices:
+        prices.standing.set_crowds({symbol: Crowd(8_000, 1) for symbol in symbols} | {"FAILED": Crowd(1, 2)})
+        prices.standing.record_failure(["FAILED"])
+        prices._batches._allowance = Allowance(1, 1, lambda: 0.0)
+        assert (await prices.closes(["FAILED", *symbols], FRIDAY)).keys() == {"FAILED", *symbols}
+    assert alpaca.symbols_asked[-1] == ["FAILED"]
+
+
 async def test_closes_that_an_unknown_symbol_prevented_arrive_at_the_next_attempt(alpaca: Alpaca) -> None:
     market(alpaca)
 
