@@ -15,7 +15,7 @@ USAGE = """usage: python -m service [COMMAND]
 
   serve        answer HTTP, and run the background work while this task leads (the default)
   migrate      bring the database up to date
-  sample       add the sample portfolios
+  sample       add the sample portfolios, and set their positions
   run          run a daily job by hand: eod, snapshot or reconstruction; see run --help
   import       load positions or prices from a CSV file; see import --help
   fence        show a lease's fence in the database, and repair it; see fence --help
@@ -23,7 +23,7 @@ USAGE = """usage: python -m service [COMMAND]
   healthcheck  check whether the service in this container is healthy
 
 Settings come from environment variables; docs/settings.md lists them.
-Exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
+Exit status: 0 success, 1 failure, 2 invalid arguments or settings; 130 or 143 if SIGINT or SIGTERM ended a command."""
 
 WITHOUT_ARGUMENTS = "serve", "migrate", "sample", "healthcheck"
 

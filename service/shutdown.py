@@ -44,8 +44,8 @@ def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], o
     threading.Thread(target=exit_now, name="exit", daemon=True).start()
 
 
-async def until_stopped(work: Coroutine[None, None, None], limit: float = COMMAND_LIMIT) -> None:
-    """Run a command. SIGINT or SIGTERM cancels it, and the process ends within `limit` seconds after the signal.
+async def until_stopped(work: Coroutine[None, None, None]) -> None:
+    """Run a command. SIGINT or SIGTERM cancels it, and the process ends at most `COMMAND_LIMIT` s after the signal.
 
     Raises:
         Stopped: a signal ended the command.
@@ -57,7 +57,7 @@ async def until_stopped(work: Coroutine[None, None, None], limit: float = COMMAN
     def stop(number: int) -> None:
         if not stopped:
             stopped.append(number)
-            exit_after(limit, lambda: 128 + number, _report_hang)
+            exit_after(COMMAND_LIMIT, lambda: 128 + number, _report_hang)
             task.cancel()
 
     def handle(number: int, _frame: FrameType | None) -> None:

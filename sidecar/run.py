@@ -149,7 +149,7 @@ async def _run(settings: Settings) -> None:
         for listener in listeners:
             await listener.cleanup()
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # a signal during the end of the process changes nothing
-        log.info("Sidecar %s has given up its leases", name, extra={"instance": name, "event": "sidecar_stopped"})
+    log.info("Sidecar %s has given up its leases", name, extra={"instance": name, "event": "sidecar_stopped"})
 
 
 async def _listen(

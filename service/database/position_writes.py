@@ -43,7 +43,7 @@ async def put_own_positions(
 
 
 async def put_positions(connection: Connection, entries: Sequence[PositionEntry], names: Mapping[UUID, str]) -> None:
-    """Add positions, and the portfolios that do not exist yet, in the transaction of the connection."""
+    """Add or overwrite positions, and add the missing portfolios, in the transaction of the connection."""
     owners = {entry.portfolio_id: entry.user_id for entry in entries}
     called = [names.get(portfolio_id, "Portfolio") for portfolio_id in owners]
     await connection.execute(statement("add_portfolios"), list(owners), list(owners.values()), called)

@@ -301,7 +301,7 @@ class Store(Transactions):
             return await put_own_positions(connection, portfolio_id, user_id, list(entries))
 
     async def put_positions(self, entries: Iterable[PositionEntry], names: Mapping[UUID, str] | None = None) -> None:
-        """Add positions, and the portfolios that do not exist yet, all or nothing. The call may be repeated."""
+        """Add or overwrite positions, and add the missing portfolios, all or nothing. The call may be repeated."""
         async with self._transaction() as connection:
             await put_positions(connection, list(entries), names or {})
 

@@ -100,6 +100,7 @@ class Answers:
     trials_left: int = UNLIMITED
     """Remaining requests for symbols of unknown standing, within the allowance."""
     refusals: int = 0
+    """Refused batches of known symbols."""
     answered: bool = False
 
 
@@ -220,12 +221,13 @@ class Batches:
         Symbols that were never priced go back to the queue of unknown symbols instead. After `MAX_REFUSALS` refusals,
         a batch of known symbols fails.
         """
-        answers.refusals += 1
         is_new = bool(self._standing.unknown(batch[:1]))
         rest = self._without_named(answers, batch, refusal)
         if is_new:
             self._requeue(answers, batch, rest, refusal)
-        elif answers.refusals > MAX_REFUSALS:
+            return
+        answers.refusals += 1
+        if answers.refusals > MAX_REFUSALS:
             answers.failures.append(PricesUnavailable(f"Alpaca: {refusal}"))
         elif len(rest) < len(batch):
             answers.waiting.extend([rest] if rest else [])

@@ -26,7 +26,7 @@ usage: python -m sidecar [COMMAND]
 
 status, leaders and each command below leaders take --json: one JSON document (watch: one JSON object per line).
 Settings come from the environment; docs/settings.md lists them.
-Exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
+Exit status: 0 success, 1 failure, 2 invalid arguments or settings; exec has its own (exec --help)."""
 
 
 class UsageError(Exception):

@@ -38,8 +38,8 @@ BUGS = [
     Bug(
         "after many refusals all other unknown symbols are requested",
         "service/prices/batches.py",
-        right="elif answers.refusals > MAX_REFUSALS:",
-        wrong="elif answers.refusals > 10 * MAX_REFUSALS:",
+        right="if answers.refusals > MAX_REFUSALS:",
+        wrong="if answers.refusals > 10 * MAX_REFUSALS:",
         test=_REFUSED + "a_sudden_refusal_of_many_symbols_does_not_use_up_the_requests",
     ),
     Bug(

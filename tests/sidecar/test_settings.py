@@ -372,7 +372,7 @@ def test_the_modules_of_tls_password_files_and_iam_are_imported_only_when_used(t
 
 
 def test_the_health_check_imports_no_slow_module() -> None:
-    """ECS starts the health check every few seconds.
+    """ECS starts the health check every 5 s.
 
     The health check must end within 150 ms, and the start of Python takes most of this time.
     """

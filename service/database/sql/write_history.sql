@@ -1,7 +1,7 @@
 -- $1 date, $2 kind, $3 origin of a new row, $4 existing rows to overwrite: 'none', 'stale' or 'all', $5 token, $6 and
 -- $7 the first and the last staged portfolio.
--- Write the staged values that are known. Returns the number of rows written, of rows added, and of rows whose value
--- changed. The other written rows only became settled. A replaced value is kept as a revision. A row without a change
+-- Write the staged values that are known. Returns the number of rows written, of rows added, and of rows whose value,
+-- priced fraction or staleness changed. The other written rows only became settled. A replaced value is kept as a revision. A row without a change
 -- stays as it is, unless it becomes settled.
 with replaced as (
     insert into public.portfolio_history_revision (
