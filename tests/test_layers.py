@@ -58,7 +58,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def modules(package: str) -> Iterator[tuple[Path, str]]:
-    """Yield each file of a top-level package with its unit: the subpackage or module directly in that package."""
+    """Yield each file of a package with its unit: the subpackage or module directly in that package."""
     for path in sorted((ROOT / package).rglob("*.py")):
         yield path, path.relative_to(ROOT / package).parts[0].removesuffix(".py")
 

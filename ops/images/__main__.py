@@ -67,7 +67,7 @@ def images() -> list[Image]:
 
 
 def main() -> int:
-    """Return the exit status: 0 if both images are good, 1 if not, 2 if no program can build them, 130 at a signal."""
+    """Return the exit status: 0 if both images are good, 1 if not, 2 without engine or base image, 130 at a signal."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # unfinished work is removed, as at Ctrl-C
     try:

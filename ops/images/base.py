@@ -16,9 +16,9 @@ DEFAULT = "python:3.13-slim-bookworm"
 
 
 def base_image(engine: Engine, environment: Mapping[str, str], say: Callable[[str], None]) -> str:
-    """Return the base image: PYTHON_IMAGE, else the image of an earlier build, else the Dockerfiles' image.
+    """Return the base image: PYTHON_IMAGE, else the base image that an earlier run built, else the Dockerfiles' image.
 
-    If the Dockerfiles' image cannot be pulled, a new image is built.
+    If the Dockerfiles' image cannot be pulled, a base image is built from Debian's packages.
 
     Raises:
         ImageError: PYTHON_IMAGE cannot be pulled, or no base can be made.
@@ -52,7 +52,7 @@ def _make(engine: Engine) -> None:
 
 
 def debian_mirror() -> list[str]:
-    """Return the mirror of this machine's apt; empty if apt names no mirror, and debootstrap then uses its default."""
+    """Return the mirror in apt's `debian.sources`; empty if it names none, and debootstrap then uses its default."""
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     lines = sources.read_text().splitlines() if sources.exists() else []
     return [line.split()[1] for line in lines if line.startswith("URIs: ")][:1]

@@ -1,4 +1,4 @@
-"""The checks of an image: it imports every module, starts its program, passes its health check, and stops in order."""
+"""The checks of an image: import its modules, start its program, wait for its health check, and stop the program."""
 
 import socket
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ sys.exit(process.wait(60))
 
 
 def check_imports(engine: Engine, image: str, packages: tuple[str, ...]) -> str:
-    """Import every module of the packages inside the image; returns a summary.
+    """Import every module of the packages, except `__main__`, inside the image; returns a summary.
 
     Raises:
         ImageError: a module cannot be imported.

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 HOST_FILES = ("/etc/pip.conf", "/etc/ssl/certs")
-"""Files of this machine that a build uses: pip's configuration and the trusted CAs."""
+"""Paths of this machine that podman and buildah mount in a build: pip's configuration and the trusted CAs."""
 
 
 class ImageError(Exception):
-    """A failed step. The text is one line for people, followed by the last output of the program."""
+    """A failed step. The text is one line for people; the last output of a failed program may follow it."""
 
 
 class Engine(Protocol):
@@ -131,7 +131,7 @@ def engine(environment: Mapping[str, str]) -> Engine:
     """Return the engine in CONTAINER_ENGINE, or the first engine that works.
 
     Raises:
-        ImageError: no engine works here.
+        ImageError: CONTAINER_ENGINE is invalid, or no engine works here.
     """
     wanted = environment.get("CONTAINER_ENGINE")
     known: dict[str, Engine] = {"docker": Docker("docker"), "buildah": Buildah(), "podman": Docker("podman")}

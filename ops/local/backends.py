@@ -57,7 +57,7 @@ class Backends:
             sidecar: the settings with which a sidecar connects to Redis.
 
         Raises:
-            UsageError: a server does not start, or the caller's Redis refuses a sidecar.
+            UsageError: a server does not start, or a sidecar cannot use the caller's Redis.
         """
         try:
             async with asyncio.TaskGroup() as group:

@@ -42,8 +42,9 @@ class Pace:
 class Container:
     """One container: its process, its health and its end.
 
-    Events: `started` after the first start, `healthy` while the health check passes, `over` (set by the task) when the
-    container has exited and will not restart. Set `stop_requested` to send SIGTERM, then SIGKILL after `stopTimeout`.
+    Events: `started` after the first start; `healthy` from the first passed health check until the container is
+    unhealthy or exits; `over` (set by the task) when the container has exited and will not restart. Set
+    `stop_requested` to send SIGTERM, then SIGKILL after `stopTimeout`.
     """
 
     def __init__(

@@ -33,15 +33,16 @@ def container_environment(
 ) -> dict[str, str]:
     """Build a container's whole environment, except for the metadata address of its task.
 
-    The caller can set any variable that the definition gives the container, except for addresses. The definition's
-    variables for Redis and Postgres belong to production: `backends` replaces them.
+    The caller can set any variable that the definition gives the container, except for addresses and the variables in
+    `FIXED`. The definition's variables for Redis and Postgres belong to production: `backends` replaces them.
 
     Args:
         container: the container.
         shift: the number that is added to each port.
         caller: the environment of `make run`.
-        backends: the addresses of Redis and Postgres: REDIS_HOST and REDIS_PORT, or REDIS_URL, REDIS_USERNAME and
-            REDIS_PASSWORD; DATABASE_URL. A container gets the variables of each server that its definition uses.
+        backends: the variables of Redis (REDIS_HOST and REDIS_PORT, or REDIS_URL and the variables in
+            `backends.ACCOUNT`) and of Postgres (DATABASE_URL). A container gets the variables of each server that its
+            definition uses.
     """
     defined = {name: value for name, value in container.variables.items() if _server(name) is None}
     moved = {name: value for name, value in shifted(container, shift).items() if name in defined}
@@ -62,7 +63,7 @@ def _server(variable: str) -> str | None:
 
 
 def machine(caller: Mapping[str, str]) -> dict[str, str]:
-    """The variables that an image sets: a path that begins with this interpreter, and a few others."""
+    """The variables that an image sets on ECS. Here PATH begins with the folder of this interpreter."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, caller.get("PATH", os.defpath)])
     return {name: caller[name] for name in _OF_THE_MACHINE if name in caller} | _IMAGE | {"PATH": path}

@@ -74,7 +74,7 @@ def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
 def break_it(
     tasks: Sequence[TaskView], leads: Mapping[str, str | None], keys: Mapping[str, str], redis: str | None
 ) -> list[str]:
-    """Return commands that move the lead; `redis` is the redis-cli command line, or None without redis-cli."""
+    """Return commands that disturb the election; `redis` is the redis-cli command line, or None without redis-cli."""
     lease, leader = next(((lease, task) for lease, task in leads.items() if task), ("", tasks[0].label))
     task = next((task for task in tasks if task.label == leader), tasks[0])
     whose = f"{task.label}, which leads {lease}" if lease else task.label

@@ -44,8 +44,8 @@ def postgres_binaries() -> Path:
 class PostgresServer(Server):
     """A new Postgres cluster, made with initdb at the first start; user `postgres`, no password, loopback only.
 
-    Under root, Postgres runs as `nobody` with its data in the system's temporary folder. If `nobody` cannot read the
-    binaries, it runs a copy of them. So no folder of the user becomes readable for others.
+    Under root, Postgres runs as `nobody` with its data in the system's temporary folder. If `nobody` cannot run the
+    binaries, a copy of them runs. So no folder of the user becomes readable for others.
     """
 
     def __init__(self, folder: Path, *, port: int | None = None, settings: tuple[str, ...] = ()) -> None:
@@ -160,7 +160,7 @@ def _can_run(user: int, program: Path) -> bool:
 
 
 def _copy_install(install: Path, to: Path) -> Path:
-    """Copy a Postgres installation; the wheel's binaries look for their libraries in a folder two levels up."""
+    """Copy a Postgres installation. The wheel's binaries use libraries from a folder beside its parent folder."""
     copy = to / install.parent.name / install.name
     shutil.copytree(install, copy, symlinks=True)
     libraries = install.parent.with_name(f"{install.parent.name}.libs")

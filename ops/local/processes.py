@@ -1,4 +1,7 @@
-"""Child processes that never outlive the runner. Each process has its own session, and a pipe for its output."""
+"""Child processes that end with the runner; on Linux even if the runner is killed.
+
+Each process has its own session, and a pipe for its output.
+"""
 
 import asyncio
 import ctypes

@@ -26,14 +26,14 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "LOG_FORMAT": "json",
     },
 }
-"""Defaults for variables that need another value on this machine, if the definition does not set them.
+"""Values of variables that a run on this machine may change, for a definition that does not set them.
 
-The service itself has no default for `PRICE_SOURCE`; only runs on this machine have this default.
+They are the programs' own defaults, except for `PRICE_SOURCE` and `AUTH`, for which the service has no default.
 """
 
 
 def spelled_out(definition: TaskDefinition) -> TaskDefinition:
-    """Return the containers that can run here, with the defaults added to their environment.
+    """Return the definition with only the containers that can run here, and with the defaults in their environment.
 
     Raises:
         DefinitionError: a program has no container.

@@ -30,7 +30,7 @@ from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
 
 LEAD_WITHIN = 5.0
-"""Seconds to wait for the first election before the leaders are printed."""
+"""Seconds, from the start of the tasks, for which the page of addresses waits for a leader of each lease."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -168,7 +168,7 @@ class Runner:
         (self._settings.folder / "environment").write_text(text)
 
     async def _command(self, name: str) -> str:
-        """Run a command of the API's image to its end; returns its output."""
+        """Run a command of the API's program, such as `migrate`, to its end; returns its output."""
         said: list[bytes] = []
         argv = [*self._definition.container(API).argv, name]
         environment = self._environment(self._first, API)
@@ -185,7 +185,10 @@ class Runner:
         return text
 
     async def _greet(self) -> None:
-        """Print addresses and commands once the tasks are healthy and each lease has a leader."""
+        """Print addresses and commands once the tasks are healthy.
+
+        Until `LEAD_WITHIN` is over, this also waits for a leader of each lease.
+        """
         began = time.monotonic()
         for slot in self._slots:
             await first_of(slot.steady, self._stopping)

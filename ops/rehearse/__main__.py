@@ -23,7 +23,11 @@ FOLDER = ROOT / ".run" / "rehearse"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Rehearse; returns the exit status: 0 if every row meets the promises, 1 if not, 2 if the rehearsal cannot run."""
+    """Rehearse; returns the exit status.
+
+    It is 0 if every row meets the promises and nothing is left behind, 1 if not, 2 if the rehearsal cannot run, and 130
+    at a signal.
+    """
     options = _options(arguments)
     return exit_status("rehearse", lambda: _rehearse(options))
 

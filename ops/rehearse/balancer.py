@@ -1,4 +1,4 @@
-"""The load balancer in front of the APIs: haproxy, controlled like a target group of ECS.
+"""The load balancer in front of the APIs: haproxy, which is controlled as ECS controls a target group.
 
 A new target gets no request before its first health check has passed. A deregistered target gets no new request. Its
 open requests can still finish during the deregistration delay.
@@ -50,11 +50,14 @@ backend api
     http-check expect status 200
     server-template target 1-{slots} {address}:9 check inter 2s fastinter 1s downinter 1s fall 3 rise 2 disabled
 """
-"""haproxy's configuration: like an Application Load Balancer, it sends no request twice, and shares connections."""
+"""haproxy's configuration.
+
+Like an Application Load Balancer, haproxy sends no request twice, and each connection to an API can serve any client.
+"""
 
 
 class Health(StrEnum):
-    """The states of a target, with ECS's names."""
+    """The states of a target, with the names of Elastic Load Balancing."""
 
     INITIAL = "initial"
     HEALTHY = "healthy"

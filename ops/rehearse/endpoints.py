@@ -11,7 +11,7 @@ from ops.rehearse.network import LINK_LOCAL
 
 PORT = 80
 MINUTES = 120
-"""Default duration of a protection."""
+"""Default duration of a protection, in minutes."""
 
 
 class Protections:

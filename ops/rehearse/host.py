@@ -22,7 +22,7 @@ TOOLS = {
     "iptables": "iptables",
     "nsenter": "util-linux",
 }
-"""Each required program, and the Debian package that contains it."""
+"""Each required program, and the Debian package that contains it. runc is required only with cgroups of version 1."""
 
 LOCK = Path("/run/rehearse.lock")
 

@@ -24,9 +24,9 @@ Result = TypeVar("Result")
 
 
 def exit_status(name: str, run: Callable[[], int]) -> int:
-    """Return the exit status of `run()`, or 2 with one error line if the machine or the input does not allow the run.
+    """Return the exit status of `run()`, 2 with one error line if it cannot run or fails, or 130 after a signal.
 
-    Each signal raises KeyboardInterrupt in `run`. No other run may be active on the machine.
+    Each signal raises KeyboardInterrupt in `run`. Only one run can be active on the machine.
     """
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler)

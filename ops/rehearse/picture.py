@@ -91,7 +91,7 @@ def _tasks(axis: Axes, record: Record, began: float, ended: float, shown: list[i
 
 
 def _fault(axis: Axes, place: int, left: float, right: float) -> None:
-    """Draw a frame around a task while it is cut off, and a cross at a fault of one instant."""
+    """Draw a frame around a task during a fault of more than a second, and a cross at a fault of one instant."""
     if right - left > 1:
         axis.barh(place, right - left, left=left, height=0.84, fill=False, edgecolor=BAD, linewidth=1.2, zorder=5)
     elif right >= left:

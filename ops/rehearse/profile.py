@@ -34,7 +34,7 @@ class Profile:
     Attributes:
         name: `short` or `long`, or `sizes` for `make sizes`.
         variables: values that replace the definition's.
-        deregistration_delay: time from a target's deregistration to the end of its connections and SIGTERM; ECS: 300.
+        deregistration_delay: time from deregistration to the end of a target's connections and SIGTERM; production: 30.
         settle: pause after an event before the next one; longer than a heartbeat.
         cut: time for which a task is cut off.
         requests: requests per second.

@@ -56,7 +56,7 @@ class Service:
 
     @property
     def reached(self) -> bool:
-        """Return true if the desired count of the current version is healthy."""
+        """Return true if the desired count of the current version is healthy, and no other task runs."""
         healthy = [member for member in self.running if member.complete and member.version == self.version]
         return len(healthy) == self.desired == len(self.running)
 

@@ -1,1 +1,1 @@
-"""Builds the packages, installs them on each Python of this machine, and tests their contents."""
+"""Builds the wheel and the sdist, installs the wheel on each Python of this machine, and tests the contents of both."""

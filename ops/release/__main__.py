@@ -113,7 +113,7 @@ async def _create(url: str, name: str) -> None:
 
 
 def _compare(folder: Path, wheel: Path, sdist: Path) -> None:
-    """Check that a wheel built from the sdist has the same files as the wheel."""
+    """Check that a wheel built from the sdist has the same file names as the wheel."""
     _run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder / "again"), str(sdist)]
     )

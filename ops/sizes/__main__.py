@@ -25,7 +25,7 @@ MOST_STREAMS = 4000
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure; returns the exit status: 0 after the table, 1 if the run left anything, 2 if it cannot measure."""
+    """Measure; returns the exit status: 0 after the table, 1 if it left anything, 2 if it failed, 130 at a signal."""
     options = _options(arguments)
     return exit_status("sizes", lambda: _measure(options))
 

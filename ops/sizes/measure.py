@@ -26,7 +26,7 @@ AMPLE = 7680
 SHORT = 128
 """Memory limit of the API that must refuse streams, in MiB: too little for a few hundred streams."""
 TICKS = 3
-"""Number of ticks in the measurement of the steady load."""
+"""Number of ticks in each of two measurements: without streams, and with streams."""
 JOBS_WITHIN = 1800.0
 """Limit for the first tick and the daily jobs, in seconds."""
 TICK_WITHIN = 180.0

@@ -39,7 +39,10 @@ PROFILE = Profile(
     streams=0,
     variables={"AUTH": "off", "TRACKER_INTERVAL": "30"},
 )
-"""Profile of production, except that the market never closes, prices are simulated, and users have no stream limit."""
+"""Profile with production's tracker interval.
+
+The market never closes, and prices are simulated. AUTH is off, so no user's limit of open streams applies.
+"""
 
 HEALTHY_WITHIN = 120.0
 """Limit for the task to become healthy, in seconds."""

@@ -1,4 +1,4 @@
-"""The table of the kinds of Redis: its numbers, its goals, and whole rows."""
+"""The table of the kinds of Redis: its numbers, its goals, and rows of real runs."""
 
 import os
 import subprocess

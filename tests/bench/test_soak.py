@@ -70,7 +70,7 @@ def test_a_slow_leak_counts_as_growth(measure: Measure, leak: float) -> None:
 
 
 def test_a_leak_that_begins_late_counts_as_growth() -> None:
-    """In such a series, the slope between most pairs of points is zero."""
+    """The series is constant for the first 200 of its 300 seconds."""
     assert not growth(series(40, 1 / 3, begins=200), DESCRIPTORS).flat
 
 

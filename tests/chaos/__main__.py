@@ -25,7 +25,10 @@ PICTURES = ".svg", ".png", ".pdf"
 
 
 def main(arguments: list[str]) -> int:
-    """Return the exit status: 0 if every promise was kept, 1 if not, 2 for wrong arguments."""
+    """Return the exit status: 0 if every promise was kept, 1 if not, 2 if the run cannot start.
+
+    After Ctrl-C or SIGTERM the status is `INTERRUPTED`.
+    """
     options = _options(arguments)
     redis = Redis(options.redis)
     rounds = plan(
@@ -101,7 +104,10 @@ async def _until_signalled(run: Coroutine[None, None, "Record"]) -> "Record":
 
 
 def _make_empty(folder: Path) -> bool:
-    """Make an empty folder, deleting the files of an earlier run; returns False if it contains other files."""
+    """Make an empty folder, deleting the files of an earlier run.
+
+    Returns False, and deletes nothing, if the folder has files but not the file `MARK`.
+    """
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         return False
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,8 @@
 """The api container of a chaos run: `python -m tests.chaos.api service|writer [--without-fence]`.
 
 `service` is the product's own API. `writer` is a client that only does fenced writes under both leases, most of them in
-slow transactions. Both keep a diary (`tests.chaos.diary`). With `--without-fence` every term may write; the run must
-report this.
+slow transactions. Both keep a diary (`tests.chaos.diary`). With `--without-fence` stale terms may write too; the run
+must report their writes.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from tests.chaos.schedule import LEASES
 LONGEST = 0.15
 """Maximum seconds of each pause: inside a transaction, between a check and its write, and between two writes."""
 UNCANCELLABLE = 0.5
-"""Share of the steps that a cancellation does not interrupt."""
+"""Share of the writes that a cancellation does not interrupt."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,10 @@ async def _write_once(store: Store, term: Term) -> None:
 
 
 async def _checked_long_ago(store: Store, term: Term, diary: Diary) -> None:
-    """Check, wait, then write; the diary records the wait, because a freeze during the wait does most harm."""
+    """Wait after the caller's check of the term, then write.
+
+    The diary records the start and the end of the wait, because a freeze during the wait does the most harm.
+    """
     diary.write("checked", lease=term.name, token=term.token, pid=os.getpid())
     await asyncio.sleep(random.uniform(LONGEST / 3, LONGEST))
     diary.write("writes", lease=term.name, token=term.token, pid=os.getpid())
@@ -74,7 +77,8 @@ async def _checked_long_ago(store: Store, term: Term, diary: Diary) -> None:
 async def _to_its_end(step: Coroutine[None, None, None]) -> None:
     """Run a step to its end even if the work is cancelled, like a step in a thread; a cancellation waits for the end.
 
-    Otherwise a thawed client would cancel the step before the step has sent a byte, and nothing would test the fence.
+    Otherwise a client that was frozen would cancel the step before the step has sent a byte, and nothing would test the
+    fence.
     """
     running = asyncio.ensure_future(step)
     try:
@@ -139,7 +143,7 @@ def _health() -> web.Application:
 
 
 def main(arguments: list[str]) -> int:
-    """Return the exit status of the product's own command line."""
+    """Run the service or the writer, and return its exit status."""
     diary = Diary(Path(os.environ[VARIABLE]))
     observe(diary)
     match arguments:

@@ -1,4 +1,7 @@
-"""The writes that the database accepted, in commit order. Triggers record them, so no client can omit a write."""
+"""The accepted writes to the watched tables and the claims of the fence, in commit order.
+
+Triggers record both in `chaos_write`, so no client can omit one. The writer of the run adds its rows there itself.
+"""
 
 from dataclasses import dataclass
 
@@ -17,7 +20,7 @@ create table chaos_write (
 );
 create sequence chaos_place;
 
--- Runs at the end of each transaction. The lock lasts until the commit, so places are in commit order.
+-- Runs for each row at the end of its transaction. The lock lasts until the commit, so places are in commit order.
 create function chaos_number() returns trigger language plpgsql as $$
 begin
     perform pg_advisory_xact_lock(867411);
@@ -87,7 +90,7 @@ async def add_entry(writes: FencedWrites, lease: str, token: int) -> None:
 
 
 async def newest_token(url: str, lease: str) -> int:
-    """Return the token of the newest term that has claimed the fence; 0 if no term has claimed it."""
+    """Return the token of the newest term that has claimed the lease's fence; 0 if no term has claimed it."""
     connection = await asyncpg.connect(url, timeout=2)
     try:
         found: int | None = await connection.fetchval(
@@ -99,7 +102,7 @@ async def newest_token(url: str, lease: str) -> int:
 
 
 async def accepted(url: str) -> list[Accepted]:
-    """Return every committed write, in commit order."""
+    """Return every committed write and every claim, in commit order."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(

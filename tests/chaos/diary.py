@@ -1,9 +1,9 @@
-"""The records of a client, written in its own process: its beliefs that it leads, and its refused writes.
+"""The records of a client, written in its own process: its beliefs that it leads, and its refused writes and claims.
 
-The production client keeps a belief in a `Grant`: the diary records each extension with its deadline, and the end of
-the belief. Each record is one JSON line in one `write` to a file opened for appending, so nothing is lost when the
-process is killed.
-Times are in seconds of CLOCK_BOOTTIME, which all processes of a machine share.
+The production client keeps a belief in a `Grant`: the diary records the start of the belief, each extension with its
+deadline, and the end of the belief. Each record is one JSON line in one `write` to a file opened for appending, so
+nothing is lost when the process is killed. Times are in seconds of CLOCK_BOOTTIME, which all processes of a machine
+share.
 """
 
 import json
@@ -46,7 +46,7 @@ class Diary:
 
 
 def observe(diary: Diary) -> None:
-    """Record the beliefs of this process's clients and the writes that the database refuses, from now on."""
+    """Record from now on the beliefs of this process's clients, and the writes and claims that the database refuses."""
 
     class ObservedGrant(Grant):
         """Records each deadline until which the client believes that it leads. A grant belongs to one term."""

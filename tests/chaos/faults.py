@@ -68,7 +68,7 @@ class Injector:
         self._redis_faults = RedisFaults(fleet, report)
 
     async def inflict(self, fault: Fault) -> Happening:
-        """Cause the fault, and return at its end."""
+        """Cause the fault, and return at its end; DISABLED ends later, when the key expires."""
         where = self._where(fault)
         now = elapsed()
         happening = Happening(fault.kind, where, now, now + fault.seconds, self._led_by(where, now))
@@ -97,7 +97,7 @@ class Injector:
     async def heal(self) -> None:
         """Delete each key without TTL whose holder has ended, as an operator would: such a key never expires."""
         if not await self._wait_for(self._fleet.redis.answers, SETTLED_WITHIN):
-            return  # the next check of the run reports that Redis does not answer
+            return  # the next check of the run waits for Redis again, and then reports a violation
         for lease in LEASES:
             if await self._without_ttl(lease):
                 await asyncio.sleep(2 * self._fleet.heartbeat)  # a living holder restores the TTL
@@ -164,7 +164,7 @@ class Injector:
 
     @asynccontextmanager
     async def _alone(self, happening: Happening, what: str) -> AsyncIterator[bool]:
-        """Yield false if the same fault is already active at the same place."""
+        """Yield false if a fault of the group `what` (`freeze` or `network`) is already active at the same place."""
         place = happening.where, what
         if place in self._busy:
             happening.note = f"{SKIPPED}the same fault is active"
@@ -187,9 +187,9 @@ class Injector:
             await _frozen(pids, seconds)
 
     async def _freeze_writer(self, happening: Happening, seconds: float) -> None:
-        """Freeze the leader of this lease between check and write, until a newer term has claimed the fence.
+        """Freeze the writer that leads this lease between check and write, until a newer term has claimed the fence.
 
-        The note records whether the database refused the late write.
+        The freeze lasts for at most `seconds`. The note records whether the database refused the late write.
         """
         lease, fleet = happening.where, self._fleet
         found: list[tuple[Checked, psutil.Process]] = []
@@ -237,7 +237,10 @@ class Injector:
             happening.note = "no refusal seen"
 
     async def _catch(self, lease: str) -> list[tuple[Checked, psutil.Process]]:
-        """Stop the leader of the lease if it is a writer between check and write; otherwise return an empty list."""
+        """Suspend the leader of the lease if it is a writer between check and write.
+
+        The list has this writer and its process; it is empty if nothing was suspended.
+        """
         seen = self._fleet.seen
         seen.read()
         leader = seen.leader(lease, elapsed())

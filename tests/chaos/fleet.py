@@ -1,7 +1,7 @@
 """The fleet: servers, and tasks from `task-definition.json` that are kept running as ECS's scheduler would.
 
-The fleet differs from the cloud in two ways. The api container runs `tests.chaos.api`: the product's API, or a client
-that only writes, both with a diary. Each sidecar reaches Redis through a proxy.
+The containers run as processes of this machine. The api container runs `tests.chaos.api`: the product's API, or a
+client that only writes, both with a diary. Each sidecar reaches Redis through its task's own proxies.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _REDIS: dict[Redis, Callable[[Path, list[str]], RedisPair | RedisNodes]] = {
 
 
 class EcsLog(Console):
-    """Writes the events of `make run` to a file, and keeps the reports of unhealthy containers."""
+    """Writes to `ecs.log` what `make run` shows on the screen, and keeps the reports of unhealthy containers."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class Fleet:
     Args:
         folder: for data, logs and diaries.
         tasks: the number of tasks.
-        ttl: LEASE_TTL in seconds; the other timings are derived from this ttl.
+        ttl: LEASE_TTL in seconds; the heartbeat, the grant and the call limit follow from it.
         services: the number of tasks that run the product's API; the others run the writer.
         fence: true if the database refuses stale writes.
         min_replicas: the number of replicas that must confirm a sidecar's write.

@@ -32,7 +32,7 @@ class Belief:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A write that was requested at `began` and refused at `at`, in seconds of CLOCK_BOOTTIME."""
+    """A write or claim that was requested at `began` and refused at `at`, in seconds of CLOCK_BOOTTIME."""
 
     task: str
     lease: str
@@ -71,7 +71,7 @@ class Observations:
     refusals: list[Refusal] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     checked: dict[tuple[str, str], Checked] = field(default_factory=dict)
-    """By task and lease: the writers that are between check and write, or were killed between the two."""
+    """The writers that are between check and write, or were killed between the two, by task and lease."""
     _grants: dict[str, Belief] = field(default_factory=dict)
     _read_to: dict[Path, int] = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ class Observations:
         return self.folder / f"{task}.diary"
 
     def read(self) -> list[Belief]:
-        """Read the new lines; returns the beliefs that have begun."""
+        """Read the new lines; returns the beliefs whose start is in these lines."""
         begun: list[Belief] = []
         for path in sorted(self.folder.glob("*.diary")):
             with path.open("rb") as file:
@@ -94,7 +94,7 @@ class Observations:
         return begun
 
     def leader(self, lease: str, now: float) -> Belief | None:
-        """Return the current belief; if there are two, the belief of the newest term."""
+        """Return the current belief, or None; if there are two, the belief of the newest term."""
         current = [belief for belief in self.beliefs if belief.lease == lease and belief.began <= now < belief.end]
         return max(current, key=lambda belief: belief.token, default=None)
 

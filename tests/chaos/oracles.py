@@ -1,7 +1,7 @@
 """The checks of the promises. Each oracle is a pure function of the observations.
 
-The beliefs of two clients may overlap only if an operator deleted the key during the older term. In that case the
-contract promises only that stale writes are refused. `stale_writes` checks this promise in every case.
+The beliefs of two clients may overlap only if an operator deleted the key during the older term. In that case
+docs/protocol.md still promises that stale writes are refused. `stale_writes` checks this promise in every case.
 """
 
 from collections import defaultdict
@@ -54,7 +54,10 @@ def overlaps(beliefs: Iterable[Belief]) -> list[Overlap]:
 
 
 def excused(overlap: Overlap, deletions: Iterable[Deletion], boot: float) -> bool:
-    """Return true if an operator deleted the older term's key; `boot` is the epoch time of CLOCK_BOOTTIME 0."""
+    """Return true if an operator may have deleted the key during the older term, before the newer belief began.
+
+    `boot` is the epoch time of CLOCK_BOOTTIME 0.
+    """
     older, newer = overlap.older, overlap.newer
     won = min(older.began, older.token / 1e6 - boot)  # the token contains the time of the acquire in Redis
     return any(

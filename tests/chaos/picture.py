@@ -277,7 +277,7 @@ def _span(axis: Axes, at: float, lasts: float, level: float, high: float, colour
 
 
 def _writes(axis: Axes, record: Record, row: float, began: float, end: float) -> None:
-    """Draw a tick for each accepted write, and a cross for each refused write."""
+    """Draw a short vertical line for each accepted write, and a cross for each refused write or claim."""
     for lease in LEASES:
         times = [write.at - record.boot for write in record.writes if write.lease == lease and write.via != CLAIM]
         shown = [at - record.began for at in times if began <= at <= end]

@@ -8,7 +8,7 @@ from ops.local.settings import PORT_STEP
 from tests.support.ports import claim
 
 SERVERS = range(24_000, 32_000)
-"""Ports of servers and proxies; the ports of the tasks are below this range."""
+"""Ports of proxies and of all servers except cluster nodes; the ports of the tasks are below this range."""
 
 
 def quiet_port() -> int:

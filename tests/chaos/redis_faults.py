@@ -102,7 +102,7 @@ class RedisFaults:
         return sorted({leader.task for lease in LEASES if (leader := self._fleet.seen.leader(lease, now))})
 
     async def _outage(self, redis: RedisNodes, fault: Fault, happening: "Happening") -> None:
-        """Simulate the loss of a zone: the primary dies, and the leaders reach no server until the promotion."""
+        """Simulate the loss of a zone: the primary dies, and the leaders reach no server until it runs again."""
         cut: list[str] = []
 
         def killed() -> None:

@@ -95,7 +95,7 @@ class RedisNodes:
         await self._open.aclose()
 
     async def patiently(self, action: Callable[[], Awaitable[T]], within: float = STARTS_WITHIN) -> T:
-        """Repeat an action until its result is not False, and return the result; ignore servers that do not answer."""
+        """Repeat an action until its result is not False, and return the result; ignore the errors of the servers."""
         async with asyncio.timeout(within):
             while True:
                 with suppress(RedisError, OSError):

@@ -18,7 +18,7 @@ PROMISES = {
     "sidecar unhealthy": "promise 5 is broken: a fault of Redis made a sidecar unhealthy",
     "token given twice": "promise 6 is broken: two terms had one token",
 }
-"""The promise of docs/guarantees.md that each law belongs to."""
+"""The promise of docs/guarantees.md that each law belongs to; a law that is absent here belongs to no promise."""
 WORST = 20
 """Maximum number of violations that are printed in full."""
 

@@ -42,7 +42,8 @@ class Stretch:
 class Measure:
     """The seconds without a leader after a fault in a calm.
 
-    `bound` is the contract's limit plus `SLACK` and the longest standstill of the machine.
+    `bound` is the limit for this fault (zero, the grant or the ttl) plus `SLACK` and the longest standstill of this
+    process.
     """
 
     round: int
@@ -54,7 +55,11 @@ class Measure:
 
 @dataclass
 class Record:
-    """All results of a run. Times are in seconds of CLOCK_BOOTTIME; `boot` is the epoch time of CLOCK_BOOTTIME 0."""
+    """All results of a run.
+
+    Times are in seconds of CLOCK_BOOTTIME, except in `writes`, which has epoch times. `boot` is the epoch time of
+    CLOCK_BOOTTIME 0.
+    """
 
     seed: int
     tasks: list[str]
@@ -174,7 +179,10 @@ class _Conductor:
         await self.injector.inflict(fault)
 
     async def _led(self, when: str) -> bool:
-        """After all faults, check that each lease has a leader within the bound, and that every task takes part."""
+        """Wait until all tasks are healthy, each lease has a leader, and every task takes part in the elections.
+
+        A condition that does not become true within its limit is a violation.
+        """
         fleet, ttl = self._fleet, self._fleet.ttl
         await self._until(self._all_well, HEALTHY_WITHIN, "task not healthy", f"{when}: a task has not become healthy")
         disabled = max((one.ended for one in self.injector.happenings if one.kind is Kind.DISABLE), default=0.0)
@@ -186,7 +194,7 @@ class _Conductor:
         )
 
     async def _measure(self, each: Round) -> None:
-        """Remove the leader by the calm's fault, and measure the time until another task leads."""
+        """Remove the leader by the calm's fault, and measure the time until a client leads under a later term."""
         fleet, fault, lease = self._fleet, each.calm, each.calm.target
         before = fleet.seen.leader(lease, elapsed())
         if before is None:

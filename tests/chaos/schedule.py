@@ -1,4 +1,4 @@
-"""The faults and their times, drawn from a seed before the start, so that a seed identifies a run.
+"""The faults and their times, drawn from a seed before the start, so that the seed and the options identify them.
 
 A run has rounds. Each round begins with a storm of overlapping faults. In the calm after it, all faults are repaired,
 each lease must have a leader, a writer of each lease becomes stale, and one hand-over or takeover is measured without
@@ -22,7 +22,7 @@ class Redis(StrEnum):
 
 
 class Kind(StrEnum):
-    """A kind of fault. A lasting fault has `seconds`; any other fault is over at once."""
+    """A kind of fault. Some kinds get a duration from the schedule (`Fault.seconds`); the others need none."""
 
     FREEZE_SIDECAR = "freeze sidecar"
     FREEZE_API = "freeze api"
@@ -87,7 +87,7 @@ _Group = tuple[dict[Kind, int], int, float]
 
 
 def groups_of(redis: Redis, only: Collection[Kind]) -> tuple[_Group, ...]:
-    """Return the groups of faults: faults, weight, and minimum distance in ttls between two faults of the group.
+    """Return the groups of faults: faults, weight, and minimum pause in ttls between two faults of the group.
 
     Faults of the group TASK may overlap. With `only`, the groups contain these faults alone.
     """
@@ -131,7 +131,7 @@ CALM = Kind.DEPLOY, Kind.DEPLOY, Kind.KILL_API, Kind.KILL_TASK
 """Faults that are measured in the calm; a deploy is as frequent as the other two together."""
 
 STORM = 8.0
-"""Duration of a storm, in ttls."""
+"""Duration of a storm, in ttls, unless the whole run is too short for it."""
 PACE = 0.4
 """Mean time between two faults, in ttls."""
 CALM_TAKES = 2.0
@@ -142,8 +142,9 @@ CALM_TAKES = 2.0
 class Fault:
     """One fault: `at` seconds after the start of its round, for `seconds` (a maximum if an event ends the fault).
 
-    `target` is a task (`task2`) or a lease. A lease stands for the task that leads it at the time, or for its key if
-    the operator acts. `detail` is a share from 0 to 1 for other choices, such as a replica's lag or how Postgres stops.
+    `target` is a task (`task2`) or a lease; it is empty for a fault of Redis or Postgres. A lease stands for the task
+    that leads it at the time, or for its key if the operator acts. `detail` is a share from 0 to 1 for other choices,
+    such as a replica's lag or how Postgres stops.
     """
 
     at: float

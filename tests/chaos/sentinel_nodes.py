@@ -73,7 +73,7 @@ class SentinelNodes(RedisNodes):
         await self.patiently(self.settled)
 
     def settings(self, task: str) -> dict[str, str]:
-        """Return the sidecar's settings, with the task's own ports of the sentinels."""
+        """Return the sidecar's settings, with the ports at which the task finds the sentinels."""
         listed = ",".join(f"127.0.0.1:{self.port_for(task, port)}" for port in self._watching)
         return {"REDIS_SENTINELS": listed, "REDIS_SENTINEL_MASTER": MASTER}
 

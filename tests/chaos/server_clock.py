@@ -1,4 +1,4 @@
-"""The wall clock that all Redis servers share, set by a preloaded shim. A failover does not step it."""
+"""The wall clock that all Redis data servers share, set by a preloaded shim. A failover does not step it."""
 
 import shutil
 import struct
@@ -9,7 +9,7 @@ from tests.faults.stepped_redis import compiled
 
 
 class ServerClock:
-    """A clock that is `behind` the real time, in seconds; the shim is compiled under `folder`.
+    """A clock that is `behind` seconds behind the real time; the shim is compiled under `folder`.
 
     The clock is never ahead, so the time in a token is never later than the acquire of its term.
     """

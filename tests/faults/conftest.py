@@ -1,4 +1,4 @@
-"""The fault tests use whole sidecars. The shim for the server's clock needs a C compiler, which some machines lack."""
+"""The HTTP session of the fault tests. The clock tests need a C compiler, and are left out without one."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-collect_ignore = [] if shutil.which("cc") or os.environ.get("CI") else ["test_clock_steps.py"]  # CI needs a compiler
+collect_ignore = [] if shutil.which("cc") or os.environ.get("CI") else ["test_clock_steps.py"]  # in CI they must run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Redis servers that replicate each other, and the promotion of a replica by an operator."""
+"""A Redis server, its replicas, and the promotion of a replica by an operator."""
 
 from pathlib import Path
 

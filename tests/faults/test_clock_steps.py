@@ -59,7 +59,7 @@ async def test_a_clock_step_within_the_margin_ends_no_term_and_causes_no_two_lea
             token = one.token
             server.step(step)
             stepped_at = elapsed()
-            await eventually(lambda: one.beliefs[-1].end > stepped_at + TTL * 2 / 3)  # a renewal after the step
+            await eventually(lambda: one.beliefs[-1].end > stepped_at + TTL * 2 / 3)  # time for renewals after the step
             assert (terms(one), other.beliefs) == ({token}, []), "the leader keeps its term"
 
             if step > 0:  # the worse case: a leader that is cut off cannot detect that the key expires earlier

@@ -36,7 +36,7 @@ async def test_a_half_open_connection_is_closed_at_the_limit_of_the_call_and_rep
             assert old
             with way.dropping() if by == "socket filter" else iptables_drop(way.port):
                 dropped_at = elapsed()
-                await eventually(lambda: _times_out(task), within=8)  # a heartbeat, a call limit, a standstill
+                await eventually(lambda: _times_out(task), within=8)  # a heartbeat, a call limit and a standstill
                 await eventually(lambda: task.leads)  # the report came long before the deadline
                 await eventually(lambda: not task.leads)
                 assert task.beliefs[-1].end <= dropped_at + LEASE * 5 / 6

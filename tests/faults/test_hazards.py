@@ -14,7 +14,7 @@ def test_every_test_that_the_hazards_table_names_exists() -> None:
     assert len(NAMED) > 30
     for file, name in NAMED:
         text = (TESTS / file).read_text()
-        begins = re.split(r"\.\.\.|\[", name)[0]  # a shortened name with a case: `what_..., [frozen]`
+        begins = re.split(r"\.\.\.|\[", name)[0]  # a shortened name with a case: `what_...[frozen]`
         assert re.search(rf"^(async )?def test_{re.escape(begins)}", text, re.MULTILINE), f"{file}::{name}"
         for case in re.findall(r"\[([^\]]+)\]", name):
             assert f'"{case}"' in text, f"{file}::{name}"

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A server that may evict keys, as ElastiCache does by default."""
+    """A client of a server that may evict keys, as ElastiCache does by default."""
     arguments = ("--maxmemory-policy", "volatile-lru")
     with RedisServer(tmp_path / "redis", arguments=arguments) as server, client_of(server) as redis:
         yield redis

@@ -30,7 +30,7 @@ async def tasks(
 
 @pytest.fixture
 async def one(redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[Task]:
-    """A single task whose lease does not end."""
+    """A single task with a ttl so long that no key expires within a test."""
     async with Proxy(redis_of_its_own.port) as way:
         task = Task(tmp_path, "task-a", way, session, LEASE_TTL="30")
         async with running(task):

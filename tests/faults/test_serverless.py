@@ -69,7 +69,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_a_release_notice_hands_the_lease_over_and_the_weaker_watch_is_logged_once(
     store: Store, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    slow = {"LEASE_TTL": "120", "HEARTBEAT_INTERVAL": "60"}  # no timer ends within the test
+    slow = {"LEASE_TTL": "120", "HEARTBEAT_INTERVAL": "60"}  # no heartbeat and no expiry comes within the test
     one, other = tasks = [store.task(tmp_path, number, session, **STEADY | slow) for number in range(2)]
     store.served_for_long(one.key)
     async with AsyncExitStack() as open_:
@@ -126,10 +126,10 @@ async def _follows(task: Task) -> bool:
 
 
 async def _follows_and_watches(task: Task) -> bool:
-    """Whether a task follows and its watch is connected."""
+    """Whether a task follows and its watch receives releases."""
     return await _follows(task) and await _receives_releases(task)
 
 
 async def _receives_releases(task: Task) -> bool:
-    """Whether a task's watch is connected."""
+    """Whether a task's watch receives releases."""
     return bool((await task.status())["watch"]["mode"] == "notices")

@@ -147,7 +147,7 @@ async def test_an_invalid_answer_grants_nothing_and_requests_stay_rare(tmp_path:
 
 
 async def _lie(fake: FakeSidecar, body: bytes, *, status: int = 200) -> None:
-    """Send this answer until two requests have got it."""
+    """Send this answer from now on, and wait for two requests."""
 
     async def behave(_: web.Request) -> web.StreamResponse:
         headers = {"Location": "/an/honest/answer"} if status == 302 else {}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecar.wrapper.conftest import sidecars  # noqa: F401 - fixtures with two sidecars
+from tests.sidecar.wrapper.conftest import sidecars  # noqa: F401 - a fixture with two sidecars
 from tests.support.processes import ROOT
 
 

@@ -1,14 +1,15 @@
-/* The lease protocol: two or more candidates, each with its client, and one Redis that can lose data.
+/* The lease protocol: two or three candidates, each with its client, and one Redis that can lose data.
  *
- * The words are those of the protocol (docs/protocol.md). A tag such as [Time 4] names a section of the protocol and a
- * rule in it. README.md in this folder describes what is modelled, what is not, and the results.
+ * docs/protocol.md describes the protocol. A tag such as [Promise 4] names one of its promises. README.md in this
+ * folder describes what is modelled, what is not, and the results.
  *
  * Each action is one indivisible step. Any process may take the next step or wait for any time: this is how sidecars
- * and clients freeze, and messages are late. Time is counted in ticks. All durations are countdowns, so that the set of
- * states is finite; a countdown at 0 has expired.
+ * and clients freeze, and messages are late. Time is counted in ticks. All durations except the age of a call are
+ * countdowns, so that the set of states is finite. A countdown ends at 0, unless its comment names another end.
  *
- * A macro breaks one rule (see `variants.py`). Without macros, this is the correct protocol. A value that is no longer
- * needed is set to 0, so that states that differ only in such values are equal.
+ * A macro sets a bound, adds or leaves out a part of the model, or breaks one rule (see `variants.py`). Without macros,
+ * this is the correct protocol. A value that is no longer needed is set to 0, so that states that differ only in such
+ * values are equal.
  */
 
 #ifndef N
@@ -61,13 +62,13 @@
 #ifdef SHORT_GUARD
 #define GUARD TTL
 #else
-#define GUARD (TTL + DEMOTION) /* [Redis 4] the time without a new term after a change of server */
+#define GUARD (TTL + DEMOTION) /* failover guard: the time without a new term after a change of server */
 #endif
 
 #ifdef NO_MARGIN
 #define LEAD TTL
 #else
-#define LEAD (TTL - MARGIN)  /* [Time 2] the duration of a belief, from before the call was sent */
+#define LEAD (TTL - MARGIN)  /* the duration of a belief, counted from before the call was sent */
 #endif
 
 #ifdef ONLY_PROMISE_2
@@ -149,7 +150,7 @@ typedef Request {    /* a request whose sender gave up or died, and which may st
 
 typedef Task {
   /* the sidecar: the facts of `Lease` */
-  byte lead;         /* the time for which it leads; [Time 3] computed from the clock, not stored */
+  byte lead;         /* the time for which it leads: computed from the clock, not stored */
   byte token;        /* the token of its term, */
   byte tenure;       /* and its tenure, named after the acquire that won it */
   byte leaving;      /* the token of an ended term whose key must still be deleted */
@@ -215,7 +216,7 @@ inline move(from, to) { copy(from, to); erase(from) }
 #ifdef RELEASE_WITHOUT_TOKEN
 #define same_term(term) (true)
 #else
-#define same_term(term) (redis.token == term)     /* [Redis 3.3] [Promise 6] */
+#define same_term(term) (redis.token == term)     /* [Promise 6] */
 #endif
 #ifdef RELEASE_WITHOUT_TENURE
 #define same_tenure(stretch) (true)
@@ -235,7 +236,7 @@ inline move(from, to) { copy(from, to); erase(from) }
 #define seen_first (redis.changed_server != server)
 #endif
 
-/* [Redis 4] Sets `wait`: the time for which no new term may start, counted from the first sight of the change. */
+/* The failover guard: sets `wait` to the time for which no new term may start, from the first sight of the change. */
 inline guard_wait() {
   if
 #ifdef NO_GUARD
@@ -262,14 +263,14 @@ inline vouch() {                     /* this server is now the last that acted o
 #ifdef GUARD_ADOPTS
 #define passes(i) (wait == 0 || redis.holder == i)
 #else
-#define passes(i) (wait == 0)        /* [Redis 4] also for the key's holder: its release may have been lost */
+#define passes(i) (wait == 0)        /* also for the key's holder: its release may have been lost */
 #endif
 
 /* Execute a call for candidate i. Sets `outcome` and, if the caller needs it, `reply_term`: the token of the reply. */
 inline execute(i, what, its_token, its_tenure) {
   outcome = refused;
   if
-  :: what == acquire ->              /* [Redis 3] */
+  :: what == acquire ->
        guard_wait();
        if
        :: redis.holder != NOBODY && redis.holder != i
@@ -278,13 +279,13 @@ inline execute(i, what, its_token, its_tenure) {
        :: passes(i) && ours(i) && steps_down -> /* adopted only for a release: the key is not extended */
             redis.tenure = its_tenure; outcome = stepping_down; reply_term = redis.token
 #endif
-       :: passes(i) && ours(i) && !steps_down -> /* [Redis 3.1] */
+       :: passes(i) && ours(i) && !steps_down -> /* adopt the term */
             redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = adopted; reply_term = redis.token
        :: passes(i) && (redis.holder == NOBODY || redis.holder == i) && !ours(i) ->
 #ifdef COUNTED_TOKENS
             redis.token++;
 #else
-            redis.token = newest + 1; /* [Redis 3.2] max(last + 1, TIME) */
+            redis.token = newest + 1; /* max(last + 1, TIME) */
 #endif
             assert(redis.token > newest); /* every later term has a larger token */
             newest = redis.token; reply_term = redis.token;
@@ -292,7 +293,7 @@ inline execute(i, what, its_token, its_tenure) {
             forget_step_down(redis)
        fi
   :: what == renew && ours(i) && redis.token == its_token && redis.tenure == its_tenure ->
-       /* [Redis 4] no guard: the renewal of a current term passes at once */
+       /* no guard: the renewal of a current term passes at once */
        vouch();
        if
 #ifdef STEP_DOWN
@@ -306,7 +307,7 @@ inline execute(i, what, its_token, its_tenure) {
        fi
   :: what == release && ours(i) && same_term(its_token) && same_tenure(its_tenure) ->
        redis.holder = NOBODY; redis.tenure = 0; redis.left = 0; outcome = released; forget_step_down(redis)
-  :: else ->                         /* not our term: only the note of a change of server is written */
+  :: else ->                         /* a look, or not our term: only the note of a change of server is written */
        guard_wait();
        if
        :: (what == look || what == release) && redis.holder == i -> outcome = superseded; reply_term = redis.token
@@ -322,7 +323,7 @@ byte names[9], names_given;
 byte wait, reply_term, k, n;               /* used within one step; 0 between steps */
 mtype outcome;
 
-/* By symmetry the first term belongs to candidate 1. A run ends with its last term. */
+/* By symmetry the first term belongs to candidate 1. After TERMS terms no acquire of a free key executes. */
 #define may_begin(i) (newest < TERMS && (newest > 0 || i == 1))
 #if DEMOTION
 #define may_execute(i, call, it) (call != acquire || (it.to_old -> old.holder : redis.holder) != NOBODY || may_begin(i))
@@ -509,7 +510,7 @@ proctype network(byte i) provided (!calm) {
 #ifdef NONE_LATE
 #define may_come_late(i) (false)
 #else
-#define may_come_late(i) (task[i].deadline > 0 && task[i].call != look) /* a look changes nothing */
+#define may_come_late(i) (task[i].deadline > 0 && task[i].call != look) /* a look does not change the lease */
 #endif
 
 inline becomes_late(i) {
@@ -533,7 +534,7 @@ inline forget_call(i) {
   tidy(i)
 }
 
-/* [Time 2] each attempt has its own anchor, and [Time 4] its own deadline in the server's time */
+/* Each attempt has its own anchor, and its own deadline in the server's time. */
 inline send(i, what, its_token, its_tenure) {
   task[i].call = what; task[i].call_token = its_token; task[i].call_tenure = its_tenure; task[i].deadline = CALL;
 #if DEMOTION
@@ -558,7 +559,7 @@ inline leave(i) {
 #ifdef LEAD_FROM_REPLY
 #define believed(i) (LEAD)
 #else
-#define believed(i) (LEAD - task[i].age)   /* [Time 2] */
+#define believed(i) (LEAD - task[i].age)   /* counted from before the call was sent */
 #endif
 
 #ifdef STEP_DOWN
@@ -682,7 +683,7 @@ proctype sidecar(byte i) provided (!calm) {
 
 proctype client(byte i) provided (!calm) {
   do
-  :: d_step { leads(i) && task[i].answer == 0 ->      /* [Time 5] */
+  :: d_step { leads(i) && task[i].answer == 0 -> /* a grant ends no later than the term */
        task[i].answer = min(task[i].lead, GRANT);
        task[i].granted = max(task[i].granted, task[i].answer);
 #ifdef FENCE
@@ -722,7 +723,7 @@ inline server_time_passes(data) {
   less(data.wait)
 }
 
-/* [Time 4] After its deadline a request does nothing, as if it were lost. */
+/* After its deadline a request does nothing, as if it were lost. */
 #ifndef NO_DEADLINE
 #define has_deadline(call) (true)
 #else
@@ -826,7 +827,7 @@ inline tick() {
     task[k].tenure = (task[k].lead > 0 -> task[k].tenure : 0); /* [Promise 5] no late answer revives the term */
     less(task[k].granted);
 #ifndef GRANT_FROM_ANSWER
-    less(task[k].answer);       /* [Time 5] the client counts from its request */
+    less(task[k].answer);       /* the client counts from its request */
 #endif
     less(task[k].belief);
     if

@@ -7,7 +7,7 @@ from tests.model.variants import BROKEN, RIGHT, Check
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),  # on an idle core the slowest check takes a tenth of this
+    pytest.mark.timeout(600),  # on an idle core the slowest check takes less than a tenth of this
 ]
 
 

@@ -12,7 +12,7 @@ class Check:
         about: one line about the check or the broken rule.
         macros: the macros of lease.pml that the run defines, with or without a value.
         holds: true if no assertion may be violated; false if one must be.
-        long: true if the run belongs to `make model`; `make test-slow` has the other runs.
+        long: true if the run belongs to `make model`; the other runs belong to `make test-slow`, except `BEYOND`.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """`python -m tests.mutants`: break the product on purpose, one bug at a time; each must be found.
 
-The simulation must find the bugs in the code that it runs. A test of the real code must find the bugs in the other
-production modules (such as the drivers, the scripts and the fence). These tests must pass without a bug.
+The simulation must find the bugs of `tests/simulation/mutants.py`. Each bug of `tests/mutants/bugs.py` names a test of
+the real code that must find the bug. These tests must pass without a bug.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.simulation import mutants
 from tests.simulation.command_line import Parser, exit_with
 
 AT_ONCE = 3
-"""Number of concurrent test runs per core: a run mostly waits."""
+"""Number of concurrent test runs for each process of `--processes` (by default for each core): a run mostly waits."""
 
 
 def main() -> int:
@@ -48,8 +48,8 @@ def main() -> int:
 def _try_all(at_once: int) -> Iterator[tuple[Bug, int, Verdict]]:
     """Yield each bug in order, with its number of attempts and its verdict, from `at_once` concurrent runs.
 
-    A test may depend on timing, which a busy machine changes. So a bug that survives is tried once more, and the tests
-    are repeated once if they fail without a bug.
+    A test may depend on timing, which a busy machine changes. So a bug that is not found is tried once more, and a test
+    that fails without a bug is repeated once.
 
     Raises:
         SystemExit: a test fails without a bug.

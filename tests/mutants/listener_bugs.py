@@ -1,4 +1,4 @@
-"""Seeded bugs in the listener of both containers and in the requests that it refuses.
+"""Seeded bugs in the listener of both containers, the refusal of web pages, CORS, and the reconnect time of streams.
 
 Tests with real sockets find them.
 """

@@ -1,4 +1,4 @@
-"""Seeded bugs in authentication, in the login to the database, and in the owners of streams."""
+"""Seeded bugs in authentication, in the login to the database, and in the checks of a portfolio's owner."""
 
 from tests.mutants.trial import Bug
 

@@ -1,4 +1,7 @@
-"""Bugs in the operators' page and in the JSON that it shows. Tests of the internal listener find them."""
+"""Bugs in the operators' page and in the JSON that it shows.
+
+Tests of the internal listener and of the client library find them.
+"""
 
 from tests.mutants.trial import Bug
 

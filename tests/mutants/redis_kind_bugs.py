@@ -1,4 +1,7 @@
-"""Bugs in the search for the right server of a cluster or behind sentinels, each found by a test with real servers."""
+"""Bugs in the code for several Redis servers (a cluster, sentinels, ElastiCache Serverless) and for different ttls.
+
+Tests with real servers find most of them.
+"""
 
 from tests.mutants.trial import Bug
 

@@ -1,4 +1,7 @@
-"""Bugs in the login to Redis and in TLS, each found by a test with a real Redis, real certificates or botocore."""
+"""Bugs in the login to Redis and in TLS.
+
+Tests with a real Redis, real certificates or botocore find most of them.
+"""
 
 from tests.mutants.trial import Bug
 

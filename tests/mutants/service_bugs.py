@@ -1,4 +1,7 @@
-"""Seeded bugs in the fence, in writes through the fence, and in commands. Tests with a real Postgres find them."""
+"""Seeded bugs in the service, for example in the fence, the writes through it, connections, streams and runs.
+
+Many of the tests that find them use a real Postgres.
+"""
 
 from tests.mutants.trial import Bug
 

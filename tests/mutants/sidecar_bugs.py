@@ -1,4 +1,7 @@
-"""Bugs in the sidecar's election loop, listener, Redis client and scripts, each found by a test with a real Redis."""
+"""Bugs in the sidecar's election, listener, Redis client, scripts, name lookups and log.
+
+Many of the tests that find them use a real Redis.
+"""
 
 from tests.mutants.trial import Bug
 

@@ -46,7 +46,7 @@ class Bug:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of a pytest run: the tests `failed` or `passed`; neither if the run did not finish."""
+    """The result of a pytest run: the tests `failed` or `passed`; neither if they could not run or did not finish."""
 
     failed: bool
     passed: bool
@@ -67,7 +67,8 @@ def copy(source: Path, target: Path, copy_file: Callable[[str, str], object] = s
 def attempt(source: Path, tests: list[str], bug: Bug | None = None, *, reruns: int = 0) -> Verdict:
     """Run the tests in a folder with the files of `source`, with the bug if there is one.
 
-    The folder has hard links, so `source` must be in the same file system. A failed test is repeated `reruns` times.
+    The folder has hard links, so `source` must be in the same file system. A failed test is repeated at most `reruns`
+    times.
     """
     with TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Bugs in the wrapper of `python -m sidecar exec`, each found by a test with real processes."""
+"""Bugs in the wrapper of `python -m sidecar exec`. Tests with real processes find all except the bug in the pauses."""
 
 from tests.mutants.trial import Bug
 

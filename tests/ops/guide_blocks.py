@@ -12,13 +12,16 @@ import botocore.model
 from botocore import xform_name
 
 OF_THE_CLIENT = {"query", "output", "region", "cli-input-json", "max-items", "profile"}
-"""Options of the aws program that every command accepts."""
+"""Options of the aws program itself, which are not parameters of an operation."""
 WITHOUT_MODEL = {
     ("ecr", "get-login-password"): {"none"},
     ("cloudformation", "deploy"): {"stack-name", "template-file", "capabilities", "parameter-overrides"},
     ("ecs", "wait"): {"cluster", "services", "tasks"},
 }
-"""Commands of the aws program that are not operations of the API, with the options that documents use."""
+"""Commands of the aws program that are not operations of the API, with the options that documents use.
+
+`none` is a placeholder for a command without options.
+"""
 
 OF_COPILOT = {
     "app init": {"domain"},

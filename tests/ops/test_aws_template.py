@@ -1,6 +1,7 @@
 """The CloudFormation template: the task, the network rules, and mistakes that AWS would accept.
 
-`make aws` creates the stack (tests/stack). These tests find faults that neither cfn-lint nor a deploy reports.
+`make aws` creates the stack in moto (tests/stack). Most of these tests find faults that neither cfn-lint nor a deploy
+reports.
 """
 
 import json

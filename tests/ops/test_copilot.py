@@ -44,7 +44,7 @@ FIELDS: dict[str, tuple[dict[str, Any], set[str]]] = {
 }  # fmt: skip
 """Parts of the manifest, each with the fields that are in use and in Copilot's documentation."""
 OF_THE_ACCOUNT = {"image", "name", "entryPoint", "logConfiguration", "secrets", "portMappings"}
-"""Fields that Copilot sets itself."""
+"""Fields that differ from the task definition: Copilot omits `entryPoint`, and gives the others its own values."""
 
 
 def container(

@@ -1,4 +1,4 @@
-"""The printed commands reach the run's own Redis from any terminal, and contain no password."""
+"""The printed commands reach the run's Redis from any terminal, and contain no password."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""`make redis-versions` fails and names the missing program if a version is unavailable; it skips no version."""
+"""`make redis-versions` fails and gives the reason if a version is unavailable; it skips no version."""
 
 import os
 import subprocess

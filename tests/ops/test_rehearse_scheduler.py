@@ -1,4 +1,4 @@
-"""The scheduler of a rehearsal: a deploy never has fewer healthy tasks than the desired count."""
+"""The scheduler of a rehearsal: it stops a healthy task only if the desired count of healthy tasks remains."""
 
 import pytest
 from hypothesis import given

@@ -41,9 +41,9 @@ PATIENCE = 60.0
 GRANT_TTL = 5.0
 """Value in `task-definition.json`, in seconds."""
 MARGIN = 10.0
-"""Seconds that the release and this test's own poll may take on a busy machine.
+"""Seconds that the release and the test's own poll may take on a busy machine.
 
-With `GRANT_TTL` they are less than the lease's ttl of 30 s.
+The sum of `GRANT_TTL` and `MARGIN` is less than the lease's ttl of 30 s.
 """
 
 T = TypeVar("T")

@@ -132,7 +132,7 @@ def test_a_critical_alert_is_about_the_whole_service() -> None:
 def test_each_scenario_pages_once() -> None:
     """`make alerts` tests the rules.
 
-    This test checks that every cause has a scenario, and that no scenario expects two pages.
+    This test checks that each of four causes has a scenario, and that no scenario expects two pages.
     """
     pages = {
         test["name"]: {sample["labels"] for case in cases for sample in case["exp_samples"]}

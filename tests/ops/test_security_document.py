@@ -1,4 +1,4 @@
-"""docs/security.md names the listening ports, every secret, and the versions that the package declares."""
+"""docs/security.md names the listening ports, every secret, and the Python versions that the package declares."""
 
 import json
 import re

@@ -19,7 +19,7 @@ FENCED_WRITE = "UPDATE work SET token = ?1, writer = ?2, writes = writes + 1 WHE
 
 
 async def main(name: str, address: str, port: int, database: str) -> None:
-    """Serve and campaign until SIGTERM."""
+    """Campaign until SIGTERM, and serve for `LINGER` seconds longer."""
     last = 0
     connection = sqlite3.connect(database, timeout=30, isolation_level=None)
     stop = asyncio.Event()

@@ -140,7 +140,7 @@ CLEAN = """
         end loop;
     end $$;
 """
-"""SQL that restores the newly migrated state. A test may add a function `meddle`, or rename a table to `away`."""
+"""SQL that restores the newly migrated state. A test may add a function `meddle`, or rename `job_run` to `away`."""
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ IRRELEVANT = {
         "PATH_INFO",
         "QUERY_STRING",
         "REQUEST_METHOD",
-    ),  # keys of a WSGI request
+    ),  # an example in a docstring, and keys of a WSGI request
 }
 
 MEANT_FOR_OTHERS = {

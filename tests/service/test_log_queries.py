@@ -70,7 +70,10 @@ class Run:
         )
 
     def ask(self, title: str, **replaced: str) -> list[tuple[Any, ...]]:
-        """The result of a query of the document, with some of the query's text replaced."""
+        """The result of a query of the document, with some of the query's text replaced.
+
+        A number to replace is written with a `_` before it, because no parameter's name may begin with a digit.
+        """
         text = QUERIES[title]
         for old, new in replaced.items():
             text = text.replace(old.removeprefix("_"), new)
@@ -129,7 +132,8 @@ async def test_the_queries_find_every_event_in_the_logs_of_two_faulty_tasks(
     await eventually(lambda: run.has("redis_recovered"), within=60)
     await eventually(second.leads, within=60)
 
-    # An operator disables and enables the lease, asks the leader to step down, and runs a job by hand.
+    # An operator disables and enables the lease, and asks the leader to step down. The token in the database is raised,
+    # which ends the work. Then the operator runs a job by hand.
     operator = {"REDIS_URL": redis_server.url, "LEASE_KEY": second_sidecar.environment["LEASE_KEY"]}
 
     async def run_command(*words: str) -> int:

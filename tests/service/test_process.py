@@ -87,7 +87,7 @@ async def test_every_task_reports_the_leaders_loading_progress(
     stack.push_async_callback(database.close)
     lock = database.transaction()
     await lock.start()
-    await database.execute("lock table position")  # blocks only the loading: no client reads positions
+    await database.execute("lock table position")  # blocks the loading, but no request of this test
     first = await stack.enter_async_context(new_sidecar("one"))
     leader = await stack.enter_async_context(new_service("one", first.url))
     await eventually(leader.leads)

@@ -142,7 +142,7 @@ async def test_the_api_ends_in_time_while_the_database_hangs_and_a_stream_is_ope
         stream = await session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream")
         stack.callback(stream.close)
         proxy.replies.hold()
-        await asyncio.sleep(1)  # a tick, a probe and a request are under way
+        await asyncio.sleep(1)  # a tick is under way
         asking = asyncio.create_task(session.get(f"{service.url}/portfolios/{PORTFOLIO}/live"))
         stack.callback(asking.cancel)
         await ends(service)

@@ -63,7 +63,7 @@ async def test_a_grant_starts_when_its_request_arrives(sidecar: Served) -> None:
 async def test_the_fast_path_and_the_application_give_the_same_answer(
     sidecar: Served, path: str, client: dict[str, str]
 ) -> None:
-    """The listener answers a request without a query; the application answers a request with a query."""
+    """The listener answers a request without a query or an Expect header; the application answers the others."""
     for name in KEYS:
         await sidecar.lead(name)
     answers = []
@@ -291,7 +291,7 @@ async def test_ten_thousand_polls_cause_no_command_in_redis(sidecar: Served, red
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
             assert b'"is_leader": true' in await reader.readuntil(b"}")
     beats = (elapsed() - began) / TIMINGS.heartbeat + 1
-    assert _scripts_run(redis) - before <= 2 * beats, "the renewals, and a look after each renewal"
+    assert _scripts_run(redis) - before <= 2 * beats, "the renewals, and a check of the key after each renewal"
     writer.close()
     await writer.wait_closed()
 

@@ -181,7 +181,7 @@ async def test_a_resign_answers_held_requests_and_releases_at_once(sidecar: Serv
     assert (await held)["is_leader"] is False
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
     assert elapsed() - resigned_at < PATIENT.grant_ttl
-    assert await sidecar.state() == "waiting", "an answered request is no demand"
+    assert await sidecar.state() == "waiting", "a request that a resign answers leaves no demand"
 
 
 async def test_after_a_resign_the_sidecar_waits_one_second_before_it_campaigns(sidecar: Served) -> None:

@@ -131,7 +131,10 @@ async def without_end(request: web.Request) -> web.StreamResponse:
 
 
 NO_ARN = [None, 5, "", "arn:task/", "arn:task/of two words", "arn:task/line\n", "arn:task/disabled", "x" * 129]
-"""ARNs whose last part is no valid instance id: missing, empty, too long, with a space or a newline, or "disabled"."""
+"""Values of TaskARN that give no valid instance id.
+
+The value is missing, or is no text; or its last part is empty, is too long, has a space or a newline, or is "disabled".
+"""
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ async def _leads(sidecar: Sidecar) -> bool:
 
 
 def test_objects_from_imports_are_exempt_from_garbage_collection() -> None:
-    """Each garbage collection of these objects took a tenth of the start time."""
+    """The garbage collections of these objects would take a tenth of the start time."""
     program = (
         "import gc, sidecar.__main__, sidecar.run\n"
         "sidecar.run.run = lambda *_: print(gc.get_freeze_count(), gc.isenabled()) or 0\n"

@@ -1,4 +1,4 @@
-"""SIGTERM while something hangs that cannot be cancelled: the process ends in time and prints no traceback."""
+"""SIGTERM while a lookup, a connection or a server hangs: the process ends in time and prints no traceback."""
 
 import asyncio
 import signal

@@ -10,7 +10,7 @@ from tests.simulation.run import Choice, Progress, run, story
 from tests.simulation.scenario import MIXES
 
 STORIES = 3
-"""The number of violations that are printed."""
+"""Maximum number of violations whose last events are printed."""
 
 
 def between(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:

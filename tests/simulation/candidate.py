@@ -9,8 +9,9 @@ run at a fifth of its speed. Most of this module (the connection and its time li
 
 The loop is blocked during a call and while it connects. A call ends at its own time limit. A failed call closes the
 connection, and the next call connects again. If no call is due, the loop connects after a pause that doubles each time.
-A call that was certainly not executed (no connection could be made, or the server refuses every script) is repeated
-once, immediately, with the same limit. A frozen process (SIGSTOP) handles the events of the freeze when it thaws.
+A call that was certainly not executed (no connection could be made, or the server refused the script as a whole) is
+repeated once, immediately, with the same limit. A frozen process (SIGSTOP) handles the events that reached it during
+the freeze when it thaws.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ WON = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
 COUNTING = (
     Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED, Outcome.GUARDED, Outcome.RELEASED,
 )  # fmt: skip
-"""Outcomes with which a script also reports the number of candidates."""
+"""Outcomes with which a script also reports the numbers of watches."""
 HANDLING = 2e-4
 """Seconds that a message over loopback takes."""
 TIMER = 1e-6
@@ -109,11 +110,11 @@ class Sidecar:
         self.started = 0.0
         """The true time since which the sidecar has run without interruption."""
         self.trouble: float | None = None
-        """The share of messages to and from Redis that are lost, delayed or doubled; None if the network is good."""
+        """The share of messages to and from Redis that are lost (others are late or doubled); None: a good network."""
         self.server: Server | None = None  # the server of the connection
         self.watched: Server | None = None
         self.watches_directly = True
-        """Whether the watch is direct, and reports every change; a relayed watch reports only a vacant lease."""
+        """Whether the watch is direct; a relayed watch reports only that the lease is vacant."""
         timings = world.scenario.timings
         self._ttl_ms = int(timings.ttl * 1000)
         self._floor = int((timings.ttl - timings.heartbeat / 2) * 1000)
@@ -193,7 +194,7 @@ class Sidecar:
         self.client.schedule_end_of_work()
 
     def thaw(self) -> None:
-        """Continue the process (SIGCONT). It handles everything that arrived during the pause, in order."""
+        """Continue the process (SIGCONT). It handles what arrived during the pause, usually in the order of arrival."""
         if not (self.alive and self.frozen):
             return
         self.frozen = False
@@ -224,7 +225,7 @@ class Sidecar:
     # The election loop.
 
     def wake(self) -> None:
-        """Run a round now, unless the loop is blocked."""
+        """Run a round now, unless the loop is blocked or the process is frozen."""
         if self._call is None and not self._opening and not self.frozen:
             self._timer += 1
             self.world.at(self.world.now, self._timed, self._timer)
@@ -264,7 +265,8 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # While a request is held, the loop wakes at the end of demand only without a connection: the round connects.
+        # A held request is demand, so the end of the demand of answered requests changes nothing. Without a connection
+        # the loop still wakes then, because that round may connect.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))
@@ -608,7 +610,7 @@ class Sidecar:
             self._failed(self._time_out, attempt, may_execute=self._sent)
 
     def _refused(self, attempt: int) -> None:
-        """No connection could be made."""
+        """No connection to the right server could be made."""
         if attempt == self._attempt:
             self._not_executed(self._refused, attempt)
 
@@ -695,7 +697,7 @@ class Sidecar:
         return self.trouble is not None and self.world.random.random() < self.trouble
 
     def _lag(self) -> float:
-        """The extra delay of a message, in seconds: usually short, sometimes longer than the limit of a call."""
+        """The extra delay of a message, in seconds: 0, or at random up to twelve times the limit of a call."""
         if self.trouble is None or self.world.random.random() > 3 * self.trouble:
             return 0.0
         return self.world.scenario.timings.call_limit * self.world.random.random() ** 3 * 12

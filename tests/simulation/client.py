@@ -1,8 +1,9 @@
 """A simulated client: asks as `sidecar.client` does, and believes for as long as the production `Grant` allows.
 
-A held request is no event in the queue. While nothing changes, the client asks many times, and only the last answer
-matters, because each answer replaces the previous answer. `sync` catches up with the skipped requests. The
-simulator skips about 1,400 requests an hour in this way, and can simulate several hundred hours per second.
+The end of a held request is usually not an event in the queue. While nothing changes, the client asks many times, and
+only the last answer matters, because each answer replaces the previous answer. `sync` catches up with the skipped
+requests. The simulator skips about 1,400 requests an hour in this way, and can simulate several hundred hours per
+second.
 """
 
 from collections.abc import Callable
@@ -84,7 +85,7 @@ class Client:
         self.working = False
         """Whether the work runs; true also while the work is being stopped."""
         self.believes = False
-        """Whether the client has a grant, even an ended one; `until` returns the end of the belief."""
+        """Whether the client has a grant that no answer has ended; `until` also looks at the clock."""
         self.grant: Grant | None = None
         self.tenure: Tenure | None = None
         self.deadline = 0.0
@@ -122,9 +123,9 @@ class Client:
         self._resigning = False
         """Whether the client has sent a resign that is not answered yet."""
         self._awaits = -1
-        """The number of the `/is-leader` request that waits for the answer to the resign."""
+        """The value of `_ask` with which the client waits for the answer to its resign."""
         self._asks = False
-        """Whether the next `/is-leader` request waits for the answer to the resign."""
+        """Whether `ask` waits for the answer to the resign; otherwise the client waits before it campaigns again."""
         self._trouble = False
         """Whether the last `/is-leader` request got no answer."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
@@ -238,7 +239,7 @@ class Client:
         return True
 
     def stop(self, *, over: bool = True) -> None:
-        """Stop the work, because the term is `over` or for another reason; the work ends a little later."""
+        """Stop the work, because the term is `over` or for another reason; the work ends at once or up to 2 s later."""
         if self._stopping:
             return
         self._stopping = True
@@ -368,7 +369,7 @@ class Client:
             self.held = True
             self._limit_at = arrived + self._wait
             self._explicit = arrived > self._asked_at
-            if self.grant is None and stands < inf:  # another client's grant lasts: answer at its end
+            if self.grant is None and stands < inf:  # the sidecar leads: its answer is valid for a limited time
                 self._explicit = True
                 self._limit_at = arrived + min(self._wait, stands)
             if self.grant is not None and self._wait < 0.8 * self.world.poll:  # a short grant: ask again earlier
@@ -404,7 +405,7 @@ class Client:
             self._answer(self._arrived)
 
     def _hold_ends(self, number: int) -> None:
-        """Answer the held request at its time limit, without a change. A frozen client does not read the answer."""
+        """Answer the held request at its time limit, without a change. A frozen client reads the answer later."""
         if number == self._ask and self.held and (self.frozen or self._explicit):
             if self.sidecar.frozen:
                 self.sidecar.later(self._hold_ends, number)

@@ -17,7 +17,7 @@ TTL = 30.0
 
 
 class Notes:
-    """The actions of a client in order, and their times. Tokens, versions and names are numbered from 1."""
+    """The actions of a client in order, and their times. Tokens and names are numbered from 1."""
 
     def __init__(self) -> None:
         self.what: list[tuple[object, ...]] = []

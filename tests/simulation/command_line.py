@@ -1,4 +1,7 @@
-"""The command line of the simulations: a wrong argument and Ctrl-C each print one line."""
+"""Parts of the command lines of the simulation, the seeded bugs and the chaos runs.
+
+A wrong argument and Ctrl-C each print one line.
+"""
 
 import argparse
 import signal

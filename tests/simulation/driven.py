@@ -24,7 +24,10 @@ NAME, ME = "lease", "a"
 
 @dataclass
 class SidecarNotes:
-    """The calls and answers of a sidecar. Tokens are numbered from 1, because their values are times and may differ."""
+    """The calls, transitions and answers of a sidecar.
+
+    Tokens are numbered from 1, because their values are times and may differ.
+    """
 
     calls: list[tuple[Kind, int | None, str]] = field(default_factory=list)
     transitions: list[tuple[bool, int | None, str]] = field(default_factory=list)

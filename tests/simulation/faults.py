@@ -1,4 +1,4 @@
-"""The faults of a world. They begin at random times, some at the same time, and each ends some time later."""
+"""The faults of a world. They begin at random times, some shortly after another, and most end some time later."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CALM_END = 6
-"""The number of ttls without faults at the end of a world."""
+"""The number of ttls at the end of a world in which no fault begins."""
 
 
 class Faults:
-    """The faults of one world. `world.disturbances` counts the current faults that also disturb other tasks."""
+    """The faults of one world. `world.disturbances` counts the current faults during which no delay is judged."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -103,7 +103,7 @@ class Faults:
         return self.ttl * self.random.uniform(low, high)
 
     def _disturb(self, seconds: float, end: Callable[[Any], None], argument: object = None) -> None:
-        """Count a disturbance of all tasks for this number of seconds, then call `end(argument)`."""
+        """Count a disturbance for this number of seconds, then call `end(argument)`."""
         self.world.disturbances += 1
         self.world.at(self.world.now + seconds, self._recover, (end, argument))
 
@@ -199,7 +199,7 @@ class Faults:
         """Apply the fault now, or right after the sidecar's next call is sent."""
         if self.random.random() < 0.4:
             sidecar.ambush = action
-            if self.random.random() < 0.3:  # the next call will be a release
+            if self.random.random() < 0.3:  # then the next call is usually a release
                 self._starts_over(sidecar.client)
         else:
             action(sidecar)
@@ -226,7 +226,7 @@ class Faults:
             self._disturb(last, lambda life: self._thaw_client(client, life), client.life)
 
     def _slept(self, sidecar: "Sidecar", seconds: float) -> None:
-        """A suspended machine wakes. CLOCK_BOOTTIME has advanced during the suspension."""
+        """Do nothing when a suspended machine wakes: its clock, CLOCK_BOOTTIME, has advanced during the suspension."""
 
     def _crash_sidecar(self) -> None:
         self._apply_now_or_after_next_call(self.world.sidecars[self._task()], self._kill_sidecar)
@@ -326,7 +326,7 @@ class Faults:
         return True
 
     def _late_acquire(self) -> None:
-        """An acquire is delayed until another candidate's release; often the sender's client has left by then."""
+        """An acquire is delayed until a later release of the lease; often the sender's client has left by then."""
         sidecar = self.random.choice(self.world.sidecars)
         sidecar.snare = self._holds_up
 
@@ -334,7 +334,7 @@ class Faults:
         if request[1].kind is not Kind.ACQUIRE:
             return False
         sidecar.snare, sidecar.started = None, self.world.now
-        if self.world.scenario.large_fleet:  # it stands for several candidates, and none of these relays a notice now
+        if self.world.scenario.large_fleet:  # the sidecar stands for several candidates, none of which relays now
             self._disturbed()
         self._held_up = (sidecar, request, self.world.now + 1.5 * self.world.scenario.timings.call_limit, False)
         if self.random.random() < 0.7:
@@ -351,7 +351,7 @@ class Faults:
             self.world.at(self.world.now + 1e-5, sidecar.arrive, request)
 
     def _lose_release(self) -> None:
-        """A leader leaves, and its connection breaks before the release arrives at the server."""
+        """A leader's client leaves, and the sidecar's connection breaks before the release arrives at the server."""
         client = self.world.clients[self._task()]
         client.sidecar.snare = self._loses_release
         self._leave(client)
@@ -365,7 +365,7 @@ class Faults:
         return True
 
     def _cut_acquire_short(self) -> None:
-        """A leader starts over, and the connection of the next acquire breaks before the reply arrives."""
+        """A leader's client starts over, and the connection of the next acquire breaks before the reply arrives."""
         for sidecar in self.world.sidecars:
             sidecar.snare = self._cuts_short
         self._starts_over(self.world.clients[self._task()])
@@ -455,7 +455,7 @@ class Faults:
 
     def _redis_errs(self) -> None:
         server = self.world.primary
-        if self.random.random() < 0.5:  # as at the end of a failover: the same call succeeds when it is repeated
+        if self.random.random() < 0.5:  # as at the end of a failover: a repeated call usually succeeds
             server.refusals += self.random.choice((1, 1, 2))
             self._disturbed()
         elif server.error is None:
@@ -506,7 +506,7 @@ class Faults:
             self._primary_dies(self.world.primary)
 
     def _fail_over_stale(self) -> None:
-        """Replication stops; some time later, or right after one of the next writes, the primary dies."""
+        """Replication stops; some time later, or soon after one of the next writes, the primary dies."""
         if self._server_busy:
             return
         self._server_busy = True

@@ -1,6 +1,6 @@
 """Seeded bugs for the simulation: each breaks one rule of the protocol, and the simulation must find every bug.
 
-A bug replaces one or two functions of the production code, of the model of its scripts, or of the simulator. A bug
+A bug replaces one to three functions of the production code, of the model of its scripts, or of the simulator. A bug
 that survives fails the run: an oracle or a fault is missing, or the rule is not needed.
 """
 
@@ -563,7 +563,10 @@ def _(store: Store, tenure: Any) -> bool:
 
 
 def find(number: int, seed: str, most: float = MOST_HOURS) -> Finding:
-    """Run worlds with one bug, alternately from its mix and from all mixes, until one world breaks a promise."""
+    """Run worlds with one bug, alternately from its mix and from all mixes.
+
+    The search ends when one world breaks a promise, or after `most` simulated hours.
+    """
     bug, hours, worlds, began = MUTANTS[number], 0.0, 0, time.monotonic()
     choices = [Choice(seed, mix, TTL, bug.pace) for mix in dict.fromkeys((bug.mix, None))]
     with bug.applied():

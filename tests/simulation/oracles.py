@@ -1,8 +1,8 @@
 """The laws that hold in every world, and the measurements. The first violation ends the world.
 
-The contract has exceptions: an operator deletes or overwrites the key by hand; the server's clock steps further than
-the margin; an isolated old primary still serves, without MIN_REPLICAS. In an exception only the first promise holds:
-no write of an older term after a write of a newer term.
+The contract has exceptions: an operator deletes the key by hand or overwrites it (a DISABLED that lasts longer than a
+ttl is no exception); the server's clock steps further than the margin; an isolated old primary still serves, without
+MIN_REPLICAS. In an exception only the first promise holds: no write of an older term after a write of a newer term.
 """
 
 from typing import TYPE_CHECKING
@@ -142,7 +142,7 @@ class Oracle:
                         raise Violation("two believers", text)
 
     def _alone(self, _: None = None) -> None:
-        """Check that two clients that began to believe during an exception do not both believe after it."""
+        """Check, outside of exceptions, that no two clients believe: both may have begun during an exception."""
         if not self.exempted:
             for client in self.world.clients:
                 if client.believes:
@@ -161,8 +161,8 @@ class Oracle:
     def _obeyed(self, arg: tuple[float, int | None]) -> None:
         """Check that no client leads.
 
-        The early check has a `number`, and counts only if nothing has disturbed the world since DISABLED was written.
-        The check after a ttl has None as its number, and always counts.
+        The early check has a `number`, and counts only if no fault has begun since DISABLED was written.
+        The check after a ttl has None as its number, and counts in any case. Neither counts after a later DISABLED.
         """
         since, number = arg
         if since == self.disabled_since and number in (None, self._pendings):
@@ -232,7 +232,7 @@ class Oracle:
     # Writes.
 
     def wrote(self, client: "Client", tenure: Tenure, accepted: bool | None) -> None:
-        """A transaction committed, or was refused."""
+        """A transaction committed or was refused; `accepted` is None if it waits."""
         if accepted is None:
             return
         if self.world.trace is not None:
@@ -269,7 +269,7 @@ class Oracle:
         self._vacate("hand-over", self.world.now, self.world.now, sidecar)
 
     def silent(self, client: "Client") -> None:
-        """A leader's client is killed; its sidecar still runs."""
+        """A client is killed. If its sidecar leads, another client must lead soon after the end of the last grant."""
         sidecar = client.sidecar
         leads = sidecar.alive and not sidecar.frozen and sidecar.lease.leads(sidecar.now())
         if client.believes and leads and client.until() > self.world.now:
@@ -279,7 +279,7 @@ class Oracle:
             self.ghost_until = self.world.now + 2.1 * self.world.scenario.timings.grant_ttl + 0.2
 
     def lost(self, sidecar: "Sidecar") -> None:
-        """A leading task ends for good: its lease is free when the key expires."""
+        """A task ends for good. If it holds the lease, the lease is free when the key expires."""
         model = self.world.primary.model
         if model.value == sidecar.instance and model.expires is not None and not sidecar.calling:
             expiry = self.world.primary.true_time(model.expires)

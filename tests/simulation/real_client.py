@@ -1,4 +1,4 @@
-"""The production `LeaseClient` on a loop with the simulated world's time; its requests end at the simulated sidecar.
+"""The production `LeaseClient` on a loop with the simulated world's time; its requests go to the simulated sidecar.
 
 This module handles the requests as `sidecar.control` does. A frozen process is a loop that does not run.
 """

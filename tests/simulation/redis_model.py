@@ -20,7 +20,7 @@ MOST_NOTES = 900
 """Maximum number of characters in the notes about other servers; above it, the oldest note is dropped."""
 
 FEW_DIRECT, FEW_RELAYED = 4, 24
-"""Numbers of watches up to which a release notifies all candidates."""
+"""Numbers of direct and of relayed watches: up to either number, a release notifies all candidates."""
 
 
 def far_ahead(token: int | None, now: int) -> bool:
@@ -62,10 +62,10 @@ class RedisModel:
     """One database with one lease.
 
     `now` is the server's wall clock in µs. The caller sets it before each call, as `TIME` would report it. `touched`,
-    `published` and `relayed` count what watches see: writes to the key, and messages to the direct and to the relayed
-    watches. `watches` is the number of direct and of relayed watches that the server reports; None if it may not report
-    them. `appended` counts the entries of the history, which do not affect the election. `offset` counts all writes, as
-    replication does.
+    `published` and `relayed` count what watches see: writes to the key, messages of releases to the direct watches, and
+    messages to the relayed watches. `watches` is the number of direct and of relayed watches that the server reports;
+    None if it may not report them. `appended` counts the entries of the history, which do not affect the election.
+    `offset` rises with every write, like the server's replication offset.
     """
 
     __slots__ = (
@@ -149,7 +149,10 @@ class RedisModel:
         self.offset += 1
 
     def step_down(self) -> int | None:
-        """`step_down.lua`: ask the holder to give up its term. Returns the term's token; None if no candidate leads."""
+        """`step_down.lua`: ask the holder to give up its term.
+
+        Returns the term's token; None if the key and the fence show no term.
+        """
         self.expire()
         if not self.key_is_string or not self.fence_is_hash or not isinstance(self.fence.token, int):
             return None
@@ -300,7 +303,7 @@ class RedisModel:
         return far_ahead(token, self.now)
 
     def _answer(self, outcome: Outcome, wait: int = 0) -> Answer:
-        if outcome is Outcome.LATE or outcome is Outcome.WRONG_TYPE:  # nothing was read
+        if outcome is Outcome.LATE or outcome is Outcome.WRONG_TYPE:  # neither the key's value nor the fence was read
             return Answer(outcome, None, None, None, -2, self.now, wait, self._guard)
         token, tenure = (self.fence.token, self.fence.tenure) if self.fence_is_hash else (None, None)
         return Answer(outcome, self.value, token, tenure, self._left(), self.now, wait, self._guard)

@@ -140,7 +140,7 @@ def story(choice: Choice, index: int) -> tuple[Violation | None, list[str]]:
 
 
 def whole_story(choice: Choice, index: int) -> str:
-    """Return every event of a world, one per line."""
+    """Return every recorded event of a world, one per line."""
     scenario, random = choice.scenario(index)
     world = World(scenario, random, trace=True)
     world.run()
@@ -210,7 +210,7 @@ def _run_prepared(index: int) -> Result:
 
 
 class Progress:
-    """The progress: one line that is rewritten on a terminal, or ten lines in any other output."""
+    """The progress: one line that is rewritten on a terminal, or at most ten lines in any other output."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()

@@ -111,13 +111,13 @@ class Scenario:
     mix: str
     faults: Mix
     pace: float
-    """The mean time between two faults."""
+    """The mean time between two faults; some faults follow sooner, in a group."""
     timings: Timings
     tasks: int
     server_rate: float
     task_rates: tuple[float, ...]
     watch: str
-    """How a candidate notices changes: `tracking`, `notices` (releases only) or `off`."""
+    """How a candidate notices changes: `tracking`, `notices` (only releases and step-downs) or `off`."""
     guard: bool
     min_replicas: int
     require_client: bool

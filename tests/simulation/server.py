@@ -14,7 +14,7 @@ FROM_INSIDE = "READONLY You can't write against a read only replica. script: 0, 
 
 
 class Server:
-    """One server process, stopped until the true time `thaw_at`; `error`, if set, is its answer to every script."""
+    """One server, stopped until the true time `thaw_at`; `error`, if set, is its answer to every script."""
 
     __slots__ = (
         "acked",

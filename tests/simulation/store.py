@@ -31,7 +31,10 @@ class Store:
     """The terms that wait for the end of these transactions."""
 
     def claim(self, tenure: Tenure) -> bool | None:
-        """Raise the fence to a term. Returns false if the fence has a higher term, None if the term has to wait."""
+        """Raise the fence to a term.
+
+        Returns true if the fence now names the term, false if the term's token is too small, None if the term waits.
+        """
         if (self.token, self.holder) == (tenure.token, tenure.holder):
             return True
         if tenure.token <= self.token:

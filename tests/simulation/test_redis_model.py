@@ -41,14 +41,14 @@ IDENTITIES: list[dict[str, str | None]] = [
     {"replid": None},
     {"run_id": None, "replid": None},
 ]
-"""Values that a fence may have for the last server that wrote it; None deletes the field."""
+"""Values of the fence's fields for the server that last acted on the lease; None deletes the field."""
 
 
 @pytest.fixture(
     scope="module", params=[(binary, life) for binary in sorted(BINARIES) for life in ("born a primary", "promoted")]
 )
 def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A server that has run for longer than the guard waits."""
+    """A server that has run for longer than the guard waits without `LATE`."""
     binary, life = request.param
     folder = tmp_path_factory.mktemp("redis")
     with ExitStack() as open_:

@@ -16,13 +16,13 @@ from tests.simulation.server import EPOCH, Server
 from tests.simulation.store import Tenure
 
 STORY = 60
-"""The number of events that are printed before a violation."""
+"""Maximum number of a world's last recorded events that are printed; a violation is the last of them."""
 NESTED = 50
-"""Maximum number of consecutive events that bypass the queue."""
+"""Number of consecutive events that bypass the queue; after more than this, the next event enters the queue."""
 BUSY = 500
 """Maximum rounds of all election loops per ttl, on average over a world; above it, a loop runs without a pause."""
 IDLE_LIMIT = 10.0
-"""Seconds after which Postgres ends an idle transaction."""
+"""Seconds after which the simulated Postgres ends an idle transaction."""
 
 Action = Callable[[Any], None]
 
@@ -33,7 +33,7 @@ class World:
     Args:
         scenario: the nature of the world.
         random: its random numbers.
-        trace: record every event; slow.
+        trace: keep the text of the recorded events; slow.
     """
 
     def __init__(self, scenario: Scenario, random: Random, *, trace: bool = False) -> None:
@@ -74,7 +74,10 @@ class World:
         heappush(self._queue, (when, number, action, argument))
 
     def soon(self, when: float, action: Action, argument: Any) -> None:
-        """Like `at`, but without the queue if no event is due before `when`. Call this only at the end of an action."""
+        """Like `at`, but usually without the queue if no event is due before or at `when`.
+
+        Call this only at the end of an action.
+        """
         queue = self._queue
         if self._nested > NESTED or (queue and queue[0][0] <= when):
             self.events = number = self.events + 1
@@ -163,7 +166,7 @@ class World:
                 self.at(self.now + self.delay(), sidecar.step_down_noticed, server)
 
     def drained(self, sidecar: Sidecar) -> None:
-        """A sidecar has given up its lease and exited: the platform restarts the sidecar or replaces its task."""
+        """A sidecar has drained and exited: the platform restarts the sidecar or replaces its task."""
         self.faults.replace(sidecar)
 
     # Work.
@@ -195,7 +198,7 @@ class World:
             client.interrupted = [client, tenure, False]
 
     def _idles(self, state: list[Any]) -> None:
-        """The server ends a transaction that has been idle for too long."""
+        """Postgres ends a transaction that has been idle for too long."""
         if state[2]:
             state[2] = None
             self.oracle.store.unshare()

@@ -19,7 +19,7 @@ class WorldLoop(asyncio.SelectorEventLoop):
         self.world = world
         self.frozen = False
         self.touched = False
-        """Whether an event for the loop has occurred since it began to wait."""
+        """Whether an event for the loop has occurred since the loop last began to wait."""
         super().__init__(_Waits(self))
 
     def time(self) -> float:

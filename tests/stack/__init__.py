@@ -1,1 +1,1 @@
-"""Tests of the CloudFormation stack with cfn-lint and moto (`make aws`)."""
+"""Tests of the CloudFormation stack with cfn-lint and moto, and of compose.yaml with its schema (`make aws`)."""

@@ -1,4 +1,4 @@
-"""cfn-lint finds no problem in the stack, and moto creates the resource types that ops/aws/README.md lists."""
+"""cfn-lint finds no problem in the stack, and moto creates the resources of each type that it knows."""
 
 import re
 import subprocess

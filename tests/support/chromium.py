@@ -57,7 +57,7 @@ class Request:
     status: int | None = None
     """The answer's status; None before its header has arrived."""
     failure: str | None = None
-    """The reason for an incomplete answer."""
+    """The reason why the request failed; None if it did not fail."""
 
 
 class Page:
@@ -71,14 +71,14 @@ class Page:
         self.requests: list[Request] = []
         """All requests, in order."""
         self.errors: list[str] = []
-        """Errors of the console: thrown exceptions, `console.error`, requests that failed or were answered with 4xx or
-        5xx."""
+        """Errors of the console: thrown exceptions, `console.error`, failed assertions, violations of the content
+        security policy, and requests that failed or were answered with 4xx or 5xx."""
 
     async def navigate(self, url: str) -> None:
         """Open an address, and wait until it has loaded.
 
         Raises:
-            ChromiumError: there is no such page.
+            ChromiumError: the address cannot be opened.
         """
         self._loaded.clear()
         result = await self.command("Page.navigate", url=url)

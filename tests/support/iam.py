@@ -179,7 +179,10 @@ class IamCache:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     def _knows(self, user: str, token: str) -> bool:
-        """Return true if botocore makes the same signature of the request with the keys that the token names."""
+        """Return true if the token is for this user, is recent, and has the right signature.
+
+        The right signature is the one that botocore makes for the request with the keys that the token names.
+        """
         url = f"https://{token}"
         given = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         keys = self._role.issued.get(given["X-Amz-Credential"].partition("/")[0])

@@ -51,7 +51,10 @@ class Query:
         self._stages = [self._stage(part) for part in _split(text)]
 
     def run(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """The result for rows with `@timestamp`, newest first unless the query sorts."""
+        """The result for rows with `@timestamp`.
+
+        Without `sort`, rows are in order of time, newest first, and groups of `stats` in order of their oldest rows.
+        """
         found = sorted(map(dict, rows), key=lambda row: str(row["@timestamp"]), reverse=True)
         for stage in self._stages:
             found = stage(found)

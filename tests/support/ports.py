@@ -1,4 +1,4 @@
-"""Ports that a test itself must choose, because the distances between the ports of its servers are fixed."""
+"""Ports that a test itself chooses, for example because the distances between the ports of its servers are fixed."""
 
 import socket
 from collections.abc import Iterable

@@ -50,7 +50,7 @@ class FakeTerm:
 class ScriptedPrices:
     """Prices from the test's functions. A function may also raise an error, or change something before it answers.
 
-    A latest price has the time of the request, unless the test's function gives the price another time.
+    A latest price has the time of the answer, unless the test's function gives the price another time.
     """
 
     def __init__(

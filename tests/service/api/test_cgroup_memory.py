@@ -35,7 +35,10 @@ class Container:
         return CgroupMemory.of_process(self.proc)
 
     def group(self, path: str, *, usage: int, limit: int | None, inactive: int = 0, parents: int | None = None) -> None:
-        """Write the files of a cgroup. `parents` is the smallest limit of its parents. All values are in MiB."""
+        """Write the files of a cgroup. Sizes are given in MiB.
+
+        `parents` is the smallest limit of its parents, which only version 1 shows.
+        """
         folder = self.mounted / path
         folder.mkdir(parents=True, exist_ok=True)
         values = {"cache": 3, "inactive": inactive * MEBIBYTE}

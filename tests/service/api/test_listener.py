@@ -1,4 +1,4 @@
-"""Limits of connections: headers that do not end, and too many connections."""
+"""Limits of connections (headers that do not end, too many connections), and the answers to malformed HTTP."""
 
 import asyncio
 import json

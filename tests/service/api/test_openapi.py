@@ -48,7 +48,8 @@ schemathesis.openapi.format("decimal", st.decimals(0, QUANTITY_LIMIT - 1, places
 def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathesis.BaseSchema:
     """The requests to try: the description's examples, values at the schemas' limits, and a fixed sample of others.
 
-    With `inventing_tokens`, requests have invalid tokens. The option is off for tests that send a valid token.
+    With `inventing_tokens`, requests have invalid tokens. The option is off for tests that send a valid token, and for
+    the internal listener, which needs no token.
     """
     generation = {"max-examples": 25, "deterministic": True, "database": "none"}
     settings = {
@@ -166,7 +167,7 @@ def test_every_operation_does_answer_200(label: str, running: Running) -> None:
 
 
 def routes(application: web.Application) -> set[str]:
-    """The operations of an application, without the HEAD route that each GET route has too."""
+    """The operations of an application, without each HEAD route whose path also has a GET route."""
     found = {(route.method, resource.canonical) for resource in application.router.resources() for route in resource}
     got = {path for method, path in found if method == "GET"}
     return {f"{method} {path}" for method, path in found if method != "HEAD" or path not in got}

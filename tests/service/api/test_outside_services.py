@@ -62,8 +62,8 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
         return "Alpaca refuses KO" in service.output
 
     await eventually(jobs_are_done)
-    # Requests for symbols of unknown standing are limited per minute. After a refusal, the source requests the rest of
-    # the batch in halves, which may have to wait for the next minute.
+    # The ticks send at most one request every 3 s for symbols of unknown standing. After a failed request, its symbols
+    # are requested in halves. So the refusal of KO may come late.
     await eventually(ko_is_refused, within=90)
     service.send()
     assert await service.end() == 0

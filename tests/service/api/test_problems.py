@@ -1,4 +1,4 @@
-"""Problems in words: leases, ticks and jobs."""
+"""Problems in words: leases, the sidecar, the database, ticks and jobs."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any

@@ -21,7 +21,7 @@ OTHER_DRIVERS = (
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of libpq is set, and the home folder is empty."""
+    """An environment without the usual libpq variables for login and TLS, and with an empty home folder."""
     for name in ("PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"

@@ -26,7 +26,7 @@ PORTFOLIO = UUID(int=1)
 
 @pytest.fixture
 async def narrow(migrated: str, raw: Connection) -> AsyncIterator[str]:
-    """The address of the database for the test's own role, which has all rights."""
+    """The address of the database for the test's own role, which has all rights on the tables."""
     await raw.execute(f"create role {ROLE} login bypassrls; grant all on all tables in schema public to {ROLE}")
     yield migrated.replace("//postgres@", f"//{ROLE}@")
     await eventually(lambda: raw.fetchval(f"select count(*) = 0 from pg_stat_activity where usename = '{ROLE}'"))

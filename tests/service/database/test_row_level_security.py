@@ -42,7 +42,7 @@ INTERNAL = (
 
 @pytest.fixture(autouse=True)
 async def rows(store: Store) -> None:
-    """One row of each table for Alice and for Bob."""
+    """One row of each table in `OWNED` for Alice and for Bob."""
     await store.put_positions([entry(1, "A", "1", user=ALICE), entry(2, "A", "1", user=BOB)])
     await store.claim_fence(FakeTerm())
     one, two = UUID(int=1), UUID(int=2)

@@ -1,4 +1,4 @@
-"""The calendar, compared with the exchange's rules for years that no other library covers yet.
+"""The calendar, compared with the exchange's rules for the years up to 2060.
 
 A half day whose label gives no valid closing time has no session.
 """
@@ -25,7 +25,7 @@ def nth(year: int, month: int, weekday: int, n: int) -> date:
 
 
 def good_friday(year: int) -> date:
-    """Two days before Easter, by Gauss's rule as Meeus and Jones give it."""
+    """Two days before Easter, by the algorithm of Meeus, Jones and Butcher."""
     century, of_century = divmod(year, 100)
     golden = year % 19
     leaps = century - century // 4 - (century - (century + 8) // 25 + 1) // 3

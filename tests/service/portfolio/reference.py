@@ -108,7 +108,7 @@ class ReferenceTicks:
         marks: Mapping[str, Mark],
         token: int,
     ) -> LiveValue:
-        """The live value. High and low come from the session's values with the same positions and opening prices."""
+        """The live value. High and low count from the last change of session, positions or opening prices."""
         worth = worth_of(positions, marks)
         opens = {(symbol, quantity, marks[symbol].open) for symbol, quantity in positions if symbol in marks}
         comparable = session, opens, worth.value is None

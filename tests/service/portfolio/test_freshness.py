@@ -1,4 +1,4 @@
-"""Staleness depends on the time of the read, not on the writer or the time of the write."""
+"""A live value becomes stale with time, even if no task writes it. A value written as stale stays stale."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

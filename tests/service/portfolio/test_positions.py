@@ -136,7 +136,7 @@ changes = st.lists(
 def test_changes_applied_one_after_the_other_equal_a_fresh_load(
     migrated_once: str, rounds: list[list[tuple[str, int, str, int, int]]], steps: list[int]
 ) -> None:
-    """This holds after any changes of the tables and of the date."""
+    """The positions are equal after any changes of the tables and of the date."""
     asyncio.run(_apply(migrated_once, rounds, steps))
 
 

@@ -48,7 +48,7 @@ def test_the_open_lasts_for_the_session_and_no_longer() -> None:
 
 
 def test_a_price_made_at_the_opening_is_the_open_and_an_earlier_one_is_not() -> None:
-    """The first answers of a day are the trades of the day before."""
+    """The first answers of a day may be trades of the day before."""
     opens = TUESDAY.open
     early = updated_quote(Price("A", Decimal(10), opens - timedelta.resolution), TUESDAY, None, opens)
     assert not priced_in(early, TUESDAY)

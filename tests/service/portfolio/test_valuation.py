@@ -92,7 +92,7 @@ def test_the_largest_positions_without_overflow_are_exact(sign: int) -> None:
 def test_positions_that_overflow_have_no_value_and_are_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """This holds even if long and short positions cancel, because the limit is on the sum of the absolute values."""
+    """Positions overflow even if long and short ones cancel: the limit is on the sum of the absolute values."""
     large = QUANTITY_LIMIT - 1
     held = {UUID(int=1): (("S0", large), ("S1", -large)), UUID(int=2): (("S0", Decimal(1)),)}
     priced = {"S0": mark("900000000"), "S1": mark("900000000")}

@@ -90,7 +90,7 @@ async def test_the_latest_price_is_the_last_trade_exact_to_the_digit_and_timed_b
 
 
 def snapshot(**parts: tuple[str, str]) -> str:
-    """A snapshot with a price and a time of day for each part."""
+    """A snapshot with a price and a time for each part."""
     name = {"latestTrade": "p"}
     texts = (f'"{part}":{{"t":"{at}","{name.get(part, "c")}":{price}}}' for part, (price, at) in parts.items())
     return "{" + ",".join(texts) + "}"

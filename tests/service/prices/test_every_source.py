@@ -43,7 +43,7 @@ async def alpaca() -> AsyncIterator[PriceSource]:
 def sample() -> types.ModuleType:
     """The code in the document, as a module."""
     (code,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-    assert code.count("\n") <= 55, "the document promises that a source is short"
+    assert code.count("\n") <= 55, "the document's example is short"
     module = types.ModuleType("sample")
     exec(compile(code, str(DOCUMENT), "exec"), vars(module))
     return module

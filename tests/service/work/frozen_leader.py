@@ -1,7 +1,7 @@
 """`python -m tests.service.work.frozen_leader DSN`: a leader that waits in the middle of a transaction.
 
-It prints 'writing' when its row is written but not committed. A line on its stdin makes it continue. Then it prints how
-the transaction ended.
+It begins two transactions, one after the other. When a row is written but not committed, it prints 'writing' and waits
+for a line on its stdin. After each transaction it prints how the transaction ended.
 """
 
 import asyncio

@@ -512,7 +512,10 @@ async def written(raw: Connection) -> list[tuple[object, ...]]:
 
 
 class Disturbed:
-    """One job over two sessions and seven portfolios, in chunks of two, interrupted and continued at any point."""
+    """One job for seven portfolios, in chunks of two, interrupted and continued at any point.
+
+    A reconstruction covers two sessions, each of the other jobs one.
+    """
 
     CLOSES: ClassVar[dict[date, Mapping[str, str]]] = {day: {"A": "10", "B": "2"} for day in (FRIDAY, MONDAY)}
     OTHERS: ClassVar[dict[date, Mapping[str, str]]] = {day: {"A": "77", "B": "88"} for day in (FRIDAY, MONDAY)}

@@ -1,4 +1,4 @@
-"""The scheduler through several days, on a clock that moves only during sleeps."""
+"""The scheduler through several days, on a clock that moves only during sleeps and while the source answers."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -127,7 +127,7 @@ async def test_a_day_without_a_leader_at_the_close_is_not_lost(
 async def test_the_close_is_captured_once_even_if_the_leader_changes_in_that_second(
     store: Store, raw: Connection, metrics: WorkMetrics, seconds: float, captured_by: int
 ) -> None:
-    """The source takes 0.75 s for the closes. A leader that stops earlier has asked for them but written nothing."""
+    """The source takes 0.75 s for the closes. A leader that stops within that time has written nothing."""
     await store.put_positions([entry(n, "A", "1") for n in (2, 3)])
     moment = CLOSE + timedelta(seconds=seconds)
     for token, since, until in (

@@ -629,10 +629,10 @@ async def test_old_days_that_a_reader_locks_are_dropped_later_and_delay_no_tick(
 async def test_every_row_of_every_tick_equals_the_decimal_reference(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """The test runs two days of 2,000 portfolios in two lanes. Positions change between ticks.
+    """The test runs the last three ticks of a session and the first five of the next, in two lanes.
 
-    Some portfolios are empty, have short positions, or have no price. Some prices are missing, older than the previous
-    ones, invalid, or of the night before.
+    There are 2,000 portfolios, and positions change between ticks. Some portfolios are empty, have short positions, or
+    have no price. Some prices are missing, older than the previous ones, invalid, or from before the opening.
     """
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1_000)
     random = Random(seed)

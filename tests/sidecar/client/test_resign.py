@@ -1,4 +1,4 @@
-"""What happens between the end of the work and the resign."""
+"""The requests and the log lines from the end of the work until `run` returns."""
 
 import asyncio
 import logging
@@ -61,7 +61,7 @@ async def test_no_request_follows_the_work_even_if_a_request_is_still_held(sidec
 
 
 async def test_a_held_request_is_cancelled_while_the_work_unwinds_for_long(sidecar: FakeSidecar) -> None:
-    """A held request counts as demand, and its answer as a grant."""
+    """A held request counts as demand, and its answer may be a grant."""
     gone = asyncio.Event()
 
     async def hold(_: web.Request) -> web.StreamResponse:
@@ -96,7 +96,7 @@ async def test_an_unanswered_request_after_the_resign_delays_nothing(sidecar: Fa
     async def work(_: Term) -> None:
         await eventually(lambda: len(sidecar.polls) == 2)
 
-    sidecar.grant = 30.0  # the request is held for 10 s
+    sidecar.grant = 30.0  # the request is held for almost 10 s
     await sidecar.elect(1)
     sidecar.once_resigned = accept
     async with LeaseClient(sidecar.url) as client:

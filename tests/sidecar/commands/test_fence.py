@@ -160,7 +160,7 @@ def test_the_script_repairs_only_an_unchanged_fence_of_a_disabled_lease(any_redi
 
 
 def test_with_above_the_next_token_is_larger_than_the_databases_token(redis: Redis, run: Run) -> None:
-    """Redis has lost its fence, and its clock is hours behind the clock that produced the database's token."""
+    """The token in Redis comes from a clock that is hours behind the clock that produced the database's token."""
     Caller(redis).acquire()
     redis.set(KEY, "DISABLED", ex=600)
     of_the_database = now(redis) + 5 * 3600 * 10**6

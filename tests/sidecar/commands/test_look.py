@@ -25,7 +25,7 @@ LEASE = "background_services"
 
 
 class Interrupted(CommandRedis):
-    """Calls `interrupt` before the command's script with this number, as if another program acted in between."""
+    """Calls `interrupt` before script number `number` of the command, as if another program acted at that moment."""
 
     def __init__(self, settings: Settings, number: int, interrupt: Callable[[], object]) -> None:
         super().__init__(Connector(settings.redis, settings.kind), settings.redis.place)

@@ -78,7 +78,7 @@ changes.LONGEST_POLL = 3_600.0
 sys.argv = ["sidecar", "watch"]
 console()
 """
-"""A program that runs `watch` with an hour between polls, so that it looks only after a change."""
+"""A program that runs `watch` with an hour between polls, so that it looks only after a change or an expiry."""
 
 
 async def test_the_time_moves_without_commands_to_redis(redis: Redis, redis_server: RedisServer) -> None:

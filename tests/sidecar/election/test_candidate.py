@@ -26,7 +26,7 @@ SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
 """Timings under which no timer fires within seconds."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
-"""Timings under which a drain outlasts a pause of Redis. No key expires in the tests, so a missing key was deleted."""
+"""Timings under which a drain has time for slow calls. No key expires in the test, so a missing key was deleted."""
 
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
 """Timings under which demand ends long before the key expires."""

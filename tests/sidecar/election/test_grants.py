@@ -19,7 +19,7 @@ def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
 
 
 def test_no_two_clients_are_granted_one_token() -> None:
-    """The fence would accept the writes of both clients."""
+    """Otherwise the fence would accept the writes of both clients."""
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()
@@ -34,7 +34,7 @@ def test_no_two_clients_are_granted_one_token() -> None:
 
 
 def test_a_term_adopted_after_its_deadline_still_belongs_to_its_client() -> None:
-    """Redis was unreachable for longer than a term lasts, but the key has not expired."""
+    """Redis was unreachable until the term had ended, but the key has not expired."""
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()

@@ -135,7 +135,7 @@ def test_a_resign_of_another_term_releases_nothing() -> None:
     assert lease.grant(101, 101) == T.grant_ttl
     assert lease.resigned(102, token=1) is True
     due(lease, 102, Kind.RELEASE)
-    assert lease.resigned(103, token=1) is False, "the grant has already ended"
+    assert lease.resigned(103, token=1) is False, "the term has already ended"
 
 
 def test_a_late_resign_of_a_dead_client_does_not_end_the_grant_of_its_successor() -> None:

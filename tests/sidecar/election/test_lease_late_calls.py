@@ -9,7 +9,7 @@ def test_a_reply_to_a_later_call_does_not_settle_an_acquire_that_may_still_execu
     lease.asked(0.0)
     cut_short = due(lease, 0.0, Kind.ACQUIRE)
     lease.failed(cut_short, 0.1, may_execute=True)
-    lease.resigned(0.2)  # shows that no client acts on a grant of the previous process
+    lease.resigned(0.2)  # ends the demand, so the next request makes a call due at once
     lease.asked(0.2)
     won = lease.wake_at(0.2)
     answer(lease, due(lease, won, Kind.ACQUIRE), won, Outcome.ACQUIRED)

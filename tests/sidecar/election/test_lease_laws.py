@@ -405,7 +405,10 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def redis_is_unreachable_until_the_term_ends(self, name: str) -> None:
-        """The client still asks. The key expires one margin after the end of the client's last grant."""
+        """A client with a grant still asks unless it is frozen.
+
+        Its last grant then ends with the term, one margin before the key expires.
+        """
         lease = self.leases[name]
         while lease.leads(self.now):
             self.now += 1.0

@@ -188,7 +188,7 @@ def test_a_resign_does_not_shorten_the_rest() -> None:
 
 
 def test_the_rest_counts_from_the_end_of_the_key() -> None:
-    """Redis does not answer the release, so no other candidate can lead before the key has expired."""
+    """Redis does not answer the release, so the key may keep the other candidates out until it expires."""
     lease = asked()
     lease.resigned(STEPS, 1)
     lease.asked(STEPS)

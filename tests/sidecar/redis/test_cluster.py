@@ -147,7 +147,7 @@ async def test_the_replica_of_a_killed_seed_node_takes_over(tmp_path: Path) -> N
 
 
 async def test_a_call_is_redirected_at_most_three_times(cluster: RedisCluster) -> None:
-    """Two nodes name each other as the owner, as after a split brain of the slot table."""
+    """Two nodes redirect the call to each other, as nodes with contradicting slot tables do."""
     source = cluster.owner(KEY)
     assert source is not None
     target = cluster.other(source)

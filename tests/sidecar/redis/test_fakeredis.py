@@ -40,7 +40,7 @@ class Fake(FakeAsyncRedisConnection):
         """Do nothing: there is only one server."""
 
     def lifetime(self) -> None:
-        """Do nothing: the server never closes the connection."""
+        """Return None, which means no limit: the server never closes the connection."""
 
 
 @pytest.fixture(

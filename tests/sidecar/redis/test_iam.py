@@ -344,7 +344,7 @@ async def test_connections_are_replaced_before_the_cache_closes_them(
         async with elected.running():
             token = elected.token
             before = len(cache.logins)
-            # 4 logins for the calls, 4 for the watch.
+            # About 4 logins for the calls, and 4 for the watch.
             await eventually(lambda: len(cache.logins) >= before + 8, within=60)
             assert elected.token == token
             assert elected.lease.leads(elapsed())

@@ -63,8 +63,9 @@ RUN_ID = bulk(b"run_id:0123\r\n")
 class Hostile:
     """A server that answers every command with `nonsense`.
 
-    If it `greets`, it answers the commands that set up a connection as Redis does; only calls and subscriptions get
-    nonsense. `answered` counts the nonsense replies to connections for calls and to connections of the watch.
+    If it `greets`, it answers the commands that set up a connection as Redis does. Then only calls get nonsense, and
+    nonsense follows the answers to subscriptions. `answered` counts the nonsense replies to connections for calls and
+    to connections of the watch.
     """
 
     def __init__(self, nonsense: bytes = b"", *, greets: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A renewal must write something before WAIT, because otherwise WAIT counts even a disconnected replica."""
+"""A renewal must write something before WAIT, because otherwise WAIT counts even a frozen replica."""
 
 from pathlib import Path
 
@@ -16,10 +16,13 @@ from tests.support.waiting import eventually
 SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=1.0, call_limit=0.5)
 """Timings under which a key stays fresh for ten seconds, half a heartbeat.
 
-The tests need this time, because replicas acknowledge only once a second.
+The test needs this time, because replicas acknowledge only once a second.
 """
 QUIET = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600")
-"""Arguments that turn off the primary's pings: a ping is also a write, and would hide a renewal that writes nothing."""
+"""Arguments for a synchronization without a delay, and without the primary's pings.
+
+A ping is also a write, and would hide a renewal that writes nothing.
+"""
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))

@@ -19,7 +19,7 @@ RELAYED = f"{KEY}:vacant:changed"
 
 
 def contents(redis: Redis) -> tuple[object, ...]:
-    """Everything that the scripts may change, except the decreasing TTL."""
+    """The key's value, the fence, whether the key has a TTL, and the number of keys in Redis."""
     return redis.get(KEY), redis.hgetall(FENCE), redis.ttl(KEY) > 0, redis.dbsize()
 
 

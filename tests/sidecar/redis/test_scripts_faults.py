@@ -1,4 +1,4 @@
-"""Acquire, renew and release with a faulty lease or server: each fault has its own outcome; no write is partial."""
+"""The scripts with a faulty lease or server: each fault has its own outcome or error, and no write is partial."""
 
 from collections.abc import Callable
 

@@ -17,7 +17,10 @@ def changed_server(redis: Redis) -> None:
 
 
 def known_server(redis: Redis, holder: str = "b", *, held: bool = True) -> str:
-    """Start a term with this server recorded as the last one that acted on the lease; return the term's token."""
+    """Start a term at this server, which is recorded as the last one that acted on the lease; return the term's token.
+
+    Unless `held`, the term is released.
+    """
     info = redis.info()
     redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"]})
     caller = Caller(redis, holder, guarding=True)
@@ -99,7 +102,7 @@ def test_the_guard_does_not_delay_the_renewal_of_a_current_term(any_redis: Redis
 
 
 def test_the_guard_also_delays_an_acquire_by_the_holder_of_the_key(any_redis: Redis) -> None:
-    """The lost write may be the release of that term and the acquire of another candidate."""
+    """The lost writes may be the release of that term and the acquire of another candidate."""
     known_server(any_redis, "a")
     changed_server(any_redis)
     answer = Caller(any_redis, guarding=True).acquire()

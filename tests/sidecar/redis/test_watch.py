@@ -29,7 +29,7 @@ REFUSED = [["-client", "+client|id"], ["-client"]]
 INTERVAL = 0.3
 """Seconds between two renewals of the lease."""
 LIMIT = 5.0
-"""Limit of a connection in seconds: a shorter pause of the machine ends no connection."""
+"""Seconds that the server may take to answer: a shorter pause of the machine ends no connection."""
 RETRY = 0.5
 """Seconds until a refused command is tried again."""
 
@@ -182,7 +182,7 @@ async def test_the_watch_closes_a_connection_that_answers_no_ping(any_redis: Red
 
 
 async def test_the_watch_keeps_an_idle_connection(any_redis: Redis, any_server: RedisServer) -> None:
-    """After several pings the connection is still the same."""
+    """After several requests for a sign of life the connection is still the same."""
     async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
         await watch.connected(WatchMode.TRACKING)
         before = _subscribes(any_redis)

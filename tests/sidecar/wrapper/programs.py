@@ -1,4 +1,4 @@
-"""Programs for the wrapper to run, and the wrapper as a child process."""
+"""Programs for the wrapper (`python -m sidecar exec`) to run, and the wrapper as a child process."""
 
 import asyncio
 import os
@@ -139,7 +139,10 @@ async def follows(sidecar: RealSidecar) -> bool:
 
 
 async def hand_over(sidecars: tuple[RealSidecar, RealSidecar], folder: Path, program: tuple[str, ...]) -> None:
-    """Run a program in two tasks, and stop the first task. The program must write the same diary as `POLITE`."""
+    """Run a program in two tasks, and stop the first task.
+
+    The program must write the same lines `begin` and `end` to the diary as `POLITE`.
+    """
     one = Wrapper(folder, "one", sidecars[0].url, "", *program)
     other = Wrapper(folder, "other", sidecars[1].url, "", *program)
     with killed_at_exit(one, other):

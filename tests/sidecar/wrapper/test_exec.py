@@ -251,7 +251,7 @@ async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retr
     while too_long - fitting > 1:
         middle = (fitting + too_long) // 2
         fitting, too_long = (middle, too_long) if fits(middle) else (fitting, middle)
-    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `fits` also counted `true` and its zero byte
+    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `fits` ran `true`, so its limit is not exact
     with killed_at_exit(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 126
