@@ -12,9 +12,9 @@ for top in sys.argv[1:]:
     package = importlib.import_module(top)
     inside = getattr(package, "__path__", [])
     names += [top, *(each.name for each in pkgutil.walk_packages(inside, top + "."))]
+names = [name for name in names if not name.endswith("__main__")]
 for name in names:
-    if not name.endswith("__main__"):
-        importlib.import_module(name)
+    importlib.import_module(name)
 print(len(names))
 """
 

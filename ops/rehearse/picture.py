@@ -155,7 +155,7 @@ def _legend(record: Record) -> list[Patch | Line2D]:
         Patch(color="#9bbf9b", label="request answered"),
         Patch(color=BAD, label="request failed"),
         Patch(color=EXCUSED, label="request failed, no task wanted"),
-        Patch(facecolor="none", edgecolor=BAD, label="cut off"),
+        Patch(facecolor="none", edgecolor=BAD, label="cut off, short of memory"),
         Line2D([], [], linestyle="", marker="X", color=BAD, label="killed, interrupted"),
         Line2D([], [], linestyle="", marker="v", color="#7a3fa0", label="stream broken"),
     ]

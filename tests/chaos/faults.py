@@ -167,7 +167,7 @@ class Injector:
         """Yield false if a fault of the group `what` (`freeze` or `network`) is already active at the same place."""
         place = happening.where, what
         if place in self._busy:
-            happening.note = f"{SKIPPED}the same fault is active"
+            happening.note = f"{SKIPPED}a fault of the same group is active"
             self._report(happening)
             yield False
             return

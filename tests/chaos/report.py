@@ -16,7 +16,7 @@ PROMISES = {
     "slow takeover": "promise 3 is broken: nobody led",
     "candidate stuck": "promise 3 is broken: nobody led",
     "sidecar unhealthy": "promise 5 is broken: a fault of Redis made a sidecar unhealthy",
-    "token given twice": "promise 6 is broken: two terms had one token",
+    "token given twice": "promise 1 is broken: two terms had one token",
 }
 """The promise of docs/guarantees.md that each law belongs to; a law that is absent here belongs to no promise."""
 WORST = 20

@@ -55,6 +55,7 @@ async def test_a_sidecar_with_an_ipv6_address_is_asked(
         await eventually(lambda: one.words() == [["begin", "task-a"]])
 
 
+@pytest.mark.parametrize("sidecars", ["5"], indirect=True)
 async def test_one_task_works_and_hands_over_on_sigterm(sidecars: Pair, tmp_path: Path, worker: list[str]) -> None:
     one, other = (Worker(tmp_path, f"worker-{i}", each.url, worker) for i, each in enumerate(sidecars))
     with killed_at_exit(one, other):

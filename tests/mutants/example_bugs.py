@@ -36,14 +36,14 @@ BUGS = [
         _NODE,
         right="      await quiet;\n      if (own)",
         wrong="      if (own)",
-        test=_HAND_OVER + "[node]",
+        test=_HAND_OVER + "[node-5]",
     ),
     Bug(
         "Node: the client never resigns",
         _NODE,
         right='if ((await this.#request("POST", path, LIMIT)) === null) await this.#request("POST", path, LIMIT);',
         wrong="void path;",
-        test=_HAND_OVER + "[node]",
+        test=_HAND_OVER + "[node-5]",
     ),
     Bug(
         "Node: the work is cancelled only at the deadline",
@@ -85,14 +85,14 @@ BUGS = [
         _GO,
         right="	if !own {\n		<-done\n	}\n",
         wrong="",
-        test=_HAND_OVER + "[go]",
+        test=_HAND_OVER + "[go-5]",
     ),
     Bug(
         "Go: the client never resigns",
         _GO,
         right="if _, err := c.request(context.Background(), http.MethodPost, path, limit); err != nil {",
         wrong='if path == "" {',
-        test=_HAND_OVER + "[go]",
+        test=_HAND_OVER + "[go-5]",
     ),
     Bug(
         "Go: the work is cancelled only at the deadline",

@@ -695,6 +695,14 @@ CONNECTION = [
         test=_STORE + "a_call_is_retried_only_if_the_reply_refuses_the_eval_itself",
     ),
     Bug(
+        "a reply that grants a term without a token is accepted",
+        "sidecar/redis/replies.py",
+        right="if reply.token is None and",
+        wrong="if False and",
+        test="tests/sidecar/redis/test_malformed.py::test_a_malformed_reply_fails_only_its_call"
+        "[a term without a token-once greeted]",
+    ),
+    Bug(
         "a repeated call gets a new time limit",
         "sidecar/redis/store.py",
         right="self._round_trip([calls[index] for index in again], None, beside)",

@@ -4,11 +4,13 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from ops.local.definition import ContainerDefinition, parse
+from ops.local.postgres_server import NOTE, PRIVATE
 from ops.rehearse import host
 from ops.rehearse.__main__ import _chosen, _options
 from ops.rehearse.balancer import _rows
@@ -16,6 +18,7 @@ from ops.rehearse.environment import container_environment
 from ops.rehearse.events import BETWEEN, USUAL, Event
 from ops.rehearse.events import SHORT as SHORT_EVENTS
 from ops.rehearse.faults import memory_group
+from ops.rehearse.isolation import empty
 from ops.rehearse.leaders import LEASES, Led
 from ops.rehearse.load import Broken, Request
 from ops.rehearse.measure import Happened, Row, Span, leaderless, overlap, row, windows
@@ -194,11 +197,22 @@ def test_an_unknown_commit_is_one_line() -> None:
         _checkout("nonsense")
 
 
+def test_a_run_removes_the_private_folders_of_a_killed_run(tmp_path: Path) -> None:
+    """The private folder of a server is outside the folder of the run."""
+    private = Path(tempfile.mkdtemp(prefix=PRIVATE))
+    server = tmp_path / "2" / "postgres"
+    server.mkdir(parents=True)
+    (server / NOTE).write_text(str(private))
+    empty(tmp_path)
+    assert not private.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_second_rehearsal_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "LOCK", tmp_path / "lock")
     with (
         host.only_one(),
-        pytest.raises(RehearsalError, match="another rehearsal runs on this machine"),
+        pytest.raises(RehearsalError, match="another rehearsal or `make sizes` runs"),
         host.only_one(),
     ):
         pass

@@ -37,7 +37,7 @@ class Shown:
     def statuses(self) -> dict[str, LeaseStatus]:
         return {
             name: LeaseStatus(
-                *lease.view(self.now), lease.leads(self.now), lease.remaining(self.now), None, lease.follows_only
+                *lease.view(self.now), lease.leads(self.now), lease.remaining(self.now), None, not lease.follows_only
             )
             for name, lease in self.leases.items()
         }
@@ -68,6 +68,7 @@ def test_the_remaining_time_of_a_term_is_computed_at_the_scrape(shown: Shown) ->
     assert (shown.value("leading", lease="led"), shown.value("token", lease="led")) == (0, 0)
     assert shown.value("state", lease="led", state="leading") == 0
     assert (shown.value("lease_remaining_seconds", lease="idle"), shown.value("leading", lease="idle")) == (0, 0)
+    assert (shown.value("campaigns", lease="led"), shown.value("campaigns", lease="idle")) == (1, 1)
     assert shown.value("state", lease="idle", state="waiting") == 1
 
 

@@ -86,5 +86,5 @@ def test_a_value_from_the_future_is_stale(ahead: timedelta) -> None:
     assert is_fresh(now, now) and not is_fresh(now + ahead, now)
 
 
-def test_after_the_close_a_price_within_the_clock_tolerance_is_fresh() -> None:
+def test_after_the_close_a_price_from_seconds_after_it_is_fresh() -> None:
     assert not is_stale(value(LAST_TICK, FRIDAY.close + 5 * SECOND), SUNDAY)

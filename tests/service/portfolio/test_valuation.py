@@ -59,7 +59,7 @@ def test_the_arrays_give_the_values_of_the_decimal_reference(
             assert given_ == right
 
 
-def test_a_hundred_thousand_values_equal_the_decimal_reference() -> None:
+def test_thousands_of_values_equal_the_decimal_reference() -> None:
     """Quantities have eight decimal places, prices have six, and both have realistic sizes."""
     random = np.random.default_rng(7)
     portfolios, symbols = 2_000, 50

@@ -335,7 +335,7 @@ async def test_a_snapshot_makes_no_revision_of_a_late_row_with_the_same_value(st
 
 
 @pytest.mark.parametrize("job", ["eod", "reconstruction"])
-async def test_only_the_snapshot_changes_an_existing_row(
+async def test_only_the_snapshot_changes_an_existing_row_that_is_not_stale(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
     """A row that appears after a job has looked for missing rows is also kept, even if its value would differ now."""

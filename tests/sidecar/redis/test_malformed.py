@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar.protocol import Kind
+from sidecar.protocol import Kind, Outcome
+from sidecar.redis.replies import parse
 from tests.sidecar.redis.test_watch import watching
 from tests.sidecar.test_process import SMALL, Asker
 from tests.support.processes import RealSidecar, killed_at_exit
@@ -17,7 +18,7 @@ from tests.support.proxy import Proxy
 from tests.support.storing import TIMINGS, Storing, at_port, storing
 from tests.support.waiting import eventually
 
-TERM = b"%s %s boot-1 6000 1790000000000000 0 off - a"
+TERM = b"%s %s boot-1 6000 1790000000000000 0 off - - - - a"
 """Template of a script's reply; its two placeholders are the outcome and the token."""
 
 
@@ -130,6 +131,12 @@ async def test_a_malformed_reply_fails_only_its_call(nonsense: bytes, greets: bo
         assert "\n" not in failure.text
         assert greets or not failure.may_execute, "the call was not sent"
         assert not store.store.connected
+
+
+def test_a_reply_with_an_outcome_and_a_token_is_well_formed() -> None:
+    """Otherwise the malformed terms above could fail for another reason than their names say."""
+    reply = parse(TERM % (b"acquired", b"1"))[0]
+    assert (reply.outcome, reply.token, reply.holder) == (Outcome.ACQUIRED, 1, "a")
 
 
 async def _opens(store: Storing) -> bool:
