@@ -53,7 +53,7 @@ def _counts(observed: Observed, verdict: Verdict) -> Table:
     gap = Spread.of(observed.gaps) if observed.gaps else Spread(0, 0, 0, 0)
     rows = [
         ("hand-overs", f"{gap.rounds}"),
-        ("calls that renew a lease, or check its key after the notice", f"{observed.renewals:.0f}"),
+        ("calls that renew a lease, or check its key after a notice of a change", f"{observed.renewals:.0f}"),
         ("from a release to the next term, median, ms", f"{gap.median:.0f}"),
         ("99th percentile, ms", f"{gap.p99:.0f}"),
         ("worst, ms", f"{gap.worst:.0f}"),

@@ -30,7 +30,10 @@ class Image:
 
 
 def images() -> list[Image]:
-    """Return both images. The programs are healthy without servers, so each server's address has an unused port."""
+    """Return both images.
+
+    The programs are healthy without servers, so nothing listens at the servers' addresses.
+    """
     ports = [str(free_port()) for _ in range(4)]
     sidecar = {
         "REDIS_HOST": "127.0.0.1",

@@ -12,7 +12,10 @@ LIVELY = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "2", "PRICE_SOURCE": "s
 """Settings that show activity: the market never closes, and values change every two seconds."""
 
 OPEN = {"AUTH": "off"}
-"""Settings without access tokens, so that the printed commands work. AUTH=supabase also needs SUPABASE_URL."""
+"""Settings with which requests need no access token, so that the printed commands work.
+
+A caller who sets AUTH=supabase must also set SUPABASE_URL.
+"""
 
 PASSED_ON = {
     "SUPABASE_JWT_SECRET": "SUPABASE_URL",

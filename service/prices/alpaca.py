@@ -2,7 +2,8 @@
 
 Every plan may read the `iex` feed, which has one exchange's trades, live. Every plan may also read data of the
 consolidated feed, `sip`, that is 15 minutes old. So closes come from `sip` as soon as they are official. Until then
-they come from `sip` if ALPACA_FEED is `sip`, otherwise from `iex`. The snapshot later replaces them.
+they come from `sip` if ALPACA_FEED is `sip`, otherwise from `iex`. The job `snapshot` later replaces
+them.
 """
 
 import logging

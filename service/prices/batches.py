@@ -28,7 +28,7 @@ Further refused batches wait for the next query. So a source that suddenly refus
 requests for the other symbols.
 """
 KNOWN_PER_TRIAL = 10
-"""Number of requests for known symbols that allows one request for symbols of unknown standing.
+"""Number of requests for known symbols per allowed request for symbols of unknown standing.
 
 The allowed number is rounded up, so each query may send at least one request for symbols of unknown standing. With
 `all_new` (see `Batches.ask`) or without known symbols, only the `Allowance` limits their number.

@@ -46,7 +46,8 @@ class Jobs:
     """The three jobs, for any session.
 
     - `eod`: one row for each portfolio at the session's close.
-    - `snapshot`: the next revision of every portfolio's row, at the official closes.
+    - `snapshot`: every portfolio's row at the official closes. A row that changes or becomes settled gets the next
+      revision.
     - `reconstruction`: a row, marked reconstructed, for each of the last `look_back` sessions without one; and the next
       revision of each stale row for which better prices exist.
     """

@@ -40,7 +40,7 @@ class Scheduler:
     that leaves the look-back unsettled is reported until a snapshot by hand settles it. The scheduler looks for that
     snapshot every `retry_after` seconds.
 
-    The task is protected from a scale-in while runs are due.
+    The task is protected from a scale-in while it works on due runs.
 
     A run is due when both this machine's clock and the database's have passed its time.
     """

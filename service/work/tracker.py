@@ -250,7 +250,7 @@ class Tracker:
         lanes = min(-(-len(book) // PORTFOLIOS_PER_LANE), MAX_LANES) or 1
         parts = divided(book.blocks, lanes)
         overflowing = [np.empty(0, "S16")]
-        if lanes > 1:  # otherwise one lane would wait for the other to create the partition
+        if lanes > 1:  # create the partition now, so that no lane waits for another lane to create it
             async with self._store.fenced(term) as first:
                 await first.make_intraday(session.date)
 

@@ -17,7 +17,7 @@ delays. The module does no I/O and reads no clock.
 from collections.abc import Callable
 
 SMALL_FLEET = 8
-"""Largest size of a fleet in which no call is delayed, and every candidate has a direct watch, even without a client.
+"""Largest size of a fleet in which no call is delayed, and even a candidate that does not campaign watches directly.
 
 It is also the approximate number of direct watches in a larger fleet.
 """

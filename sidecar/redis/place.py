@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Place(Protocol):
     """Determines where the server is.
 
-    A method that waits ends within the limit of one connection, or the limit of its caller ends it.
+    A method that waits has a limit: the limit of one connection, or a limit that its caller sets.
     """
 
     async def find(self) -> Node:

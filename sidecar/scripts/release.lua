@@ -3,7 +3,7 @@
 -- executes the next call. If none of them acquires the lease, they notify the others with `relay`.
 -- ARGV[10] why the term is given up, for the history.
 -- Outcomes: released, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
-local FEW_DIRECT = 4 -- includes the holder's own watch; so few may all end before one of them relays the notice
+local FEW_DIRECT = 4 -- includes the holder's own watch; with so few, all may end before one of them relays the notice
 local FEW_RELAYED = 24
 -- The same number as in herd.py. With more direct watches, each release requests a relay, because a candidate that does
 -- not campaign learns the number of direct watches only from the reply to its own relay.

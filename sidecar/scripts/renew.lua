@@ -1,4 +1,5 @@
--- Extend our own term only. The failover guard refuses no renewal, because a term that is still led was never released.
+-- Extend our own term only. The failover guard refuses no renewal: a server that lost writes may still show a term that
+-- was released, but a candidate never renews a term that it has released.
 -- ARGV[7]  the ttl in ms below which the key is written. Above it the lease is only checked: a leader that checks its
 --          key after a notice of its own write must not write again.
 -- ARGV[8]  '1' if replicas must confirm the renewal (MIN_REPLICAS).

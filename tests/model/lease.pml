@@ -894,7 +894,8 @@ inline sidecar_ends(i) {
 /* A sidecar dies; its client lives on with its grant. */
 proctype accident(byte i) provided (!calm) {
   do
-  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* restarts at once, same id: later is safer */
+  /* The sidecar restarts at once under the same id; a later restart would be safer. */
+  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 ->
        sidecar_ends(i);
 #ifndef PREDECESSORS_GRANT_FORGOTTEN
        task[i].granted = GRANT;      /* [Promise 4] a grant of the previous process may still last */

@@ -116,7 +116,10 @@ class Account:
             self.values[f"{name}.{name}FullName"] = self.values[name].rpartition(":")[2]
 
     def _reduced(self) -> dict[str, Any]:
-        """Return the template with only the types that moto creates from it. Each attribute in use is an output."""
+        """Return the template with only the types that moto creates from it.
+
+        Its outputs are the attributes to which resources of the full template refer.
+        """
         kept = {name: entry for name, entry in RESOURCES.items() if known_to_cloudformation(entry["Type"])}
         asked = {name for entry in RESOURCES.values() for name in references(entry) if name.split(".")[0] in kept}
         outputs = {

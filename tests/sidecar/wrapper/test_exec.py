@@ -251,7 +251,8 @@ async def test_arguments_too_long_for_the_program_end_the_wrapper_without_a_retr
     while too_long - fitting > 1:
         middle = (fitting + too_long) // 2
         fitting, too_long = (middle, too_long) if fits(middle) else (fitting, middle)
-    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `fits` ran `true`, so its limit is not exact
+    # `fits` measured with the program `true` instead of Python, so the limit is off by a few bytes.
+    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]
     with killed_at_exit(wrapper):
         wrapper.start()
         assert await asyncio.to_thread(wrapper.wait) == 126
