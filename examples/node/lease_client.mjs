@@ -164,7 +164,7 @@ export class LeaseClient {
     }
   }
 
-  /** Send one request; returns null if no valid answer came `within` these seconds. */
+  /** Send one request; returns null if no valid answer came in `within` seconds (without `wait`: in `LIMIT` at most). */
   async #ask(name, query, token, within, signal) {
     await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);
     const words = new URLSearchParams(token === null ? query : { ...query, token });

@@ -52,7 +52,7 @@ class Size:
     Attributes:
         first_tick: time from the start of the task to its first values.
         tick: median duration of the ticks with streams.
-        eod: duration of the closing capture, during ticks.
+        eod: duration of the job `eod`, which runs while the tracker ticks.
         beginning: use of each container until the daily jobs are done.
         steady: use of each container by ticks alone.
         streaming: use of each container by ticks with `streams` open streams.

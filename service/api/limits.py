@@ -22,7 +22,10 @@ BODY_LIMIT = 10.0
 ANSWER_LIMIT = 30.0
 """Limit for an answer, in seconds; streams have none."""
 INTERNAL_LIMITS = Limits(connections=64, per_peer=16, header=HEADER_LIMIT, idle=KEEP_ALIVE)
-"""Limits of the internal listener's connections, also for each peer, because every host in the VPC may connect."""
+"""Limits of the internal listener's connections.
+
+Each peer has its own limit too, because every host in the VPC may connect.
+"""
 MAX_ROWS = 1000
 """Limit of the history rows in one answer."""
 MAX_STREAMS = 20

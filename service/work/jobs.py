@@ -84,8 +84,8 @@ class Jobs:
             session: the session that the run is for.
             term: the term that claims the run.
             progress: called after each chunk with two numbers: a session's portfolios that are done, and all of them.
-            rerun: run a finished run again. The rerun adds missing rows, and overwrites different rows as `OVERWRITE`
-                allows.
+            rerun: run a finished run again. The rerun adds missing rows. As far as `OVERWRITE` allows, it
+                also overwrites rows whose values differ.
 
         Raises:
             PricesUnavailable: the source has no closes for the sessions that the text names. The other sessions of the

@@ -239,8 +239,8 @@ class RedisWatch:
             log.info("The watch receives every change again")
         elif self.mode is WatchMode.NOTICES:
             log.warning(
-                "The watch receives releases only: %s. A key that expires or that an operator changes is noticed within"
-                " %g s, not at once. A new right is used within %g s", self.refusal, *limits,
+                "The watch receives only releases and operators' commands: %s. A key that expires, or that somebody"
+                " changes by hand, is noticed within %g s, not at once. A new right is used within %g s", self.refusal, *limits,
             )  # fmt: skip
         else:
             log.warning(

@@ -244,7 +244,7 @@ async def test_twenty_terms_fit_on_a_phone_and_on_a_desktop(
     polls = sum(request.kind == "Fetch" for request in page.requests)
     await page.wait_for(f"performance.getEntriesByType('resource').length > {polls + 3}")
     assert await page.evaluate(f"{card()}.querySelector('details').open"), "a redraw has closed the list"
-    assert await page.evaluate("window.parts.every((part) => part.isConnected)"), "a redraw ends a selection"
+    assert await page.evaluate("window.parts.every((part) => part.isConnected)"), "a redraw has replaced a part"
     assert await page.evaluate("document.documentElement.scrollWidth") == width
     await is_clean(page, task)
 

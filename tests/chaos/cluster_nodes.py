@@ -63,7 +63,7 @@ class ClusterNodes(RedisNodes):
         await RedisCluster(list(self.nodes), MASTERS).form()
 
     def settings(self, task: str) -> dict[str, str]:
-        """Return the sidecar's settings. The nodes are assigned to the tasks in turn, as their first node."""
+        """Return the sidecar's settings. The nodes take turns as the first node that a task connects to."""
         seed = self.nodes[int(task.removeprefix("task")) % len(self.nodes)]
         port = self.port_for(task, seed.port)
         return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true"}

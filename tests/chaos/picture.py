@@ -212,7 +212,7 @@ def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, e
 
 
 def _belief(axis: Axes, belief: Belief, level: float, record: Record, end: float, ordinal: int) -> None:
-    """Draw the bar of a belief with a notch for each grant, and the term's number if there is room."""
+    """Draw the bar of a belief with a notch for each extension of its grant, and the term's number if there is room."""
     zero = record.began
     left, right = belief.began - zero, min(belief.end, end) - zero
     axis.add_patch(Rectangle((left, level - BAR / 2), right - left, BAR, color=COLOURS[belief.lease], lw=0, zorder=4))

@@ -891,7 +891,7 @@ CONNECTION = [
         test=_HERD + "a_leader_has_a_direct_watch",
     ),
     Bug(
-        "a candidate with a direct watch waits as long as the whole fleet",
+        "a candidate with a direct watch waits as if the whole fleet had a direct watch",
         "sidecar/election/lease.py",
         right="receivers = self._direct if self.watches_directly else self._watchers",
         wrong="receivers = self._watchers",

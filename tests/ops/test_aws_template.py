@@ -53,7 +53,7 @@ VALUES: dict[str, Any] = {name: entry.get("Default") for name, entry in TEMPLATE
 }
 """Values in task-definition.json for the template's parameters and attributes."""
 VERBATIM = {"DockerLabels", "Options"}
-"""Names of the maps whose keys the user chooses, so that the keys keep their case."""
+"""Names of the maps whose keys the user chooses; these keys keep their case."""
 
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:

@@ -156,7 +156,7 @@ async def test_sigterm_waits_for_the_last_grant_deletes_the_key_and_exits_with_0
     assert one.sidecar.wait() == 0
 
 
-async def test_sigterm_after_a_resign_does_not_wait(leader: Asker, redis: Redis) -> None:
+async def test_a_resign_after_sigterm_ends_the_wait_for_the_last_grant(leader: Asker, redis: Redis) -> None:
     async with leader._session.get(f"{leader.sidecar.url}/status"):
         leader.sidecar.send(signal.SIGTERM)
     await eventually(lambda: leader.last.get("state") == "draining")

@@ -336,7 +336,7 @@ def test_an_unknown_command_is_one_line_and_status_2() -> None:
     assert (ended.returncode, ended.stderr) == (2, expected)
 
 
-def test_the_health_check_reads_the_same_variable() -> None:
+def test_the_health_check_uses_the_address_in_control_bind() -> None:
     assert control_address({"CONTROL_BIND": "127.0.0.1:5"}) == Address("127.0.0.1", 5)
     ended = run({"CONTROL_BIND": "127.0.0.1:1"}, "healthcheck")
     assert (ended.returncode, ended.stderr, ended.stdout) == (1, "", "")

@@ -38,7 +38,7 @@ export function clone(template) {
   return partsOf(document.getElementById(template).content.firstElementChild.cloneNode(true));
 }
 
-/** The elements of a clone, which is `root`. */
+/** The elements below `root` that have a `data-part`, by its value, and `root` itself. */
 export function partsOf(root) {
   const parts = { root };
   for (const element of root.querySelectorAll("[data-part]")) {

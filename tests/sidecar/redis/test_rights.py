@@ -184,7 +184,7 @@ async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_
             await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
             await eventually(lambda: len(log_lines()) == 2)
             assert log_lines()[1][0] == "WARNING"
-            assert log_lines()[1][1].startswith("The watch receives releases only: ")
+            assert log_lines()[1][1].startswith("The watch receives only releases and operators' commands: ")
             give(any_redis, LEAST)
             await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
             assert watch.watch.refusal is None
