@@ -240,7 +240,8 @@ class RedisWatch:
         elif self.mode is WatchMode.NOTICES:
             log.warning(
                 "The watch receives only releases and operators' commands: %s. A key that expires, or that somebody"
-                " changes by hand, is noticed within %g s, not at once. A new right is used within %g s", self.refusal, *limits,
+                " changes by hand, is noticed within %g s, not at once. A new right is used within %g s",
+                self.refusal, *limits,
             )  # fmt: skip
         else:
             log.warning(

@@ -26,9 +26,7 @@ A ping is also a write, and would hide a renewal that writes nothing.
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-async def test_a_frozen_replica_does_not_confirm_the_renewal_of_a_fresh_lease(
-    tmp_path: Path, binary: str
-) -> None:
+async def test_a_frozen_replica_does_not_confirm_the_renewal_of_a_fresh_lease(tmp_path: Path, binary: str) -> None:
     path = BINARIES[binary]
     with RedisServer(tmp_path / "primary", binary=path, arguments=QUIET) as primary:
         replicates = (*QUIET, "--replicaof", "127.0.0.1", str(primary.port))
