@@ -335,8 +335,8 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
             ),
             releases,
             "Hand-overs. `scripts` is the mean number of scripts that follow a release, and `Redis, ms` is Redis's mean"
-            " processor time for the scripts and the messages, both above the steady state. `all call` is the same for"
-            " one event at which all candidates call within 50 ms, as at an expiry. The limit is the median of a"
+            " processor time for the scripts and the messages; both leave out the steady state. `all call` is the same"
+            " for one event at which all candidates call within 50 ms, as at an expiry. The limit is the median of a"
             " release and a claim over bare connections with the same watches.",
         ),
     )
@@ -406,7 +406,8 @@ again before it replies to the new leader. When each of 1,000 candidates had a d
 these messages took 21 ms, and a hand-over took 35 ms, which was 26 times the time of two candidates. So only about
 eight candidates have a direct watch. If none of these has a client, one of them relays the release to the others, in
 about 0.15 s ([protocol.md](protocol.md), "Many candidates"). The limit in the table is the time for the messages alone:
-one script with DEL and PUBLISH, and one SET by a bare connection that waits for the message. The others only read."""
+one script with DEL and PUBLISH, and one SET by a bare connection that waits for the message. The other connections only
+read."""
 
 
 def estimate(results: Sequence[Measured], empty: int) -> str:

@@ -224,10 +224,10 @@ def report(records: Records, parts_found: dict[str, list[float]]) -> Report:
                 header,
                 tuple(row(name, seconds) for name, seconds in parts_found.items()),
                 "Each sample follows a pause, so that caches are as cold as in a hand-over. A hand-over has one"
-                " HTTP message in each task (one round trip in all), two scripts and a notice. One process wakes"
-                " another six times; with python-redis-lock, four times. One round trip and two scripts take"
-                f" {least * 1000:.2f} ms. This is the limit of a hand-over with these libraries: the work's end, the"
-                " release, the acquire and the work's start follow one another.",
+                " HTTP message in each task (one round trip in all), two scripts and a notice. In a hand-over,"
+                " one process wakes another process six times; with python-redis-lock, four times. One round trip and"
+                f" two scripts take {least * 1000:.2f} ms. This is the limit of a hand-over with these libraries,"
+                " because the work's end, the release, the acquire and the work's start cannot overlap.",
             ),
         ),
         versions={name: version(name) for name in ("aiohttp", "redis", "uvloop")},

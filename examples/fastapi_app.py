@@ -44,10 +44,10 @@ class Ticker:
 
 @contextmanager
 def on_stop_signal(stop: Callable[[], object]) -> Iterator[None]:
-    """Call `stop` at the stop signal, before the server's own handler.
+    """At the stop signal, schedule `stop` in the event loop, then call the server's own handler.
 
-    uvicorn ends the lifespan after every connection has closed. With an open stream the work would continue, and the
-    lease would not move until the process is killed.
+    uvicorn ends the lifespan only after all connections have closed. Without `stop`, an open stream would keep the work
+    running, and the lease would not move until the process is killed.
     """
     if threading.current_thread() is not threading.main_thread():  # as in Starlette's TestClient, which has no signals
         yield

@@ -15,7 +15,8 @@ from runtime.escape import one_line
 MAX_PATH = 200
 """Limit of a file's path in an error, in characters."""
 IGNORED = SHARED | {
-    # numpy does not start if the first of these two names a CPU feature that numpy needs, or if both are set.
+    # numpy does not start if the first of the next two variables lists a CPU feature that numpy needs, or if both are
+    # set.
     "NPY_DISABLE_CPU_FEATURES",
     "NPY_ENABLE_CPU_FEATURES",
     "NPY_PROMOTION_STATE",

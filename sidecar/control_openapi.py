@@ -173,7 +173,7 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
             "/resign/{lease}": {
                 "post": _operation(
                     "resign",
-                    "The client's work has stopped; with a token, only the work of that term",
+                    "Report that the client's work has stopped; with a token, only the work of that term",
                     [lease, token, {**client, "required": True}],
                     _RESIGNED,
                 )

@@ -139,7 +139,7 @@ def _node(text: str) -> Node:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536):
-        raise ValueError("an address is not HOST:PORT; several are separated by commas")
+        raise ValueError("an address is not HOST:PORT; separate several addresses by commas")
     if not host:
-        raise ValueError("an address has no host; several are separated by commas")
+        raise ValueError("an address has no host; separate several addresses by commas")
     return checked_host(host), int(port)

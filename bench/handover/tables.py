@@ -18,8 +18,9 @@ LEAST = 0.1
 """Smallest value of a plot, in milliseconds: the axis is logarithmic, and Redis reports an expiry in whole ms."""
 
 TEXT = """\
-Three candidates campaign for one lease, and one of them works. The time runs from the line after the end of its work to
-the first line of the next candidate's work, on one clock. All programs have started and wait before the time starts."""
+Three candidates campaign for one lease, and one of them works. The time runs from the line of code after the end of its
+work to the first line of code of the next candidate's work, on one clock. All programs have started and wait before the
+time starts."""
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,8 @@ def steps_table(size: Size) -> Table:
     header = (f"{size.portfolios:,} rows, one connection", "elapsed, s", "Postgres, s")
     note = (
         "Each COPY adds one part to the one before it. An update writes a new version of every row: it reads and joins "
-        "the old version, compares it with the new one, and logs it. No update touches an index. The foreign key on "
-        "`portfolio` costs the difference between the two updates. Supabase's API needs the key if a query embeds the "
-        "live value."
+        "the old version, compares it with the new one, and logs it. No update touches an index. The two updates "
+        "differ in the foreign key on `portfolio`, which Supabase's API needs if a query embeds the live value."
     )
     return Table(header, rows, note)
 
@@ -122,7 +121,7 @@ def work_table(sizes: Sequence[Size]) -> Table:
         for work, ours, plainly in zip(works, (size.loading, tick, closing), size.plain, strict=True):
             rows.append((f"{size.portfolios:,} portfolios: {work}", *_compared(ours, plainly)))
         of_update = (_seconds(seconds) for seconds in (size.update.wall, size.update.service, size.update.postgres))
-        rows.append((f"{CHANGED:,} changed portfolios", *of_update, "", "", ""))
+        rows.append((f"loading {CHANGED:,} changed portfolios again", *of_update, "", "", ""))
         rows.append((f"{LISTENERS:,} listeners served", _seconds(size.listener), "", "", "", "", ""))
     header = ("", "elapsed, s", "service, s", "Postgres, s", "plain, s", "plain / elapsed", "by processor time")
     memory = "; ".join(

@@ -1,7 +1,8 @@
 """Authentication with Supabase's access tokens.
 
-A token is signed with one of the project's published keys (ES256, RS256), or with the shared secret of an older project
-(HS256). Each key works with one algorithm only, so that a public key is never used as a shared secret.
+The signature of a token is checked with one of the project's published public keys (ES256, RS256), or with the shared
+secret of an older project (HS256). Each key works with one algorithm only, so that a public key is never used as a
+shared secret.
 Issuer, audience, expiry, role and user are required and checked. The project's own keys (`anon`, `service_role`) are
 signed like a user's token and are refused. Tokens of anonymous users are refused, because such a user can be created
 without credentials.

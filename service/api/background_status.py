@@ -47,7 +47,7 @@ class _Sidecar:
 
 
 class BackgroundStatus:
-    """Reads the leaderships of this process, the sidecar, the database's records, and the timetable of all tasks.
+    """Reads the leaderships of this process, the sidecar, the database's records, and the timetable of the daily jobs.
 
     Args:
         leaderships: the leaderships of this process by lease.

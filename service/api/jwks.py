@@ -17,7 +17,7 @@ from service.outgoing import http_session
 JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 
 REFRESH_INTERVAL = 600.0
-"""Time from a successful fetch to the next, in seconds, unless a token names an unknown key before.
+"""Time from a successful fetch to the next, in seconds; shorter if a token names an unknown key.
 
 A withdrawn key stays valid until the next successful fetch.
 """

@@ -123,9 +123,9 @@ class Store(Transactions):
     ) -> AsyncIterator[FencedWrites]:
         """A transaction of the term that has claimed the fence; committed when the block ends without an error.
 
-        `values` are in key order. They are copied to the server before the transaction enters the fence. While a server
-        waits for the rest of a COPY, none of its limits ends a transaction, so a leader that froze during the COPY
-        would hold the fence against every later term.
+        `values` are in key order. They are copied to the server before the transaction enters the fence. After that, a
+        leader that froze during the COPY would hold the fence against every later term: while a server waits for the
+        rest of a COPY, none of its limits ends a transaction.
 
         `turn` is awaited between the COPY and the fence, so that one transaction copies its values while another
         writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader that

@@ -1,8 +1,8 @@
 """The crowds of the unknown symbols. An unknown symbol is one that the price source has not priced.
 
-Of the portfolios that hold a symbol, the one with the fewest unknown symbols is called the symbol's crowd. Its size is
-the number of these symbols, and a refused symbol counts as `SMALL_CROWD` symbols. Symbols of small crowds are tried
-first, so a portfolio with few unknown symbols does not wait for a portfolio with many.
+A symbol's crowd is one portfolio: among the portfolios that hold the symbol, the one with the fewest unknown symbols.
+The size of a crowd is the number of its unknown symbols; a refused symbol counts as `SMALL_CROWD` symbols. Symbols of
+small crowds are tried first, so a portfolio with few unknown symbols does not wait for a portfolio with many.
 """
 
 import asyncio

@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
     refused_before: bool
     crowd: int
-    """Bit length of the crowd's size in units of `SMALL_CROWD`. Crowds of the same length share batches."""
+    """Bit length of the crowd's size in units of `SMALL_CROWD`. A batch has only symbols with the same bit length."""
     negative_limit: int
     tried_at: float
     portfolio: int

@@ -187,7 +187,7 @@ class Leadership:
         if not (job.done() or reported_by_sidecar or interruption is not None):
             text = "the sidecar has not extended the grant in time: the work stops"
             self._log(logging.INFO, term, text, "grant_over")
-        self._poll.stopped = True  # another request would campaign, and campaigning ends before the work unwinds
+        self._poll.stopped = True  # a request while the work unwinds would campaign
         stopped = job.cancel()
         dropped = reported = False
         while not job.done():

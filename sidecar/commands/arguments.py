@@ -30,7 +30,7 @@ Exit status: 0 success, 1 failure, 2 invalid arguments or settings; exec has its
 
 
 class UsageError(Exception):
-    """An invalid command line; the text is one line that names the invalid word."""
+    """An invalid command line; the text is one line that names the invalid word, or shows the command's usage."""
 
 
 @dataclass(frozen=True, slots=True)

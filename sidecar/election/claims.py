@@ -3,8 +3,8 @@
 `HeldTerm`: the term and its owner. `Demand`: clients that want the lease. `Grants`: a client that may act on the
 sidecar's answer. `UnansweredAcquires`: calls that may have taken the key without an answer.
 
-The API of a task may be several processes: the workers of a server, or an old process and its successor. All of them
-ask one sidecar, and one of them leads. A client names itself with a word that is new at each start (the header
+The program beside a sidecar may be several processes: the workers of a server, or an old process and its successor. All
+of them ask one sidecar, and one of them leads. A client names itself with a word that is new at each start (the header
 X-Lease-Client). Clients without a name are not distinguished from each other.
 """
 
@@ -56,14 +56,14 @@ class Demand:
     """The clients that want one lease.
 
     Args:
-        lasts: seconds for which a client's request counts as demand after its answer.
+        lasts: seconds for which a client's request counts as demand after its arrival or its answer.
         always: the lease is wanted even if no client asks.
     """
 
     def __init__(self, lasts: float, *, always: bool) -> None:
         self.always = always
         self.until = -inf
-        """The end of the demand of answered requests."""
+        """The time until which requests count as demand after their arrival or their answer."""
         self.holds = 0
         """The number of held requests. A client that waits for an answer counts as asking."""
         self._lasts = lasts

@@ -1,7 +1,7 @@
 """Connections to Redis that try all addresses, notice their end at once, and do not retry by themselves.
 
-redis-py connects by `asyncio.open_connection`, which waits for each address in turn. redis-py notices only at the next
-read that the server has closed a connection. Here `runtime.connecting` makes the connection, and the stream calls a
+redis-py connects by `asyncio.open_connection`, which waits for each address in turn. redis-py notices that the server
+has closed a connection only at the next read. Here `runtime.connecting` makes the connection, and the stream calls a
 function when the connection ends. Only the caller that waits for a reply reads from the stream. A `Place` determines
 where the server is.
 """

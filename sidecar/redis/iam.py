@@ -133,7 +133,8 @@ class _Role:
         """
         if self._keys is None or self._now() >= self._valid_until:
             expired = "" if self._keys is None else "the previous credentials have expired, and "
-            raise CredentialsError(f"REDIS_IAM: no credentials of the task's role: {expired}{self._problem}")
+            problem = self._problem or "new ones have not been fetched yet"  # as after a suspension
+            raise CredentialsError(f"REDIS_IAM: no credentials of the task's role: {expired}{problem}")
         return self._keys
 
     async def keep_fresh(self, when_failed: Callable[[str], None]) -> None:

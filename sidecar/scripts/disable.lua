@@ -8,7 +8,7 @@
 -- could not be stored ('' if it was).
 --
 -- The fence is not in KEYS: without a right to the fence, a user can disable the lease, but cannot store the reason.
--- `disabled_until` (ms) ties the reason to this DISABLED: a later SET by hand has another end.
+-- `disabled_until` (ms) ties the reason to this DISABLED: a later SET by hand expires at another time.
 local fence = string.find(KEYS[1], '{', 1, true) and 'fence:' .. KEYS[1] or 'fence:{' .. KEYS[1] .. '}'
 local holder = redis.pcall('GET', KEYS[1]) -- only for the answer: a key of another type is disabled too
 call('SET', KEYS[1], 'DISABLED', 'EX', ARGV[1])

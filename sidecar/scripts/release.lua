@@ -5,8 +5,8 @@
 -- Outcomes: released, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
 local FEW_DIRECT = 4 -- includes the holder's own watch; with so few, all may end before one of them relays the notice
 local FEW_RELAYED = 24
--- The same number as in herd.py. With more direct watches, each release requests a relay, because a candidate that does
--- not campaign learns the number of direct watches only from the reply to its own relay.
+-- The same number as in herd.py. With more direct watches, each release requests a relay. A candidate that does not
+-- campaign makes no other call, so only the reply to its own relay shows that it should change to a relayed watch.
 local MAX_DIRECT = 12
 local problem = read()
 if problem then return answer(problem) end

@@ -19,8 +19,8 @@ if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody
 elseif ARGV[8] == '1' then
   call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without a write, any replica confirms
 end
--- `vouch` ends the guard, so the key is extended before that: on a stale replica that was promoted, the key may expire
--- earlier than we believe.
+-- If Redis refuses to extend the key, the script ends before `vouch` ends the guard: on a stale replica that was
+-- promoted, the key may expire earlier than we believe.
 vouch()
 if ARGV[8] == '1' and recorded ~= token then -- the renewal shows that the acquire was confirmed
   redis.pcall('HSET', fence, 'recorded', token)

@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
         return 2
     print(
         f"Chaos: {options.tasks} tasks ({services} with the product's API, {options.tasks - services} with a client"
-        f" that only writes), Redis: {redis}, lease of {options.ttl:g} s, {len(rounds)} round{'s' * (len(rounds) != 1)}, SEED={options.seed};"
+        f" that only writes), Redis: {redis}, lease of {options.ttl:g} s, rounds: {len(rounds)}, SEED={options.seed};"
         f" logs in {folder}",
         flush=True,
     )

@@ -265,6 +265,8 @@ async def test_expired_credentials_are_not_used(role: Role) -> None:
     await login.prepare()
     login.current()
     now.ahead = role.valid_for + timedelta(seconds=1)
+    with pytest.raises(CredentialsError, match=r"have expired, and new ones have not been fetched yet$"):
+        login.current()  # as after a suspension of the machine
     role.answers = web.Response(status=500)
     await login.prepare()
     with pytest.raises(
