@@ -96,7 +96,7 @@ class Measured:
     all_call: tuple[float, float]
     """Scripts, and seconds of Redis's processor time, when all candidates call, above the steady state."""
     handed_over: tuple[float, ...]
-    """Seconds from the resign of a measured candidate to the next candidate's belief."""
+    """Seconds from the resign of a measured candidate until the next candidate believes that it leads."""
     limit: tuple[float, ...]
     """Seconds from a release to a claim over bare connections; see `bench.growth_limit`."""
 
@@ -175,7 +175,9 @@ class Fleet:
         return before, Counters.read(self.redis)
 
     def hand_over(self, scripts: float, processor: float) -> tuple[float, float, float] | None:
-        """Hand the lease over once; returns the scripts, Redis's seconds, and the seconds until the next belief.
+        """Hand the lease over once.
+
+        Returns the scripts, Redis's seconds, and the seconds until the next candidate believes that it leads.
 
         Args:
             scripts: scripts a second in a steady state.

@@ -29,7 +29,7 @@ from ops.local.servers import RedisServer
 TURNS, SECONDS = 18, 1.0
 """Number of turns of each server in each case, and the duration of a turn in seconds."""
 RENEWALS = 12
-"""Duration of each count of Redis's commands, as a number of turns. In 12 s the lease is renewed once or twice."""
+"""Duration of each count of Redis's commands, in units of `SECONDS`. In 12 s the lease is renewed once or twice."""
 HELD, CHANGES = 1000, 5
 """Number of requests that are held at once, and number of changes that answer them all."""
 CASES = ((ONE, 1), (ONE, 16), (ALL, 16))

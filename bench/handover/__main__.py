@@ -1,6 +1,7 @@
 """Hand-over times of leases and locks: `python -m bench.handover [--rounds N] [--kills N] [--ttl S] [--without NAME]`.
 
-A hand-over starts at the line after one candidate's work and ends at the first line of the next candidate's work.
+A hand-over starts at the line of code after one candidate's work. It ends at the first line of code of the next
+candidate's work.
 """
 
 import argparse

@@ -55,7 +55,8 @@ async def trial(redis: Redis, event: Event, ttl: float, folder: Path, show_step:
     """Run a row in an empty folder.
 
     Raises:
-        Broken: no client led at the start or after the event, or the servers refused the event.
+        Broken: the tasks did not settle at the start or after the event, the servers refused the event, or a hand-over
+            took too long.
     """
     labels = [f"task{number}" for number in range(TASKS)]
     password = folder / "password"

@@ -106,7 +106,7 @@ def _growing(observed: Observed, name: str, growths: dict[tuple[str, Measure], G
     """Judge a process: it must run for the whole time, and its measures must be flat."""
     lives = [life for life in observed.lives if life.name == name]
     if len(lives) != 1 or lives[0].ended < 60 * observed.minutes - 3 * EVERY:
-        yield f"{name}: {len(lives)} processes instead of one for the whole run, or the process ended"
+        yield f"{name}: no single process ran for the whole time; processes seen: {len(lives)}"
         return
     for measure in MEASURES:
         if name == REDIS and measure is TASKS:

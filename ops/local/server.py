@@ -133,7 +133,10 @@ class Server:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of the process (minus the signal if it was killed); None while it runs and before its start."""
+        """The exit code of the process; None while it runs and before its start.
+
+        If a signal ended the process, it is the negative number of the signal.
+        """
         return None if self.process is None else self.process.poll()
 
     def stop(self, *, within: float = 10.0) -> None:

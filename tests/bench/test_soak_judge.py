@@ -69,11 +69,11 @@ FAULTS: dict[str, tuple[Callable[[Observed], dict[str, Any]], str]] = {
     ),
     "a process that was restarted": (
         lambda run: {"lives": [*run.lives, life(JUDGED[1])]},
-        "task1 sidecar: 2 processes",
+        "task1 sidecar: no single process ran for the whole time; processes seen: 2",
     ),
     "a process that ended": (
         lambda run: {"lives": [*run.lives[1:], life("redis", ended=200)]},
-        "redis: 1 processes instead of one for the whole run",
+        "redis: no single process ran for the whole time; processes seen: 1",
     ),
     "a process without samples": (
         lambda run: {"lives": [Life(one.name, 1, 6000.0, one.points | {TASKS: []}) for one in run.lives]},

@@ -24,7 +24,7 @@ def text(words: str) -> str:
 
 
 def main(url: str, ttl: int) -> None:
-    """Campaign after each line of the benchmark."""
+    """Campaign after each line on standard input."""
     prepare()
     address = urlsplit(url)
     client = etcd3gw.client(host=address.hostname, port=address.port)

@@ -43,7 +43,7 @@ class Connection:
 
 
 def main(url: str) -> None:
-    """Wait for the other program's release after each line of the benchmark."""
+    """After each line on standard input, wait for the other program's release."""
     prepare()
     calls = Connection(url)
     calls.call("SCRIPT", "LOAD", RELEASE)

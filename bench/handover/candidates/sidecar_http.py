@@ -46,7 +46,7 @@ def work(connection: HTTPConnection, version: str, signals: int) -> float | None
 
 
 def main(url: str) -> None:
-    """Campaign after each line of the benchmark."""
+    """Campaign after each line on standard input."""
     log()
     signals, written = os.pipe()
     os.set_blocking(written, False)

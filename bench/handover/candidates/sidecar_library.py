@@ -24,7 +24,7 @@ async def work(_: Term) -> None:
 
 
 async def main(url: str) -> None:
-    """Campaign after each line of the benchmark; SIGTERM cancels `run`, as a service does at its end."""
+    """Campaign after each line on standard input; SIGTERM cancels `run`, as a service does at its end."""
     log()
     loop = asyncio.get_running_loop()
     async with LeaseClient(url) as client:

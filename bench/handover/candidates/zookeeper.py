@@ -11,7 +11,7 @@ from bench.handover.candidates.stage import prepare, report, turns, work
 
 
 def main(address: str, ttl: float | None) -> None:
-    """Campaign after each line of the benchmark."""
+    """Campaign after each line on standard input."""
     prepare()
     client = KazooClient(address, **({"timeout": ttl} if ttl else {}))
     client.start()
