@@ -55,7 +55,7 @@ def verdict(record: Record) -> str:
         )
     lines.append(
         f"Overlaps    {len(both)} between beliefs, {sum(excused(one, record.deletions, record.boot) for one in both)}"
-        " of them after an operator's DEL, after which only the fence is promised"
+        " of them after an operator's DEL, after which only promise 1 holds"
     )
     lines += [
         f"Calm        {measure.lease} had a leader again {measure.seconds * 1000:.0f} ms after a {measure.kind}"

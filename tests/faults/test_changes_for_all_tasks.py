@@ -1,4 +1,4 @@
-"""A rolling deploy that moves the leases to a new place: no task leads there until all old tasks have stopped.
+"""A rolling deploy that moves the leases to a new place: no task leads there while an old task may lead.
 
 Old and new tasks are whole sidecars, and the operator's commands are real processes. docs/redis.md has the procedure.
 """

@@ -263,7 +263,7 @@ inline vouch() {                     /* this server is now the last that acted o
 #ifdef GUARD_ADOPTS
 #define passes(i) (wait == 0 || redis.holder == i)
 #else
-#define passes(i) (wait == 0)        /* also for the key's holder: its release may have been lost */
+#define passes(i) (wait == 0)        /* The guard also delays the key's holder: a failover may have lost its release. */
 #endif
 
 /* Execute a call for candidate i. Sets `outcome` and, if the caller needs it, `reply_term`: the token of the reply. */

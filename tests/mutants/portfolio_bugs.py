@@ -33,7 +33,7 @@ BUGS = [
         test="tests/service/api/test_streams.py::test_a_follower_sends_a_tick_within_a_second",
     ),
     Bug(
-        "fault 3: an argument of the EOD's call is missing",
+        "fault 3: the EOD run calls a function without a required argument",
         "service/work/jobs.py",
         right="writes.history(KIND, day, origin=self._origin, overwrite=OVERWRITE[self.job])",
         wrong="writes.history(KIND, day, origin=self._origin)",

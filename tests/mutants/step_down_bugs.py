@@ -115,7 +115,7 @@ STEP_DOWN = [
         test=_RULES + "nothing_is_renewed_while_a_step_down_waits_for_the_client",
     ),
     Bug(
-        "the rest starts at the operator's command",
+        "no rest begins if the release after a step-down gets no reply before the key expires",
         "sidecar/election/lease.py",
         right="            self._left(now)  # its key has expired",
         wrong="            self._to_release = None",
@@ -223,7 +223,7 @@ HISTORY = [
         test=_CONTROL + "a_term_is_reported_while_it_lasts_and_after_its_end",
     ),
     Bug(
-        "a crashed term is shown as the holder's current term",
+        "a last term without a recorded release is shown as current although another term holds the key",
         "sidecar/history.py",
         right="holds = not terms and (entry.holder, entry.token) == (holder, token)",
         wrong="holds = not terms",

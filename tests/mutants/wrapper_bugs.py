@@ -93,7 +93,7 @@ BUGS = [
         test=_EXEC + "a_missing_command_exits_with_127_and_acquires_no_lease",
     ),
     Bug(
-        "the pauses are never reset",
+        "the pauses are reset only after two minutes of work",
         "sidecar/wrapper/pauses.py",
         right="if worked >= STEADY:",
         wrong="if worked >= 2 * STEADY:",

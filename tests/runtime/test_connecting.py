@@ -70,7 +70,7 @@ async def test_an_address_that_refuses_is_skipped() -> None:
 async def test_the_first_address_is_used_if_it_answers() -> None:
     with listening() as first, listening() as second:
         assert await port_of(known(first, second)) == first[4][1]
-        assert await port_of(known(first, second), last=[first[4]]) == second[4][1], "this address failed recently"
+        assert await port_of(known(first, second), last=[first[4]]) == second[4][1], "the first address failed recently"
         assert await port_of(known(first), last=[first[4]]) == first[4][1], "this address is the only one"
 
 

@@ -265,8 +265,8 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # A held request is demand, so the end of the demand of answered requests changes nothing. Without a connection
-        # the loop still wakes then, because that round may connect.
+        # While a request is held, the lease is wanted in any case: the loop need not wake when the demand of answered
+        # requests ends. Without a connection it wakes at that time as well, because that round may connect.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))

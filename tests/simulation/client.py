@@ -23,7 +23,7 @@ STOP_BEFORE = 0.5
 ROUND = TIMER + HANDLING
 """Seconds that an `/is-leader` request takes in addition to the time for which it is held."""
 NO_HURRY = 1e9
-"""Seconds of working time of a client without a grant, in effect unlimited."""
+"""The value in place of the remaining working time, in seconds, while a client has no grant; in effect unlimited."""
 
 Version = tuple[int, int]
 HeardAnswer = tuple[int, float, float, int | None, float | None, Version, str]
@@ -125,7 +125,7 @@ class Client:
         self._awaits = -1
         """The value of `_ask` with which the client waits for the answer to its resign."""
         self._asks = False
-        """Whether `ask` waits for the answer to the resign; otherwise the client waits before it campaigns again."""
+        """Whether a request of `ask` waits for the answer to the resign; if false, the next campaign waits for it."""
         self._trouble = False
         """Whether the last `/is-leader` request got no answer."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []

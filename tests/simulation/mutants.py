@@ -36,7 +36,7 @@ MOST_HOURS = 3_000.0
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One bug: the replaced functions and their substitutes. Every other world of the search is from `mix`."""
+    """One bug: the replaced functions and their substitutes. The search takes every second world from `mix`."""
 
     name: str
     replaced: tuple[tuple[type | ModuleType, str, Any], ...]

@@ -92,7 +92,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
 TTLS = {3.0: 1.0, 30.0: 4.5, 120.0: 1.0, 300.0: 1.0, 900.0: 3.0}
 """The ttls in seconds and their weights.
 
-The weight of the default ttl, 30 s, is the highest at which a run of 100,000 h takes five minutes.
+The weight of the default ttl, 30 s, is the highest at which a run of 100,000 h takes at most five minutes.
 """
 
 

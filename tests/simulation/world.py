@@ -16,11 +16,14 @@ from tests.simulation.server import EPOCH, Server
 from tests.simulation.store import Tenure
 
 STORY = 60
-"""Maximum number of a world's last recorded events that are printed; a violation is the last of them."""
+"""Maximum number of events that are printed: the last recorded events of a world. A violation is the last of them."""
 NESTED = 50
 """Number of consecutive events that bypass the queue; after more than this, the next event enters the queue."""
 BUSY = 500
-"""Maximum rounds of all election loops per ttl, on average over a world; above it, a loop runs without a pause."""
+"""Maximum rounds of all election loops per ttl, on average over a world.
+
+More rounds count as a violation, because a loop then runs without a pause.
+"""
 IDLE_LIMIT = 10.0
 """Seconds after which the simulated Postgres ends an idle transaction."""
 

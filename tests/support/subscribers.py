@@ -9,7 +9,10 @@ from redis.client import PubSub
 
 @contextmanager
 def subscribed(redis: Redis, key: str, direct: int, relayed: int) -> Iterator[tuple[list[PubSub], list[PubSub]]]:
-    """Subscribe like `direct` candidates with a direct watch and `relayed` with a relayed one. Yields both lists."""
+    """Subscribe as candidates do: `direct` with a direct watch, and `relayed` with a relayed one; yields both lists.
+
+    `direct` and `relayed` are numbers of candidates.
+    """
     with ExitStack() as open_:
         yield (
             [open_.enter_context(subscriber(redis, f"{key}:changed", f"{key}:direct:changed")) for _ in range(direct)],
