@@ -228,7 +228,7 @@ async def test_a_stream_begins_with_the_clients_retry_delay(pages: Served) -> No
     pages.api._uniform = draw
     async with pages.session.get(f"{pages.url}{MINE}/stream", headers=bearer()) as stream:
         assert await stream.content.readline() == b"retry: 4711\r\n"
-        assert await stream.content.readline() == b"\r\n", "the line is not an event"
+        assert await stream.content.readline() == b"\r\n", "without a data line there is no event"
     assert bounds == [(1.0, 10.0)]
 
 

@@ -1,4 +1,4 @@
-"""A whole service whose database role may have fewer connections than the service can use."""
+"""A whole service whose database role is allowed fewer connections than the service can use."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Responses: how each kind of value is written, and that the schema of a model names every field that is sent."""
+"""Responses: the notation of each kind of value. The schema of a model names every field that is sent."""
 
 import json
 from datetime import UTC, date, datetime, timedelta, timezone

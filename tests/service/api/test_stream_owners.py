@@ -24,7 +24,7 @@ DELETE = "delete from portfolio where id = $1 and $2::uuid is not null"
 
 @pytest.fixture
 async def admin(shared_url: str, guarded: Served) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A connection that changes owners. After the test, the samples and the triggers are restored."""
+    """A connection that changes the owners of portfolios. After the test, the samples and the triggers are restored."""
     admin = await asyncpg.connect(shared_url)
     yield admin
     await admin.execute("alter table portfolio enable trigger user")

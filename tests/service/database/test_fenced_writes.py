@@ -190,7 +190,7 @@ async def test_the_server_ends_a_transaction_that_waits_too_long_for_its_turn(
         await frozen.claim_fence(FakeTerm())
         with pytest.raises(StoreError):
             async with frozen.fenced(FakeTerm(), VALUES, turn):
-                raise AssertionError("the transaction is over")
+                raise AssertionError("the block begins although the server has ended the transaction")
     assert has_ended  # a failed wait would raise a StoreError too
 
 
@@ -329,7 +329,7 @@ async def test_writes_of_different_tokens_never_interleave(
     await raw.add_listener("order", lambda *notification: order.append(int(str(notification[3]))))
 
     async def lead(token: int) -> None:
-        await eventually(lambda: token == 1 or token - 1 in order)  # the previous term writes until this claim
+        await eventually(lambda: token == 1 or token - 1 in order)  # until the previous term has written
         await store.claim_fence(FakeTerm(token, f"holder {token}"))
         with pytest.raises(StaleTerm):
             while True:

@@ -189,7 +189,7 @@ async def test_a_pool_that_gave_up_a_connection_waits_for_its_busy_one(
             assert given_up.get_size() == 1
             assert await pool.give_up_connection()
             waiting = asyncio.create_task(store.ping())
-            for _ in range(10):  # in its first steps the caller takes the slot or leaves it
+            for _ in range(10):  # enough turns of the loop for the caller to take the slot
                 await asyncio.sleep(0)
             assert (pool._free, given_up.get_size(), waiting.done()) == ([given_up], 0, False)
             over.set()

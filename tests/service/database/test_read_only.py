@@ -163,7 +163,7 @@ async def test_a_full_disk_is_reported_as_the_trouble_of_the_database(samples_ur
         with pytest.raises(StoreError, match="No space left"):
             await store.claim_fence(FakeTerm())
         assert writes.trouble == "could not extend file: No space left on device"
-        await store.owner(UUID(int=1))  # reading does not show that the disk is full
+        await store.owner(UUID(int=1))  # a read succeeds on a full disk, so it does not clear the trouble
         assert "No space left" in str(writes.trouble)
         await admin.execute("drop trigger full_disk on lease_fence")
         await store.claim_fence(FakeTerm())

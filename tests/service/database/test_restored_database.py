@@ -88,7 +88,7 @@ async def test_a_tick_after_a_restore_reads_only_the_changes(restored: str) -> N
 
 
 async def test_positions_of_another_server_are_loaded_again(store: Store, restored: str) -> None:
-    """While a leader works, the database's name may move to another server, where the old snapshot is invalid."""
+    """While a leader works, the database's host name may move to another server, where the old snapshot is invalid."""
     book = await store.load_positions(LONG_AGO)
     async with await Store.connect(restored) as young:
         await young.put_positions([entry(1, "A", "9")])
