@@ -174,7 +174,7 @@ def test_a_state_is_logged_when_it_or_the_holder_changes(shown: Shown, caplog: p
         ("led", "disabled", "DISABLED"),
         ("led", "disconnected", None),
         ("idle", "disconnected", None),
-    ], "the log line of a new term reports that the sidecar leads"
+    ], "the log line of a new term has reported the state leading"
 
 
 def test_each_failure_is_counted_and_each_reason_is_logged_once(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,7 @@
-"""Work in threads: the lease moves only after the thread has ended, and a thread that outlives its term is reported."""
+"""Work in threads: the client resigns once the thread has ended, or at the end of the process after the deadline.
+
+A thread that outlives its term is reported.
+"""
 
 import asyncio
 import logging

@@ -55,7 +55,8 @@ async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, 
             assert (status, "disabled for 600 s" in output) == (0, True), output
             assert "could not be stored" not in output
             status, output = await run(port, "leaders")
-            if state != "migrating":  # otherwise no node executes the calls for the other lease, which has no keys yet
+            # While the slot migrates, no node executes the calls for the other lease, which has no keys yet.
+            if state != "migrating":
                 assert (status, "DISABLED" in output, REASON in output) == (0, True, True), output
             status, output = await run(port, "fence", "background_services", "--above", "99")
             assert (status, "repaired" in output or "nothing to repair" in output) == (0, True), output

@@ -88,7 +88,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
     redis.set(KEYS["tracker"], "b", ex=100)
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.get("/is-leader/tracker")
-        await sidecar.resign()  # shows that no client acts on a grant of a previous process
+        await sidecar.resign()  # ends every grant that a previous process may have given
         way.replies.hold()
         redis.delete(KEYS["tracker"])
         await sidecar.get("/is-leader/tracker")
@@ -226,7 +226,7 @@ async def test_a_look_that_finds_its_own_id_reports_no_duplicate_instance_id(
         await eventually(lambda: redis.get(KEYS["tracker"]) is None)
         redis.set(KEYS["tracker"], "a", ex=100)
         before = scripts_run(redis)
-        sidecar.candidate.asked("tracker")  # the candidate only looks in the second after its resign
+        sidecar.candidate.asked("tracker")  # for a second after its resign, the candidate looks and does not acquire
         await eventually(lambda: scripts_run(redis) > before)
         await eventually(lambda: sidecar.candidate._leases["tracker"]._in_flight is None)
         assert sidecar.candidate._trouble["tracker"] is None

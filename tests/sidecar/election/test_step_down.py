@@ -71,7 +71,7 @@ def test_after_a_step_down_the_key_stays_until_the_last_grant_has_ended() -> Non
 
 
 def test_a_release_after_a_late_acquire_of_the_same_term_begins_the_rest_again() -> None:
-    """A late acquire executes before the first release, so that release deletes nothing (simulation: seed 8401)."""
+    """A late acquire executes before the first release, which therefore deletes nothing (simulation: seed 8401)."""
     lease = asked()
     lease.asked(STEPS)
     lease.resigned(STEPS, 1)

@@ -75,7 +75,10 @@ async def test_a_moved_slot_fails_no_call_and_the_watch_follows_it(cluster: Redi
 
 
 async def test_a_redirected_call_states_its_deadline_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:
-    """The estimate of the old node's clock is far behind. A deadline in that time is long past at the new node."""
+    """The estimate of the old node's clock is far behind.
+
+    A deadline computed from this estimate is long past at the new node.
+    """
     async with storing(seeded_by(cluster, 0)) as store:
         await lead(store)
         store.store._server_clock.observe(1, store.store._clock())

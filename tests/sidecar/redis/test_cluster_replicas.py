@@ -49,7 +49,7 @@ def place(cluster: RedisCluster, node: RedisServer) -> None:
 
 
 async def renew(store: Storing) -> Outcome:
-    """The outcome of a renewal that always writes, even if the key is fresh."""
+    """The outcome of a renewal, which always writes because of MIN_REPLICAS, even if the key is fresh."""
     result = await store.call(Kind.RENEW, limit=SLOW.call_limit)
     outcome = getattr(result, "outcome", None)
     assert isinstance(outcome, Outcome), result

@@ -1,4 +1,4 @@
-"""A login by ElastiCache IAM, with a cache that checks tokens with botocore and a credentials endpoint as on ECS."""
+"""A login by ElastiCache IAM: the cache checks tokens with botocore, and an endpoint gives credentials as on ECS."""
 
 import asyncio
 import logging

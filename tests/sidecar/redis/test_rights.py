@@ -161,7 +161,7 @@ async def test_a_refused_channel_of_one_lease_does_not_affect_the_other(any_redi
 async def test_each_fallback_of_the_watch_is_logged_once_with_its_effect_and_so_is_the_recovery(
     any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The watch tries a refused command again after a while, with few connections, until the command is allowed."""
+    """The watch tries a refused command again over a new connection, after a pause, until the command is allowed."""
     caplog.set_level(logging.INFO, "sidecar.redis.watch")
     levels: list[tuple[str, str]] = []
 

@@ -240,7 +240,10 @@ async def test_a_term_is_not_confirmed_if_wait_is_refused(any_redis: Redis, any_
 async def test_a_failure_of_one_lease_keeps_the_connection_of_the_other_lease(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    """A new connection does not make Redis accept a refused key. A connection that no other lease uses is replaced."""
+    """A new connection would not make Redis accept a refused key.
+
+    So the store replaces the connection only if no other lease uses it.
+    """
     rights = ("resetkeys", f"~{KEY}", f"~{fence_of(KEY)}", "&*", "+@all")
     command(any_redis, "ACL", "SETUSER", "sidecar", "reset", "on", f">{SECRET}", *rights)
     try:
