@@ -9,6 +9,9 @@ is not repeated. The second attempt has the start time, the limit and the tenure
 reply may name another node. Then only the refused calls are sent to that node, with a deadline in the time of that
 node, and at most `HOPS` times.
 
+If the sentinels do not name a primary, an acquire is not sent, and its failure says nothing about the connection. The
+other calls are sent. So an outage of the sentinels ends no term.
+
 The connection is closed after a failure. But if the failure is a complete reply about one key, the connection stays
 open as long as another lease uses it. In a cluster it stays open after every such failure except MOVED, which shows
 that the slot, and so every lease, has moved.
@@ -28,7 +31,7 @@ from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, Mo
 
 from sidecar.protocol import Kind, Outcome, Reply, ServerClock, Timings
 from sidecar.redis.connection import RedisConnection, log_in
-from sidecar.redis.failures import Failure, failure_of
+from sidecar.redis.failures import Failure, OtherPrimary, failure_of
 from sidecar.redis.repeats import (
     NotExecuted,
     could_not_connect,
@@ -222,6 +225,7 @@ class RedisStore:
         """
         results: list[Reply | Failure] = []
         problem: Failure | None = None
+        made, withheld = calls, None
         connection = None if beside is None or self._connection is None else self._connection.beside(beside)
         clock = self._server_clock
         try:
@@ -233,10 +237,14 @@ class RedisStore:
                     own = await self._ready()
                     clock = self._server_clock
                     if _acquires(calls):
-                        await own.assure()
-                    sent = self._write(own, calls, clock)
+                        withheld = await _unassured(own)
+                    if withheld is not None:
+                        made = [keyed for keyed in calls if keyed.call.kind is not Kind.ACQUIRE]
+                        if not made:
+                            return [withheld] * len(calls)
+                    sent = self._write(own, made, clock)
                 speaking = sent.connection
-                for keyed in calls:  # results that came before a failure stay valid
+                for keyed in made:  # results that came before a failure stay valid
                     if connection is not None:
                         await speaking.read_response()  # the reply to ASKING
                     results.append(await self._result(speaking, clock, keyed.key))
@@ -255,10 +263,10 @@ class RedisStore:
                 await connection.disconnect(nowait=True)
         if problem is not None:
             results = [] if self._min_replicas else results
-            results += [problem] * (len(calls) - len(results))
+            results += [problem] * (len(made) - len(results))
         if connection is None:
-            await self._close_after([keyed.key for keyed in calls], results)
-        return results
+            await self._close_after([keyed.key for keyed in made], results)
+        return results if withheld is None else _with_acquires(calls, withheld, results)
 
     async def _close_after(self, keys: Sequence[str], results: Sequence[Reply | Failure]) -> None:
         """Close the connection if the results require it."""
@@ -370,6 +378,29 @@ class RedisStore:
 
 def _acquires(calls: Sequence[KeyedCall]) -> bool:
     return any(keyed.call.kind is Kind.ACQUIRE for keyed in calls)
+
+
+async def _unassured(connection: RedisConnection) -> Failure | None:
+    """The failure of every acquire if nobody says whether the connected server is still the primary; otherwise None.
+
+    Raises:
+        OtherPrimary: another server is the primary.
+    """
+    try:
+        await connection.assure()
+    except OtherPrimary:
+        raise
+    except Exception as error:  # noqa: BLE001 - see the module
+        return failure_of(error, may_execute=False)
+    return None
+
+
+def _with_acquires(
+    calls: Sequence[KeyedCall], withheld: Failure, results: Sequence[Reply | Failure]
+) -> list[Reply | Failure]:
+    """The results of all calls: `withheld` for each acquire, and `results`, in order, for the other calls."""
+    others = iter(results)
+    return [withheld if keyed.call.kind is Kind.ACQUIRE else next(others) for keyed in calls]
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:

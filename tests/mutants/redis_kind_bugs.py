@@ -116,6 +116,13 @@ SENTINELS = [
         test=_SENTINELS + "no_lease_is_acquired_at_an_old_primary_over_an_open_connection",
     ),
     Bug(
+        "an outage of the sentinels fails the renewals of other leases",
+        "sidecar/redis/store.py",
+        right="withheld = await _unassured(own)",
+        wrong="await own.assure()",
+        test=_SENTINELS + "an_outage_of_the_sentinels_fails_only_acquires[0]",
+    ),
+    Bug(
         "the guard does not wait for the late demotion of a primary",
         "sidecar/scripts/prelude.lua",
         right="local guard_time = ttl + (tonumber(ARGV[9] or '') or 0)",

@@ -12,6 +12,7 @@ from ops.local.servers import RedisServer, free_port
 from runtime.clock import elapsed
 from sidecar.protocol import Call, Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
+from sidecar.redis.failures import Failure
 from sidecar.redis.store import KeyedCall
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Sentinels
@@ -119,6 +120,34 @@ async def test_the_connection_stays_open_while_the_sentinels_are_down(
             sentinel.start()
         await eventually(answer_again)
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+
+
+@pytest.mark.parametrize("min_replicas", [0, 1])
+async def test_an_outage_of_the_sentinels_fails_only_acquires(group: Group, min_replicas: int) -> None:
+    """All leases share the connection, so the attempts to acquire one lease must not end the term of another lease."""
+    other = "portfolio:other:leader"
+
+    async def acquired() -> bool:
+        return getattr(await store.call(Kind.ACQUIRE, limit=10.0, key=other), "outcome", None) is Outcome.ACQUIRED
+
+    timings = Timings(ttl=60.0, call_limit=10.0)
+    async with storing(by_all(group), timings=timings, min_replicas=min_replicas) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        for sentinel in group.sentinels:
+            sentinel.kill()
+        for alone in (False, True, False):
+            now = elapsed()
+            acquire = KeyedCall(other, Call(Kind.ACQUIRE, now, now + 10.0, None, "boot-1"))
+            renew = KeyedCall(KEY, Call(Kind.RENEW, now, now + 10.0, store.token, "boot-0"))
+            failure, *renewals = await store.store.execute([acquire] if alone else [acquire, renew])
+            assert isinstance(failure, Failure)
+            assert (failure.kind, failure.may_execute) == ("sentinel", False)
+            assert [getattr(each, "outcome", each) for each in renewals] == ([] if alone else [Outcome.RENEWED])
+            assert store.store.connected
+        assert send_command(group.servers[0], "EXISTS", other) == 0
+        for sentinel in group.sentinels:
+            sentinel.start()
+        await eventually(acquired)
 
 
 async def test_a_sentinel_with_an_older_epoch_is_outvoted(group: Group) -> None:
