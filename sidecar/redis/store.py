@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, MovedError, ResponseError
+from redis.exceptions import ConnectionError as Disconnected
 
 from sidecar.protocol import Kind, Outcome, Reply, ServerClock, Timings
 from sidecar.redis.connection import RedisConnection, log_in
@@ -309,6 +310,8 @@ class RedisStore:
             clock.observe(server_time(await connection.read_response()), self._clock())
             await self._read_policy(connection)
             await _identify(connection)
+            if connection.ended:  # `when_ended` is not set yet, so nobody would notice the end
+                raise Disconnected("the server closed the connection after the greeting")
         except BaseException:
             connection.distrust()
             await connection.disconnect(nowait=True)

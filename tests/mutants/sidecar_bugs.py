@@ -660,6 +660,14 @@ CONNECTION = [
         test=_CANDIDATE + "a_connection_that_the_server_closes_is_replaced_before_a_call_needs_it",
     ),
     Bug(
+        "a connection that ends with the answers to its greeting is used",
+        "sidecar/redis/store.py",
+        right="if connection.ended:",
+        wrong="if False:",
+        test="tests/sidecar/redis/test_tls.py"
+        "::test_a_connection_that_ends_with_the_answers_to_its_greeting_is_not_used",
+    ),
+    Bug(
         "a call is written to a stream that has ended",
         "sidecar/redis/store.py",
         right="if self._connection is not None and not self._connection.writable:",

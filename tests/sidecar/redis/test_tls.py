@@ -1,10 +1,12 @@
 """Redis over TLS, like ElastiCache with encryption in transit: sidecar processes and real certificates."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
-from ssl import Purpose, create_default_context
+from socket import socket
+from ssl import MemoryBIO, Purpose, SSLWantReadError, create_default_context
 
 import aiohttp
 import pytest
@@ -15,10 +17,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from ops.local.servers import RedisServer
+from sidecar.protocol import Timings
+from sidecar.redis.connection import Connector
+from sidecar.settings import read
 from tests.sidecar.conftest import client_of
+from tests.sidecar.redis.test_malformed import Hostile
 from tests.sidecar.test_process import SMALL, STEADY, Asker, logged
 from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.proxy import Proxy
+from tests.support.storing import storing
+from tests.support.tls_front import TlsFront
 from tests.support.waiting import eventually
 
 PASSWORD = "correct-horse"
@@ -75,6 +83,48 @@ def sidecar(
     sidecar = RealSidecar(folder, server, name, **timings)
     sidecar.environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
     return sidecar
+
+
+class Departing(TlsFront):
+    """A server that answers the greeting of a store and, unless it `stays`, ends the stream in the same segment."""
+
+    stays = True
+
+    def _shake_hands(self, client: socket) -> None:
+        incoming, outgoing, heard = MemoryBIO(), MemoryBIO(), b""
+        stream = self._tls.wrap_bio(incoming, outgoing, server_side=True)
+        with client, suppress(OSError):
+            client.settimeout(20)
+            while not heard.endswith(b"server\r\n"):
+                try:
+                    heard += stream.read(65536)
+                except SSLWantReadError:
+                    client.sendall(outgoing.read())
+                    incoming.write(client.recv(65536) or b"the end, which is no TLS")
+            stream.write(Hostile(greets=True)._answer(heard))
+            if not self.stays:
+                with suppress(SSLWantReadError):
+                    stream.unwrap()
+            client.sendall(outgoing.read())
+            client.recv(65536)  # the end of the client's stream
+
+
+async def test_a_connection_that_ends_with_the_answers_to_its_greeting_is_not_used(pem: Path) -> None:
+    """Nothing reports the end of such a connection later, so the loop would connect again at once, forever."""
+    tls = create_default_context(Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pem)
+    with Departing(tls) as server:
+        url = f"rediss://127.0.0.1:{server.port}?ssl_ca_certs={pem}"
+        async with storing(Connector(read({"REDIS_URL": url}).redis), timings=Timings()) as store:
+            assert await store.store.open() is None
+            server.stays = False
+            replaced = await store.store.replace()
+            assert replaced is not None
+            assert (replaced.kind, store.store.connected) == ("connection", True), "the old connection stays in use"
+            await store.store.close()
+            opened = await store.store.open()
+            assert opened is not None
+            assert (opened.kind, store.store.connected) == ("connection", False)
 
 
 async def test_sidecars_hand_the_lease_over_with_tls(
