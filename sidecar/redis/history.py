@@ -101,24 +101,20 @@ class Histories:
         self._last = {name: _LastRead(key) for name, key in keys.items()}
 
     async def terms(self, name: str) -> list[Term]:
-        """The terms of a lease, newest first, from Redis or from the last read.
+        """The terms of a lease, newest first, from a read that is under way, from the last read or from a new read.
 
         Raises:
-            HistoryUnavailable: the last read failed.
+            HistoryUnavailable: the read failed. This takes no longer than `limit`, for any number of readers.
         """
         last = self._last[name]
-        async with last.lock:
-            pause = last.began_at + READ_EVERY - self._clock()
-            if pause > 0 and last.result is None:
-                await asyncio.sleep(pause)  # the last read was cancelled, so there is no result
-            if pause <= 0 or last.result is None:
-                last.began_at, last.result = self._clock(), None
-                last.result = await self._read(last.key)
-        if isinstance(last.result, HistoryUnavailable):
-            raise HistoryUnavailable(str(last.result))
-        return last.result
+        if last.read is None or (last.read.done() and self._clock() >= last.began_at + READ_EVERY):
+            last.began_at, last.read = self._clock(), asyncio.ensure_future(self._read(last.key))
+        result = await asyncio.shield(last.read)  # a reader that leaves does not cancel the read
+        if isinstance(result, HistoryUnavailable):
+            raise HistoryUnavailable(str(result))
+        return result
 
-    async def _read(self, key: str) -> "list[Term] | HistoryUnavailable":
+    async def _read(self, key: str) -> list[Term] | HistoryUnavailable:
         try:
             return await read_history(self._connect, key, self._limit)
         except HistoryUnavailable as error:
@@ -126,13 +122,9 @@ class Histories:
 
 
 class _LastRead:
-    """The last read of one lease's history.
-
-    `result` is None before the first read, during a read, and after a cancelled read.
-    """
+    """The last read of one lease's history. All readers that come during the read share its result."""
 
     def __init__(self, key: str) -> None:
         self.key = key
-        self.lock = asyncio.Lock()
         self.began_at = -inf
-        self.result: list[Term] | HistoryUnavailable | None = None
+        self.read: asyncio.Task[list[Term] | HistoryUnavailable] | None = None

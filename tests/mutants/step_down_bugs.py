@@ -239,9 +239,23 @@ HISTORY = [
     Bug(
         "each request for the history reads from Redis",
         "sidecar/redis/history.py",
-        right="if pause <= 0 or last.result is None:",
-        wrong="if True:",
+        right="last.read.done() and self._clock() >= last.began_at + READ_EVERY",
+        wrong="last.read.done()",
         test=_HISTORY + "the_history_is_read_at_most_once_a_second_for_any_number_of_readers[wheel]",
+    ),
+    Bug(
+        "a reader of the history starts a read while another read is under way",
+        "sidecar/redis/history.py",
+        right="last.read.done() and self._clock()",
+        wrong="self._clock()",
+        test=_HISTORY + "readers_that_come_during_a_read_share_its_result[wheel]",
+    ),
+    Bug(
+        "a reader of the history that leaves cancels the read of the others",
+        "sidecar/redis/history.py",
+        right="await asyncio.shield(last.read)",
+        wrong="await last.read",
+        test=_HISTORY + "a_reader_that_leaves_does_not_cancel_the_shared_read[wheel]",
     ),
     Bug(
         "the entries of the stream are shown unchecked",

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from signal import SIGCONT, SIGSTOP
 
 import pytest
 from redis import Redis
 from redis.exceptions import InvalidResponse
 
 from ops.local.servers import RedisServer
-from runtime.clock import elapsed
 from sidecar.history import Term
 from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import RedisConnection
-from sidecar.redis.history import Histories, HistoryUnavailable, read_history, terms_in
+from sidecar.redis.history import READ_EVERY, Histories, HistoryUnavailable, read_history, terms_in
 from sidecar.redis.store import history_of
 from tests.sidecar.conftest import command
 from tests.sidecar.redis.test_malformed import Hostile
@@ -193,13 +193,37 @@ async def test_the_history_is_read_at_most_once_a_second_for_any_number_of_reade
 
 
 async def test_a_reader_that_leaves_does_not_cancel_the_shared_read(any_redis: Redis) -> None:
-    histories = Histories(connector(any_redis), {"tracker": KEY}, limit=LIMIT, clock=elapsed)
+    histories = Histories(connector(any_redis), {"tracker": KEY}, limit=LIMIT, clock=lambda: 100.0)
     before = _evals(any_redis)
     leaving, staying = (asyncio.create_task(histories.terms("tracker")) for _ in range(2))
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying == []
-    assert _evals(any_redis) <= before + 2
+    assert _evals(any_redis) == before + 1
+
+
+async def test_readers_that_come_during_a_read_share_its_result(any_redis_of_its_own: RedisServer) -> None:
+    """The server is frozen. If each reader began a read of its own, the last reader would wait for many limits."""
+    now = 100.0
+    connect = at_port(any_redis_of_its_own.port)
+    connections: list[RedisConnection] = []
+
+    def counted() -> RedisConnection:
+        connections.append(connect())
+        return connections[-1]
+
+    histories = Histories(counted, {"tracker": KEY}, limit=2 * READ_EVERY, clock=lambda: now)
+    assert any_redis_of_its_own.process is not None
+    any_redis_of_its_own.process.send_signal(SIGSTOP)
+    readers = []
+    for _ in range(8):
+        readers.append(asyncio.create_task(histories.terms("tracker")))
+        await asyncio.sleep(0)
+        now += 1.5 * READ_EVERY
+    errors = await asyncio.gather(*readers, return_exceptions=True)
+    any_redis_of_its_own.process.send_signal(SIGCONT)
+    assert [str(error) for error in errors] == ["no answer in time"] * 8
+    assert len(connections) == 1
 
 
 async def test_an_unreachable_redis_is_also_read_at_most_once_a_second(any_redis_of_its_own: RedisServer) -> None:
