@@ -711,6 +711,14 @@ CONNECTION = [
         "[a term without a token-once greeted]",
     ),
     Bug(
+        "a number in a reply has no limit",
+        "sidecar/redis/replies.py",
+        right="if not smallest <= found < limit:",
+        wrong="if found < smallest:",
+        test="tests/sidecar/redis/test_malformed.py::test_a_malformed_reply_fails_only_its_call"
+        "[a number of watches beyond all numbers-once greeted]",
+    ),
+    Bug(
         "a repeated call gets a new time limit",
         "sidecar/redis/store.py",
         right="self._round_trip([calls[index] for index in again], None, beside)",

@@ -25,6 +25,12 @@ def test_a_complete_answer_is_parsed() -> None:
     assert (time, guard, notice, history) == (1_790_000_000_000_000, "on", None, "kept")
 
 
+def test_the_largest_numbers_that_redis_can_send_are_parsed() -> None:
+    reply = parse(f"fence_ahead {10**32 - 1} boot-1 {(1 << 63) - 1} 1790000000000000 0 - - - {10**6 - 1} 0 a")[0]
+    assert (reply.token, reply.watchers, reply.direct) == (10**32 - 1, 10**6 - 1, 0)
+    assert [parse(ACQUIRED.replace("6000", left))[0].ttl for left in ("0", "-1", "-2")] == [0.0, None, None]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -32,6 +38,14 @@ def test_a_complete_answer_is_parsed() -> None:
         ACQUIRED.replace("acquired", "won"),
         ACQUIRED.replace("6000", "soon"),
         ACQUIRED.replace(" 2 ", " many "),
+        ACQUIRED.replace(" 2 ", f" {10**6} "),
+        ACQUIRED.replace(" 2 ", " -1 "),
+        ACQUIRED.replace(" 1 a", f" {'9' * 400} a"),
+        ACQUIRED.replace(" 7 ", f" {10**32} "),
+        ACQUIRED.replace("6000", "-3"),
+        ACQUIRED.replace("6000", str(1 << 63)),
+        ACQUIRED.replace("1790000000000000", str(1 << 63)),
+        ACQUIRED.replace(" 0 ", " -1 "),
         "acquired 7 boot-1",
         7,
         None,
