@@ -30,7 +30,7 @@ async def get_json(url: str, lookups: Lookups, *, limit: float, headers: Mapping
     Raises:
         aiohttp.ClientError: the endpoint cannot be reached, or answers with an error.
         TimeoutError: the endpoint does not answer within the limit.
-        ValueError: the answer is longer than 1 MiB, or is not JSON.
+        ValueError: the answer is longer than 1 MiB, is not JSON, or is nested too deeply.
     """
     async with (
         asyncio.timeout(limit),
@@ -38,4 +38,8 @@ async def get_json(url: str, lookups: Lookups, *, limit: float, headers: Mapping
         session.get(url, headers=headers, allow_redirects=False) as reply,
     ):
         reply.raise_for_status()
-        return json.loads(await read_body(reply, _LARGEST))
+        body = await read_body(reply, _LARGEST)
+    try:
+        return json.loads(body)
+    except RecursionError:  # from thousands of brackets
+        raise ValueError("the answer is nested too deeply") from None

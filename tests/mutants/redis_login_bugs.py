@@ -99,6 +99,13 @@ IAM = [
         test=_IAM + "an_invalid_iam_setting_is_a_one_line_error",
     ),
     Bug(
+        "an answer of an ECS endpoint that is nested too deeply causes a traceback",
+        "sidecar/ecs_metadata.py",
+        right="except RecursionError:",
+        wrong="except ZeroDivisionError:",
+        test="tests/sidecar/test_identity.py::test_unreadable_metadata_is_logged_and_a_random_id_is_used[too_deep]",
+    ),
+    Bug(
         "the connection of the calls is used until the server cuts it",
         "sidecar/redis/store.py",
         right="return self.connected and self._clock() >= self._replace_at",

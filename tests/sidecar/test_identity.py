@@ -110,6 +110,10 @@ async def a_list(_: web.Request) -> web.StreamResponse:
     return web.json_response([1])
 
 
+async def too_deep(_: web.Request) -> web.StreamResponse:
+    return web.Response(text="[" * 100_000, content_type="application/json")
+
+
 async def truncated(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": "1000"})
     await response.prepare(request)
@@ -138,7 +142,7 @@ The value is missing, or is no text; or its last part is empty, is too long, has
 
 
 @pytest.mark.parametrize(
-    "answer", [never, throttled, page, without_arn, a_list, truncated, without_end, *map(with_arn, NO_ARN)]
+    "answer", [never, throttled, page, without_arn, a_list, too_deep, truncated, without_end, *map(with_arn, NO_ARN)]
 )
 async def test_unreadable_metadata_is_logged_and_a_random_id_is_used(
     metadata: Metadata,

@@ -216,6 +216,7 @@ async def test_a_failed_fetch_closes_no_connection_while_the_previous_credential
         (b"not found", 404, "the credentials endpoint answers with status 404"),
         (b"<html>", 200, "the credentials endpoint does not answer with credentials"),
         (b"[]", 200, "the credentials endpoint does not answer with credentials"),
+        (b"[" * 100_000, 200, "the credentials endpoint does not answer with credentials"),
         (b'{"AccessKeyId": "SECRET-ID"}', 200, "the credentials endpoint does not answer with credentials"),
         (
             b'{"AccessKeyId": 7, "SecretAccessKey": "SECRET", "Token": "t", "Expiration": "2999-01-01T00:00:00Z"}',
