@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from runtime.escape import one_line
 from sidecar.commands.connection import MALFORMED, CommandError, CommandRedis
+from sidecar.redis.replies import LIMIT, bounded
 from sidecar.redis.store import fence_of
 from sidecar.scripts import script
 
@@ -22,6 +23,9 @@ LONGEST_SHOWN = 240
 
 NO_KEY = -2
 """Value of `Look.left` if nobody holds the key; -1 stands for a key without a time limit."""
+
+LATEST = 10**17
+"""Limit of the server's time, in µs: the year 5138. `datetime` has no times after the year 9999."""
 
 FIXED = ("", 1, 2**53, 0, "", "")
 """Arguments of `scripts/prelude.lua` for a script that concerns no term of a sidecar: no id, and no deadline."""
@@ -112,9 +116,10 @@ def parse(answer: list[str]) -> Look:
     """
     try:
         done, problem, holder, left, now, token, token_holder, target, state, by, reason, ends, step_down = answer
-        noted = holder.upper() == "DISABLED" and _is_of_this_disable(ends, int(now) // 1000 + int(left), int(left))
+        remaining, time = bounded(left, -2, LIMIT), bounded(now, 0, LATEST)
+        noted = holder.upper() == "DISABLED" and _is_of_this_disable(ends, time // 1000 + remaining, remaining)
         return Look(
-            done, problem, one_line(holder), int(left), int(now), one_line(token, 64), one_line(token_holder),
+            done, problem, one_line(holder), remaining, time, one_line(token, 64), one_line(token_holder),
             int(target), state, one_line(by) if noted else "", one_line(reason, LONGEST_SHOWN) if noted else "",
             asked_to_step_down=bool(step_down) and token_holder == holder != "",
         )  # fmt: skip

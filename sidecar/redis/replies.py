@@ -6,7 +6,7 @@ from redis.exceptions import InvalidResponse
 
 from sidecar.protocol import Outcome, Reply
 
-_LIMIT = 1 << 63
+LIMIT = 1 << 63
 """Limit of a time or a duration: Redis's own numbers are smaller."""
 _TOKEN_LIMIT = 10**32
 """Limit of a token: the scripts leave out a token of more than 32 digits, which somebody wrote into the fence."""
@@ -47,25 +47,25 @@ def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | Non
     try:
         outcome, token, tenure, ttl, time, wait, *facts, holder = text(answer).split(" ", 11)
         guard, notice, history, watchers, direct = (None if fact == "-" else fact for fact in facts)
-        left = _bounded(ttl, -2, _LIMIT)
+        left = bounded(ttl, -2, LIMIT)
         reply = Reply(
             outcome=Outcome(outcome),
             holder=holder or None,
-            token=_bounded(token, 0, _TOKEN_LIMIT) if token.isdigit() else None,
+            token=bounded(token, 0, _TOKEN_LIMIT) if token.isdigit() else None,
             ttl=left / 1000 if left >= 0 else None,
-            wait=_bounded(wait, 0, _LIMIT) / 1000,
+            wait=bounded(wait, 0, LIMIT) / 1000,
             tenure=tenure,
-            watchers=None if watchers is None else _bounded(watchers, 0, _WATCHES_LIMIT),
-            direct=None if direct is None else _bounded(direct, 0, _WATCHES_LIMIT),
+            watchers=None if watchers is None else bounded(watchers, 0, _WATCHES_LIMIT),
+            direct=None if direct is None else bounded(direct, 0, _WATCHES_LIMIT),
         )
         if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.STEPPING_DOWN):
             raise ValueError("a term without a token")
-        return reply, _bounded(time, 0, _LIMIT), guard, notice, history
+        return reply, bounded(time, 0, LIMIT), guard, notice, history
     except ValueError as error:
         raise InvalidResponse("a script's answer does not have the expected shape") from error
 
 
-def _bounded(word: str, smallest: int, limit: int) -> int:
+def bounded(word: str, smallest: int, limit: int) -> int:
     """The number in a word of a reply. A number without a limit could raise OverflowError far from here.
 
     Raises:

@@ -117,6 +117,14 @@ async def test_an_answer_of_another_shape_is_a_one_line_error() -> None:
         await history(Foreign(), LEASE, KEY, Layout(COLUMNS))
 
 
+@pytest.mark.parametrize(("place", "word"), [(3, "9" * 400), (3, "-3"), (4, "9" * 400), (4, "-1")])
+def test_a_number_out_of_range_is_a_one_line_error(place: int, word: str) -> None:
+    answer = ["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", ""]
+    answer[place] = word
+    with pytest.raises(CommandError, match=MALFORMED):
+        parse(answer)
+
+
 def test_the_table_leaves_out_unseen_leases_and_explains_late_changes() -> None:
     view = View(
         {LEASE: KEY, "unseen": "key"}, "127.0.0.1", clock=elapsed, now=lambda: datetime.now(UTC), report=lambda _: None
