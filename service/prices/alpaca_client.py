@@ -30,6 +30,11 @@ PARALLEL_REQUESTS = 4
 the client opens up to twice as many connections."""
 REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
+SHORTEST_ATTEMPT = 0.1
+"""Seconds that a budget must have left for another attempt, or a tenth of the budget if that is less.
+
+A shorter attempt would only time out, and its error would replace the reason of the attempt before it.
+"""
 BACKOFF = 0.25, 2.0
 """Seconds of the pause after a failure: first and longest. Each pause is shortened at random."""
 MAX_RATE_WAIT = 60.0
@@ -62,10 +67,12 @@ class Budget:
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until = clock() + seconds
+        self._least = min(SHORTEST_ATTEMPT, seconds / 10)
 
     def remaining(self) -> float:
-        """Seconds left, at least 0.0."""
-        return max(0.0, self._until - self._clock())
+        """Seconds left; 0.0 if they are too few for another attempt (see `SHORTEST_ATTEMPT`)."""
+        left = self._until - self._clock()
+        return left if left >= self._least else 0.0
 
 
 class RateLimit:
@@ -167,14 +174,16 @@ class AlpacaClient:
         """
         backoff = Backoff(*BACKOFF, least=0.0, uniform=self._uniform)
         reason = "no time left"
-        while budget.remaining() > 0:
+        while (left := budget.remaining()) > 0:
             if (wait := self._limit.wait) > 0:
-                if once or wait >= budget.remaining():
-                    raise PricesUnavailable(f"Alpaca: the rate limit is reached, for another {wait:.0f} s")
+                reason = f"the rate limit is reached, for another {wait:.0f} s"
+                if once or wait >= left:
+                    break
                 await self._sleep(wait + self._uniform(0, BACKOFF[0]))
                 continue
             try:
-                return await self._ask(path, query, min(REQUEST_LIMIT, budget.remaining()))
+                # The time is not read again: aiohttp takes a limit of 0.0 for no limit.
+                return await self._ask(path, query, min(REQUEST_LIMIT, left))
             except _Failed as failed:
                 reason = str(failed)
             if once:

@@ -3,6 +3,7 @@
 from tests.mutants.trial import Bug
 
 _REFUSED = "tests/service/prices/test_refused.py::test_"
+_ALPACA = "tests/service/prices/test_alpaca.py::test_"
 _STANDING = "tests/service/prices/test_standing.py::test_"
 _REFUSALS = "tests/service/work/test_refusals.py::test_"
 
@@ -103,14 +104,27 @@ BUGS = [
         "service/prices/alpaca_shapes.py",
         right="return max(found, key=lambda price: price.at, default=None)",
         wrong="return found[0] if found else None",
-        test="tests/service/prices/test_alpaca.py"
-        "::test_the_newest_price_of_a_snapshot_wins_by_its_own_time[older trade]",
+        test=_ALPACA + "the_newest_price_of_a_snapshot_wins_by_its_own_time[older trade]",
     ),
     Bug(
         "a price without a time counts as a price of the year 1",
         "service/prices/alpaca_shapes.py",
         right=" and found >= EPOCH",
         wrong="",
-        test="tests/service/prices/test_alpaca.py::test_a_bar_without_a_time_is_no_close_and_affects_no_other_symbol",
+        test=_ALPACA + "a_bar_without_a_time_is_no_close_and_affects_no_other_symbol",
+    ),
+    Bug(
+        "an attempt begins with too little time for an answer, and replaces the real reason",
+        "service/prices/alpaca_client.py",
+        right="return left if left >= self._least else 0.0",
+        wrong="return max(0.0, left)",
+        test=_ALPACA + "no_attempt_begins_with_too_little_time_for_an_answer",
+    ),
+    Bug(
+        "an attempt has no time limit if the budget ends before it begins",
+        "service/prices/alpaca_client.py",
+        right="min(REQUEST_LIMIT, left)",
+        wrong="min(REQUEST_LIMIT, budget.remaining())",
+        test=_ALPACA + "an_attempt_has_a_time_limit_even_if_the_budget_ends_before_it_begins",
     ),
 ]

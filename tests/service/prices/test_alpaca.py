@@ -1,5 +1,7 @@
 """Alpaca's prices from a server that answers and refuses like Alpaca."""
 
+import asyncio
+import itertools
 import logging
 import re
 import time
@@ -39,13 +41,14 @@ async def alpaca() -> AsyncIterator[Alpaca]:
 
 
 class Sleeps:
-    """Sleeps that end at once and move a clock."""
+    """Sleeps that end at once and move a clock. Each sleep may end some seconds too early."""
 
-    def __init__(self) -> None:
+    def __init__(self, early: float = 0.0) -> None:
         self.slept: list[float] = []
+        self._early = early
 
     async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        self.slept.append(max(0.0, seconds - self._early))
 
     def clock(self) -> float:
         return time.monotonic() + sum(self.slept)
@@ -250,6 +253,29 @@ async def test_the_time_limit_ends_every_attempt(alpaca: Alpaca) -> None:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: no answer in \d\.\d s$"):
             await prices.latest(["A"])
     assert time.monotonic() - began < 20
+
+
+async def test_no_attempt_begins_with_too_little_time_for_an_answer(alpaca: Alpaca) -> None:
+    """A timer of uvloop may end the last pause half a millisecond before the budget ends."""
+    alpaca.next = [answering(503, '{"message":"upstream is down"}')] * 100
+    alpaca.delay = 0.02
+    sleeps = Sleeps(early=0.0005)
+    async with source(alpaca, budget=8, sleeps=sleeps, known=["A"]) as prices:
+        with pytest.raises(PricesUnavailable, match=r"^Alpaca: 503 upstream is down$"):
+            await prices.latest(["A"])
+    assert len(alpaca.asked) == len(sleeps.slept)
+
+
+async def test_an_attempt_has_a_time_limit_even_if_the_budget_ends_before_it_begins(alpaca: Alpaca) -> None:
+    alpaca.next = [hang]
+    seconds = itertools.count(0.0, 0.6)
+    client = AlpacaClient(alpaca.url, CREDENTIALS, clock=lambda: next(seconds))
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(PricesUnavailable, match=r"^Alpaca: no answer in \d\.\d s$"):
+                await client.get("/v2/stocks/snapshots", {"symbols": "A"}, client.budget(1.0))
+    finally:
+        await client.aclose()
 
 
 async def test_an_unreachable_server_is_prices_unavailable(alpaca: Alpaca) -> None:
