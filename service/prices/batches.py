@@ -218,12 +218,11 @@ class Batches:
     def _split_refused(self, answers: Answers, batch: list[str], refusal: RequestRefused) -> None:
         """Queue the symbols that the refusal does not name. If it names no symbol, queue each half of the batch.
 
-        Symbols that were never priced go back to the queue of unknown symbols instead. After `MAX_REFUSALS` refusals,
+        A batch from the queue of unknown symbols goes back to that queue instead. After `MAX_REFUSALS` refusals,
         a batch of known symbols fails.
         """
-        is_new = bool(self._standing.unknown(batch[:1]))
         rest = self._without_named(answers, batch, refusal)
-        if is_new:
+        if answers.queue.gave(batch):
             self._requeue(answers, batch, rest, refusal)
             return
         answers.refusals += 1

@@ -6,7 +6,7 @@ waits for one that was not.
 """
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -119,6 +119,10 @@ class Trials:
         self._heap = rest
         heapq.heapify(self._heap)
         return batches
+
+    def gave(self, batch: Sequence[str]) -> bool:
+        """Whether the batch is from this queue. Another query may have changed the standing of its symbols since."""
+        return batch[0] in self._taken
 
     def put_back(self, rest: Collection[str]) -> None:
         """Put the rest of a failed batch behind the other symbols; see `Trials`."""

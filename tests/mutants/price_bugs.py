@@ -127,4 +127,11 @@ BUGS = [
         wrong="min(REQUEST_LIMIT, budget.remaining())",
         test=_ALPACA + "an_attempt_has_a_time_limit_even_if_the_budget_ends_before_it_begins",
     ),
+    Bug(
+        "a query finds out from the present standing which queue a batch came from",
+        "service/prices/batches.py",
+        right="if answers.queue.gave(batch):",
+        wrong="if self._standing.unknown(batch[:1]):",
+        test=_REFUSED + "two_queries_at_the_same_time_may_find_the_same_symbol_refused",
+    ),
 ]

@@ -13,7 +13,7 @@ from service.prices import PricesUnavailable
 from service.prices.alpaca import AlpacaPrices
 from service.prices.batches import MAX_REFUSALS, Allowance
 from service.prices.standing import FIRST_REFUSAL, Crowd
-from tests.service.prices.alpaca_server import Alpaca, answering, bar, hang, trade
+from tests.service.prices.alpaca_server import Alpaca, answering, bar, error, hang, trade
 from tests.service.prices.test_alpaca import CLOSE, FRIDAY, alpaca, source
 from tests.support.waiting import eventually
 
@@ -272,6 +272,24 @@ async def test_closes_that_an_unknown_symbol_prevented_arrive_at_the_next_attemp
         with pytest.raises(PricesUnavailable):
             await prices.closes(good_with(["POISON"]), FRIDAY)
         assert (await prices.closes(good_with(["POISON"]), FRIDAY)).keys() == set(GOOD)
+
+
+async def test_two_queries_at_the_same_time_may_find_the_same_symbol_refused(alpaca: Alpaca) -> None:
+    market(alpaca)
+    symbols = good_with(BAD[:1])
+    latest_is_over = asyncio.Event()
+
+    async def refuse_late(_: web.Request) -> web.StreamResponse:
+        await latest_is_over.wait()
+        return error(400, f"invalid symbol: {BAD[0]}")
+
+    alpaca.next = [refuse_late]
+    async with source(alpaca, now=CLOSE + timedelta(days=1), known=symbols) as prices:
+        closes = asyncio.create_task(prices.closes(symbols, FRIDAY))
+        await eventually(lambda: len(alpaca.asked) == 1)
+        assert (await prices.latest(symbols)).keys() == set(GOOD)
+        latest_is_over.set()
+        assert (await closes).keys() == set(GOOD)
 
 
 async def test_a_source_does_not_request_a_symbol_that_another_source_saw_refused(alpaca: Alpaca) -> None:
