@@ -274,7 +274,7 @@ def _until_reset(headers: Mapping[str, str]) -> float | None:
         try:
             # Date is truncated to whole seconds, so one second is added.
             return int(reset) - parsedate_to_datetime(date).timestamp() + 1.0
-        except ValueError:
-            pass  # Date is missing or invalid
+        except (ValueError, OverflowError):
+            pass  # Date is missing, invalid, or has a year of many digits
     after = headers.get("Retry-After", "").strip()
     return float(after) if re.fullmatch(r"[0-9]{1,6}", after) else None

@@ -134,4 +134,11 @@ BUGS = [
         wrong="if self._standing.unknown(batch[:1]):",
         test=_REFUSED + "two_queries_at_the_same_time_may_find_the_same_symbol_refused",
     ),
+    Bug(
+        "a date with a huge year in Alpaca's answer ends the term",
+        "service/prices/alpaca_client.py",
+        right="except (ValueError, OverflowError):",
+        wrong="except ValueError:",
+        test=_ALPACA + "a_429_with_an_invalid_date_is_waited_out",
+    ),
 ]

@@ -335,6 +335,16 @@ async def test_a_429_without_a_reset_time_is_waited_out(alpaca: Alpaca) -> None:
     assert 3 <= sum(sleeps.slept) < 6
 
 
+@pytest.mark.parametrize("date_sent", ["", "yesterday", "Fri, 13 Feb 99999999999999999999 15:30:01 GMT"])
+async def test_a_429_with_an_invalid_date_is_waited_out(date_sent: str, alpaca: Alpaca) -> None:
+    alpaca.snapshots = {"A": trade("5")}
+    alpaca.next = [answering(429, headers={"Date": date_sent, "X-RateLimit-Reset": "1770996605", "Retry-After": "2"})]
+    sleeps = Sleeps()
+    async with source(alpaca, sleeps=sleeps, known=["A"]) as prices:
+        assert (await prices.latest(["A"])).keys() == {"A"}
+    assert 2 <= sum(sleeps.slept) < 4
+
+
 async def test_wrong_keys_are_reported_once_without_the_keys_and_not_tried_again(
     alpaca: Alpaca, caplog: pytest.LogCaptureFixture
 ) -> None:
