@@ -33,5 +33,5 @@ def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datet
         feed=settings.alpaca_feed,
         budget=min(settings.tracker_interval, LATEST_TIMEOUT) * TICK_SHARE,
         now=now,
-        trials_at_once=TRIALS_PER_MINUTE * settings.tracker_interval / 60,
+        trials_at_once=TRIALS_PER_MINUTE * min(settings.tracker_interval / 60, 1.0),
     )

@@ -32,7 +32,8 @@ MAX_CLOCK_LEAD = timedelta(minutes=1)
 """Maximum lead of a trade's time over our clock."""
 
 TRIALS_PER_MINUTE = 20.0
-"""Requests a minute for symbols of unknown standing: a tenth of the basic plan's 200."""
+"""Requests a minute for symbols of unknown standing, on average: a tenth of the basic plan's 200. It is also the
+largest burst of these requests."""
 
 logger = logging.getLogger(__name__)
 

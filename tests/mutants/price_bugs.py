@@ -141,4 +141,11 @@ BUGS = [
         wrong="except ValueError:",
         test=_ALPACA + "a_429_with_an_invalid_date_is_waited_out",
     ),
+    Bug(
+        "a long tick interval allows a large burst of requests for unknown symbols",
+        "service/price_source.py",
+        right="min(settings.tracker_interval / 60, 1.0)",
+        wrong="settings.tracker_interval / 60",
+        test=_REFUSED + "long_ticks_allow_no_larger_burst_of_requests_for_closes",
+    ),
 ]

@@ -9,11 +9,14 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
+from service.market.calendar import NyseCalendar
+from service.price_source import price_source
 from service.prices import PricesUnavailable
 from service.prices.alpaca import AlpacaPrices
 from service.prices.batches import MAX_REFUSALS, Allowance
-from service.prices.standing import FIRST_REFUSAL, Crowd
-from tests.service.prices.alpaca_server import Alpaca, answering, bar, error, hang, trade
+from service.prices.standing import FIRST_REFUSAL, Crowd, Refusal
+from service.settings import read_settings
+from tests.service.prices.alpaca_server import KEY_ID, SECRET_KEY, Alpaca, answering, bar, error, hang, trade
 from tests.service.prices.test_alpaca import CLOSE, FRIDAY, alpaca, source
 from tests.support.waiting import eventually
 
@@ -64,6 +67,29 @@ async def test_a_tenth_of_a_tick_s_requests_goes_to_symbols_of_unknown_standing(
 async def test_short_ticks_leave_nine_tenths_of_the_rate_limit(alpaca: Alpaca) -> None:
     allowance = Allowance(20 / 60, 10, iter([0.0, *[second / 2 for second in range(240)]]).__next__)
     assert sum(allowance.take() for _ in range(240)) == 10 + 39
+
+
+async def test_long_ticks_allow_no_larger_burst_of_requests_for_closes(alpaca: Alpaca) -> None:
+    market(alpaca)
+    environment = {
+        "DATABASE_URL": "postgresql://app@127.0.0.1/none",
+        "AUTH": "off",
+        "PRICE_SOURCE": "alpaca",
+        "APCA_API_KEY_ID": KEY_ID,
+        "APCA_API_SECRET_KEY": SECRET_KEY,
+        "ALPACA_DATA_URL": alpaca.url,
+        "TRACKER_INTERVAL": "3600",
+    }
+    alpaca.now = CLOSE + timedelta(days=1)
+    prices = price_source(read_settings(environment), NyseCalendar(), lambda: alpaca.now)
+    assert isinstance(prices, AlpacaPrices)
+    expired = alpaca.now - FIRST_REFUSAL
+    prices.standing.remember([Refusal(symbol, 1, expired, alpaca.now) for symbol in BAD[:1_000]], GOOD)
+    try:
+        assert (await prices.closes(good_with(BAD[:1_000]), FRIDAY)).keys() == set(GOOD)
+    finally:
+        await prices.aclose()
+    assert 20 <= len(with_unknown(alpaca, GOOD)) < 40
 
 
 @pytest.mark.parametrize("named", [True, False])
