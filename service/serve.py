@@ -124,7 +124,7 @@ class _Service:
         )
         self._histories = LeaseHistories(leaderships)
         self._guard = guard_from(settings)
-        self._health = Health(lambda: self._access.trouble, lambda: status.sidecar, lambda: self._admission.memory)
+        self._health = Health(lambda: self._access.trouble, status.sidecar, lambda: self._admission.memory)
         cors = Cors(settings.cors_origins)
         api = Api(self._access, self._streams, self._admission, self._health, metrics, self._guard, freshness, cors)
         internal = Internal(status, self._histories, self._health, registry, Middleware(metrics, self._access))

@@ -83,11 +83,16 @@ class BackgroundStatus:
         self._records = Recent(self._read_records, DATABASE_LIMIT)
         self._sidecar = Recent(self._read_sidecar, SIDECAR_LIMIT)
 
-    @property
-    def sidecar(self) -> str:
-        """`ok`, or what is wrong with the sidecar."""
-        known = any(leadership.state is not None for leadership in self._leaderships.values())
-        return "ok" if known else "no answer yet"
+    async def sidecar(self) -> str:
+        """`ok`, or what is wrong with the sidecar.
+
+        The leaderships ask the sidecar only from the first connection to the database on, and not in the pause after a
+        failure of the work. Without an answer to them, the sidecar's status decides.
+        """
+        if any(leadership.state is not None for leadership in self._leaderships.values()):
+            return "ok"
+        sidecar = await self._sidecar.get()
+        return "ok" if sidecar is not None and sidecar.trouble is None else "no answer yet"
 
     async def report(self) -> internal_responses.BackgroundStatus:
         """The leases as this task sees them, and the jobs. The last runs are null during a database outage."""

@@ -1,6 +1,6 @@
 """The health of this process, and the state of its dependencies."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from service.api import internal_responses
@@ -16,7 +16,7 @@ class Health:
     """
 
     def __init__(
-        self, database: Callable[[], str | None], sidecar: Callable[[], str], memory: Callable[[], str]
+        self, database: Callable[[], str | None], sidecar: Callable[[], Awaitable[str]], memory: Callable[[], str]
     ) -> None:
         self.draining = False
         """True once the process has begun to stop. A load balancer then sends its requests to other tasks."""
@@ -34,8 +34,9 @@ class Health:
         """503 while the process drains. An outage of a dependency does not count; see `service.api.store_access`."""
         return 503 if self.draining else 200
 
-    def report(self) -> internal_responses.Health:
+    async def report(self) -> internal_responses.Health:
         """The state of this process, of its memory and of its dependencies."""
+        sidecar = await self._sidecar()
         return internal_responses.Health(
-            status=self.state, database=self._database() or "ok", sidecar=self._sidecar(), memory=self._memory()
+            status=self.state, database=self._database() or "ok", sidecar=sidecar, memory=self._memory()
         )

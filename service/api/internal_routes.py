@@ -53,7 +53,8 @@ class Internal:
         return json_response(await self._histories.report())
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return json_response(self._health.report(), status=self._health.http_status)
+        report = await self._health.report()
+        return json_response(report, status=self._health.http_status)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         try:

@@ -424,4 +424,11 @@ BUGS = [
         wrong="AfterValidator(str)",
         test=_RESPONSES + "texts_of_other_tasks_are_escaped_and_cut",
     ),
+    Bug(
+        "the state of the sidecar is that of the leaderships, even while they do not ask",
+        "service/api/background_status.py",
+        right='return "ok" if sidecar is not None and sidecar.trouble is None else "no answer yet"',
+        wrong='return "no answer yet"',
+        test="tests/service/test_process.py::test_a_service_without_database_reports_whether_its_sidecar_answers",
+    ),
 ]

@@ -234,6 +234,24 @@ async def test_a_service_without_database_and_sidecar_serves_and_reports_both(
     assert "topsecret" not in service.output
 
 
+async def test_a_service_without_database_reports_whether_its_sidecar_answers(
+    new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], stack: AsyncExitStack
+) -> None:
+    sidecar = await stack.enter_async_context(new_sidecar("one"))
+    dsn = f"postgresql://app@127.0.0.1:{free_port()}/none"
+    service = await stack.enter_async_context(new_service("one", sidecar.url, DATABASE_URL=dsn))
+
+    async def reports(text: str) -> bool:
+        return bool((await service.get_internal("/healthz"))["sidecar"] == text)
+
+    await eventually(lambda: reports("ok"))
+    sidecar.send()
+    assert await sidecar.end() == 0
+    await eventually(lambda: reports("no answer yet"))
+    service.send()
+    assert await service.end() == 0
+
+
 async def with_trouble(service: Service) -> object:
     health = await service.get_internal("/healthz")
     return health if "connect:" in health["database"] else None

@@ -76,7 +76,7 @@ class Served:
             lambda: NOON,
         )
         self.admission = StreamAdmission(lambda: self.memory, metrics)
-        self.health = Health(lambda: self.access.trouble, lambda: status.sidecar, lambda: self.admission.memory)
+        self.health = Health(lambda: self.access.trouble, status.sidecar, lambda: self.admission.memory)
         self.api = Api(self.access, self.streams, self.admission, self.health, metrics, self.guard, freshness)
         self.internal = Internal(status, self.histories, self.health, self.registry, Middleware(metrics, self.access))
         self.writes = 0
