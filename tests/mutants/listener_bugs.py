@@ -185,4 +185,11 @@ BUGS = [
         wrong="max(RETRY_DELAY)",
         test=_CORS + "the_retry_delays_of_streams_differ",
     ),
+    Bug(
+        "a client that leaves before the continue writes a traceback into the log",
+        "runtime/logs.py",
+        right="HttpProcessingError, RequestPayloadError, ClientConnectionResetError\n",
+        wrong="HttpProcessingError, RequestPayloadError\n",
+        test="tests/sidecar/test_control.py::test_clients_that_do_not_await_the_continue_write_no_log_line",
+    ),
 ]

@@ -1,6 +1,7 @@
 """Migrated databases (empty or with the sample portfolios), sidecars with the test's own keys, and services."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -95,6 +96,17 @@ def new_service(samples_url: str, session: aiohttp.ClientSession, tmp_path: Path
         return Service(tmp_path / f"service-{name}.log", session, **settings)
 
     return make
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """Restore the logging after a test that sets up the service's logging in the process of the tests."""
+    root = logging.getLogger()
+    quiet, filtered = logging.getLogger("asyncpg"), logging.getLogger("aiohttp.server")
+    before = root.handlers[:], root.level, quiet.level, filtered.filters[:]
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:], root.level, quiet.level, filtered.filters[:] = before
 
 
 @pytest.fixture

@@ -11,15 +11,7 @@ from runtime.log_lines import JsonLines, TextLines
 from service.telemetry import LeadershipMetrics, new_registry, set_up_logs
 from sidecar.client import LeaseClient
 
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> object:
-    root = logging.getLogger()
-    quiet, filtered = logging.getLogger("asyncpg"), logging.getLogger("aiohttp.server")
-    before = root.handlers[:], root.level, quiet.level, filtered.filters[:]
-    yield
-    logging.captureWarnings(capture=False)
-    root.handlers[:], root.level, quiet.level, filtered.filters[:] = before
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 def test_json_lines_hold_the_fields_and_a_traceback_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from runtime.clock import elapsed
 from sidecar.redis.watch import WatchMode
 from sidecar.telemetry import log_to_stdout
 from tests.sidecar.conftest import client_of, command
+from tests.support.listening import leave_before_the_continue
 from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually
 
@@ -385,6 +386,18 @@ async def test_invalid_http_harms_no_other_client_and_writes_no_log_line(
         assert len(body) < 300
         writer.close()
         await writer.wait_closed()
+        async with sidecar.session.get(f"{url}/healthz") as response:
+            assert response.status == 200
+    assert capsys.readouterr() == ("", "")
+
+
+async def test_clients_that_do_not_await_the_continue_write_no_log_line(
+    sidecar: Served, logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
+    log_to_stdout("text", "INFO")
+    for url in (sidecar.url, sidecar.metrics_url):
+        await leave_before_the_continue(url)
         async with sidecar.session.get(f"{url}/healthz") as response:
             assert response.status == 200
     assert capsys.readouterr() == ("", "")

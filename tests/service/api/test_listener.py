@@ -15,6 +15,8 @@ from runtime.addresses import Address
 from runtime.listener import Limits, Listener
 from service.api import limits
 from service.api.listener import max_connections
+from service.telemetry import set_up_logs
+from tests.support.listening import leave_before_the_continue
 from tests.support.served_api import PORTFOLIO, Served
 from tests.support.waiting import eventually
 
@@ -125,6 +127,16 @@ async def test_malformed_http_is_400_in_json_and_the_connection_is_closed(
     assert error.startswith("malformed HTTP: ")
     assert expected in error
     assert "\n" not in error
+
+
+async def test_clients_that_do_not_await_the_continue_write_no_log_line(
+    served: Served, logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logs("text", "warning")
+    for url, get in ((served.url, served.get), (served.internal_url, served.get_internal)):
+        await leave_before_the_continue(url)
+        assert (await get("/healthz"))[0] == 200
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/nowhere"])
