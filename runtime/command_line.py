@@ -17,6 +17,7 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
     the output cannot be written. The status is 2 if a package of the extra `program` is missing: an install without
     extras has only the packages that the client library needs.
     """
+    _open_closed_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
     try:
         status = main(sys.argv[1:])
@@ -37,3 +38,13 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
             sys.stderr.write(f"{program}: the output cannot be written: {error.strerror}\n")
         status = 1
     sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null in the place of each standard stream that is closed, such as by `>&-`. Python sets it to None.
+
+    The order gives each stream its usual descriptor, so that no connection gets the descriptor of an output.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the exit

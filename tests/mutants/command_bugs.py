@@ -7,6 +7,7 @@ _STEP_DOWN = "tests/sidecar/commands/test_step_down.py::test_"
 _WATCH = "tests/sidecar/commands/test_watch.py::test_"
 _JSON = "tests/sidecar/commands/test_json.py::test_"
 _LAYOUT = "tests/sidecar/commands/test_layout.py::test_"
+_EXIT = "tests/runtime/test_command_line.py::test_"
 _CONTROL = "tests/sidecar/test_control.py::test_"
 
 DISABLING = [
@@ -147,6 +148,20 @@ OUTPUT = [
         right="None if result.ttl is None else call.sent_at + result.ttl",
         wrong="None if result else call.sent_at",
         test=_CONTROL + "status_of_a_follower_shows_the_remaining_time_of_the_holders_key",
+    ),
+    Bug(
+        "a command with a closed standard output ends with a traceback",
+        "runtime/command_line.py",
+        right="    _open_closed_streams()\n",
+        wrong="",
+        test=_EXIT + "a_closed_standard_stream_changes_nothing_else",
+    ),
+    Bug(
+        "a connection gets the descriptor of a closed standard output",
+        "runtime/command_line.py",
+        right='("stdin", "r"), ',
+        wrong="",
+        test=_EXIT + "a_closed_standard_stream_does_not_give_its_descriptor_to_a_connection",
     ),
 ]
 """Bugs in the output."""

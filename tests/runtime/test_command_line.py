@@ -6,16 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def run(body: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program whose `main` has this body, and return the ended process."""
+def run(body: str, redirections: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program whose `main` has this body, with a shell's redirections, and return the ended process."""
     code = (
         f"from runtime.command_line import run_and_exit\ndef main(words): {body}\nrun_and_exit(main, program='sidecar')"
     )
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.run([sys.executable, "-c", code], text=True, check=False, cwd=ROOT, **(pipes | options))
+    command = ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-c", code]
+    return subprocess.run(command, text=True, check=False, cwd=ROOT, **(pipes | options))
 
 
 def test_the_exit_status_is_the_result_of_main() -> None:
@@ -51,3 +54,17 @@ def test_a_closed_pipe_exits_with_1_without_a_traceback() -> None:
     ended = run("print('text'); return 0", stdout=writer)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("redirections", "output", "errors"),
+    [(">&-", "", "why"), ("2>&-", "text\n", ""), ("<&-", "text\n", "why"), ("<&- >&- 2>&-", "", "")],
+)
+def test_a_closed_standard_stream_changes_nothing_else(redirections: str, output: str, errors: str) -> None:
+    ended = run("import sys; print('text'); sys.stderr.write('why'); return 3", redirections)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, output, errors)
+
+
+def test_a_closed_standard_stream_does_not_give_its_descriptor_to_a_connection() -> None:
+    ended = run("import socket; return socket.socket().fileno()", "<&- >&- 2>&-")
+    assert ended.returncode > 2
