@@ -994,6 +994,13 @@ CONNECTION = [
         wrong="status=200)",
         test="tests/sidecar/test_control.py::test_leader_probe_gets_its_answer_as_a_status_on_both_listeners",
     ),
+    Bug(
+        "a lease may have a name that a URL library resolves",
+        "sidecar/settings.py",
+        right='if not name.strip("."):',
+        wrong="if not name:",
+        test="tests/sidecar/test_settings.py::test_an_invalid_value_is_refused_by_name_in_one_line_without_secrets",
+    ),
 ]
 
 BUGS = CONNECTION + WIRING + ELECTION + LATE + LISTENER + REDIS + SCRIPTS

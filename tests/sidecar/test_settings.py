@@ -89,6 +89,8 @@ BAD = [
     ("LEASES", "a,,b"),
     ("LEASES", "a,a"),
     ("LEASES", "a b"),
+    ("LEASES", "."),
+    ("LEASES", "a,.."),
     ("LEASE_KEY", "one-for-all"),
     ("LEASE_KEY", "{{{name}}}"),
     ("LEASE_KEY", "{a}:{b}:{name}"),
