@@ -3,14 +3,19 @@
 A protected task delays deployments, so the task is protected for the length of its jobs and never for a whole term. The
 task role needs `ecs:UpdateTaskProtection`. Without this permission everything else still works: the next leader
 continues an interrupted job. So a refusal is only logged, and no job waits for the agent.
+
+The API and a run by hand in its container protect the same task, and each may end the protection of the other. So a
+process that ends its protection first reads the task's state (`ecs:GetTaskProtection`), and leaves a protection that
+expires later than its own: the other process set it.
 """
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import aiohttp
@@ -28,6 +33,10 @@ RETRY_INTERVAL = 30.0
 """Seconds until the next attempt after a failure."""
 ANSWER_LIMIT = 5.0
 """Seconds that one answer of the agent may take."""
+STATE_LIMIT = 1.0
+"""Seconds that the agent's answer about the task's state may take."""
+SAME_EXPIRY = timedelta(seconds=1)
+"""Maximum difference of two reports of the same expiry. An answer may omit the fraction of a second."""
 SHUTDOWN_LIMIT = 2.0
 """Seconds that the agent's answer may take at the end of the process."""
 MAX_ANSWER = 64 * 1024
@@ -93,6 +102,8 @@ class TaskProtection:
         self._wake = asyncio.Event()
         self._until: float | None = None
         """Time until which the protection may last, by our clock; None without protection."""
+        self._expiry: datetime | None = None
+        """Expiry of the last protection that this process set, as ECS reported it."""
         self._requested = False
         """Last requested state."""
         self._retry_at = clock()
@@ -141,6 +152,10 @@ class TaskProtection:
 
     async def _request(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> bool:
         """Request or end the protection; returns whether the agent accepted the request."""
+        if not protect and await self._is_of_another_process(session):
+            self._record_until(None)
+            logger.info("another process of this task keeps the task protected", extra={"event": "protection_left"})
+            return True
         before = self._until
         if protect:  # recorded before the answer, because the answer may be lost although the agent accepted
             self._record_until(self._clock() + EXPIRY_MINUTES * 60)
@@ -168,13 +183,35 @@ class TaskProtection:
         self._until = until
         self._metrics.protected.set(until is not None)
 
+    async def _is_of_another_process(self, session: aiohttp.ClientSession) -> bool:
+        """Whether the task's protection expires later than this process requested; false if the agent does not say."""
+        if self._expiry is None:
+            return False
+        try:
+            expiry = _expiry_of(await self._ask(session, "GET", None, STATE_LIMIT))
+        except Refused:
+            return False
+        return expiry is not None and expiry - self._expiry > SAME_EXPIRY
+
     async def _put(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> object:
-        """Send the request; returns the end of the protection, as ECS reports it."""
+        """Request or end the protection; returns its expiry, as ECS reports it."""
         body: dict[str, object] = {"ProtectionEnabled": protect}
         if protect:
             body["ExpiresInMinutes"] = EXPIRY_MINUTES
+        protection = await self._ask(session, "PUT", body, limit)
+        if protection.get("ProtectionEnabled") is not protect:
+            raise Refused("the ECS agent's answer is invalid", certain=False)
+        self._expiry = _expiry_of(protection)
+        return protection.get("ExpirationDate")
+
+    async def _ask(
+        self, session: aiohttp.ClientSession, method: str, body: object, limit: float
+    ) -> Mapping[str, object]:
+        """Send a request; returns the task's protection in the answer."""
         try:
-            async with session.put(self._url, json=body, timeout=aiohttp.ClientTimeout(total=limit)) as response:
+            async with session.request(
+                method, self._url, json=body, timeout=aiohttp.ClientTimeout(total=limit)
+            ) as response:
                 status, answer_body = response.status, await read_body(response, MAX_ANSWER)
         except TimeoutError:
             raise Refused(f"the ECS agent did not answer in {limit:g} s", certain=False) from None
@@ -189,14 +226,23 @@ class TaskProtection:
             words = _text_of(answer.get("error"), "Code", "Message")
             raise Refused(f"the ECS agent answers {status} {words}".strip(), certain=status < 500)
         protection = answer.get("protection")
-        if not isinstance(protection, dict) or protection.get("ProtectionEnabled") is not protect:
+        if not isinstance(protection, dict):
             raise Refused("the ECS agent's answer is invalid", certain=False)
-        return protection.get("ExpirationDate")
+        return protection
 
 
 def protection_by(agent_uri: str | None, metrics: WorkMetrics) -> Protection:
     """The agent's protection, or none where there is no agent."""
     return NoProtection() if agent_uri is None else TaskProtection(agent_uri, metrics)
+
+
+def _expiry_of(protection: Mapping[str, object]) -> datetime | None:
+    """The expiry of a protection; None without protection, or if the agent sends no valid time."""
+    try:
+        expiry = datetime.fromisoformat(str(protection.get("ExpirationDate")))
+    except ValueError:
+        return None
+    return expiry if expiry.tzinfo is not None else None
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ _IMPORTS = "tests/service/commands/test_import_csv.py::test_"
 _WATCH = "tests/service/database/test_write_watch.py::test_"
 _READ_ONLY = "tests/service/database/test_read_only.py::test_"
 _CONNECTIONS = "tests/service/database/test_pool.py::test_"
+_PROTECTION = "tests/service/work/test_protection.py::test_"
 _RESPONSES = "tests/service/api/test_responses.py::test_"
 
 _ADMISSION = "tests/service/api/test_stream_admission.py::test_"
@@ -430,5 +431,19 @@ BUGS = [
         right='return "ok" if sidecar is not None and sidecar.trouble is None else "no answer yet"',
         wrong='return "no answer yet"',
         test="tests/service/test_process.py::test_a_service_without_database_reports_whether_its_sidecar_answers",
+    ),
+    Bug(
+        "a process ends the protection that another process of the task needs",
+        "service/work/protection.py",
+        right="return expiry is not None and expiry - self._expiry > SAME_EXPIRY",
+        wrong="return False",
+        test=_PROTECTION + "a_process_leaves_the_later_protection_of_another_process",
+    ),
+    Bug(
+        "a process takes its own protection for one of another process",
+        "service/work/protection.py",
+        right="expiry - self._expiry > SAME_EXPIRY",
+        wrong="expiry != self._expiry",
+        test=_PROTECTION + "protection_is_set_for_the_length_of_the_job_and_removed",
     ),
 ]

@@ -4,12 +4,13 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from service.database.store import Store
 from service.market.calendar import NyseCalendar
@@ -39,6 +40,8 @@ class Agent:
     def __init__(self) -> None:
         self.put: list[dict[str, Any]] = []
         self.protected = False
+        self.expires = datetime(2026, 3, 2, 21, 0, 0, 837_000, tzinfo=UTC)
+        """Expiry of the last protection. Each request for protection is 10 s later than the request before it."""
         self.answer: tuple[int, dict[str, Any]] | None = None
         self.hangs = False
         self.uri = ""
@@ -47,6 +50,7 @@ class Agent:
     async def serving(self) -> AsyncIterator["Agent"]:
         app = web.Application()
         app.router.add_put("/api/some-task/task-protection/v1/state", self._handle)
+        app.router.add_get("/api/some-task/task-protection/v1/state", self._state)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
@@ -67,10 +71,19 @@ class Agent:
             status, text = self.answer
             return web.json_response(text, status=status)
         self.protected = body["ProtectionEnabled"]
-        expires = datetime.now(UTC) + timedelta(minutes=body.get("ExpiresInMinutes", 120))
+        self.expires += timedelta(seconds=10)
+        return self._answer("milliseconds")
+
+    async def _state(self, _: web.Request) -> web.Response:
+        if self.answer is not None:
+            status, text = self.answer
+            return web.json_response(text, status=status)
+        return self._answer("seconds")
+
+    def _answer(self, precision: str) -> web.Response:
         state = {"ProtectionEnabled": self.protected, "TaskArn": ARN}
         if self.protected:
-            state["ExpirationDate"] = expires.isoformat()
+            state["ExpirationDate"] = self.expires.isoformat(timespec=precision).replace("+00:00", "Z")
         return web.json_response({"protection": state})
 
 
@@ -217,6 +230,39 @@ async def test_a_failed_removal_of_protection_is_retried(agent: Agent, metrics: 
         assert agent.protected
         agent.answer = None
         await eventually(free(metrics))
+
+
+async def test_a_process_leaves_the_later_protection_of_another_process(agent: Agent, metrics: WorkMetrics) -> None:
+    """Such as the API whose job ends because a run by hand in its container has claimed the fence."""
+    by_hand_metrics = WorkMetrics(CollectorRegistry())
+    async with (
+        running(TaskProtection(agent.uri, metrics)) as api,
+        running(TaskProtection(agent.uri, by_hand_metrics)) as by_hand,
+    ):
+        with api.held():
+            await eventually(lambda: agent.put == [ON])
+            run = ExitStack()
+            run.enter_context(by_hand.held())
+            await eventually(lambda: agent.put == [ON, ON])
+        await eventually(free(metrics))
+        assert agent.protected
+        run.close()
+        await eventually(free(by_hand_metrics))
+    assert agent.put == [ON, ON, OFF]
+
+
+async def test_a_process_leaves_the_later_protection_also_at_its_end(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, WorkMetrics(CollectorRegistry()))) as api:
+        async with running(TaskProtection(agent.uri, metrics)) as by_hand:
+            with by_hand.held():
+                await eventually(lambda: agent.put == [ON])
+                job = ExitStack()
+                job.enter_context(api.held())
+                await eventually(lambda: agent.put == [ON, ON])
+        assert agent.put == [ON, ON]
+        assert agent.protected
+        job.close()
+    assert agent.put == [ON, ON, OFF]
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1/api/x", "nonsense", "http://[", ""])
