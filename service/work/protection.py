@@ -103,7 +103,7 @@ class TaskProtection:
         self._until: float | None = None
         """Time until which the protection may last, by our clock; None without protection."""
         self._expiry: datetime | None = None
-        """Expiry of the last protection that this process set, as ECS reported it."""
+        """Expiry of the last protection that this process requested, as ECS reported it; None if it is unknown."""
         self._requested = False
         """Last requested state."""
         self._retry_at = clock()
@@ -198,6 +198,7 @@ class TaskProtection:
         body: dict[str, object] = {"ProtectionEnabled": protect}
         if protect:
             body["ExpiresInMinutes"] = EXPIRY_MINUTES
+            self._expiry = None  # unknown if the answer is lost although the agent accepted
         protection = await self._ask(session, "PUT", body, limit)
         if protection.get("ProtectionEnabled") is not protect:
             raise Refused("the ECS agent's answer is invalid", certain=False)

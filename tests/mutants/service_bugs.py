@@ -446,4 +446,11 @@ BUGS = [
         wrong="expiry != self._expiry",
         test=_PROTECTION + "protection_is_set_for_the_length_of_the_job_and_removed",
     ),
+    Bug(
+        "a process keeps its own protection after a lost answer",
+        "service/work/protection.py",
+        right="            self._expiry = None  #",
+        wrong="            pass  #",
+        test=_PROTECTION + "a_process_ends_its_own_protection_even_if_the_answer_to_a_renewal_was_lost",
+    ),
 ]

@@ -44,6 +44,8 @@ class Agent:
         """Expiry of the last protection. Each request for protection is 10 s later than the request before it."""
         self.answer: tuple[int, dict[str, Any]] | None = None
         self.hangs = False
+        self.loses_answers = False
+        """Whether requests are accepted, but answered with an error."""
         self.uri = ""
 
     @asynccontextmanager
@@ -72,6 +74,8 @@ class Agent:
             return web.json_response(text, status=status)
         self.protected = body["ProtectionEnabled"]
         self.expires += timedelta(seconds=10)
+        if self.loses_answers:
+            return web.json_response(LATE[1], status=LATE[0])
         return self._answer("milliseconds")
 
     async def _state(self, _: web.Request) -> web.Response:
@@ -249,6 +253,19 @@ async def test_a_process_leaves_the_later_protection_of_another_process(agent: A
         run.close()
         await eventually(free(by_hand_metrics))
     assert agent.put == [ON, ON, OFF]
+
+
+async def test_a_process_ends_its_own_protection_even_if_the_answer_to_a_renewal_was_lost(
+    agent: Agent, metrics: WorkMetrics
+) -> None:
+    async with running(TaskProtection(agent.uri, metrics, refresh=0.01, retry=0.01)) as protection:
+        with protection.held():
+            await eventually(lambda: agent.protected)
+            agent.loses_answers = True
+            renewals = len(agent.put)
+            await eventually(lambda: len(agent.put) > renewals + 2)
+        await eventually(lambda: not agent.protected)
+        agent.loses_answers = False
 
 
 async def test_a_process_leaves_the_later_protection_also_at_its_end(agent: Agent, metrics: WorkMetrics) -> None:
