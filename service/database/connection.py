@@ -3,9 +3,9 @@
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final, TypeAlias
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, Literal, TypeAlias
 
 import asyncpg
 
@@ -15,10 +15,15 @@ from service.database.server_refusals import MORE_CONNECTIONS, TRANSACTION_POOLE
 
 ERROR_SHOWN = 300
 """Limit of a server's error, in characters. The error may quote a value of any size from a row."""
+Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
 ISOLATION: Final = "read_committed"
 """Isolation level of each transaction that writes, except migrations. `enter_fence.sql` waits for a row lock and then
 reads the row's newest version. With a stricter level, which a database or a role may have as its default, that wait
 would end in an error."""
+ROLLBACK_LIMIT = 2.0
+"""Seconds that a rollback may take. After that its connection is closed, and the server rolls back by itself."""
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""The errors of asyncpg and of the network, timeouts included."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -103,11 +108,48 @@ def row_count(done: str) -> int:
     return int(done.rsplit(" ", 1)[-1])
 
 
+@asynccontextmanager
+async def transaction(
+    connection: Connection, *, isolation: Isolation | None = None, readonly: bool = False
+) -> AsyncIterator[None]:
+    """A transaction or, within a transaction, a savepoint.
+
+    If the block fails, the caller gets the block's error, even if the rollback fails too. With asyncpg's `async with`,
+    the error of the rollback would replace a cancellation. Work is cancelled only once, so it would not end.
+    """
+    begun = connection.transaction(isolation=isolation, readonly=readonly)
+    try:
+        await begun.start()
+        yield
+    except BaseException:
+        try:
+            async with asyncio.timeout(ROLLBACK_LIMIT):
+                await begun.rollback()
+        except DRIVER_ERRORS:
+            terminate(connection)
+        raise
+    await begun.commit()
+
+
+def terminate(connection: Connection) -> None:
+    """Close a connection at once."""
+    with suppress(asyncpg.InterfaceError):  # the server has closed it already
+        connection.terminate()
+
+
 async def run_concurrently(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all coroutines concurrently and wait for them. The first failure cancels the others and is raised."""
+    """Run all coroutines concurrently and wait for them. The first failure cancels the others and is raised.
+
+    If this task is cancelled meanwhile, the cancellation is raised: a caller may continue after a failure.
+    """
+    this = asyncio.current_task()
+    cancelled_before = this.cancelling() if this is not None else 0
     try:
         async with asyncio.TaskGroup() as tasks:
-            for step in steps:
-                tasks.create_task(step)
+            started = [tasks.create_task(step) for step in steps]
+            if started:  # a group that fails after its block would leave `cancelling()` too high
+                await asyncio.wait(started)
     except ExceptionGroup as failed:  # not `except*`: in Python 3.11.2 (Debian 12) it wraps a raised error in a group
+        if this is not None and this.cancelling() > cancelled_before:
+            raise asyncio.CancelledError from failed
         raise failed.exceptions[0] from failed

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from runtime.escape import one_line
-from service.database.connection import ERROR_SHOWN, Connection, StaleTerm, row_count
+from service.database.connection import ERROR_SHOWN, Connection, StaleTerm, row_count, transaction
 from service.database.copy_format import HEADER, TRAILER, copy_rows
 from service.database.sql import statement
 from service.database.term import FencedTerm
@@ -113,7 +113,7 @@ class FencedWrites:
         await self.make_intraday(session_date)
         points = session_date, slot, first, last, self._token
         try:
-            async with self._connection.transaction():
+            async with transaction(self._connection):
                 await self._connection.execute(statement("write_intraday"), *points)
         except asyncpg.UniqueViolationError:  # such as when the previous leader has already written this slot
             await self._connection.execute(statement("write_intraday") + statement("replace_intraday"), *points)
@@ -194,7 +194,7 @@ class FencedWrites:
         between = self._staged.between
         if overwrite == "none":
             try:
-                async with self._connection.transaction():
+                async with transaction(self._connection):
                     done = await self._connection.execute(
                         statement("add_history"), day, kind, origin, self._token, *between
                     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from runtime.escape import one_line
-from service.database.connection import Connection, connect, store_errors
+from service.database.connection import Connection, connect, store_errors, transaction
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
         try:
             if not await _missing(connection, migrations):
                 return []
-            async with connection.transaction():
+            async with transaction(connection):
                 await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
                 await connection.execute(LEDGER)
             return [migration.path.name for migration in migrations if await _apply(connection, migration)]
@@ -102,7 +102,7 @@ async def _missing(connection: Connection, migrations: list[Migration]) -> bool:
 async def _apply(connection: Connection, migration: Migration) -> bool:
     """Apply one migration if it is missing; returns whether it was missing."""
     text = migration.path.read_text(encoding="utf-8")
-    async with connection.transaction():
+    async with transaction(connection):
         await connection.execute("select pg_advisory_xact_lock($1)", LOCK)  # until the commit
         applied = [row["version"] for row in await connection.fetch(VERSIONS)]
         if migration.version in applied:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import asyncpg
 
 from runtime.backoff import Backoff
-from service.database.connection import Connection
+from service.database.connection import DRIVER_ERRORS, Connection, terminate
 from service.database.pooler import LOST_STATEMENTS, check_sessions
 from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused, is_overload
 from service.database.write_watch import READ_ONLY
@@ -130,7 +130,7 @@ class ConnectionPool:
             except asyncpg.PostgresError as error:
                 self.group.pooler_suspected = self.group.pooler_suspected or error.sqlstate in LOST_STATEMENTS
                 if may_persist(error):
-                    _terminate(connection)
+                    terminate(connection)
                 if error.sqlstate == READ_ONLY:  # the other sessions may be read-only too
                     await self.renew()
                 raise
@@ -163,7 +163,7 @@ class ConnectionPool:
                 self.group.pooler_found = True
                 raise
             except TimeoutError:  # such as behind a session pooler with one session for this task
-                _terminate(other)
+                terminate(other)
                 return
             self.group.pooler_found = self.group.pooler_suspected = False
 
@@ -185,7 +185,7 @@ class ConnectionPool:
             connection = await slot.acquire()
             await connection.close()
             await slot.release(connection)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except DRIVER_ERRORS:
             pass  # the connection is closed
         finally:
             self._return_slot(slot)
@@ -255,18 +255,15 @@ class ConnectionPool:
         if self._give_up_next:
             self._give_up_next = False
             self._pause_connecting()
-            _terminate(connection)
-        await slot.release(connection, timeout=RELEASE_LIMIT)
+            terminate(connection)
+        # A connection that cannot be reset is closed. The error must not replace the result or the error of the block.
+        with suppress(*DRIVER_ERRORS):
+            await slot.release(connection, timeout=RELEASE_LIMIT)
 
     def _return_slot(self, slot: Slot) -> None:
         self._free.append(slot)
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _terminate(connection: Connection) -> None:
-    with suppress(asyncpg.InterfaceError):  # the server has closed it already
-        connection.terminate()
 
 
 async def open_pool(

@@ -7,7 +7,7 @@ So the check needs two transactions that overlap.
 
 import asyncpg
 
-from service.database.connection import Connection
+from service.database.connection import Connection, transaction
 from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused
 
 LOST_STATEMENTS = ("42P05", "26000")
@@ -23,7 +23,7 @@ async def check_sessions(one: Connection, other: Connection) -> None:
     try:
         first = await _backend(one)
         moved = await _backend(one) != first
-        async with other.transaction():
+        async with transaction(other):
             shared = await _own_backend(other) == first
             moved = moved or (not shared and await _backend(one) != first)
     except asyncpg.PostgresError as error:
@@ -35,7 +35,7 @@ async def check_sessions(one: Connection, other: Connection) -> None:
 
 
 async def _backend(connection: Connection) -> int:
-    async with connection.transaction():
+    async with transaction(connection):
         return await _own_backend(connection)
 
 

@@ -11,7 +11,15 @@ import asyncpg
 from runtime.escape import one_line
 from service.clock import utc_now
 from service.database.condition import Condition
-from service.database.connection import ISOLATION, Connection, StoreError, dsn_errors, overload_text, store_errors
+from service.database.connection import (
+    ISOLATION,
+    Connection,
+    StoreError,
+    dsn_errors,
+    overload_text,
+    store_errors,
+    transaction,
+)
 from service.database.pool import ConnectionPool, PoolGroup, Slot, open_pool
 from service.database.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.database.sql import statement
@@ -159,14 +167,14 @@ class Transactions:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._writing() as connection, connection.transaction(isolation=ISOLATION):
+        async with self._writing() as connection, transaction(connection, isolation=ISOLATION):
             yield connection
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[Connection]:
         async with (
             self._connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
+            transaction(connection, isolation="repeatable_read", readonly=True),
         ):
             yield connection
 

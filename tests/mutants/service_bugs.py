@@ -16,6 +16,7 @@ _WATCH = "tests/service/database/test_write_watch.py::test_"
 _READ_ONLY = "tests/service/database/test_read_only.py::test_"
 _CONNECTIONS = "tests/service/database/test_pool.py::test_"
 _PROTECTION = "tests/service/work/test_protection.py::test_"
+_CANCELLATIONS = "tests/service/database/test_connection.py::test_"
 _RESPONSES = "tests/service/api/test_responses.py::test_"
 
 _ADMISSION = "tests/service/api/test_stream_admission.py::test_"
@@ -244,9 +245,44 @@ BUGS = [
     Bug(
         "a read-only session is kept",
         "service/database/pool.py",
-        right="                if may_persist(error):\n                    _terminate(connection)\n",
+        right="                if may_persist(error):\n                    terminate(connection)\n",
         wrong="",
         test=_CONNECTIONS + "a_session_that_began_with_a_harmful_setting_is_replaced",
+    ),
+    Bug(
+        "the failure of a rollback replaces a cancellation",
+        "service/database/connection.py",
+        right="            terminate(connection)\n        raise\n",
+        wrong="            terminate(connection)\n            raise\n        raise\n",
+        test=_CANCELLATIONS + "a_cancelled_statement_to_a_silent_database_ends_as_cancelled",
+    ),
+    Bug(
+        "a cancelled transaction waits for a silent database without a limit",
+        "service/database/connection.py",
+        right="async with asyncio.timeout(ROLLBACK_LIMIT):",
+        wrong="if True:",
+        test=_CANCELLATIONS + "a_cancelled_statement_to_a_silent_database_ends_as_cancelled",
+    ),
+    Bug(
+        "the failure of a release replaces a cancellation",
+        "service/database/pool.py",
+        right="with suppress(*DRIVER_ERRORS):",
+        wrong="if True:",
+        test=_CANCELLATIONS + "a_cancelled_statement_to_a_silent_database_ends_as_cancelled",
+    ),
+    Bug(
+        "a failed step replaces a cancellation",
+        "service/database/connection.py",
+        right="        if this is not None and this.cancelling() > cancelled_before:",
+        wrong="        if False:",
+        test=_CANCELLATIONS + "a_cancellation_while_failed_steps_end_is_raised",
+    ),
+    Bug(
+        "failed steps leave their caller cancelled",
+        "service/database/connection.py",
+        right="                await asyncio.wait(started)",
+        wrong="                pass",
+        test=_CANCELLATIONS + "failed_steps_do_not_leave_their_caller_cancelled",
     ),
     Bug(
         "only the session with the read-only error is replaced",

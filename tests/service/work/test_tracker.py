@@ -7,10 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
 
+from service.database import connection as connecting
 from service.database.connection import Connection, StaleTerm
 from service.database.store import Store
 from service.market.calendar import AroundTheClockCalendar, Calendar, NyseCalendar
@@ -22,6 +24,8 @@ from service.work.metrics import WorkMetrics
 from service.work.tracker import Tracker
 from tests.service.portfolio.reference import ReferenceTicks
 from tests.support.positions import LONG_AGO, USER, entry
+from tests.support.proxy import Proxy
+from tests.support.waiting import LIMIT
 from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver, ScriptedPrices
 
 MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
@@ -433,6 +437,36 @@ async def test_a_database_failure_costs_ticks_and_not_the_term(
     await Market(store, metrics, OPEN, {"A": "10"}, breaking, repairing).follow(3)
     assert await slots(raw) == [OPEN, OPEN + 2 * TICK]
     assert (await live(store)).value == 12
+
+
+@pytest.mark.parametrize("portfolios_per_lane", [100, 1])
+async def test_a_tick_that_is_cancelled_while_the_database_is_silent_ends_the_work(
+    portfolios_per_lane: int, store: Store, migrated: str, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client library cancels the work once, and awaits its end without a limit before it campaigns again."""
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", portfolios_per_lane)
+    monkeypatch.setattr(connecting, "ROLLBACK_LIMIT", 0.2)
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    port = urlsplit(migrated).port
+    assert port is not None
+    async with Proxy(port) as proxy, asyncio.timeout(LIMIT):
+        silent = asyncio.Event()
+
+        async def falling_silent() -> Answer:
+            proxy.black_hole()
+            silent.set()
+            return {"A": "10"}
+
+        distant = await Store.connect(migrated.replace(f":{port}", f":{proxy.port}"))
+        work = asyncio.create_task(Market(distant, metrics, OPEN, falling_silent).tracker().run(FakeTerm()))
+        await silent.wait()
+        for _ in range(10):  # the tick goes on to its next statement
+            await asyncio.sleep(0)
+        work.cancel()
+        await asyncio.wait((work,))
+        assert work.cancelled()
+        proxy.flow()
+        await distant.close()
 
 
 async def test_after_a_failed_tick_the_prices_are_those_in_the_database(
