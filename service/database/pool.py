@@ -15,7 +15,7 @@ from typing import TypeAlias
 import asyncpg
 
 from runtime.backoff import Backoff
-from service.database.connection import DRIVER_ERRORS, Connection, terminate
+from service.database.connection import DRIVER_ERRORS, Connection, StoreError, terminate
 from service.database.pooler import LOST_STATEMENTS, check_sessions
 from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused, is_overload
 from service.database.write_watch import READ_ONLY
@@ -128,11 +128,13 @@ class ConnectionPool:
                 yield connection
                 self.answered_at = asyncio.get_running_loop().time()
             except asyncpg.PostgresError as error:
-                self.group.pooler_suspected = self.group.pooler_suspected or error.sqlstate in LOST_STATEMENTS
-                if may_persist(error):
-                    terminate(connection)
-                if error.sqlstate == READ_ONLY:  # the other sessions may be read-only too
-                    await self.renew()
+                await self._after_error(error, connection)
+                raise
+            except StoreError as error:
+                # The block has several connections, and another one's context has converted the error. Which connection
+                # failed is unknown. A refusal of a further connection is no fault of this one.
+                if isinstance(cause := error.__cause__, asyncpg.PostgresError) and not is_overload(cause):
+                    await self._after_error(cause, connection)
                 raise
             finally:
                 try:
@@ -250,6 +252,13 @@ class ConnectionPool:
     def _pause_connecting(self) -> None:
         """Leave the freed connection to the pool that asked for it."""
         self._connect_after = max(self._connect_after, asyncio.get_running_loop().time() + GIVEN_UP_PAUSE)
+
+    async def _after_error(self, error: asyncpg.PostgresError, connection: Connection) -> None:
+        self.group.pooler_suspected = self.group.pooler_suspected or error.sqlstate in LOST_STATEMENTS
+        if may_persist(error):
+            terminate(connection)
+        if error.sqlstate == READ_ONLY:  # the other sessions may be read-only too
+            await self.renew()
 
     async def _release(self, slot: Slot, connection: PooledConnection) -> None:
         if self._give_up_next:

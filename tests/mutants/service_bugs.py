@@ -245,7 +245,7 @@ BUGS = [
     Bug(
         "a read-only session is kept",
         "service/database/pool.py",
-        right="                if may_persist(error):\n                    terminate(connection)\n",
+        right="        if may_persist(error):\n            terminate(connection)\n",
         wrong="",
         test=_CONNECTIONS + "a_session_that_began_with_a_harmful_setting_is_replaced",
     ),
@@ -283,6 +283,20 @@ BUGS = [
         right="                await asyncio.wait(started)",
         wrong="                pass",
         test=_CANCELLATIONS + "failed_steps_do_not_leave_their_caller_cancelled",
+    ),
+    Bug(
+        "of several connections only the one entered last is replaced after an error",
+        "service/database/pool.py",
+        right="if isinstance(cause := error.__cause__, asyncpg.PostgresError) and not is_overload(cause):",
+        wrong="if isinstance(cause := None, asyncpg.PostgresError):",
+        test=_CONNECTIONS + "of_several_connections_the_one_with_a_harmful_setting_is_replaced",
+    ),
+    Bug(
+        "a connection is closed because the server refuses another one",
+        "service/database/pool.py",
+        right=" and not is_overload(cause):",
+        wrong=":",
+        test=_CONNECTIONS + "a_connection_is_kept_if_the_server_refuses_another_one",
     ),
     Bug(
         "only the session with the read-only error is replaced",

@@ -290,6 +290,37 @@ async def test_a_session_that_began_with_a_harmful_setting_is_replaced(
         await store._fetch(STAYING[setting])
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+async def test_of_several_connections_the_one_with_a_harmful_setting_is_replaced(
+    failing: int, narrow: str, raw: Connection
+) -> None:
+    """The error leaves through the contexts of all connections, and only the innermost sees the error itself."""
+    await raw.execute(f"alter role {ROLE} set statement_timeout = 50")
+    async with await Store.connect(narrow, connections=2) as store:
+
+        async def sleep() -> None:
+            async with store._snapshot() as first, store._snapshot() as second:
+                await (first, second)[failing].execute("select pg_sleep(0.2)")
+
+        with pytest.raises(StoreError):
+            await sleep()
+        await raw.execute(f"alter role {ROLE} reset all")
+        await sleep()
+
+
+async def test_a_connection_is_kept_if_the_server_refuses_another_one(
+    narrow: str, raw: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 0.2)
+    await raw.execute(f"alter role {ROLE} connection limit 1")
+    async with await Store.connect(narrow, connections=2) as store:
+        (before,) = await store._fetch("select pg_backend_pid()")
+        with pytest.raises(StoreError, match="too many connections"):
+            async with store._snapshot(), store._snapshot():
+                pass
+        assert await store._fetch("select pg_backend_pid()") == [before]
+
+
 async def test_a_session_is_kept_after_an_error_about_a_value(migrated: str) -> None:
     async with await Store.connect(migrated, connections=1) as store:
         (before,) = await store._fetch("select pg_backend_pid()")
