@@ -269,6 +269,10 @@ class Store(Transactions):
                 progress=progress,
             )
 
+    async def has_intraday(self, day: date) -> bool:
+        """Whether the partition for that day's intraday points exists."""
+        return bool((await self._fetch(statement("has_intraday"), day))[0]["exists"])
+
     async def quotes(self) -> dict[str, Quote]:
         """The latest prices that a leader has stored."""
         rows = await self._fetch("select symbol, price, at, session_date, open from public.price_live")

@@ -250,7 +250,9 @@ class Tracker:
         lanes = min(-(-len(book) // PORTFOLIOS_PER_LANE), MAX_LANES) or 1
         parts = divided(book.blocks, lanes)
         overflowing = [np.empty(0, "S16")]
-        if lanes > 1:  # create the partition now, so that no lane waits for another lane to create it
+        # Create a missing partition now, so that no lane waits for another lane to create it. If it exists, commit
+        # nothing: a commit before each tick would hide that the ticks fail.
+        if lanes > 1 and not await self._store.has_intraday(session.date):
             async with self._store.fenced(term) as first:
                 await first.make_intraday(session.date)
 

@@ -201,6 +201,13 @@ BUGS = [
         test=_LANES + "no_value_is_committed_before_its_prices",
     ),
     Bug(
+        "each tick in lanes commits a transaction that writes nothing",
+        "service/work/tracker.py",
+        right="if lanes > 1 and not await self._store.has_intraday(session.date):",
+        wrong="if lanes > 1:",
+        test=_LANES + "failed_ticks_in_lanes_commit_nothing_and_leave_the_database_reported",
+    ),
+    Bug(
         "a tick in lanes does not block deletions",
         "service/work/tracker.py",
         right="await writes[0].block_deletions()",

@@ -105,6 +105,32 @@ async def test_no_value_is_committed_before_its_prices(
     assert await raw.fetchval("select price from price_live where symbol = 'A'") == 10
 
 
+async def test_failed_ticks_in_lanes_commit_nothing_and_leave_the_database_reported(
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit beside the ticks would keep the leader from resigning, and report that the database takes writes."""
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1)
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    market = Market(store, metrics, OPEN, {"A": "10"})
+    await market.follow(1)
+    await raw.execute(
+        """
+        create function meddle() returns trigger language plpgsql as $$
+        begin
+            raise sqlstate '53100' using message = 'could not extend file: No space left on device';
+        end $$;
+        create trigger full_disk before insert or update on portfolio_live for each row execute function meddle();
+        """
+    )
+    accepted: list[None] = []
+    monkeypatch.setattr(store.writes, "accepted", lambda: accepted.append(None))
+    await market.follow(3)
+    assert counted(metrics, "failed") == 3
+    assert len(accepted) == 1, "the claim of the fence"
+    assert store.writes.trouble is not None
+    assert store.writes.of("lease").remaining() is not None
+
+
 async def test_a_deletion_waits_for_a_tick_in_lanes(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, migrated: str
 ) -> None:
