@@ -154,7 +154,7 @@ class Tracker:
                 self._metrics.ticks.labels("failed").inc()
                 self._outage.failed(error, fields | {"event": "ticks_failed"})
             self._metrics.ticks.labels("skipped").inc(self._schedule.missed_ticks(due, self._now(), ticks))
-            due = await self._sleep_until_next_tick()
+            due = await self._sleep_until_next_tick(term)
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
         """The positions of that date: loaded at the start of a term, and updated from the changes after that."""
@@ -330,13 +330,15 @@ class Tracker:
             logger.info("dropped %d days of intraday values", dropped)
         return session.close
 
-    async def _sleep_until_next_tick(self) -> datetime:
-        """Sleep until the next tick; returns its due time."""
+    async def _sleep_until_next_tick(self, term: Term) -> datetime:
+        """Sleep until the next tick; returns its due time. While the market is closed no write is due."""
         now = self._now()
         due = self._schedule.next_tick(now)
         while now < due:
             await self._sleep(min((due - now).total_seconds(), LONGEST_SLEEP))
             now = self._now()
+            if self._calendar.current(now) is None:
+                self._store.writes.of(term.name).cleared()
             due = min(due, self._schedule.next_tick(now))  # a clock that was set back must not extend the wait
         return due
 

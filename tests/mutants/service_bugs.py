@@ -201,6 +201,14 @@ BUGS = [
         test=_LANES + "no_value_is_committed_before_its_prices",
     ),
     Bug(
+        "a tick that failed before the close stays due until the next opening",
+        "service/work/tracker.py",
+        right="                self._store.writes.of(term.name).cleared()",
+        wrong="                pass",
+        test="tests/service/work/test_tracker.py::"
+        "test_a_tick_that_failed_before_the_close_is_not_due_at_the_next_opening",
+    ),
+    Bug(
         "each tick in lanes commits a transaction that writes nothing",
         "service/work/tracker.py",
         right="if lanes > 1 and not await self._store.has_intraday(session.date):",

@@ -15,6 +15,7 @@ import pytest
 from service.database import connection as connecting
 from service.database.connection import Connection, StaleTerm
 from service.database.store import Store
+from service.database.write_watch import WriteWatch
 from service.market.calendar import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.portfolio.records import LiveValue, Loading, PositionEntry
 from service.portfolio.valuation import Values, value_block
@@ -467,6 +468,34 @@ async def test_a_tick_that_is_cancelled_while_the_database_is_silent_ends_the_wo
         assert work.cancelled()
         proxy.flow()
         await distant.close()
+
+
+async def test_a_tick_that_failed_before_the_close_is_not_due_at_the_next_opening(
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one failed tick in each of two sessions would end the term: a write would be due since the first."""
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, metrics, CLOSE - TICK, {"A": "10"})
+
+    def seconds() -> float:
+        return market.clock.time.timestamp()
+
+    monkeypatch.setattr(store, "writes", WriteWatch(clock=seconds))
+    writes = store.writes.of("lease")
+    remaining: list[float | None] = []
+    writes.on_change = lambda: remaining.append(writes.remaining())
+    await raw.execute(
+        """
+        create function meddle() returns trigger language plpgsql as $$ begin raise 'no room'; end $$;
+        create trigger fails before insert on portfolio_live for each row execute function meddle();
+        """
+    )
+    with pytest.raises(FakeTermOver):
+        await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + TICK))
+    assert counted(metrics, "failed") == 2
+    assert set(remaining) == {None}
+    await market.follow(2, token=2)
+    assert set(remaining) != {None}, "two failed ticks of one session"
 
 
 async def test_after_a_failed_tick_the_prices_are_those_in_the_database(
