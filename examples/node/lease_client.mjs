@@ -22,6 +22,7 @@ const now = () => Number(process.hrtime.bigint()) / 1e9;
 /** One term: the lease's name, the fencing token, and the id of the task that holds it. */
 export class Term {
   #deadline;
+  #reserve = 0;
   #stopAt;
   #ended = false;
 
@@ -53,7 +54,9 @@ export class Term {
   extend(deadline) {
     if (this.#ended || now() >= this.#deadline) return false;
     this.#deadline = deadline;
-    this.#stopAt = deadline - Math.min(this.stopBefore, Math.max(deadline - now(), 0) / 4);
+    const quarter = Math.max(deadline - now(), 0) / 4;
+    this.#reserve = Math.max(this.#reserve, Math.min(this.stopBefore, quarter)); // a later answer must not shrink it
+    this.#stopAt = deadline - this.#reserve;
     return true;
   }
 

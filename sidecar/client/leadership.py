@@ -295,7 +295,7 @@ class LeaseClient:
     Args:
         url: the sidecar's control listener.
         stop_before: seconds before the deadline of a grant at which the work is stopped, unless the grant is extended;
-            at most a quarter of the remaining grant.
+            at most a quarter of the longest grant of the term.
         clock: gives seconds that never step; deadlines are on this clock.
         uniform: draws a number between two bounds, like `random.uniform`; spreads the pauses after requests without a
             valid answer.

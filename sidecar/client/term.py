@@ -78,14 +78,17 @@ class Grant:
 
     Args:
         clock: gives seconds that never step.
-        stop_before: seconds between the end of the work and the deadline. At each extension it is limited to a quarter
-            of the remaining grant, because a short grant would otherwise leave no time to work.
+        stop_before: seconds between the end of the work and the deadline. They are limited to a quarter of the longest
+            grant that an answer left, because a short grant would otherwise leave no time to work. They never shrink:
+            while Redis is unreachable, every answer of the sidecar has the same deadline, and less of the grant is left
+            each time.
     """
 
     def __init__(self, clock: Callable[[], float], stop_before: float) -> None:
         self._clock = clock
         self._stop_before = stop_before
         self._deadline = inf
+        self._reserve = 0.0
         self._stop_at = inf
         self._ended = False
 
@@ -95,7 +98,8 @@ class Grant:
         if self._ended or now >= self._deadline:
             return False
         self._deadline = deadline
-        self._stop_at = deadline - min(self._stop_before, max(deadline - now, 0.0) / 4)
+        self._reserve = max(self._reserve, min(self._stop_before, max(deadline - now, 0.0) / 4))
+        self._stop_at = deadline - self._reserve
         return True
 
     def end(self) -> None:

@@ -16,7 +16,7 @@ from ops.local.servers import RedisServer, free_port
 from tests.sidecar.client.test_hostile import INVALID_ANSWERS
 from tests.sidecar.wrapper.programs import NAME, follows
 from tests.support.hostile_sidecar import FakeSidecar, fake_sidecar
-from tests.support.processes import Process, RealSidecar, killed_at_exit
+from tests.support.processes import SHORT_LEASE, Process, RealSidecar, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
 Pair = tuple[RealSidecar, RealSidecar]
@@ -95,6 +95,30 @@ async def test_work_ends_before_the_deadline_if_the_sidecar_is_frozen(
             await eventually(lambda: len(one.diary) == 3)
 
     await undisturbed(check, bears=0.1)
+
+
+async def test_work_ends_before_the_deadline_while_redis_is_frozen(
+    redis_of_its_own: RedisServer, tmp_path: Path, worker: list[str]
+) -> None:
+    """The sidecar answers, but all its grants end at the same time."""
+    sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **SHORT_LEASE)
+    one = Worker(tmp_path, "worker", sidecar.url, worker)
+
+    async def check() -> None:
+        one.file.unlink(missing_ok=True)
+        with killed_at_exit(one):
+            one.start()
+            await eventually(lambda: one.diary)
+            redis_of_its_own.pause()
+            try:
+                await eventually(lambda: len(one.diary) == 2)
+                assert one.diary[1][3:] == ["in", "time"]
+            finally:
+                redis_of_its_own.resume()
+
+    with killed_at_exit(sidecar):
+        sidecar.start()
+        await undisturbed(check, bears=0.1)
 
 
 async def test_an_operator_s_command_stops_the_work_at_once(

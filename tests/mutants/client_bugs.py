@@ -139,9 +139,16 @@ BUGS = [
     Bug(
         "the work continues until the deadline",
         "sidecar/client/term.py",
-        right="deadline - min(self._stop_before, max(deadline - now, 0.0) / 4)",
-        wrong="deadline",
+        right="self._stop_at = deadline - self._reserve",
+        wrong="self._stop_at = deadline",
         test=_LEADERSHIP + "work_ends_before_the_deadline_when_the_sidecar_is_frozen",
+    ),
+    Bug(
+        "the reserve for the end of the work shrinks with each answer",
+        "sidecar/client/term.py",
+        right="max(self._reserve, min(self._stop_before, max(deadline - now, 0.0) / 4))",
+        wrong="min(self._stop_before, max(deadline - now, 0.0) / 4)",
+        test=_LEADERSHIP + "answers_with_the_same_deadline_do_not_shorten_the_time_in_which_the_work_ends",
     ),
     Bug(
         "the cancellation of the work does not wait for its thread",

@@ -6,6 +6,7 @@ _CLIENTS = "tests/languages/clients.py::test_"
 _HAND_OVER = _CLIENTS + "one_task_works_and_hands_over_on_sigterm"
 _LIES = _CLIENTS + "an_invalid_answer_grants_nothing_and_requests_stay_rare"
 _GRANT = _CLIENTS + "a_grant_that_is_not_extended_ends_the_work_in_time"
+_OUTAGE = _CLIENTS + "work_ends_before_the_deadline_while_redis_is_frozen"
 _SILENT = _CLIENTS + "one_silent_answer_leaves_time_for_another_request"
 _NODE, _GO = "examples/node/lease_client.mjs", "examples/go/lease/client.go"
 
@@ -48,9 +49,16 @@ BUGS = [
     Bug(
         "Node: the work is cancelled only at the deadline",
         _NODE,
-        right="deadline - Math.min(this.stopBefore, Math.max(deadline - now(), 0) / 4);",
-        wrong="deadline;",
+        right="this.#stopAt = deadline - this.#reserve;",
+        wrong="this.#stopAt = deadline;",
         test=_GRANT + "[node]",
+    ),
+    Bug(
+        "Node: the reserve for the end of the work shrinks with each answer",
+        _NODE,
+        right="Math.max(this.#reserve, Math.min(this.stopBefore, quarter))",
+        wrong="Math.min(this.stopBefore, quarter)",
+        test=_OUTAGE + "[node]",
     ),
     Bug(
         "Node: a silent request uses up the whole grant",
@@ -97,9 +105,16 @@ BUGS = [
     Bug(
         "Go: the work is cancelled only at the deadline",
         _GO,
-        right="t.deadline, t.stopAt = deadline, deadline-before",
-        wrong="t.deadline, t.stopAt = deadline, deadline-0*before",
+        right="t.deadline, t.stopAt = deadline, deadline-t.reserve",
+        wrong="t.deadline, t.stopAt = deadline, deadline",
         test=_GRANT + "[go]",
+    ),
+    Bug(
+        "Go: the reserve for the end of the work shrinks with each answer",
+        _GO,
+        right="if before > t.reserve {",
+        wrong="if before > 0 {",
+        test=_OUTAGE + "[go]",
     ),
     Bug(
         "Go: a silent request uses up the whole grant",

@@ -531,13 +531,13 @@ class Client:
                 assert changed or not lease.leads(answered), f"{self.sidecar.instance} leads and does not answer"
             else:
                 expires_in = lease.grant(arrived, answered, self.name, self.token)
-                self._clock = first
+                self._clock, reserve = first, grant._reserve
                 if expires_in is None or not grant.extend(arrived + expires_in):
                     self.world.at(self.world.now, self._check, (self.life, grant))
                 else:
                     self.deadline = arrived + expires_in
                     if times > 1:
-                        self._clock = self._asked_at
+                        self._clock, grant._reserve = self._asked_at, reserve  # the time skipped is not part of a grant
                         grant.extend(self.deadline)
                 left = grant.working_time()
             self._choose_wait_and_limit(left)

@@ -157,6 +157,10 @@ class RealSidecar(Sidecar):
         super().__init__(folder / f"{name}.log", redis.url, name, **(defaults | settings))
 
 
+SHORT_LEASE = {"LEASE_TTL": "6", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "3", "REDIS_TIMEOUT": "0.4"}
+"""Settings of a sidecar that leads for at most 5 s without Redis."""
+
+
 class Service(Process):
     """`python -m service` on its own ports."""
 

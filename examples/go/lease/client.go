@@ -48,9 +48,9 @@ type Term struct {
 	Holder     string // the id of this task
 	stopBefore time.Duration
 
-	mutex            sync.Mutex
-	deadline, stopAt time.Duration
-	ended            bool
+	mutex                     sync.Mutex
+	deadline, reserve, stopAt time.Duration
+	ended                     bool
 }
 
 // Remaining is the time for which the client may still act; 0 once the term is over.
@@ -92,7 +92,10 @@ func (t *Term) extend(deadline time.Duration) bool {
 	if before > t.stopBefore {
 		before = t.stopBefore
 	}
-	t.deadline, t.stopAt = deadline, deadline-before
+	if before > t.reserve { // a later answer must not shrink the reserve
+		t.reserve = before
+	}
+	t.deadline, t.stopAt = deadline, deadline-t.reserve
 	return true
 }
 

@@ -360,6 +360,36 @@ async def test_the_deadline_counts_from_the_time_before_the_request_was_sent(sid
     assert remaining == [2.0]
 
 
+async def test_answers_with_the_same_deadline_do_not_shorten_the_time_in_which_the_work_ends(
+    sidecar: FakeSidecar,
+) -> None:
+    """While Redis is unreachable, the sidecar answers, but all its grants end at the same time."""
+    clock = Clock()
+    deadline = clock.now + 8.0
+    left: list[float] = []
+
+    async def fixed(request: web.Request) -> web.StreamResponse:
+        answer = sidecar.answer(expires_in=deadline - clock.now)
+        clock.now += 0.25
+        return web.json_response(answer)
+
+    async def work(term: Term) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.append(term.grant_left())
+
+    await sidecar.elect(1)
+    sidecar.misbehave = fixed
+    async with LeaseClient(sidecar.url, clock=clock, stop_before=1.0) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await eventually(lambda: left)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert 0.5 <= left[0] <= 1.0
+
+
 async def test_an_answer_that_arrives_after_its_grant_ended_grants_nothing(sidecar: FakeSidecar) -> None:
     clock = Clock()
     await sidecar.elect(1)

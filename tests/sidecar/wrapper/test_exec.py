@@ -25,7 +25,7 @@ from tests.sidecar.wrapper.programs import (
     script,
     state,
 )
-from tests.support.processes import ROOT, RealSidecar, clean_environment, get_json, killed_at_exit
+from tests.support.processes import ROOT, SHORT_LEASE, RealSidecar, clean_environment, get_json, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
 Pair = tuple[RealSidecar, RealSidecar]
@@ -103,6 +103,32 @@ async def test_a_grace_period_longer_than_the_grant_is_warned_about_and_sigkill_
                 sidecars[0].send(signal.SIGCONT)
 
     await undisturbed(check, bears=0.2)
+
+
+async def test_a_program_gets_sigterm_before_its_grant_ends_while_redis_is_frozen(
+    redis_of_its_own: RedisServer, tmp_path: Path
+) -> None:
+    """The sidecar answers, but all its grants end at the same time."""
+    sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **SHORT_LEASE)
+    wrapper = Wrapper(tmp_path, "wrapper", sidecar.url, "", "sh", "-c", POLITE)
+
+    async def check() -> None:
+        for file in (wrapper.diary_file, wrapper.log_file):
+            file.unlink(missing_ok=True)
+        with killed_at_exit(wrapper):
+            wrapper.start()
+            await eventually(lambda: wrapper.began and wrapper.commands)
+            redis_of_its_own.pause()
+            try:
+                await eventually(lambda: "the work has ended" in wrapper.output)
+                assert "the term is over: SIGTERM to COMMAND" in wrapper.output
+                assert "past its deadline" not in wrapper.output
+            finally:
+                redis_of_its_own.resume()
+
+    with killed_at_exit(sidecar):
+        sidecar.start()
+        await undisturbed(check, bears=0.1)
 
 
 async def test_processes_left_behind_have_ended_before_the_lease_moves(sidecars: Pair, tmp_path: Path) -> None:
