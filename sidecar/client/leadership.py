@@ -183,7 +183,9 @@ class Leadership:
         except asyncio.CancelledError as cancelled:
             interruption = cancelled
 
-        reported_by_sidecar = asking.done() and asking.exception() is None and asking.result()
+        # At its end `asyncio.run` cancels every task, so `asking` may be cancelled while the work still runs.
+        heard = asking.done() and not asking.cancelled() and asking.exception() is None
+        reported_by_sidecar = heard and asking.result()
         if not (job.done() or reported_by_sidecar or interruption is not None):
             text = "the sidecar has not extended the grant in time: the work stops"
             self._log(logging.INFO, term, text, "grant_over")

@@ -80,6 +80,13 @@ BUGS = [
         test=_LEADERSHIP + "work_is_awaited_to_its_end_before_the_resign_and_the_next_term",
     ),
     Bug(
+        "the end of the event loop resigns the lease before the work has ended",
+        "sidecar/client/leadership.py",
+        right="asking.done() and not asking.cancelled() and asking.exception() is None\n",
+        wrong="asking.done() and asking.exception() is None\n",
+        test=_LEADERSHIP + "the_end_of_the_event_loop_awaits_the_work_before_the_resign",
+    ),
+    Bug(
         "the client campaigns while its work is being cancelled",
         "sidecar/client/leadership.py",
         right="        dropped = reported = False\n",

@@ -117,6 +117,33 @@ async def test_a_cancellation_propagates_even_if_the_work_swallows_it(sidecar: F
     assert sidecar.events == ["resign"]
 
 
+async def test_the_end_of_the_event_loop_awaits_the_work_before_the_resign(sidecar: FakeSidecar) -> None:
+    """When its main coroutine has ended, `asyncio.run` cancels every task, also the tasks that `run` has started."""
+    await sidecar.elect(1)
+
+    async def main() -> None:
+        begun = asyncio.Event()
+
+        async def work(term: Term) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.3)  # time in which a resign may not arrive
+                sidecar.events.append("end")
+
+        async def campaign() -> None:
+            async with LeaseClient(sidecar.url) as client:
+                await client.leadership(NAME).run(work)
+
+        campaigning = asyncio.create_task(campaign())
+        await begun.wait()
+        assert not campaigning.done()
+
+    await asyncio.to_thread(asyncio.run, main())
+    assert sidecar.events == ["end", "resign"]
+
+
 @pytest.mark.parametrize("by", ["cancellation", "term"])
 async def test_an_error_while_the_work_unwinds_is_not_lost(sidecar: FakeSidecar, by: str) -> None:
     await sidecar.elect(1)
