@@ -126,10 +126,10 @@ class Leadership:
         `run` resigns by itself. It is not an error if the sidecar has gone.
 
         Raises:
-            RuntimeError: work is running (cancel `run` instead), or the client is not open.
+            RuntimeError: `run` is active (cancel `run` instead), or the client is not open.
         """
-        if self._term is not None:
-            raise RuntimeError(f"work is running under {self.name}: cancel run() instead")
+        if self._running:  # even between two terms: the answer to the last request may be a grant that is not read yet
+            raise RuntimeError(f"run() is active for {self.name}: cancel run() instead")
         await self._sidecar.resign(self.name)
 
     async def history(self) -> list[PastTerm]:

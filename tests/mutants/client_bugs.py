@@ -87,6 +87,13 @@ BUGS = [
         test=_LEADERSHIP + "the_end_of_the_event_loop_awaits_the_work_before_the_resign",
     ),
     Bug(
+        "a program may resign between two terms of an active run",
+        "sidecar/client/leadership.py",
+        right="        if self._running:  # even",
+        wrong="        if self._term is not None:  # even",
+        test=_LEADERSHIP + "resign_is_refused_while_run_is_active_even_between_two_terms",
+    ),
+    Bug(
         "the client campaigns while its work is being cancelled",
         "sidecar/client/leadership.py",
         right="        dropped = reported = False\n",

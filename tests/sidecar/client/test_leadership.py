@@ -578,6 +578,21 @@ async def test_a_lease_has_one_leadership_which_runs_once_at_a_time(sidecar: Fak
         assert sidecar.events[-2:] == ["resign", "resign"]
 
 
+async def test_resign_is_refused_while_run_is_active_even_between_two_terms(sidecar: FakeSidecar) -> None:
+    """Otherwise the resign could release a term whose grant has arrived but is not read yet."""
+    async with LeaseClient(sidecar.url) as client:
+        lead = client.leadership(NAME)
+        run = asyncio.create_task(lead.run(Work(sidecar.events)))
+        await eventually(lambda: len(sidecar.polls) >= 2)  # the second request is held
+        with pytest.raises(RuntimeError, match=r"cancel run\(\)"):
+            await lead.resign()
+        assert sidecar.events == []
+        run.cancel()
+        await asyncio.wait((run,))
+        await lead.resign()
+        assert sidecar.events == ["resign", "resign"]
+
+
 async def test_work_on_a_client_that_is_not_open_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="async with LeaseClient"):
         await LeaseClient().leadership(NAME).run(Work([]))
