@@ -108,7 +108,9 @@ class SidecarApi:
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
         if not _is_address(url):
-            raise ValueError(f"the sidecar's address is not of the form http://HOST:PORT: {url!r}")
+            _, login, host = url.rpartition("@")
+            shown = f"***@{host}" if login else url  # an error must not repeat a password
+            raise ValueError(f"the sidecar's address {shown!r} is not of the form http://HOST:PORT")
         self._url = url.rstrip("/")
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
@@ -277,7 +279,10 @@ def _is_address(url: str) -> bool:
         reachable = may_be_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         return False
-    return reachable and parts.scheme in ("http", "https") and not parts.query and not parts.fragment
+    plain = (
+        url.isprintable() and " " not in url and "@" not in parts.netloc
+    )  # the sidecar reads no user and no password
+    return reachable and plain and parts.scheme in ("http", "https") and not parts.query and not parts.fragment
 
 
 def wait_and_limit(left: float, *, holds: bool) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -47,10 +48,8 @@ def run(words: Sequence[str], environment: Mapping[str, str]) -> int:
     arguments, variables = parse(words), read(environment)
     try:
         client = LeaseClient(variables.sidecar_url, stop_before=_grace(arguments) + MARGIN)
-    except ValueError:
-        raise SettingsError(
-            f"SIDECAR_URL: {one_line(variables.sidecar_url)!r} is not of the form http://HOST:PORT"
-        ) from None
+    except ValueError as error:
+        raise SettingsError(f"SIDECAR_URL: {error}") from None
     _log_to_stderr(variables)
     try:
         _find(arguments.command[0])
@@ -228,19 +227,19 @@ def _find(command: str) -> None:
 def _find_lease(url: str, lease: str) -> None:
     """Raise UsageError if the sidecar says that it has no such lease.
 
-    A sidecar that does not answer is not an error, because it may start later.
+    A sidecar that does not answer is not an error, because it may start later. Another program may answer in its place.
     """
     leader_url = f"{url.rstrip('/')}/leader/{quote(lease, safe='')}"
     try:
         build_opener(ProxyHandler({})).open(leader_url, timeout=LOOKUP).close()
     except HTTPError as error:
-        with error, suppress(OSError, ValueError, RecursionError):
-            known = json.loads(error.read(16_384)).get("leases") if error.code == 404 else None
-            if isinstance(known, list):
-                names = one_line(", ".join(map(str, known)))
-                text = f"exec: the sidecar has no lease {one_line(lease)!r}: its LEASES are {names}"
-                raise UsageError(text) from None
-    except (OSError, ValueError) as error:
+        with error, suppress(OSError, ValueError, RecursionError, HTTPException):
+            match json.loads(error.read(16_384)) if error.code == 404 else None:
+                case {"leases": [*known]}:
+                    names = one_line(", ".join(map(str, known)))
+                    text = f"exec: the sidecar has no lease {one_line(lease)!r}: its LEASES are {names}"
+                    raise UsageError(text) from None
+    except (OSError, ValueError, HTTPException) as error:
         log.info("%s: no sidecar answers at %s yet (%s)", lease, url, type(error).__name__)
 
 

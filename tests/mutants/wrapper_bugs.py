@@ -93,6 +93,13 @@ BUGS = [
         test=_EXEC + "a_missing_command_exits_with_127_and_acquires_no_lease",
     ),
     Bug(
+        "the answer of another program in place of the sidecar ends the wrapper",
+        "sidecar/wrapper/run.py",
+        right="except (OSError, ValueError, HTTPException) as error:",
+        wrong="except (OSError, ValueError) as error:",
+        test=_EXEC + "a_wrapper_waits_for_its_sidecar_while_another_program_answers[an error of Redis]",
+    ),
+    Bug(
         "the pauses are reset only after two minutes of work",
         "sidecar/wrapper/pauses.py",
         right="if worked >= STEADY:",

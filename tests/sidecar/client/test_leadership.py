@@ -610,11 +610,20 @@ async def test_a_client_that_is_entered_twice_is_an_error_and_stays_open(sidecar
 @pytest.mark.parametrize(
     "url",
     ["", "127.0.0.1:4040", "ftp://127.0.0.1", "http://", "http://h/?x=1", "http://a..b", "http://a b", "http://h:x",
-     "http://h:0", "http://[::1", "http://" + "x" * 64],
+     "http://h/a b", "http://h/a\tb", "http://h:0", "http://[::1", "http://" + "x" * 64],
 )  # fmt: skip
 def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="http://HOST:PORT"):
         LeaseClient(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@h:4040", "http://user:sec@ret@h", "user:secret@h", "http://secret@h"]
+)
+def test_an_address_with_a_login_is_refused_without_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="http://HOST:PORT") as caught:
+        LeaseClient(url)
+    assert "sec" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stop_before", [-0.1, float("nan"), float("inf")])

@@ -31,6 +31,7 @@ def test_options_come_before_the_dashes_and_the_command_after_them(words: str, m
         (["x", "--", ""], "COMMAND"),
         (["--", "run"], "LEASE"),
         (["", "--", "run"], "LEASE"),
+        (["\udcff", "--", "run"], r"'\\udcff'"),
         (["x", "y", "--", "run"], "'y'"),
         (["x", "--twice", "--", "run"], "'--twice'"),
         (["x", "--grace", "--", "run"], "--grace"),

@@ -354,7 +354,11 @@ async def test_the_program_inherits_the_environment_and_the_signals_of_the_wrapp
     ("words", "variables", "named"),
     [
         (("background_services", "true"), {}, "'--'"),
-        (("background_services", "--", "true"), {"SIDECAR_URL": "localhost:4040"}, "SIDECAR_URL: 'localhost:4040'"),
+        (
+            ("background_services", "--", "true"),
+            {"SIDECAR_URL": "localhost:4040"},
+            "SIDECAR_URL: the sidecar's address 'localhost:4040' is not",
+        ),
         (("background_services", "--", "true"), {"LOG_FORMAT": "xml"}, "LOG_FORMAT: 'xml'"),
         (("no_such_lease", "--", "true"), {}, "no lease 'no_such_lease': its LEASES are background_services"),
     ],
@@ -371,6 +375,33 @@ async def test_a_user_error_is_one_line_and_status_2(
     assert named in done.stderr
     assert done.stderr.startswith("sidecar: ")
     assert done.stderr.count("\n") == 1
+
+
+ANSWERS = {
+    "a list": b"HTTP/1.1 404 x\r\nContent-Length: 2\r\n\r\n[]",
+    "a text": b'HTTP/1.1 404 x\r\nContent-Length: 11\r\n\r\n"Not Found"',
+    "a broken chunk": b"HTTP/1.1 404 x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "an error of Redis": b"-ERR wrong number of arguments for 'get' command\r\n",
+}
+"""Answers of other programs on the sidecar's port."""
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+async def test_a_wrapper_waits_for_its_sidecar_while_another_program_answers(tmp_path: Path, answer: bytes) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(answer)
+        writer.close()
+
+    asked: list[bytes] = []
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        wrapper = Wrapper(tmp_path, "wrapper", url, "", "true")
+        with killed_at_exit(wrapper):
+            wrapper.start()
+            await eventually(lambda: any(b"/is-leader/" in line for line in asked))
+            assert await asyncio.to_thread(wrapper.stop, signal.SIGTERM) == 0
+    assert "Traceback" not in wrapper.output
 
 
 async def test_arguments_of_the_program_are_not_logged(sidecars: Pair, tmp_path: Path) -> None:
