@@ -183,7 +183,8 @@ export class LeaseClient {
     if ((await this.#request("POST", path, LIMIT)) === null) await this.#request("POST", path, LIMIT);
   }
 
-  #request(method, path, limit, signal) {
+  async #request(method, path, limit, signal) {
+    if (signal?.aborted) return null; // an aborted signal fires no event
     return new Promise((resolve) => {
       const headers = { "X-Lease-Client": this.#client };
       const hostname = this.url.hostname.replace(/^\[|\]$/g, ""); // an IPv6 address has brackets only in a URL

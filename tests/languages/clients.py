@@ -171,6 +171,28 @@ async def test_an_invalid_answer_grants_nothing_and_requests_stay_rare(tmp_path:
             assert len(names) == 1
 
 
+async def test_the_stop_signal_is_seen_before_the_next_request(tmp_path: Path, worker: list[str]) -> None:
+    """The client waits before its next request, which would campaign and be held for ten seconds."""
+
+    async def answer_and_stop(request: web.Request) -> web.StreamResponse:
+        asyncio.get_running_loop().call_later(0.005, one.send, signal.SIGTERM)
+        fake.misbehave = fake.silence
+        return await _at_once(request)
+
+    for _ in range(3):  # the signal may arrive a moment too late
+        async with fake_sidecar() as fake:
+            one = Worker(tmp_path, "worker", fake.url, worker)
+            with killed_at_exit(one):
+                one.start()
+                await eventually(lambda: len(fake.polls) == 2)  # the second request is held
+                fake.misbehave = answer_and_stop
+                await fake.follow()  # answers it
+                await eventually(lambda: len(fake.polls) == 3)
+                async with asyncio.timeout(8):  # less than the ten seconds
+                    assert await one.end() == 0
+                assert (one.diary, fake.events) == ([], ["resign"])
+
+
 async def _lie(fake: FakeSidecar, body: bytes, *, status: int = 200) -> None:
     """Send this answer from now on, and wait for two requests."""
 

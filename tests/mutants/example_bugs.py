@@ -7,6 +7,7 @@ _HAND_OVER = _CLIENTS + "one_task_works_and_hands_over_on_sigterm"
 _LIES = _CLIENTS + "an_invalid_answer_grants_nothing_and_requests_stay_rare"
 _GRANT = _CLIENTS + "a_grant_that_is_not_extended_ends_the_work_in_time"
 _OUTAGE = _CLIENTS + "work_ends_before_the_deadline_while_redis_is_frozen"
+_STOP = _CLIENTS + "the_stop_signal_is_seen_before_the_next_request"
 _SILENT = _CLIENTS + "one_silent_answer_leaves_time_for_another_request"
 _NODE, _GO = "examples/node/lease_client.mjs", "examples/go/lease/client.go"
 
@@ -31,6 +32,13 @@ BUGS = [
         right="await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);",
         wrong="await sleep(0);",
         test=_LIES + "[node]",
+    ),
+    Bug(
+        "Node: a request follows the stop signal",
+        _NODE,
+        right="if (signal?.aborted) return null;",
+        wrong="",
+        test=_STOP + "[node]",
     ),
     Bug(
         "Node: the client resigns before the work has ended",

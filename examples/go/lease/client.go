@@ -197,7 +197,7 @@ func (c *Client) Run(ctx context.Context, name string, work func(context.Context
 		}
 		term := &Term{Name: name, Token: reply.token, Holder: reply.instanceID, stopBefore: c.StopBefore}
 		term.extend(reply.deadline)
-		if term.workingTime() <= 0 {
+		if term.workingTime() <= 0 || ctx.Err() != nil {
 			version = "" // the answer came too late
 			continue
 		}
