@@ -108,6 +108,7 @@ class Wrapper:
         self._clock = clock
         self._changed = changed
         self._pauses = Pauses()
+        self._margin = 0.0
         self._warned = arguments.grace is None
 
     async def run(self, client: LeaseClient) -> int:
@@ -131,21 +132,21 @@ class Wrapper:
 
     async def _work(self, term: Term) -> float:
         """Run COMMAND until it ends by itself; returns the seconds for which it ran."""
-        grant = term.grant_left()
-        margin = min(MARGIN, grant / 8)
-        self._warn(grant, margin, term)
+        self._margin = 0.0
+        grant = self._left(term)
+        self._warn(grant, term)
         group, began = self._group(), self._clock()
         interruption: asyncio.CancelledError | None = None
         started = False
         try:
-            await group.start(self._arguments.command, _variables(term), began + grant - margin / 2)
+            await group.start(self._arguments.command, _variables(term), began + grant - self._margin / 2)
             started = True
             self._log(logging.INFO, term, f"{self._arguments.command[0]} runs as process {group.pid}")
-            await self._attend(group, term, grant, margin)
+            await self._attend(group, term)
         except asyncio.CancelledError as cancelled:
             interruption = cancelled
         finally:
-            ending = asyncio.create_task(self._end(group, term, margin, interruption is not None))
+            ending = asyncio.create_task(self._end(group, term, interruption is not None))
             while not ending.done():
                 try:
                     await asyncio.wait((ending,))
@@ -160,20 +161,26 @@ class Wrapper:
             raise TermEndedFirst
         raise interruption
 
-    async def _attend(self, group: Group, term: Term, grant: float, margin: float) -> None:
+    def _left(self, term: Term) -> float:
+        """Return the seconds until the end of the grant. The margin grows with a longer grant, and never shrinks."""
+        left = term.grant_left()
+        self._margin = max(self._margin, min(MARGIN, left / 8))
+        return left
+
+    async def _attend(self, group: Group, term: Term) -> None:
         """Send the watchdog each new deadline until COMMAND or the watchdog has ended."""
         sent = 0.0
         while group.status is None:
             if group.watchdog_ended:
                 self._log(logging.ERROR, term, "the watchdog ended: COMMAND is stopped")
                 return
-            kill_at = self._clock() + term.grant_left() - margin / 2
+            kill_at = self._clock() + self._left(term) - self._margin / 2
             if abs(kill_at - sent) > 0.001:
                 group.tell(kill_at)
                 sent = kill_at
-            await group.wait(min(TICK, grant / 8))
+            await group.wait(min(TICK, self._margin))
 
-    async def _end(self, group: Group, term: Term, margin: float, interrupted: bool) -> int | None:
+    async def _end(self, group: Group, term: Term, interrupted: bool) -> int | None:
         """End every process of the group before the deadline; returns COMMAND's status."""
         own = group.status
         cause = "the wrapper stops" if self.stopping else "the term is over" if interrupted else "the watchdog ended"
@@ -182,9 +189,9 @@ class Wrapper:
             self._log(logging.INFO, term, f"COMMAND ended with status {own}")
         if stopped:
             self._log(logging.INFO, term, f"{cause}: SIGTERM to COMMAND")
-        now, left = self._clock(), term.grant_left()
-        kill_at = now + min(self._grace, max(left - margin, 0.0))
-        latest = min(kill_at + margin / 2, now + left)
+        now, left = self._clock(), self._left(term)
+        kill_at = now + min(self._grace, max(left - self._margin, 0.0))
+        latest = min(kill_at + self._margin / 2, now + left)
         status = await group.end(kill_at, latest, lambda text: self._log(logging.WARNING, term, text))
         if stopped and status is not None:
             self._log(logging.INFO, term, f"COMMAND ended with status {status} because {cause}")
@@ -196,11 +203,11 @@ class Wrapper:
         except OSError as error:
             raise NotStarted(sys.executable, error.errno or errno.EAGAIN) from None
 
-    def _warn(self, grant: float, margin: float, term: Term) -> None:
-        if not self._warned and self._grace > grant - margin:
+    def _warn(self, grant: float, term: Term) -> None:
+        if not self._warned and self._grace > grant - self._margin:
             self._warned = True
             self._log(logging.WARNING, term, (
-                f"--grace {self._grace:g} is longer than what is left of a grant, {grant - margin:.1f} s at most:"
+                f"--grace {self._grace:g} is longer than what is left of a grant, {grant - self._margin:.1f} s at most:"
                 " SIGKILL comes before the grace has passed; the sidecar's GRANT_TTL is the length of a grant"
             ))  # fmt: skip
 

@@ -25,9 +25,16 @@ BUGS = [
     Bug(
         "SIGKILL waits for the grace period beyond the deadline",
         "sidecar/wrapper/run.py",
-        right="min(self._grace, max(left - margin, 0.0))",
+        right="min(self._grace, max(left - self._margin, 0.0))",
         wrong="self._grace",
         test=_EXEC + "a_grace_period_longer_than_the_grant_is_warned_about_and_sigkill_comes_before_the_deadline",
+    ),
+    Bug(
+        "the margin before the deadline stays that of a short first grant",
+        "sidecar/wrapper/run.py",
+        right="max(self._margin, min(MARGIN, left / 8))",
+        wrong="self._margin or min(MARGIN, left / 8)",
+        test=_EXEC + "sigkill_keeps_its_distance_from_the_deadline_after_a_short_first_grant",
     ),
     Bug(
         "the watchdog ignores the end of its wrapper",

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from tests.sidecar.wrapper.programs import (
     script,
     state,
 )
+from tests.support.hostile_sidecar import fake_sidecar
 from tests.support.processes import ROOT, SHORT_LEASE, RealSidecar, clean_environment, get_json, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
@@ -129,6 +131,27 @@ async def test_a_program_gets_sigterm_before_its_grant_ends_while_redis_is_froze
     with killed_at_exit(sidecar):
         sidecar.start()
         await undisturbed(check, bears=0.1)
+
+
+async def test_sigkill_keeps_its_distance_from_the_deadline_after_a_short_first_grant(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with fake_sidecar() as fake:
+            fake.grant = 0.8
+            await fake.elect(7)
+            wrapper = Wrapper(tmp_path, "wrapper", fake.url, "", "sh", "-c", STUBBORN)
+            wrapper.pids_file.unlink(missing_ok=True)
+            with killed_at_exit(wrapper):
+                wrapper.start()
+                await eventually(lambda: len(wrapper.pids) == 4)
+                fake.grant = 5.0
+                count = len(fake.polls)
+                await eventually(lambda: len(fake.polls) > count + 1)  # the second request is held
+                fake.misbehave = fake.silence
+                deadline = fake.polls[-1][0] + fake.grant
+                await eventually(lambda: run(wrapper.pids) == [])
+                assert time.monotonic() < deadline - 0.3  # an eighth of the first grant is 0.1 s
+
+    await undisturbed(check, bears=0.1)
 
 
 async def test_processes_left_behind_have_ended_before_the_lease_moves(sidecars: Pair, tmp_path: Path) -> None:
