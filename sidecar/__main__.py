@@ -64,6 +64,7 @@ def _run(ignored: Sequence[str]) -> int:
 
 
 def _exec(words: list[str]) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # until the loop handles them
     import logging
 
     from sidecar.wrapper.arguments import USAGE, UsageError
@@ -72,7 +73,6 @@ def _exec(words: list[str]) -> int:
     if words in (["-h"], ["--help"]):
         print(USAGE)
         return 0
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # until the loop handles them
     try:
         return run(words, os.environ)
     except UsageError as error:

@@ -107,6 +107,13 @@ BUGS = [
         test=_EXEC + "a_wrapper_waits_for_its_sidecar_while_another_program_answers[an error of Redis]",
     ),
     Bug(
+        "a signal during the imports of exec is not held back",
+        "sidecar/__main__.py",
+        right="def _exec(words: list[str]) -> int:\n    signal.pthread_sigmask(signal.SIG_BLOCK,",
+        wrong="def _exec(words: list[str]) -> int:\n    signal.pthread_sigmask(signal.SIG_UNBLOCK,",
+        test=_EXEC + "a_signal_during_the_imports_stops_the_wrapper_as_a_later_one_does",
+    ),
+    Bug(
         "the pauses are reset only after two minutes of work",
         "sidecar/wrapper/pauses.py",
         right="if worked >= STEADY:",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops.local.servers import RedisServer
+from ops.local.servers import RedisServer, free_port
 from runtime.clock import elapsed
 from tests.sidecar.wrapper.programs import (
     ALIVE,
@@ -27,7 +27,7 @@ from tests.sidecar.wrapper.programs import (
     state,
 )
 from tests.support.hostile_sidecar import fake_sidecar
-from tests.support.processes import ROOT, SHORT_LEASE, RealSidecar, clean_environment, get_json, killed_at_exit
+from tests.support.processes import ROOT, SHORT_LEASE, Process, RealSidecar, clean_environment, get_json, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
 Pair = tuple[RealSidecar, RealSidecar]
@@ -398,6 +398,30 @@ async def test_a_user_error_is_one_line_and_status_2(
     assert named in done.stderr
     assert done.stderr.startswith("sidecar: ")
     assert done.stderr.count("\n") == 1
+
+
+STOPPED_EARLY = """\
+import os, signal, sys
+from sidecar.__main__ import main
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "sidecar.wrapper.run":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder())
+sys.exit(main(sys.argv[1:]))
+"""
+"""The sidecar's program, which gets SIGTERM before the import of the wrapper."""
+
+
+async def test_a_signal_during_the_imports_stops_the_wrapper_as_a_later_one_does(tmp_path: Path) -> None:
+    words = ["-c", STOPPED_EARLY, "exec", NAME, "--once", "--", "true"]
+    wrapper = Process(tmp_path / "log", words, SIDECAR_URL=f"http://127.0.0.1:{free_port()}", LOG_FORMAT="text")
+    with killed_at_exit(wrapper):
+        wrapper.start()
+        assert await wrapper.end() == 143
+        assert "SIGTERM: the wrapper stops" in wrapper.output
 
 
 ANSWERS = {
