@@ -173,12 +173,17 @@ async def test_the_page_reconnects_when_the_task_returns(page: Page, server: Pag
 
 
 class ShortStreams:
-    """An API whose streams send a reconnect time and end at once."""
+    """An API whose streams send a reconnect time and end at once. It accepts the requests of any page."""
 
     def __init__(self, retry: int) -> None:
         self.retry = retry
         self.begun: list[float] = []
         self.status = 200
+
+    async def preflight(self, _: web.Request) -> web.Response:
+        return web.Response(
+            headers={"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "Authorization"}
+        )
 
     async def stream(self, _: web.Request) -> web.Response:
         self.begun.append(time.monotonic())
@@ -193,6 +198,7 @@ async def short_streams() -> AsyncIterator[tuple[ShortStreams, str]]:
     streams = ShortStreams(100)
     app = web.Application()
     app.router.add_get("/portfolios/{id}/stream", streams.stream)
+    app.router.add_options("/portfolios/{id}/stream", streams.preflight)
     async with listening(web.AppRunner(app)) as url:
         yield streams, url
 
@@ -212,6 +218,23 @@ async def test_the_server_sets_the_time_of_the_reconnect(
     count = len(streams.begun)
     await eventually(lambda: len(streams.begun) >= count + 3, within=LIMIT)
     assert streams.begun[-1] - streams.begun[-2] >= 3, "Retry-After asks for a longer pause"
+
+
+async def test_the_page_stays_signed_in_while_nobody_answers_the_renewal_of_its_token(
+    page: Page, server: PageServer, short_streams: tuple[ShortStreams, str]
+) -> None:
+    streams, url = short_streams
+    await server.link()
+    await page.navigate(server.origin)
+    await sign_in(page, api=url, portfolio=str(GROWTH), token=token())
+    await eventually(lambda: streams.begun, within=LIMIT)
+    server.kill()
+    streams.status = 401
+    await page.wait_for("document.querySelector('#state').textContent === 'the token cannot be renewed now'")
+    assert await page.evaluate("document.querySelector('#sign-in').hidden")
+    streams.status = 200
+    count = len(streams.begun)
+    await eventually(lambda: len(streams.begun) > count, within=LIMIT)
 
 
 @pytest.mark.parametrize(

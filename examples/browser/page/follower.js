@@ -11,6 +11,9 @@ const LATER = new Set([408, 429, 500, 502, 503, 504]);
 /** The reason shown if the API does not answer, or if the browser hides its answer from the page. */
 export const NO_ANSWER = "no answer";
 
+/** The reason shown if the token was not accepted, and nobody answers the request for a new token. */
+export const NOT_RENEWED = "the token cannot be renewed now";
+
 /** The API refuses the stream; a retry would not help. */
 export class Refused extends Error {}
 
@@ -24,7 +27,7 @@ export class Follower {
    * @param {object} options
    * @param {string} options.url the address of the stream
    * @param {() => string} options.token the access token of the next connection; empty for none
-   * @param {() => Promise<boolean>} options.renew gets a new token; false if that fails
+   * @param {() => Promise<boolean | null>} options.renew gets a new token; false if it is refused, null without an answer
    * @param {(value: object) => void} options.onValue called with each value
    * @param {(state: "connecting" | "live" | "waiting", wait?: {until: number, reason: string}) => void} options.onState
    */
@@ -45,7 +48,9 @@ export class Follower {
         const response = await this.#open(AbortSignal.any([attempt.signal, silence.signal]));
         if (response.status === 401) {
           const problem = await problemOf(response);
-          if (renewed || !(await this.#options.renew())) throw new Refused(problem);
+          const renewal = renewed ? false : await this.#options.renew();
+          if (renewal === null) throw new Interrupted(NOT_RENEWED);
+          if (!renewal) throw new Refused(problem);
           renewed = true;
           continue;
         }

@@ -36,7 +36,7 @@ export class Session {
    *
    * The server sends the validity of the token, since this machine's clock may differ from the server's.
    *
-   * @returns {Promise<boolean>} true if there is a new token
+   * @returns {Promise<boolean | null>} true if there is a new token; false if it was refused; null if it is tried again
    */
   async renew() {
     clearTimeout(this.#timer);
@@ -47,10 +47,9 @@ export class Session {
     try {
       response = await fetch(RENEWAL, { method: "POST", headers, cache: "no-store" });
     } catch {
-      this.#renewIn(TRY_AGAIN); // the old token may still be valid
-      return false;
+      return this.#tryAgain();
     }
-    if (response.status >= 500) this.#renewIn(TRY_AGAIN);
+    if (response.status >= 500 || response.status === 429) return this.#tryAgain();
     if (!response.ok || this.#ended) return false;
     const { access_token: token, expires_in: seconds } = await response.json();
     this.#token = token;
@@ -65,6 +64,11 @@ export class Session {
     this.#token = "";
     clearTimeout(this.#timer);
     this.nextRenewal = null;
+  }
+
+  #tryAgain() {
+    this.#renewIn(TRY_AGAIN); // the old token may still be valid
+    return null;
   }
 
   #renewIn(milliseconds) {
