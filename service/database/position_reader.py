@@ -8,13 +8,15 @@ everything is loaded again.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 from uuid import UUID
 
 import numpy as np
 
-from service.database.connection import Connection, run_concurrently
+from runtime.escape import one_line
+from service.database.connection import ERROR_SHOWN, Connection, run_concurrently
 from service.database.copy_format import PositionRows, read_ids, read_position_rows
 from service.database.sql import statement
 from service.portfolio.positions import (
@@ -22,12 +24,15 @@ from service.portfolio.positions import (
     Block,
     Book,
     Checkpoint,
+    HashCollision,
     Ids,
     Symbols,
     id_array,
     starts_of,
     uuids,
 )
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Callback with the number of portfolios done and their total, called after each block and at the start of a load. It
@@ -103,9 +108,13 @@ class PositionReader:
         if len(changed) > max(len(book) * RELOAD_ABOVE, PORTFOLIOS_PER_BLOCK):
             return await self.load(day, progress)
         fresh = []
-        for first in range(0, len(changed), PORTFOLIOS_PER_BLOCK):
-            existing = await self._ids("existing_portfolios", uuids(changed[first : first + PORTFOLIOS_PER_BLOCK]))
-            fresh.append(_extended(existing, await self._of(book.symbols, day, existing)))
+        try:
+            for first in range(0, len(changed), PORTFOLIOS_PER_BLOCK):
+                existing = await self._ids("existing_portfolios", uuids(changed[first : first + PORTFOLIOS_PER_BLOCK]))
+                fresh.append(_extended(existing, await self._of(book.symbols, day, existing)))
+        except HashCollision as error:
+            logger.warning("all positions are loaded again: %s", one_line(error, ERROR_SHOWN))
+            return await self.load(day, progress)
         book.replace(changed, Block.joined(fresh))
         book.checkpoint, book.day = checkpoint, day
         return book
@@ -148,13 +157,13 @@ class PositionReader:
     async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> Block:
         """All portfolios after `after`, up to the last of `portfolios`, that had opened a position by `day`."""
         last = uuids(portfolios[-1:])[0]
-        copied = await self._copy("positions_between", day, after, last)
+        copied = await self._copy("positions_between", day, after, last, symbols.seed)
         return await self._block(symbols, copied, "symbols_between", after, last)
 
     async def _of(self, symbols: Symbols, day: date, portfolios: Ids) -> Block:
         """Those portfolios that had opened a position by that date, with their positions."""
         ids = uuids(portfolios)
-        copied = await self._copy("positions_of", day, ids)
+        copied = await self._copy("positions_of", day, ids, symbols.seed)
         return await self._block(symbols, copied, "symbols_of", ids)
 
     async def _block(self, symbols: Symbols, copied: bytearray, unknown: str, *parameters: object) -> Block:
@@ -162,8 +171,8 @@ class PositionReader:
         held = await asyncio.to_thread(read_position_rows, copied)
         block = await asyncio.to_thread(_open_positions, held, symbols)
         if (block.symbols < 0).any():
-            found = await self._connection.fetch(statement(unknown), *parameters)
-            symbols.learn({row["number"]: row["symbol"] for row in found})
+            found = await self._connection.fetch(statement(unknown), *parameters, symbols.seed)
+            symbols.learn({row["symbol"]: row["number"] for row in found})
             block = await asyncio.to_thread(_open_positions, held, symbols)
         return block
 

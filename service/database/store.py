@@ -16,7 +16,8 @@ from uuid import UUID
 
 import asyncpg
 
-from service.database.connection import Connection, StaleTerm, StoreError, run_concurrently
+from runtime.escape import one_line
+from service.database.connection import ERROR_SHOWN, Connection, StaleTerm, StoreError, run_concurrently
 from service.database.fence_state import explain_refusal
 from service.database.fenced_writes import FencedWrites, Staged, stage
 from service.database.live_notifications import Notice, listen
@@ -26,7 +27,7 @@ from service.database.sql import statement
 from service.database.term import FencedTerm
 from service.database.transactions import Transactions
 from service.market.overrides import MarketOverride
-from service.portfolio.positions import PORTFOLIOS_PER_BLOCK, Book
+from service.portfolio.positions import PORTFOLIOS_PER_BLOCK, Book, HashCollision
 from service.portfolio.records import (
     Close,
     Fence,
@@ -322,7 +323,10 @@ class Store(Transactions):
                 snapshot = await first.fetchval("select pg_export_snapshot()")
                 for connection in others:
                     await connection.execute(f"set transaction snapshot '{snapshot}'")
-            yield PositionReader(first, [PositionReader(connection) for connection in others])
+            try:
+                yield PositionReader(first, [PositionReader(connection) for connection in others])
+            except HashCollision as error:  # the next load has another seed
+                raise StoreError(f"database: {one_line(error, ERROR_SHOWN)}") from error
 
 
 def _live_value(row: asyncpg.Record) -> LiveValue | None:

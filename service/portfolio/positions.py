@@ -4,6 +4,7 @@ Portfolios are in key order, in blocks. A block is loaded, valued and changed as
 cache.
 """
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -162,10 +163,22 @@ def divided(blocks: Sequence[Block], parts: int) -> list[list[Block]]:
     return [list(part(total * number // parts, total * (number + 1) // parts)) for number in range(parts)]
 
 
-class Symbols:
-    """Symbols by number, and numbers by the database's hash of a symbol. The number of a symbol never changes."""
+class HashCollision(Exception):
+    """Two symbols have the same hash. With another seed their hashes differ."""
 
-    def __init__(self) -> None:
+
+class Symbols:
+    """Symbols by number, and numbers by the database's hash of a symbol. The number of a symbol never changes.
+
+    The hash function is public. If users knew the seed, a user could make up a symbol that has another symbol's hash
+    and takes its place in all portfolios. So each object has its own seed.
+
+    Args:
+        seed: seed of the hash, a signed 64-bit number; a random one by default.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = secrets.randbits(64) - 2**63 if seed is None else seed
         self._names: list[str] = []
         self._keys: list[int] = []
         self._numbers: dict[int, int] = {}
@@ -180,13 +193,19 @@ class Symbols:
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
-    def learn(self, names: Mapping[int, str]) -> None:
-        """Give a number to each new symbol. `names` are symbols by the database's hash."""
-        for key, name in names.items():
-            if key not in self._numbers:
-                self._numbers[key] = len(self._names)
+    def learn(self, keys: Mapping[str, int]) -> None:
+        """Give a number to each new symbol. `keys` are the database's hashes by symbol.
+
+        Raises:
+            HashCollision: two symbols have the same hash.
+        """
+        for name, key in keys.items():
+            number = self._numbers.setdefault(key, len(self._names))
+            if number == len(self._names):
                 self._names.append(name)
                 self._keys.append(key)
+            elif self._names[number] != name:
+                raise HashCollision(f"the symbols {self._names[number]!r} and {name!r} have the same hash")
         self._table = _KeyIndex(np.array(self._keys, np.int64))
 
     def numbers(self, keys: Numbers) -> NDArray[np.int32]:

@@ -18,6 +18,7 @@ _CONNECTIONS = "tests/service/database/test_pool.py::test_"
 _PROTECTION = "tests/service/work/test_protection.py::test_"
 _CANCELLATIONS = "tests/service/database/test_connection.py::test_"
 _RESPONSES = "tests/service/api/test_responses.py::test_"
+_POSITIONS = "tests/service/portfolio/test_positions.py::test_"
 
 _ADMISSION = "tests/service/api/test_stream_admission.py::test_"
 _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
@@ -517,5 +518,19 @@ BUGS = [
         right="            self._expiry = None  #",
         wrong="            pass  #",
         test=_PROTECTION + "a_process_ends_its_own_protection_even_if_the_answer_to_a_renewal_was_lost",
+    ),
+    Bug(
+        "symbols are hashed with a known seed",
+        "service/portfolio/positions.py",
+        right="secrets.randbits(64) - 2**63 if seed is None else seed",
+        wrong="seed or 0",
+        test=_POSITIONS + "a_symbol_made_up_for_its_hash_does_not_take_the_place_of_another_symbol",
+    ),
+    Bug(
+        "of two symbols with the same hash, the second is ignored",
+        "service/portfolio/positions.py",
+        right="elif self._names[number] != name:",
+        wrong="elif False:",
+        test=_POSITIONS + "after_two_symbols_got_the_same_hash_the_next_load_reads_both",
     ),
 ]

@@ -1,6 +1,6 @@
--- $1 date, $2 portfolios.
+-- $1 date, $2 portfolios, $3 the seed of the hash.
 -- Like positions_between.sql, for a list of portfolios.
-select portfolio_id, string_agg(int8send(hashtextextended(symbol, 0)) || int8send(units), ''::bytea)
+select portfolio_id, string_agg(int8send(hashtextextended(symbol, $3)) || int8send(units), ''::bytea)
 from (
     select distinct on (portfolio_id, symbol) portfolio_id, symbol, units
     from public.position

@@ -1,3 +1,3 @@
--- $1 portfolios.
+-- $1 portfolios, $2 the seed of the hash.
 -- The symbols of these portfolios, with their hashes.
-select distinct symbol, hashtextextended(symbol, 0) as number from public.position where portfolio_id = any($1)
+select distinct symbol, hashtextextended(symbol, $2) as number from public.position where portfolio_id = any($1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
@@ -58,7 +59,7 @@ def test_ids_survive_the_array_and_sort_in_the_order_of_the_database(given_ids: 
 
 def the_book(portfolios: dict[UUID, int]) -> Book:
     symbols = Symbols()
-    symbols.learn({7: "A"})
+    symbols.learn({"A": 7})
     held_by = {one: ((("A", Decimal(quantity)),) if quantity else ()) for one, quantity in portfolios.items()}
     whole = block_of(held_by, ["A"])
     blocks = [whole.take(np.arange(first, min(first + 3, len(whole)))) for first in range(0, len(whole), 3)]
@@ -73,12 +74,42 @@ keys = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2).map(lambda number: 
 def test_a_symbol_is_found_by_its_key_among_any_others(known: list[int], others: list[int]) -> None:
     symbols = Symbols()
     for first in range(0, len(known), 4):  # a few at a time, as blocks add them
-        symbols.learn({key: f"S{key}" for key in known[first : first + 4]})
+        symbols.learn({f"S{key}": key for key in known[first : first + 4]})
     asked = known[::-1] + others
     found = symbols.numbers(np.array(asked, np.int64))
     assert [symbols[number] if number >= 0 else None for number in found] == [
         f"S{key}" if key in known else None for key in asked
     ]
+
+
+SAME_HASH = "Z1SQFCAAAAAA-2.1ZDLY"
+"""A symbol that has the database's hash of AAPL if the seed is 0."""
+
+
+async def test_a_symbol_made_up_for_its_hash_does_not_take_the_place_of_another_symbol(store: Store) -> None:
+    await store.put_positions([entry(n, SAME_HASH, "1") for n in range(1, 4)])
+    book = await store.load_positions(DAY)
+    await store.put_positions([entry(4, "AAPL", "10"), entry(4, "B", "1")])
+    expected = [((SAME_HASH, Decimal(1)),)] * 3 + [(("AAPL", Decimal(10)), ("B", Decimal(1)))]
+    assert list((await held(store, DAY)).values()) == expected  # the blocks are 1 to 3, and 4
+    assert list(holdings(await store.update_positions(book, DAY)).values()) == expected
+
+
+async def test_after_two_symbols_got_the_same_hash_the_next_load_reads_both(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.put_positions([entry(1, SAME_HASH, "1")])
+    with monkeypatch.context() as patched:
+        patched.setattr(secrets, "randbits", lambda _: 2**63)  # the seed 0
+        book = await store.load_positions(DAY)
+        await store.put_positions([entry(2, "AAPL", "10"), entry(2, "B", "1")])
+        with pytest.raises(StoreError, match="have the same hash"):
+            await store.load_positions(DAY)
+    loaded = await store.load_positions(DAY)
+    assert set(loaded.held()) == {"AAPL", "B", SAME_HASH}
+    updated = await store.update_positions(book, DAY)
+    assert holdings(updated) == holdings(loaded)
+    assert any("have the same hash" in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize("portfolios", [0, 1, 3])
@@ -90,7 +121,7 @@ async def test_an_incomplete_copy_is_an_error(store: Store, raw: Connection, por
         parts.append(data)
 
     query = statement("positions_between").rpartition("-- ")[2].partition("\n")[2]
-    await raw.copy_from_query(query, DAY, None, UUID(int=2**128 - 1), output=take, format="binary")
+    await raw.copy_from_query(query, DAY, None, UUID(int=2**128 - 1), 0, output=take, format="binary")
     copied = b"".join(parts)
     whole = read_position_rows(copied)
     assert uuids(whole.ids) == [UUID(int=n) for n in range(1, portfolios + 1)]
