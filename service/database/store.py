@@ -58,6 +58,10 @@ async def _at_once() -> None:
     """The turn of a transaction that waits for no other transaction."""
 
 
+def _ignored() -> None:
+    """Ignore that a transaction has its connection; the default callback."""
+
+
 async def _complete(values: Values) -> AsyncIterator[Values]:
     """Yield the values as a single part."""
     yield values
@@ -121,6 +125,7 @@ class Store(Transactions):
         term: FencedTerm,
         values: Values | None = None,
         turn: Callable[[], Awaitable[object]] = _at_once,
+        connected: Callable[[], object] = _ignored,
     ) -> AsyncIterator[FencedWrites]:
         """A transaction of the term that has claimed the fence; committed when the block ends without an error.
 
@@ -132,10 +137,14 @@ class Store(Transactions):
         writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader that
         freezes during this wait blocks only the vacuuming of tables, and no other transaction.
 
+        `connected` is called when the transaction has its connection. A transaction that waits for the turn of an
+        earlier one must not take the connection that the earlier one needs.
+
         Raises:
             StaleTerm: the term is not the newest; nothing of the block was committed.
         """
-        async with self.fenced_lanes(term, [None if values is None else _complete(values)], turn) as (writes,):
+        lanes = [None if values is None else _complete(values)]
+        async with self.fenced_lanes(term, lanes, turn, connected) as (writes,):
             yield writes
 
     @asynccontextmanager
@@ -144,6 +153,7 @@ class Store(Transactions):
         term: FencedTerm,
         lanes: Sequence[AsyncIterator[Values] | None],
         turn: Callable[[], Awaitable[object]] = _at_once,
+        connected: Callable[[], object] = _ignored,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
         """Open a transaction like `fenced` for each lane's values, so that several processors of the server write.
 
@@ -160,6 +170,7 @@ class Store(Transactions):
         writes.due()
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
+            connected()
             staged = [Staged() for _ in lanes]
 
             async def copy(lane: int, values: AsyncIterator[Values]) -> None:

@@ -252,8 +252,9 @@ class _JobAttempt:
     async def fill(self, day: date, book: Book) -> int:
         """Write the rows of that date for the book's portfolios, one chunk for each block; returns their number.
 
-        The chunks are committed in order, because a cursor means that all chunks before it are committed. A chunk that
-        fails also cancels the preceding chunk if that one is still being written.
+        The chunks are committed in order, because a cursor means that all chunks before it are committed. They also get
+        their connections in order: if there is only one connection, a chunk that waits for its turn must not have it. A
+        chunk that fails also cancels the preceding chunk if that one is still being written.
         """
         self.term.check()
         closes = await self._store.closes(day, list(book.symbols))
@@ -264,7 +265,9 @@ class _JobAttempt:
         by_number = Marks.of(book.symbols, marks)
         rows, done, total = 0, 0, len(book)
         chunks = enumerate(book.blocks)
-        turns = [asyncio.Event() for _ in range(len(book.blocks) + 1)]
+        steps = range(len(book.blocks) + 1)
+        connected, turns = [asyncio.Event() for _ in steps], [asyncio.Event() for _ in steps]
+        connected[0].set()
         turns[0].set()
 
         async def write() -> None:
@@ -272,7 +275,9 @@ class _JobAttempt:
             for index, block in chunks:
                 values = await asyncio.to_thread(value_block, block, by_number)
                 report_overflow(values.overflowing)
-                async with self._store.fenced(self.term, values, turns[index].wait) as writes:
+                await connected[index].wait()
+                turn, next_connects = turns[index].wait, connected[index + 1].set
+                async with self._store.fenced(self.term, values, turn, next_connects) as writes:
                     self.term.check()
                     written = await writes.history(KIND, day, origin=self._origin, overwrite=OVERWRITE[self.job])
                     cursor = Cursor(day, uuids(block.ids[-1:])[0])

@@ -533,4 +533,11 @@ BUGS = [
         wrong="elif False:",
         test=_POSITIONS + "after_two_symbols_got_the_same_hash_the_next_load_reads_both",
     ),
+    Bug(
+        "a chunk of a daily job takes the connection that an earlier chunk needs",
+        "service/work/jobs.py",
+        right="await connected[index].wait()",
+        wrong="await connected[0].wait()",
+        test=_JOBS + "one_connection_is_enough_although_a_later_chunk_is_valued_first",
+    ),
 ]

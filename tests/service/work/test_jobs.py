@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import astuple
@@ -18,15 +19,18 @@ from service.database.connection import Connection, StaleTerm
 from service.database.fenced_writes import FencedWrites
 from service.database.store import Store
 from service.market.calendar import NyseCalendar, Session
-from service.portfolio.positions import uuids
+from service.portfolio.positions import Block, uuids
 from service.portfolio.records import HistoryRow, JobName, Quote
+from service.portfolio.valuation import Marks, Values, value_block
 from service.prices import PricesUnavailable
+from service.work import jobs
 from service.work.jobs import Jobs
 from service.work.metrics import WorkMetrics
 from service.work.timetable import JOBS
 from service.work.tracker import Tracker
 from tests.service.portfolio.reference import nothing_held, parts
 from tests.support.positions import entry, somebody_waits_for_a_lock
+from tests.support.waiting import LIMIT
 from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver, ScriptedPrices
 
 CALENDAR = NyseCalendar()
@@ -588,25 +592,45 @@ async def test_a_chunk_that_is_ready_first_waits_for_the_chunks_before_it(store:
     class SlowStore(Store):
         @asynccontextmanager
         async def fenced(self, *args: Any) -> AsyncIterator[FencedWrites]:
-            if len(args) == 3:
+            if len(args) == 4:
                 turn, (first,) = args[2], uuids(args[1].ids[:1])
 
                 async def in_turn() -> None:
-                    if first != UUID(int=1):
-                        ahead.set()
+                    if first == UUID(int=1):
+                        async with asyncio.timeout(60):
+                            await ahead.wait()
+                    ahead.set()
                     await turn()
                     order.append(first)
 
-                args = (*args[:2], in_turn)
-                if first == UUID(int=1):
-                    async with asyncio.timeout(60):
-                        await ahead.wait()
+                args = (*args[:2], in_turn, args[3])
             async with super().fenced(*args) as writes:
                 yield writes
 
     slow = SlowStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     assert await JobRunner(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
     assert order == [UUID(int=n) for n in (1, 3, 5, 7)]
+
+
+@pytest.mark.parametrize("job", JOBS)
+async def test_one_connection_is_enough_although_a_later_chunk_is_valued_first(
+    migrated: str, store: Store, term: FakeTerm, monkeypatch: pytest.MonkeyPatch, job: JobName
+) -> None:
+    """A small last chunk is valued sooner than the chunk before it."""
+    ahead = threading.Event()
+
+    def value(block: Block, marks: Marks) -> Values:
+        if uuids(block.ids)[0] == UUID(int=1):
+            assert ahead.wait(60)
+        return value_block(block, marks)
+
+    monkeypatch.setattr(jobs, "value_block", value)
+    monkeypatch.setattr(jobs, "report_overflow", lambda _: ahead.set())  # from here to the connection, nothing waits
+    monkeypatch.setattr("service.database.store.HELPER_LIMIT", 0.1)
+    await store.put_positions([entry(n, "A", str(n)) for n in range(1, 4)])
+    async with await Store.connect(migrated, connections=1) as narrow, asyncio.timeout(LIMIT):
+        desk = JobRunner(narrow, {MONDAY: {"A": "10"}}, look_back=1, chunk=2)
+        assert await desk.jobs.run(job, session(MONDAY), term) == 3
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -652,14 +676,14 @@ async def test_a_worker_writes_nothing_after_a_newer_term_took_the_run(store: St
 
     class LosingStore(Store):
         def fenced(self, *args: Any) -> Any:
-            if len(args) == 3 and uuids(args[1].ids)[0] == UUID(int=3):  # the second chunk
+            if len(args) == 4 and uuids(args[1].ids)[0] == UUID(int=3):  # the second chunk
                 turn = args[2]
 
                 async def lose() -> None:
                     await turn()
                     await self.claim_fence(FakeTerm(2, "two"))
 
-                args = (*args[:2], lose)
+                args = (*args[:2], lose, args[3])
             return super().fenced(*args)
 
     losing = LosingStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
