@@ -91,9 +91,9 @@ class Scheduler:
         await claim_fence(self._store, term, self._sleep)
         try:
             while True:
-                began = self._now()
+                seen = self._due(self._now())
                 everything_done = await self._run_due(term)
-                await self._sleep_until_next_look(began, everything_done=everything_done)
+                await self._sleep_until_next_look(seen, everything_done=everything_done)
         finally:  # from now on the next leader sets these metrics
             self._metrics.runs_waiting.set(0)
             self._metrics.given_up.set(0)
@@ -105,7 +105,7 @@ class Scheduler:
         try:
             await self._clock.compare()
             now = self._now()
-            due = due_runs(self._calendar, now, max(self._look_back, GAP_SEARCH_SESSIONS))
+            due = self._due(now)
             done = await self._store.finished_runs(oldest_session(due).date) if due else {}
         except StoreError as error:
             self._outage.failed(error, _fields(term, "runs_delayed"))
@@ -130,6 +130,10 @@ class Scheduler:
                 failed += not await self._attempt(run, term, rerun=(run.job, run.session.date) in done)
         self._metrics.runs_waiting.set(failed)
         return failed == 0 and not self._given_up
+
+    def _due(self, now: datetime) -> list[DueRun]:
+        """The runs that are due by `now`, done or not, oldest first."""
+        return due_runs(self._calendar, now, max(self._look_back, GAP_SEARCH_SESSIONS))
 
     def _report_given_up(self, left: set[date], settled: Iterable[date]) -> None:
         """Report the unsettled sessions older than the look-back, except those before the first settled session."""
@@ -173,18 +177,21 @@ class Scheduler:
             self._outage.failed(error, _fields(term, "runs_delayed"))
             self._database_failed(term)
 
-    async def _sleep_until_next_look(self, began: datetime, *, everything_done: bool) -> None:
-        """Sleep until the first due time after `began`, or until the next retry unless everything is done.
+    async def _sleep_until_next_look(self, seen: Iterable[DueRun], *, everything_done: bool) -> None:
+        """Sleep until a run is due that is not in `seen`, or until the next retry unless everything is done.
 
-        Runs that became due after `began` start at once. The timetable is read again after each sleep, because the
-        calendar may have changed.
+        Runs that became due meanwhile start at once. The timetable is read again after each sleep, because the calendar
+        may have changed. The change may even move a due time to before the last look.
         """
         retry_after = min(self._retry_after, DATABASE_RETRY) if self._retry_soon else self._retry_after
         retry_at = None if everything_done else self._now() + retry_after
         while True:
             now = self._now()
-            began = min(began, now)  # a clock that was set back must not extend the wait
-            due = min(next_due(job, self._calendar, began) for job in JOBS)
+            present = self._due(now)
+            if not set(present) <= set(seen):
+                return
+            seen = present  # a run that is not due any more, such as on a clock that was set back, may be due again
+            due = min(next_due(job, self._calendar, now) for job in JOBS)
             if retry_at is not None:
                 retry_at = min(retry_at, now + retry_after)
                 due = min(due, retry_at)

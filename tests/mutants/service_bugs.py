@@ -540,4 +540,12 @@ BUGS = [
         wrong="await connected[0].wait()",
         test=_JOBS + "one_connection_is_enough_although_a_later_chunk_is_valued_first",
     ),
+    Bug(
+        "a run whose due time is moved to the past starts with the next run",
+        "service/work/scheduler.py",
+        right="if not set(present) <= set(seen):",
+        wrong="if any(run.due > now - DATABASE_RETRY for run in {*present} - {*seen}):",
+        test="tests/service/work/test_overrides.py::"
+        "test_a_close_that_is_moved_to_before_the_leaders_last_look_is_captured_at_once",
+    ),
 ]

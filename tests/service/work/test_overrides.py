@@ -185,3 +185,30 @@ async def test_the_capture_moves_to_a_close_that_is_changed_during_the_session(
     with pytest.raises(FakeTermOver):
         await scheduler.run(FakeTerm(clock=clock, until=CLOSE + timedelta(hours=1)))
     assert [at for day, at in asked if day == MONDAY] == [ONE]
+
+
+async def test_a_close_that_is_moved_to_before_the_leaders_last_look_is_captured_at_once(
+    store: Store, metrics: WorkMetrics
+) -> None:
+    """The session broke off at 18:00 UTC, the lead changed at 18:30, and the operator inserts the override at 19:00."""
+    await store.put_positions([entry(1, "A", "2")])
+    calendar, clock = OverriddenCalendar(NyseCalendar()), Clock(ONE + timedelta(minutes=30))
+    inserted = ONE + timedelta(hours=1)
+    asked: list[datetime] = []
+
+    async def closes(day: date) -> Mapping[str, str]:
+        if day == MONDAY:
+            asked.append(clock.time)
+        return {"A": "10"}
+
+    async def sleep(seconds: float) -> None:
+        await clock.sleep(seconds)
+        if clock.time >= inserted:
+            calendar.override({MONDAY: MarketOverride(MONDAY, OPEN, ONE, "breakdown")})
+
+    prices = ScriptedPrices(closes=closes)
+    scheduler = Scheduler(store, prices, calendar, metrics, look_back=1, now=clock.now, sleep=sleep)
+    with pytest.raises(FakeTermOver):
+        await scheduler.run(FakeTerm(clock=clock, until=CLOSE + timedelta(hours=1)))
+    assert len(asked) == 1
+    assert inserted <= asked[0] <= inserted + timedelta(minutes=1)
