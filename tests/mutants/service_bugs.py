@@ -541,6 +541,13 @@ BUGS = [
         test=_JOBS + "one_connection_is_enough_although_a_later_chunk_is_valued_first",
     ),
     Bug(
+        "the deletion of a new portfolio fails a tick",
+        "service/database/sql/insert_live.sql",
+        right="    for key share of portfolio skip locked\n",
+        wrong="",
+        test=_FENCE + "the_deletion_of_a_new_portfolio_fails_no_tick",
+    ),
+    Bug(
         "a run whose due time is moved to the past starts with the next run",
         "service/work/scheduler.py",
         right="if not set(present) <= set(seen):",

@@ -15,7 +15,7 @@ from service.database.sql import statement
 from service.database.store import Store
 from tests.service.portfolio.reference import nothing_held, parts
 from tests.support.positions import entry
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 from tests.support.work_fakes import FakeTerm
 
 DAY = date(2026, 3, 2)
@@ -125,6 +125,23 @@ async def test_an_error_in_a_fenced_block_leaves_nothing_behind(store: Store) ->
             await writes.live(DAY, NOON)
             raise RuntimeError
     assert await token_of_live(store) is None
+
+
+async def test_the_deletion_of_a_new_portfolio_fails_no_tick(store: Store, raw: Connection) -> None:
+    """The portfolio has no live value yet, and its deletion is not committed."""
+    await store.put_positions([entry(2, "A", "1")])
+    await store.claim_fence(FakeTerm())
+    deletion = raw.transaction()
+    await deletion.start()
+    await raw.execute("delete from portfolio where id = $1", UUID(int=2))
+    both = nothing_held([UUID(int=1), UUID(int=2)])
+    async with asyncio.timeout(LIMIT), store.fenced(FakeTerm(), both) as writes:
+        await writes.live(DAY, NOON)
+    await deletion.rollback()
+    assert list(await store.live_many([UUID(int=1), UUID(int=2)])) == [UUID(int=1)]
+    async with store.fenced(FakeTerm(), both) as writes:
+        await writes.live(DAY, NOON)
+    assert len(await store.live_many([UUID(int=1), UUID(int=2)])) == 2
 
 
 async def test_a_claim_waits_for_a_write_in_progress(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
