@@ -541,6 +541,13 @@ BUGS = [
         test=_JOBS + "one_connection_is_enough_although_a_later_chunk_is_valued_first",
     ),
     Bug(
+        "a leader does not notice that the positions were truncated",
+        "supabase/migrations/20261130100000_truncated_positions.sql",
+        right="create trigger note_truncated before truncate",
+        wrong="create trigger note_truncated after truncate",
+        test=_POSITIONS + "a_truncated_table_changes_every_portfolio",
+    ),
+    Bug(
         "the deletion of a new portfolio fails a tick",
         "service/database/sql/insert_live.sql",
         right="    for key share of portfolio skip locked\n",

@@ -234,6 +234,16 @@ async def test_a_position_moved_to_another_portfolio_changes_both(store: Store, 
     assert holdings(await store.update_positions(book, DAY)) == await held(store, DAY)
 
 
+@pytest.mark.parametrize("table", ["position", "portfolio"])
+async def test_a_truncated_table_changes_every_portfolio(store: Store, raw: Connection, table: str) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
+    book = await store.load_positions(DAY)
+    await raw.execute(f"truncate {table} cascade")
+    updated = await store.update_positions(book, DAY)
+    assert not updated.held()
+    assert holdings(updated) == await held(store, DAY)
+
+
 async def test_an_update_reads_only_changes_unless_they_are_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[date] = []
     real: Callable[..., object] = position_reader.PositionReader.load

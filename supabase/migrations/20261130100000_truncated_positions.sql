@@ -1,0 +1,13 @@
+-- TRUNCATE fires no trigger for DELETE. So a leader continued to value the positions of a truncated table. The triggers
+-- fire before the truncation, because TRUNCATE portfolio CASCADE leaves no portfolio whose change could be noted.
+create function public.note_truncated_positions() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+    insert into public.position_change (portfolio_id) select id from public.portfolio;
+    return null;
+end
+$$;
+revoke all on function public.note_truncated_positions() from public, anon, authenticated;
+
+create trigger note_truncated before truncate on public.position
+    for each statement execute function public.note_truncated_positions();
