@@ -142,6 +142,8 @@ async def _run(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) 
             with tqdm(desc=f"{job} {session.date}", unit="portfolio", unit_scale=True, disable=None) as bar:
                 rows = await jobs.run(job, session, term, partial(_show, bar), rerun=True)
         except PricesUnavailable as error:
+            async with store.fenced(term) as writes:
+                await writes.fail(job, session.date, str(error))
             unpriced.append(str(error))
         else:
             sys.stdout.write(f"{job} of {session.date}: {rows or 0} rows written\n")

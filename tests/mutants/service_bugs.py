@@ -562,4 +562,12 @@ BUGS = [
         test="tests/service/work/test_overrides.py::"
         "test_a_close_that_is_moved_to_before_the_leaders_last_look_is_captured_at_once",
     ),
+    Bug(
+        "a rerun without prices makes a finished run unfinished",
+        "service/database/sql/claim_run.sql",
+        right="    holder = excluded.holder,",
+        wrong="    status = 'running',\n    finished_at = null,\n    holder = excluded.holder,",
+        test="tests/service/commands/test_run_job.py::"
+        "test_a_repetition_without_prices_leaves_the_run_finished_and_records_the_reason",
+    ),
 ]

@@ -99,6 +99,33 @@ async def test_a_finished_run_is_repeated_by_hand_and_writes_only_differences(
     assert (done.status, done.attempts, done.rows_written) == ("done", 3, 2)
 
 
+async def test_a_repetition_without_prices_leaves_the_run_finished_and_records_the_reason(
+    settings: Settings, raw: Connection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a settled session would count as unsettled."""
+    is_down = False
+
+    async def answer(_: date) -> Mapping[str, str]:
+        if is_down:
+            raise PricesUnavailable("down")
+        return {"A": "10"}
+
+    monkeypatch.setattr(by_hand, "price_source", lambda *_: ScriptedPrices(closes=answer))
+    await run(settings, "snapshot", "--date", "2026-03-02")
+    before, finished = await rows(raw), await store.finished_runs(MONDAY)
+    is_down = True
+    for _ in range(2):
+        with pytest.raises(PricesUnavailable):
+            await run(settings, "snapshot", "--date", "2026-03-02")
+    assert (await rows(raw), await store.finished_runs(MONDAY)) == (before, finished)
+    failed = (await store.job_runs())["snapshot"]
+    assert (failed.status, failed.attempts, failed.rows_written, failed.error) == ("done", 3, 2, "2026-03-02: down")
+    is_down = False
+    await run(settings, "snapshot", "--date", "2026-03-02")
+    repeated = (await store.job_runs())["snapshot"]
+    assert (repeated.status, repeated.rows_written, repeated.error) == ("done", 0, None)
+
+
 async def test_a_dry_run_claims_no_fence_and_writes_nothing(
     settings: Settings, raw: Connection, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
