@@ -108,9 +108,13 @@ class UnsafeTimings(ValueError):
         self.wrong = wrong
 
 
+SHORTEST_HEARTBEAT = 0.05
+"""Shortest heartbeat, in seconds, if the ttl is above 1.5 s: a shorter one would keep an idle sidecar busy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """The durations of the protocol, in seconds.
+    """The durations of the protocol, in seconds. A `heartbeat` below `SHORTEST_HEARTBEAT` is raised to that value.
 
     Raises:
         UnsafeTimings: a leader could miss its deadline while Redis answers, or outlive its lease.
@@ -122,6 +126,8 @@ class Timings:
     call_limit: float = 2.0
 
     def __post_init__(self) -> None:
+        if self.heartbeat > 0:
+            object.__setattr__(self, "heartbeat", max(self.heartbeat, min(SHORTEST_HEARTBEAT, self.shortest_renewal)))
         if wrong := dict(self._unsafe()):
             raise UnsafeTimings(wrong)
 
@@ -150,6 +156,11 @@ class Timings:
         return self.ttl / 6
 
     @property
+    def shortest_renewal(self) -> float:
+        """The shortest pause between the reply to a renewal and the next renewal, however short the heartbeat is."""
+        return self.ttl / 30
+
+    @property
     def retry(self) -> float:
         """The average pause after a failed call."""
         return self.ttl / 30
@@ -165,8 +176,8 @@ class Timings:
 
     @property
     def server_time_valid_for(self) -> float:
-        """The time for which a reply's server time is used. A candidate that campaigns makes a call every heartbeat."""
-        return 2 * self.heartbeat
+        """The time for which a reply's server time is used: longer than the usual time between two calls."""
+        return 2 * max(self.heartbeat, self.shortest_renewal)
 
     @property
     def rest(self) -> float:

@@ -312,7 +312,7 @@ class Lease(Facts):
             until = self.timings.believed_until(call.sent_at, reply.ttl)
             term.lead_until = max(term.lead_until, until)
             renew_at = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
-            self._due = max(renew_at, now + self.timings.retry)
+            self._due = max(renew_at, now + self.timings.shortest_renewal)
             term.step_down = reply.outcome is Outcome.STEPPING_DOWN
             self.tick(now)  # after a step-down, a term without a grant ends here, before held requests are answered
         else:

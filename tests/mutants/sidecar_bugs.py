@@ -226,6 +226,13 @@ ELECTION = [
         test="tests/simulation/test_drivers.py::test_the_simulated_sidecar_behaves_like_the_real_sidecar_in_rare_sequences",
     ),
     Bug(
+        "the server's time is forgotten before the renewal if the heartbeat is short",
+        "sidecar/protocol.py",
+        right="2 * max(self.heartbeat, self.shortest_renewal)",
+        wrong="2 * self.heartbeat",
+        test=_CANDIDATE + "renewals_have_a_known_server_time_however_short_the_heartbeat_is",
+    ),
+    Bug(
         "a failed connection is retried at each wake-up",
         "sidecar/election/candidate.py",
         right="self._open_at = self._clock() + self._reconnects.next()",

@@ -11,7 +11,7 @@ from redis import Redis
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from sidecar.election.candidate import Candidate
-from sidecar.protocol import ECHO_DELAY, Call, Kind, Outcome, Timings, View
+from sidecar.protocol import ECHO_DELAY, Call, Kind, Outcome, Reply, Timings, View
 from sidecar.redis.reconnects import FIRST
 from sidecar.redis.store import KeyedCall, RedisStore, Sent, fence_of
 from sidecar.redis.watch import WatchMode
@@ -31,6 +31,9 @@ PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
 """Timings under which demand ends long before the key expires."""
 
+RESTLESS = Timings(ttl=9.0, heartbeat=0.06, grant_ttl=4.0, call_limit=3.0)
+"""Timings with a heartbeat below half of the shortest pause between two renewals, 0.3 s."""
+
 
 @pytest.fixture
 async def way(redis_server: RedisServer) -> AsyncIterator[Proxy]:
@@ -45,6 +48,20 @@ async def connected(redis: RedisServer, way: Proxy, timings: Timings) -> AsyncIt
     async with served(redis, timings=timings, calls=way.port) as sidecar:
         await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING and sidecar.candidate._store.connected)
         yield sidecar
+
+
+def outcomes_of(sidecar: Served) -> list[Outcome]:
+    """The outcomes of the calls that end from now on; the list grows with each reply."""
+    outcomes: list[Outcome] = []
+    lease = sidecar.candidate._leases["tracker"]
+    replied = lease.replied
+
+    def observed(call: Call, reply: Reply, now: float) -> None:
+        outcomes.append(reply.outcome)
+        replied(call, reply, now)
+
+    lease.replied = observed  # type: ignore[method-assign]
+    return outcomes
 
 
 def scripts_run(redis: Redis) -> int:
@@ -122,6 +139,16 @@ async def test_a_term_starts_before_its_call_is_sent(redis_server: RedisServer, 
         await leading
         now = elapsed()
         assert now + sidecar.candidate._leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
+
+
+async def test_renewals_have_a_known_server_time_however_short_the_heartbeat_is(
+    redis_server: RedisServer, way: Proxy
+) -> None:
+    async with connected(redis_server, way, RESTLESS) as sidecar:
+        await sidecar.lead()
+        outcomes = outcomes_of(sidecar)
+        await eventually(lambda: outcomes.count(Outcome.RENEWED) >= 6)
+        assert set(outcomes) == {Outcome.RENEWED}
 
 
 async def test_without_replies_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:

@@ -34,6 +34,13 @@ def test_timings_at_the_safe_side_of_a_boundary_are_accepted(good: dict[str, flo
     assert timings.heartbeat + 2 * timings.call_limit <= timings.ttl * 5 / 6
 
 
+@pytest.mark.parametrize(("given", "in_effect"), [(EPSILON, 0.05), (0.05, 0.05), (0.05 + EPSILON, 0.05 + EPSILON)])
+def test_a_shorter_heartbeat_is_raised(given: float, in_effect: float) -> None:
+    assert Timings(heartbeat=given).heartbeat == in_effect
+    short = Timings(ttl=0.3, heartbeat=0.01, grant_ttl=0.1, call_limit=0.02)
+    assert short.heartbeat == pytest.approx(0.01), "not above a thirtieth of the ttl"
+
+
 @pytest.mark.parametrize(
     ("setting", "bad"),
     [
