@@ -162,8 +162,11 @@ class Timings:
 
     @property
     def retry(self) -> float:
-        """The average pause after a failed call."""
-        return self.ttl / 30
+        """The average pause after a failed call: short even if the ttl is long.
+
+        Redis may answer again at once, and meanwhile nobody may lead.
+        """
+        return min(self.shortest_renewal, 1.0)
 
     def believed_until(self, sent_at: float, ttl_left: float | None) -> float:
         """The time until which a candidate believes that it leads.

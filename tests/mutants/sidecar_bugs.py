@@ -233,6 +233,13 @@ ELECTION = [
         test=_CANDIDATE + "renewals_have_a_known_server_time_however_short_the_heartbeat_is",
     ),
     Bug(
+        "the pause after a failed call grows with the ttl without a limit",
+        "sidecar/protocol.py",
+        right="return min(self.shortest_heartbeat, 1.0)",
+        wrong="return self.shortest_heartbeat",
+        test=_CANDIDATE + "an_acquire_without_a_reply_is_repeated_soon_even_if_the_lease_is_long",
+    ),
+    Bug(
         "a failed connection is retried at each wake-up",
         "sidecar/election/candidate.py",
         right="self._open_at = self._clock() + self._reconnects.next()",

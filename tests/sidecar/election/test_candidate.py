@@ -31,6 +31,8 @@ PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
 """Timings under which demand ends long before the key expires."""
 
+HOURLY = Timings(ttl=3600.0, heartbeat=1200.0, grant_ttl=30.0, call_limit=1.0)
+"""Timings with a long lease and a short limit of a call."""
 RESTLESS = Timings(ttl=9.0, heartbeat=0.06, grant_ttl=4.0, call_limit=3.0)
 """Timings with a heartbeat below half of the shortest pause between two renewals, 0.3 s."""
 
@@ -126,6 +128,17 @@ async def test_an_acquire_with_a_lost_reply_is_released_when_demand_has_ended(
         assert redis.get(KEYS["tracker"]) == "a"
         way.flow()
         await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=FORGETFUL.ttl / 2)
+
+
+async def test_an_acquire_without_a_reply_is_repeated_soon_even_if_the_lease_is_long(
+    redis_server: RedisServer, way: Proxy
+) -> None:
+    async with connected(redis_server, way, HOURLY) as sidecar:
+        way.requests.lose()
+        leading = asyncio.create_task(sidecar.lead())
+        await eventually(lambda: sidecar.candidate._trouble["tracker"] is not None)
+        way.flow()
+        assert (await leading)["is_leader"]
 
 
 async def test_a_term_starts_before_its_call_is_sent(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:

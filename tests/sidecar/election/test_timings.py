@@ -41,6 +41,12 @@ def test_a_shorter_heartbeat_is_raised(given: float, in_effect: float) -> None:
     assert short.heartbeat == pytest.approx(0.01), "not above a thirtieth of the ttl"
 
 
+@pytest.mark.parametrize(("ttl", "pause"), [(3.0, 0.1), (30.0, 1.0), (3600.0, 1.0), (86_400.0, 1.0)])
+def test_the_pause_after_a_failed_call_is_short_however_long_the_ttl_is(ttl: float, pause: float) -> None:
+    timings = Timings(ttl=ttl, heartbeat=ttl / 3, grant_ttl=1.0, call_limit=ttl / 15)
+    assert timings.retry == pytest.approx(pause)
+
+
 @pytest.mark.parametrize(
     ("setting", "bad"),
     [
