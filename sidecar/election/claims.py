@@ -18,8 +18,9 @@ from sidecar.protocol import ReleaseReason
 class TermOwner(NamedTuple):
     """The client that a term belongs to. No other client may get the term's token, because both would pass the fence.
 
-    `name` is the word that the client gives itself, '' while no named client has the term. `predecessors` is true if a
-    previous process of this sidecar may have granted the term to a client, whose name is not known.
+    `name` is the word that the client gives itself, '' while no named client has the term. `predecessors` is true if
+    the term may have been granted to a client whose name is not known: by a previous process of this sidecar, or before
+    a failover that restored an older term.
     """
 
     name: str = ""

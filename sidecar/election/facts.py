@@ -10,6 +10,17 @@ from sidecar.election.claims import Demand, Grants, HeldTerm, UnansweredAcquires
 from sidecar.election.rest import Rest
 from sidecar.protocol import Call, Outcome, State, Timings, Transition, View
 
+OWNER_UNKNOWN = (
+    Outcome.LATE,
+    Outcome.UNCONFIRMED,
+    Outcome.GUARDED,
+    Outcome.SUPERSEDED,
+    Outcome.WRONG_TYPE,
+    Outcome.BAD_FENCE,
+    Outcome.FENCE_AHEAD,
+)
+"""Outcomes after which the key may still hold the term of a previous process of this candidate."""
+
 
 class Facts:
     """The facts about one lease of one candidate.
@@ -60,7 +71,7 @@ class Facts:
         self._step_down_noticed = False  # an operator may have asked for a step-down while a call was in flight
         self._unanswered = UnansweredAcquires()
         self._outcome: Outcome | None = None
-        self._nothing_heard_yet = True  # no reply about the key yet: a term that is found may be a predecessor's
+        self._nothing_heard_yet = True  # only OWNER_UNKNOWN so far: a term that is found may be a predecessor's
         self._connected: bool | None = None  # None before the first reply or failure
         self._holder: str | None = None
         self.watches_directly = True

@@ -15,7 +15,7 @@ from math import inf
 
 from sidecar.election import herd
 from sidecar.election.claims import HeldTerm, TermOwner
-from sidecar.election.facts import Facts
+from sidecar.election.facts import OWNER_UNKNOWN, Facts
 from sidecar.protocol import ECHO_DELAY, Call, Kind, Outcome, Reason, ReleaseReason, Reply, Transition
 
 _LEFT_FOR = {
@@ -194,7 +194,7 @@ class Lease(Facts):
             self._renew_replied(call, reply, now)
         else:
             self._release_replied(call, reply, now)
-        self._nothing_heard_yet = self._nothing_heard_yet and reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED)
+        self._nothing_heard_yet = self._nothing_heard_yet and reply.outcome in OWNER_UNKNOWN
 
     def _choose_watch(self, now: float) -> None:
         """Choose between a direct and a relayed watch; a leader needs a direct one."""
@@ -300,9 +300,9 @@ class Lease(Facts):
     def _owner_of(self, token: int) -> TermOwner:
         """The owner of an adopted term: no other client may get the term's token, even if the owner fell silent."""
         previous = self._previous_term
-        if self._nothing_heard_yet:
-            return TermOwner(predecessors=True)
-        return previous.owner if previous is not None and previous.token == token else TermOwner()
+        if previous is not None and previous.token == token:
+            return previous.owner
+        return TermOwner(predecessors=self._nothing_heard_yet or (previous is not None and token < previous.token))
 
     def _renew_replied(self, call: Call, reply: Reply, now: float) -> None:
         term = self._term
@@ -334,7 +334,7 @@ class Lease(Facts):
         if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._won_by_lost_call(reply, left):
             until = self.timings.believed_until(call.sent_at, reply.ttl)
             why = left.left_for if left is not None and left.token == reply.token else None
-            term = HeldTerm(reply.token, reply.tenure, now, until, TermOwner())
+            term = HeldTerm(reply.token, reply.tenure, now, until, self._owner_of(reply.token))
             self._begin_release(term, now, why or self._unwanted())  # the rest after a step-down begins again
 
     def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
@@ -380,7 +380,7 @@ class Lease(Facts):
     def _begin_release(self, term: HeldTerm, now: float, why: ReleaseReason) -> None:
         """Schedule the release of the key. The release is repeated until a reply comes or the key has expired."""
         term.left_for, term.step_down = why, why is ReleaseReason.STEP_DOWN
-        self._to_release, self._due = term, now
+        self._to_release, self._previous_term, self._due = term, term, now
 
     def _left(self, now: float) -> HeldTerm | None:
         """Forget the term that was to be released: its key is gone, or not ours any more."""

@@ -176,7 +176,7 @@ ELECTION = [
     Bug(
         "any client may get a grant of an adopted term",
         "sidecar/election/lease.py",
-        right="return previous.owner if previous is not None and previous.token == token else TermOwner()",
+        right="return previous.owner",
         wrong="return TermOwner()",
         test="tests/sidecar/election/test_grants.py::"
         "test_a_term_adopted_after_its_deadline_still_belongs_to_its_client",
@@ -235,9 +235,32 @@ ELECTION = [
     Bug(
         "the pause after a failed call grows with the ttl without a limit",
         "sidecar/protocol.py",
-        right="return min(self.shortest_heartbeat, 1.0)",
-        wrong="return self.shortest_heartbeat",
+        right="return min(self.shortest_renewal, 1.0)",
+        wrong="return self.shortest_renewal",
         test=_CANDIDATE + "an_acquire_without_a_reply_is_repeated_soon_even_if_the_lease_is_long",
+    ),
+    Bug(
+        "after a guarded reply any client gets the term of the previous process",
+        "sidecar/election/facts.py",
+        right="    Outcome.GUARDED,\n    Outcome.SUPERSEDED,\n",
+        wrong="    Outcome.SUPERSEDED,\n",
+        test=_PROCESS + "a_sidecar_restarted_during_the_failover_guard_gives_its_term_to_no_new_client",
+    ),
+    Bug(
+        "after a look any client gets the term of the previous process",
+        "sidecar/election/facts.py",
+        right="    Outcome.GUARDED,\n    Outcome.SUPERSEDED,\n",
+        wrong="    Outcome.GUARDED,\n",
+        test="tests/sidecar/election/test_grants.py::"
+        "test_a_look_that_finds_the_term_of_the_previous_process_gives_it_to_no_new_client",
+    ),
+    Bug(
+        "after a failover any client gets an older term",
+        "sidecar/election/lease.py",
+        right="previous is not None and token < previous.token",
+        wrong="False",
+        test="tests/sidecar/election/test_grants.py::"
+        "test_an_older_term_that_a_failover_restores_is_given_to_no_new_client",
     ),
     Bug(
         "a failed connection is retried at each wake-up",

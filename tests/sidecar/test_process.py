@@ -17,6 +17,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
 from runtime.clock import elapsed
+from sidecar.redis.store import fence_of
 from tests.sidecar.conftest import client_of, command
 from tests.support.processes import Process, RealSidecar, killed_at_exit
 from tests.support.waiting import ROUNDS, eventually
@@ -183,6 +184,26 @@ async def test_a_sidecar_restarted_after_a_kill_adopts_its_term(leader: Asker, r
     leader.sidecar.start()
     await eventually(lambda: leader.believes)
     assert leader.believes[0][2] == token
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", [SMALL | {"FAILOVER_GUARD": "true"}], ids=["guarded"], indirect=True)
+async def test_a_sidecar_restarted_during_the_failover_guard_gives_its_term_to_no_new_client(
+    one: Asker, redis: Redis, session: aiohttp.ClientSession
+) -> None:
+    await lead(one)
+    one.sidecar.stop(signal.SIGKILL)
+    redis.hset(fence_of(key(one)), "run_id", "another")
+    redis.set(key(one), "task-a")  # without a TTL, so the key outlives the guard
+    one.sidecar.start()
+
+    async def token_of_new_client() -> int | None:
+        url = f"{one.sidecar.url}/is-leader/{LEASE}"
+        async with session.get(url, headers={"X-Lease-Client": "new"}) as response:
+            token: int | None = (await response.json())["token"]
+            return token
+
+    assert await eventually(token_of_new_client) > one.last["token"]
 
 
 @timed

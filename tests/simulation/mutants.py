@@ -76,6 +76,7 @@ _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.r
 _CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
 _REPLIED = Sidecar._replied
 
+_LEASE_CALL_REPLIED = Lease._call_replied
 _LEASE_GRANT, _LEASE_ANSWER_VALID_FOR = Lease.grant, Lease.answer_valid_for
 
 
@@ -292,6 +293,12 @@ def _(lease: Lease, term: HeldTerm) -> float:
 def _(lease: Lease, now: float) -> None:
     _LEASE_DRAIN(lease, now)
     lease._grants.until = -inf
+
+
+@mutant("any reply makes a predecessor's term free for any client", Lease, "_call_replied", mix="late calls")
+def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
+    _LEASE_CALL_REPLIED(lease, call, reply, now)
+    lease._nothing_heard_yet = lease._nothing_heard_yet and reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED)
 
 
 @mutant("a restarted sidecar ignores the grants of its predecessor", Lease, "__init__", mix="processes")

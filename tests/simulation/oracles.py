@@ -114,6 +114,9 @@ class Oracle:
         """A client begins to believe that it leads."""
         world, now = self.world, self.world.now
         client.tenure = tenure = self._tenure(holder, token)
+        if tenure.client not in ("", client.name):
+            raise Violation("token shared", f"{holder}'s new client got token {token} of the previous client")
+        tenure.client = client.name
         self.terms += 1
         if world.trace is not None:
             world.record(f"{holder}'s client BELIEVES, token {token}, {client.until() - now:.3f} s")

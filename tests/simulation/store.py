@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 class Tenure:
     """A term in the world: `ordinal` counts the terms of all candidates in the order of their acquires.
 
-    `doubtful` is true for a term that was acquired during an exception of the contract.
+    `doubtful` is true for a term that was acquired during an exception of the contract. `client` is the name of the
+    client that got the token, '' before the first grant.
     """
 
     holder: str
     token: int
     ordinal: int
     doubtful: bool
+    client: str = ""
 
 
 @dataclass(slots=True)

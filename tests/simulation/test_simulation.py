@@ -108,6 +108,7 @@ KEPT = [
     ("the client asks before its resign is answered", "processes", 3),
     ("the clients of a task are not distinguished", "late calls", 2),
     ("a restarted sidecar ignores the grants of its predecessor", "processes", 16),
+    ("any reply makes a predecessor's term free for any client", "late calls", 0),
 ]
 """Bugs that the product once had: the seeded bug that restores each bug, its mix, and a world that shows the bug."""
 

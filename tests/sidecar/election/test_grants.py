@@ -2,8 +2,11 @@
 
 from math import inf, nextafter
 
+import pytest
+
 from sidecar.election.claims import Grants
-from sidecar.protocol import Kind, Outcome
+from sidecar.election.facts import OWNER_UNKNOWN
+from sidecar.protocol import Kind, Outcome, Reply
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease
 
 
@@ -103,6 +106,44 @@ def test_before_the_first_reply_of_redis_a_resign_of_one_worker_does_not_end_an_
     answer(lease, call, 100.2, Outcome.ADOPTED, token=7)
     assert lease.next_call(100 + T.grant_ttl - 0.001) is None
     due(lease, 100 + T.grant_ttl, Kind.RELEASE)
+
+
+@pytest.mark.parametrize("first", [outcome for outcome in OWNER_UNKNOWN if outcome is not Outcome.SUPERSEDED])
+def test_a_first_reply_that_shows_no_owner_gives_the_term_of_the_previous_process_to_no_new_client(
+    first: Outcome,
+) -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    lease.hold()
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, first, token=7)
+    later = max(100 + T.grant_ttl, lease.wake_at(100))
+    answer(lease, due(lease, later, Kind.ACQUIRE), later, Outcome.ADOPTED, token=7)
+    assert lease.grant(later, later, "another") is None
+    due(lease, later, Kind.RELEASE)
+
+
+def test_a_look_that_finds_the_term_of_the_previous_process_gives_it_to_no_new_client() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    lease.failed(due(lease, 100, Kind.ACQUIRE), 102, may_execute=True)
+    lease.resigned(102)
+    found = Reply(Outcome.SUPERSEDED, "a", 7, ttl=T.ttl, tenure="predecessor-1")
+    lease.replied(due(lease, lease.wake_at(102), Kind.LOOK), found, 103)
+    lease.asked(106)
+    answer(lease, due(lease, 106, Kind.ACQUIRE), 106, Outcome.ADOPTED, token=7)
+    assert lease.grant(106, 106, "another") is None
+
+
+def test_an_older_term_that_a_failover_restores_is_given_to_no_new_client() -> None:
+    """The replica did not have the newer term, and still has the key of the older term."""
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.hold()
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED, token=8)
+    answer(lease, due(lease, 110, Kind.RENEW), 110, Outcome.SUPERSEDED, token=7)
+    again_at = lease.wake_at(110)
+    answer(lease, due(lease, again_at, Kind.ACQUIRE), again_at, Outcome.ADOPTED, token=7)
+    assert lease.grant(again_at, again_at, "another") is None
 
 
 def test_a_term_found_after_a_lost_reply_belongs_to_no_client_yet() -> None:
