@@ -190,7 +190,8 @@ class Leadership:
             text = "the sidecar has not extended the grant in time: the work stops"
             self._log(logging.INFO, term, text, "grant_over")
         self._poll.stopped = True  # a request while the work unwinds would campaign
-        stopped = job.cancel()
+        # A loop that cancels every task has cancelled the work too. A second cancellation would cut its clean-up short.
+        stopped = (interruption is not None and job.cancelling() > 0) or job.cancel()
         dropped = reported = False
         while not job.done():
             try:

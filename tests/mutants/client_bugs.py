@@ -82,8 +82,8 @@ BUGS = [
     Bug(
         "the client resigns before its work has ended",
         "sidecar/client/leadership.py",
-        right="stopped = job.cancel()\n",
-        wrong="stopped = job.cancel()\n        await self._sidecar.resign(self.name)\n",
+        right="job.cancelling() > 0) or job.cancel()\n",
+        wrong="job.cancelling() > 0) or job.cancel()\n        await self._sidecar.resign(self.name)\n",
         test=_LEADERSHIP + "work_is_awaited_to_its_end_before_the_resign_and_the_next_term",
     ),
     Bug(
@@ -92,6 +92,13 @@ BUGS = [
         right="asking.done() and not asking.cancelled() and asking.exception() is None\n",
         wrong="asking.done() and asking.exception() is None\n",
         test=_LEADERSHIP + "the_end_of_the_event_loop_awaits_the_work_before_the_resign",
+    ),
+    Bug(
+        "the client cuts the work's clean-up short when the event loop cancels every task",
+        "sidecar/client/leadership.py",
+        right="(interruption is not None and job.cancelling() > 0) or job.cancel()",
+        wrong="job.cancel()",
+        test=_LEADERSHIP + "the_end_of_the_event_loop_awaits_the_work_before_the_resign[the work first]",
     ),
     Bug(
         "a program may resign between two terms of an active run",
