@@ -1,7 +1,8 @@
 """`python -m bench.redis_kinds`: hand-over, time without a leader and overlap on each kind of Redis, as a table.
 
 Rows run concurrently, since they mostly wait for ttls. The exit status is 1 if two clients believed at the same time
-that they led, if the time without a leader was longer than the guard and one ttl, or if a row did not finish.
+that they led, if the time without a leader was longer than the failover guard and one ttl together, or if a row did not
+finish.
 """
 
 import argparse

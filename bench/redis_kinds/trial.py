@@ -117,7 +117,7 @@ class _Tasks:
         return self.seen.leader(LEASE, elapsed())
 
     async def led(self, within: float, when: str) -> Belief:
-        """Wait until the servers have settled and one task leads while the others follow, now and two heartbeats later.
+        """Wait until the servers have settled, one task leads and the others follow, also two heartbeats later.
 
         Within a heartbeat the leader renews at the new primary. A hand-over before that renewal waits for the guard.
         """

@@ -53,7 +53,7 @@ async def slowest_listener(dsn: str, store: Store) -> float:
         for _ in range(100):
             try:
                 async with session.get(f"{url}/portfolios/{portfolio_id}/stream") as response:
-                    if response.status == 503:  # Postgres may still write the closing values to disk
+                    if response.status == 503:  # Postgres may still be writing the closing values to disk
                         await asyncio.sleep(RETRY_AFTER)
                         continue
                     if response.status != 200:

@@ -34,7 +34,8 @@ class Profile:
     Attributes:
         name: `short` or `long`, or `sizes` for `make sizes`.
         variables: values that replace the definition's.
-        deregistration_delay: time from deregistration to the end of a target's connections and SIGTERM; production: 30.
+        deregistration_delay: time from the deregistration of a target until its connections are closed and its task
+            gets SIGTERM; in production 30.
         settle: pause after an event before the next one; longer than a heartbeat.
         cut: time for which a task is cut off.
         requests: requests per second.

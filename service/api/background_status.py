@@ -86,8 +86,8 @@ class BackgroundStatus:
     async def sidecar(self) -> str:
         """`ok`, or what is wrong with the sidecar.
 
-        The leaderships ask the sidecar only from the first connection to the database on, and not in the pause after a
-        failure of the work. Without an answer to them, the sidecar's status decides.
+        The leaderships send requests to the sidecar only once the database has been connected, and not during the pause
+        after the work has failed. While they have no answer, the sidecar's status decides.
         """
         if any(leadership.state is not None for leadership in self._leaderships.values()):
             return "ok"

@@ -140,7 +140,8 @@ def terminate(connection: Connection) -> None:
 async def run_concurrently(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run all coroutines concurrently and wait for them. The first failure cancels the others and is raised.
 
-    If this task is cancelled meanwhile, the cancellation is raised: a caller may continue after a failure.
+    If this task is cancelled meanwhile, the cancellation is raised instead of the failure, because a caller may catch
+    the failure and continue.
     """
     this = asyncio.current_task()
     cancelled_before = this.cancelling() if this is not None else 0

@@ -70,7 +70,10 @@ async def open_connection(
 
 
 connect_of_pool: Any = open_connection
-"""`open_connection` for `asyncpg.create_pool`, typed `Any`: the type of its parameter `connect` names every option."""
+"""`open_connection` as the parameter `connect` of `asyncpg.create_pool`.
+
+It is typed `Any`, because the type of that parameter names every option.
+"""
 
 
 class _AnyAddressLoop:

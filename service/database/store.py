@@ -100,7 +100,7 @@ class Store(Transactions):
         async with self._connection() as connection:
             token: int | None = await connection.fetchval(statement("claim_fence_by_hand"), lease, holder)
         if token is None:
-            raise StaleTerm(f"lease {lease}: no larger token is possible; python -m service fence {lease}")
+            raise StaleTerm(f"lease {lease}: no larger token is possible; python -m service fence {lease} repairs it")
         return token
 
     async def record_loading(self, term: FencedTerm, loading: Loading) -> None:
@@ -129,9 +129,9 @@ class Store(Transactions):
     ) -> AsyncIterator[FencedWrites]:
         """A transaction of the term that has claimed the fence; committed when the block ends without an error.
 
-        `values` are in key order. They are copied to the server before the transaction enters the fence. After that, a
-        leader that froze during the COPY would hold the fence against every later term: while a server waits for the
-        rest of a COPY, none of its limits ends a transaction.
+        `values` are in key order. They are copied to the server before the transaction enters the fence. If the COPY
+        came after the fence, a leader that froze during the COPY would hold the fence against every later term: while a
+        server waits for the rest of a COPY, none of its limits ends a transaction.
 
         `turn` is awaited between the COPY and the fence, so that one transaction copies its values while another
         writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader that

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 NOTHING_COMMITTED_LIMIT = 30.0
-"""Seconds without a commit, though a write was due and has failed, after which a leader resigns."""
+"""Seconds after which a leader resigns if it has committed nothing although a write was due and has failed."""
 MAX_LIMIT = 900.0
 """Maximum of a term's limit in seconds. The limit grows from `NOTHING_COMMITTED_LIMIT` while no task can write."""
 RESIGN_PAUSE = 15.0, 60.0

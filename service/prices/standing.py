@@ -1,8 +1,8 @@
-"""The standing that each symbol has with a price source (priced, refused or unknown), and the order of the trials.
+"""The standing that each symbol has with a price source, and the order of the trials.
 
-A trial is a request for symbols that the source has not priced before. Pure rules; the clock is injected. `Standing`
-remembers the standing of each symbol, and `Trials` is the queue of one query. A symbol that was priced before never
-waits for one that was not.
+A symbol is either priced or unknown. A refused symbol counts as unknown too. A trial is a request for symbols that the
+source has not priced before. Pure rules; the clock is injected. `Standing` remembers the standing of each symbol, and
+`Trials` is the queue of one query. A symbol that was priced before never waits for one that was not.
 """
 
 import heapq

@@ -32,8 +32,8 @@ from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
 logger = logging.getLogger(__name__)
 
 PORTFOLIOS_PER_LANE, MAX_LANES = 25_000, 2
-"""Portfolios per transaction, and the maximum number of parallel transactions. The database uses one processor
-for each transaction."""
+"""Number of portfolios above which a tick uses another transaction, and the maximum number of parallel transactions.
+The database uses one processor for each transaction."""
 
 POINTS_PER_TICK, MAX_TURNS = 20_000, 10
 """Number of portfolios up to which each gets an intraday point at every tick, and the maximum number of turns.
@@ -283,9 +283,9 @@ class Tracker:
     def _portfolios_in_turn(self, part: Sequence[Block], points: int) -> tuple[UUID, UUID]:
         """The first and the last of the portfolios that get a point at this tick.
 
-        If `points` is large enough, these are all portfolios. Otherwise adjacent portfolios take turns, in at most
-        `MAX_TURNS` ticks. A turn depends on the number of ticks written and not on the clock. If it depended on the
-        clock and every second tick were skipped, half of the portfolios would get no points.
+        If `points` is large enough, these are all portfolios. Otherwise groups of adjacent portfolios take turns, in
+        at most `MAX_TURNS` ticks. A turn depends on the number of ticks written and not on the clock. If it depended on
+        the clock and every second tick were skipped, half of the portfolios would get no points.
         """
         turns = min(-(-sum(map(len, part)) // max(points, 1)), MAX_TURNS)
         in_turn = divided(part, turns)[self._written % turns]

@@ -114,7 +114,7 @@ BUGS = [
         test=_ALPACA + "a_bar_without_a_time_is_no_close_and_affects_no_other_symbol",
     ),
     Bug(
-        "an attempt begins with too little time for an answer, and replaces the real reason",
+        "an attempt begins with too little time for an answer, and its timeout hides the earlier failure",
         "service/prices/alpaca_client.py",
         right="return left if left >= self._least else 0.0",
         wrong="return max(0.0, left)",

@@ -492,7 +492,7 @@ BUGS = [
         test=_RESPONSES + "texts_of_other_tasks_are_escaped_and_cut",
     ),
     Bug(
-        "the state of the sidecar is that of the leaderships, even while they do not ask",
+        "a sidecar that answers is reported as silent while the leaderships do not ask it",
         "service/api/background_status.py",
         right='return "ok" if sidecar is not None and sidecar.trouble is None else "no answer yet"',
         wrong='return "no answer yet"',
@@ -555,7 +555,7 @@ BUGS = [
         test=_FENCE + "the_deletion_of_a_new_portfolio_fails_no_tick",
     ),
     Bug(
-        "a run whose due time is moved to the past starts with the next run",
+        "a run whose due time is moved to the past starts only when the next run is due",
         "service/work/scheduler.py",
         right="if not set(present) <= set(seen):",
         wrong="if any(run.due > now - DATABASE_RETRY for run in {*present} - {*seen}):",

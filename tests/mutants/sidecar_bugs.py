@@ -764,7 +764,7 @@ CONNECTION = [
         test=_STORE + "a_call_is_retried_only_if_the_reply_refuses_the_eval_itself",
     ),
     Bug(
-        "all sidecars of a fleet reconnect at the same moment",
+        "attempts to reconnect follow each other without a pause",
         "sidecar/redis/reconnects.py",
         right="Backoff(FIRST, longest,",
         wrong="Backoff(0.0, longest,",
@@ -1032,7 +1032,7 @@ CONNECTION = [
         test="tests/sidecar/test_control.py::test_leader_probe_gets_its_answer_as_a_status_on_both_listeners",
     ),
     Bug(
-        "a lease may have a name that a URL library resolves",
+        "a lease may have a name that consists only of dots, although no client can ask for it",
         "sidecar/settings.py",
         right='if not name.strip("."):',
         wrong="if not name:",

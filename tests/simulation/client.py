@@ -123,7 +123,7 @@ class Client:
         self._resigning = False
         """Whether the client has sent a resign that is not answered yet."""
         self._awaits = -1
-        """The value of `_ask` with which the client waits for the answer to its resign."""
+        """The value that `_ask` has while the client waits for the answer to its resign."""
         self._asks = False
         """Whether a request of `ask` waits for the answer to the resign; if false, the next campaign waits for it."""
         self._trouble = False

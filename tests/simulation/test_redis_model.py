@@ -48,7 +48,7 @@ IDENTITIES: list[dict[str, str | None]] = [
     scope="module", params=[(binary, life) for binary in sorted(BINARIES) for life in ("born a primary", "promoted")]
 )
 def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A server that has run for longer than the guard's wait if that does not include `LATE`."""
+    """A server that has run for longer than the guard's wait without `LATE`."""
     binary, life = request.param
     folder = tmp_path_factory.mktemp("redis")
     with ExitStack() as open_:

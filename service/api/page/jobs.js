@@ -5,7 +5,7 @@ import { clock, clone, count, duration, write } from "./text.js";
 const ABOUT = {
   tracker: "Values of all portfolios while the market is open",
   eod: "A row for each portfolio at the close",
-  snapshot: "Rows of the last session at official closes",
+  snapshot: "The last session's rows, valued at official closing prices",
   reconstruction: "Missing and stale rows of the last sessions",
 };
 

@@ -237,7 +237,7 @@ async def test_a_failed_removal_of_protection_is_retried(agent: Agent, metrics: 
 
 
 async def test_a_process_leaves_the_later_protection_of_another_process(agent: Agent, metrics: WorkMetrics) -> None:
-    """Such as the API whose job ends because a run by hand in its container has claimed the fence."""
+    """For example, the API's job ends because a run by hand in the API's container has claimed the fence."""
     by_hand_metrics = WorkMetrics(CollectorRegistry())
     async with (
         running(TaskProtection(agent.uri, metrics)) as api,

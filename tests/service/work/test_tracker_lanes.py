@@ -108,7 +108,7 @@ async def test_no_value_is_committed_before_its_prices(
 async def test_failed_ticks_in_lanes_commit_nothing_and_leave_the_database_reported(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A commit beside the ticks would keep the leader from resigning, and report that the database takes writes."""
+    """A commit before each tick would keep the leader from resigning, and report that the database takes writes."""
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     market = Market(store, metrics, OPEN, {"A": "10"})

@@ -1,6 +1,7 @@
-"""Work in threads: the client resigns once the thread has ended, or at the end of the process after the deadline.
+"""Work in threads: the client resigns once the thread has ended.
 
-A thread that outlives its term is reported.
+At the end of the process, the client waits for the thread until the deadline at most. A thread that outlives its term
+is reported.
 """
 
 import asyncio
