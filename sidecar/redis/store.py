@@ -337,7 +337,7 @@ class RedisStore:
         return reply
 
     def _refused(self, error: Exception, failure: Failure) -> Failure:
-        """The step after a reply that refuses a call: ask another node, or the same node again."""
+        """The failure of a call that a reply refused, with the node at which the call is repeated."""
         if not isinstance(error, AskError):
             return not_executed(failure)
         node = str(error.host), int(error.port)
@@ -384,7 +384,9 @@ def _acquires(calls: Sequence[KeyedCall]) -> bool:
 
 
 async def _unassured(connection: RedisConnection) -> Failure | None:
-    """The failure of every acquire if nobody says whether the connected server is still the primary; otherwise None.
+    """Check that the connected server is still the primary.
+
+        Returns None if it is. If this cannot be found out, returns the failure that every acquire gets.
 
     Raises:
         OtherPrimary: another server is the primary.

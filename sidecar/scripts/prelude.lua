@@ -107,8 +107,8 @@ local function our_term() return ours() and last == token and last_tenure == ten
 
 local function stepping_down() return last and step_down and string.match(step_down, '^0*(%d+)$') == last end
 
--- Identify this server: its run id names the process; its replid names its time as a primary (each promotion makes a
--- new replid). Returns nothing if the guard is off, or if a script may not call INFO.
+-- Identify this server: its run id names the process; its replid names its period as a primary (each promotion makes
+-- a new replid). Returns nothing if the guard is off, or if a script may not call INFO.
 local run_id, replid, uptime, promoted
 local function identify()
   if run_id then return true end
