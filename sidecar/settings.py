@@ -252,8 +252,8 @@ def _names(text: str) -> list[str]:
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise ValueError(f"{name!r} is not a name of letters, digits, '_', '.' and '-'")
-        if not name.strip("."):  # URL libraries resolve the dots in `/is-leader/..`, so no client could ask for it
-            raise ValueError(f"{name!r} consists only of dots; a client could not ask for this lease")
+        if name in (".", ".."):  # URL libraries resolve the dots in `/is-leader/..`
+            raise ValueError(f"{name!r} means a folder in a URL; a client could not ask for this lease")
     if len(set(names)) < len(names):
         raise ValueError("a name is listed twice")
     return names

@@ -140,7 +140,7 @@ async def _run(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) 
     for session in sessions:
         try:
             with tqdm(desc=f"{job} {session.date}", unit="portfolio", unit_scale=True, disable=None) as bar:
-                rows = await jobs.run(job, session, term, partial(_show, bar), rerun=True)
+                rows = await jobs.run(job, session, term, partial(_show, bar), rerun=True, stale_prices=False)
         except PricesUnavailable as error:
             async with store.fenced(term) as writes:
                 await writes.fail(job, session.date, str(error))

@@ -72,12 +72,16 @@ class Jobs:
         self._log = RunLog()
 
     async def run(
-        self, job: JobName, session: Session, term: Term, progress: Progress = no_progress, *, rerun: bool = False
+        self,
+        job: JobName,
+        session: Session,
+        term: Term,
+        progress: Progress = no_progress,
+        *,
+        rerun: bool = False,
+        stale_prices: bool = True,
     ) -> int | None:
         """Run a job for a session, from the run's cursor; returns the rows written, or None if the run was done.
-
-        If the source has no closes even when the snapshot is due, an `eod` without `rerun` uses the last known prices,
-        because a stale row is better than none.
 
         Args:
             job: the name of the job.
@@ -86,6 +90,8 @@ class Jobs:
             progress: called after each chunk with two numbers: a session's portfolios that are done, and all of them.
             rerun: run a finished run again. The rerun adds missing rows. As far as `OVERWRITE` allows, it
                 also overwrites rows whose values differ.
+            stale_prices: let an `eod` use the last known prices if the source has no closes even when the snapshot is
+                due, because a stale row is better than none.
 
         Raises:
             PricesUnavailable: the source has no closes for the sessions that the text names. The other sessions of the
@@ -100,7 +106,7 @@ class Jobs:
             return None
         late = self._now() >= due_at("snapshot", session)
         origin: Origin = "captured" if job == "eod" and not late else "reconstructed"
-        accept_stale_prices = job == "eod" and late and not rerun
+        accept_stale_prices = job == "eod" and late and stale_prices
         attempt = _JobAttempt(
             self._store,
             self._standing,

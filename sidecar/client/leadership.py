@@ -191,7 +191,9 @@ class Leadership:
             self._log(logging.INFO, term, text, "grant_over")
         self._poll.stopped = True  # a request while the work unwinds would campaign
         # A loop that cancels every task has cancelled the work too. A second cancellation would cut its clean-up short.
-        stopped = (interruption is not None and job.cancelling() > 0) or job.cancel()
+        # Only such a loop has cancelled `asking`. The count of `job` alone may be left from an error within the work.
+        at_loop_end = interruption is not None and asking.cancelling() > 0 and job.cancelling() > 0
+        stopped = at_loop_end or job.cancel()
         dropped = reported = False
         while not job.done():
             try:

@@ -82,8 +82,8 @@ BUGS = [
     Bug(
         "the client resigns before its work has ended",
         "sidecar/client/leadership.py",
-        right="job.cancelling() > 0) or job.cancel()\n",
-        wrong="job.cancelling() > 0) or job.cancel()\n        await self._sidecar.resign(self.name)\n",
+        right="stopped = at_loop_end or job.cancel()\n",
+        wrong="stopped = at_loop_end or job.cancel()\n        await self._sidecar.resign(self.name)\n",
         test=_LEADERSHIP + "work_is_awaited_to_its_end_before_the_resign_and_the_next_term",
     ),
     Bug(
@@ -96,9 +96,16 @@ BUGS = [
     Bug(
         "the client cuts the work's clean-up short when the event loop cancels every task",
         "sidecar/client/leadership.py",
-        right="(interruption is not None and job.cancelling() > 0) or job.cancel()",
-        wrong="job.cancel()",
+        right="stopped = at_loop_end or job.cancel()",
+        wrong="stopped = job.cancel()",
         test=_LEADERSHIP + "the_end_of_the_event_loop_awaits_the_work_before_the_resign[the work first]",
+    ),
+    Bug(
+        "the client does not cancel work that has survived a failed task group",
+        "sidecar/client/leadership.py",
+        right="interruption is not None and asking.cancelling() > 0 and job.cancelling() > 0",
+        wrong="interruption is not None and job.cancelling() > 0",
+        test=_LEADERSHIP + "work_that_has_swallowed_a_cancellation_is_cancelled_with_run",
     ),
     Bug(
         "a program may resign between two terms of an active run",

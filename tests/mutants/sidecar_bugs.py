@@ -1032,9 +1032,9 @@ CONNECTION = [
         test="tests/sidecar/test_control.py::test_leader_probe_gets_its_answer_as_a_status_on_both_listeners",
     ),
     Bug(
-        "a lease may have a name that consists only of dots, although no client can ask for it",
+        "a lease may have the name `.` or `..`, although no client can ask for it",
         "sidecar/settings.py",
-        right='if not name.strip("."):',
+        right='if name in (".", ".."):',
         wrong="if not name:",
         test="tests/sidecar/test_settings.py::test_an_invalid_value_is_refused_by_name_in_one_line_without_secrets",
     ),

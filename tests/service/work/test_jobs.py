@@ -485,7 +485,7 @@ async def test_an_eod_without_an_answer_by_the_next_morning_uses_the_last_known_
         await desk.jobs.run("eod", session(MONDAY), term)
     desk.clock.time = NEXT_MORNING
     with pytest.raises(PricesUnavailable):
-        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)  # a run by hand raises the error instead
+        await desk.jobs.run("eod", session(MONDAY), term, stale_prices=False)  # a run by hand raises the error instead
     assert await rows(store) == []
     await desk.jobs.run("eod", session(MONDAY), term)
     row = await one_row(store)
@@ -493,6 +493,24 @@ async def test_an_eod_without_an_answer_by_the_next_morning_uses_the_last_known_
     desk.closes[MONDAY] = {"A": "11"}
     await desk.jobs.run("snapshot", session(MONDAY), term)
     assert ((await one_row(store)).value, (await one_row(store)).stale) == (Decimal(11), False)
+
+
+async def test_a_rerun_of_an_eod_without_an_answer_also_uses_the_last_known_prices(
+    store: Store, term: FakeTerm
+) -> None:
+    """The scheduler repeats a finished run if its due time moves to a later time."""
+    await store.put_positions([entry(1, "A", "1")])
+    desk = JobRunner(store, {MONDAY: {"A": "10"}})
+    await desk.jobs.run("eod", session(MONDAY), term)
+    await store.put_positions([entry(2, "B", "1")])
+    await quote(store, "B", "12", CLOSE - timedelta(minutes=1))
+    del desk.closes[MONDAY]
+    with pytest.raises(PricesUnavailable):
+        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)
+    desk.clock.time = NEXT_MORNING
+    await desk.jobs.run("eod", session(MONDAY), term, rerun=True)
+    row = await one_row(store, 2)
+    assert (row.value, row.stale) == (Decimal(12), True)
 
 
 async def written(raw: Connection) -> list[tuple[object, ...]]:

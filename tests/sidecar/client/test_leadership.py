@@ -117,6 +117,29 @@ async def test_a_cancellation_propagates_even_if_the_work_swallows_it(sidecar: F
     assert sidecar.events == ["resign"]
 
 
+async def test_work_that_has_swallowed_a_cancellation_is_cancelled_with_run(sidecar: FakeSidecar) -> None:
+    """Such work looks cancelled. A task group that fails leaves its task in the same state on Python 3.11."""
+    await sidecar.elect(1)
+    goes_on = asyncio.Event()
+
+    async def work(term: Term) -> None:
+        if (this := asyncio.current_task()) is not None:
+            this.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.Event().wait()
+
+    async with LeaseClient(sidecar.url) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await goes_on.wait()
+        run.cancel()
+        done, _ = await asyncio.wait((run,), timeout=20)
+        assert done, "the work still runs"
+        assert run.cancelled()
+    assert sidecar.events == ["resign"]
+
+
 @pytest.mark.parametrize("run_first", [False, True], ids=["the work first", "run first"])
 async def test_the_end_of_the_event_loop_awaits_the_work_before_the_resign(
     sidecar: FakeSidecar, run_first: bool
