@@ -76,8 +76,8 @@ class StoreAccess:
         """Connect, then probe, until cancelled."""
         while True:
             pause = PROBE_INTERVAL
-            # A separate task reports a late probe, because the cancellation of a query to a frozen server waits as
-            # long as the query.
+            # A separate task reports a late probe. A timeout of the probe would report it later, because the cancelled
+            # query of a frozen server takes seconds to end.
             late = asyncio.create_task(self._report_late_probe())
             try:
                 condition = await self._probe()

@@ -245,7 +245,7 @@ class ConnectionPool:
                     pass
 
     async def _record_overload(self) -> None:
-        if not self.is_connected and await self.group.free_connection(self):  # this pool has none to wait for
+        if not self.is_connected and await self.group.free_connection(self):  # this pool has no open connection
             self._backoff.reset()
         self._connect_after = asyncio.get_running_loop().time() + self._backoff.next()
 

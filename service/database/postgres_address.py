@@ -160,7 +160,7 @@ async def _start(addresses: Sequence[AddressInfo], stagger: float) -> socket.soc
         return await start_connection(addresses, happy_eyeballs_delay=stagger)
     except TimeoutError:
         raise
-    except OSError as error:  # its text names addresses, or every address with its error
+    except OSError as error:  # its text may contain one address, or every address with its error
         why = os.strerror(error.errno) if error.errno else "every address of the name failed"
         raise OSError(error.errno or 0, why) from error
     except RuntimeError as error:  # uvloop raises this for an address that its loop cannot use

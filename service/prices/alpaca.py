@@ -32,8 +32,8 @@ MAX_CLOCK_LEAD = timedelta(minutes=1)
 """Maximum lead of a trade's time over our clock."""
 
 TRIALS_PER_MINUTE = 20.0
-"""Requests a minute for symbols of unknown standing, on average: a tenth of the basic plan's 200. It is also the
-largest burst of these requests."""
+"""Requests a minute for symbols of unknown standing, on average: a tenth of the basic plan's 200. The largest
+burst of these requests is the share of this number for the interval of one tick (`service.price_source`)."""
 
 logger = logging.getLogger(__name__)
 

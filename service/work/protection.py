@@ -4,8 +4,8 @@ A protected task delays deployments, so the task is protected for the length of 
 task role needs `ecs:UpdateTaskProtection`. Without this permission everything else still works: the next leader
 continues an interrupted job. So a refusal is only logged, and no job waits for the agent.
 
-The API and a run by hand in its container protect the same task, and each may end the protection of the other. So a
-process that ends its protection first reads the task's state (`ecs:GetTaskProtection`), and leaves a protection that
+The API and a run by hand in its container protect the same task, and each could end the protection of the other. So
+before a process ends its protection, it reads the task's state (`ecs:GetTaskProtection`). It leaves a protection that
 expires later than its own: the other process set it.
 """
 

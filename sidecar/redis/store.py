@@ -386,7 +386,7 @@ def _acquires(calls: Sequence[KeyedCall]) -> bool:
 async def _unassured(connection: RedisConnection) -> Failure | None:
     """Check that the connected server is still the primary.
 
-        Returns None if it is. If this cannot be found out, returns the failure that every acquire gets.
+    Returns None if it is. If this cannot be found out, returns the failure that every acquire gets.
 
     Raises:
         OtherPrimary: another server is the primary.

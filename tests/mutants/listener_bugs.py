@@ -186,7 +186,7 @@ BUGS = [
         test=_CORS + "the_retry_delays_of_streams_differ",
     ),
     Bug(
-        "a client that leaves before the continue writes a traceback into the log",
+        "a client that leaves before 100 Continue causes a traceback in the log",
         "runtime/logs.py",
         right="HttpProcessingError, RequestPayloadError, ClientConnectionResetError\n",
         wrong="HttpProcessingError, RequestPayloadError\n",

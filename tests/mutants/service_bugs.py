@@ -506,7 +506,7 @@ BUGS = [
         test=_PROTECTION + "a_process_leaves_the_later_protection_of_another_process",
     ),
     Bug(
-        "a process takes its own protection for one of another process",
+        "a process mistakes its own protection for that of another process",
         "service/work/protection.py",
         right="expiry - self._expiry > SAME_EXPIRY",
         wrong="expiry != self._expiry",

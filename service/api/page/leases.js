@@ -18,7 +18,7 @@ export class LeaseCard {
   constructor(name) {
     this.parts = clone("lease");
     this.parts.name.textContent = name;
-    this.longest = 1; // maximum remaining seconds in this state, which fill the bar
+    this.longest = 1; // maximum remaining seconds in this state: the length of a full bar
     this.terms = [];
     this.trouble = null;
   }

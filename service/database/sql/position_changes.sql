@@ -1,7 +1,7 @@
 -- $1 a snapshot, $2 and $3 dates.
 -- The portfolios that changed since the snapshot, and those with positions that became valid after the earlier date, up
--- to the later one. A visible row whose transaction id is not in the present snapshot has an id of another server: it
--- came with a dump.
+-- to the later one. The third condition leaves out visible rows whose transaction id is not in the present snapshot:
+-- such a row came with a dump, and its id is of another server.
 select array(
     select portfolio_id
     from public.position_change
