@@ -177,13 +177,13 @@ class Fleet:
     def hand_over(self, scripts: float, processor: float) -> tuple[float, float, float] | None:
         """Hand the lease over once.
 
-        Returns the scripts, Redis's seconds, and the seconds until the next candidate believes that it leads.
+        Returns the scripts and Redis's seconds, both above the steady state, and the seconds until the next candidate
+        believes that it leads. Returns None if a candidate of the crowd resigned, since the crowd's processes are too
+        slow to be measured.
 
         Args:
             scripts: scripts a second in a steady state.
             processor: Redis's processor time a second in a steady state.
-
-        Returns None if a candidate of the crowd resigned, since the crowd's processes are too slow to be measured.
         """
         measured = self._processes[self._leader].measured
         before = Counters.read(self.redis)

@@ -114,7 +114,9 @@ SHORTEST_HEARTBEAT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """The durations of the protocol, in seconds. A `heartbeat` below `SHORTEST_HEARTBEAT` is raised to that value.
+    """The durations of the protocol, in seconds.
+
+    A `heartbeat` below the smaller of `SHORTEST_HEARTBEAT` and a thirtieth of the ttl is raised to that value.
 
     Raises:
         UnsafeTimings: a leader could miss its deadline while Redis answers, or outlive its lease.

@@ -117,9 +117,10 @@ class _Tasks:
         return self.seen.leader(LEASE, elapsed())
 
     async def led(self, within: float, when: str) -> Belief:
-        """Wait until the servers have settled, one task leads and the others follow, also two heartbeats later.
+        """Wait until the servers have settled, one task leads and the others follow.
 
-        Within a heartbeat the leader renews at the new primary. A hand-over before that renewal waits for the guard.
+        This must hold again two heartbeats later. Within a heartbeat the leader renews at the new primary. A hand-over
+        before that renewal waits for the guard.
         """
         try:
             async with asyncio.timeout(within):

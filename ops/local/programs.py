@@ -26,7 +26,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "LOG_FORMAT": "json",
     },
 }
-"""Values of variables that a run on this machine may change, for a definition that does not set them.
+"""Defaults of the variables that a run on this machine may change. They apply if the definition does not set them.
 
 They are the programs' own defaults, except for `PRICE_SOURCE` and `AUTH`, for which the service has no default.
 """

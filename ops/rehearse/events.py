@@ -38,7 +38,7 @@ class Report:
     Attributes:
         since: start of the recovery, in seconds since the epoch; `healthy_after` counts from this time.
         hold: additional seconds until the next event.
-        unwanted: spans in which no task was wanted.
+        unwanted: spans from a scale to 0 until a task serves again; no request can succeed in them.
         complaints: problems, as text.
         faults: the faults of each task.
     """

@@ -39,7 +39,7 @@ class Happened:
         lossless: no request may fail.
         allowed: maximum time without a leader.
         healthy_after: time until all wanted tasks were healthy again; None if they never were.
-        unwanted: spans in which no task was wanted, so that none serves or leads.
+        unwanted: spans from a scale to 0 until a task serves again; requests and missing leaders in them do not count.
         complaints: other problems, as text.
         faults: the faults of each task.
     """

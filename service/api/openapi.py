@@ -145,7 +145,7 @@ def _schemas() -> Json:
             responses.FieldErrors,
         ),
         "LiveEvent": object_of(
-            event={"const": "message", "description": "The default type of a server-sent event. The stream sends no `event` line."},
+            event={"const": "message", "description": "The default type of an event; no `event` line is sent."},
             id=text_of(r"[0-9]+-[0-9]+\.[0-9]{6}") | {"description": "The server ignores this id in Last-Event-ID."},
             data=TEXT | {"contentMediaType": "application/json", "contentSchema": ref("schemas", "LiveValue")},
         ),

@@ -1,9 +1,9 @@
 """The outcome of this process's writes: whether a leader commits due writes, and why the database refuses writes.
 
 A leader whose writes all fail resigns, so that a task with a working connection can lead. While no task can write, the
-lead must not move too often. So a term may last without a commit at least as long as the outage had lasted
-when the term began, up to `MAX_LIMIT`. Each such term is about twice as long as the one before it, even on another
-task.
+lead must not move too often. So the limit for a term without a commit is at least the time that the outage had already
+lasted when the term began, up to `MAX_LIMIT`. Each such term is about twice as long as the one before it, even on
+another task.
 """
 
 import time

@@ -80,7 +80,7 @@ class Trials:
 
     Symbols of portfolios with few such symbols come first, so that a thousand symbols of one portfolio do not delay the
     single symbol of another. A batch holds symbols of crowds of similar size. The rest of a failed batch goes behind
-    the other symbols of such crowds, and is tried in batches of at most half its size.
+    the other symbols with crowds of similar size, and is tried in batches of at most half the size of the rest.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:

@@ -33,7 +33,8 @@ class Leadership:
     """The leadership of one lease by this process, computed from the clock at each access.
 
     `LeaseClient.leadership` makes this object. `holder`, `state` and `instance_id` come from the sidecar's last answer.
-    They are None while the client does not ask the sidecar, or gets no valid answer.
+    They are None while the client does not ask the sidecar. After an answer without a grant they are None from the
+    first failed request on; after a grant, only once the grant has ended.
     """
 
     def __init__(self, name: str, sidecar: SidecarApi, poll: Poll, grant: Callable[[], Grant]) -> None:

@@ -78,10 +78,10 @@ class Grant:
 
     Args:
         clock: gives seconds that never step.
-        stop_before: seconds between the end of the work and the deadline. They are limited to a quarter of the
-            longest time that was left before a deadline when its answer came, because a short grant would otherwise
-            leave no time to work. They never shrink: while Redis is unreachable, every answer of the sidecar has the
-            same deadline, and less of the grant is left each time.
+        stop_before: seconds before the deadline at which the work is stopped. They are limited to a quarter of the
+            term's longest grant, because a short grant would otherwise leave no time to work. The length of a grant is
+            the time from the arrival of its answer to its deadline. The seconds never shrink: while Redis is
+            unreachable, every answer of the sidecar has the same deadline, and less of the grant is left each time.
     """
 
     def __init__(self, clock: Callable[[], float], stop_before: float) -> None:

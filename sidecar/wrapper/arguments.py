@@ -77,7 +77,7 @@ def parse(words: Sequence[str]) -> Arguments:
                 raise UsageError(f"exec takes LEASE, --grace SECONDS and --once before '--', not {one_line(word)!r}")
     if lease is None:
         raise UsageError("exec: the name of a LEASE is missing before '--'")
-    if not lease.isascii():  # no URL can contain a name that is not UTF-8
+    if not lease.isascii():  # LEASES allows only ASCII, and `quote` fails on other bytes
         raise UsageError(f"exec: {one_line(lease)!r} is not the name of a LEASE, which is ASCII")
     return Arguments(lease, command, grace, once)
 

@@ -16,7 +16,7 @@ from tests.simulation import mutants
 from tests.simulation.command_line import Parser, exit_with
 
 AT_ONCE = 3
-"""Number of concurrent test runs for each process of `--processes` (by default for each core): a run mostly waits."""
+"""Number of concurrent test runs for each process of `--processes`. A run mostly waits."""
 
 
 def main() -> int:

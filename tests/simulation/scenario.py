@@ -97,7 +97,7 @@ The weight of the default ttl, 30 s, is the highest at which a run of 100,000 h 
 
 
 DIRECT_FOR_EACH, RELAYED_FOR_EACH = 4, 40
-"""In a large fleet, a simulated candidate with a direct or a relayed watch stands for this number of candidates."""
+"""Numbers of candidates that one candidate with a direct or with a relayed watch represents in a large fleet."""
 
 
 MORE_TASKS = 2

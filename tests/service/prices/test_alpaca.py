@@ -41,7 +41,7 @@ async def alpaca() -> AsyncIterator[Alpaca]:
 
 
 class Sleeps:
-    """Sleeps that end at once and move a clock. Each sleep may end some seconds too early."""
+    """Sleeps that end at once and move a clock. Each sleep moves it by `early` seconds too little."""
 
     def __init__(self, early: float = 0.0) -> None:
         self.slept: list[float] = []

@@ -41,7 +41,7 @@ class Agent:
         self.put: list[dict[str, Any]] = []
         self.protected = False
         self.expires = datetime(2026, 3, 2, 21, 0, 0, 837_000, tzinfo=UTC)
-        """Expiry of the last protection. Each request for protection is 10 s later than the request before it."""
+        """Expiry of the last protection. Each accepted request moves it 10 s later, as if 10 s had passed."""
         self.answer: tuple[int, dict[str, Any]] | None = None
         self.hangs = False
         self.loses_answers = False
