@@ -104,7 +104,7 @@ def processor_share(server: Started, path: str, seconds: float) -> tuple[float, 
         closing(HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)) as connection,
     ):
         while (passed := time.perf_counter() - began) < seconds:
-            bar.update(passed - bar.n)
+            bar.update(round(passed) - bar.n)
             connection.request("GET", f"{path}?{urlencode({'wait': WAIT} | known)}")
             known = {"version": json.load(connection.getresponse())["version"]}
             requests += 1
