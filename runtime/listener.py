@@ -87,7 +87,7 @@ class Listener(web.BaseSite):
         self._server = await loop.create_server(self._accepted, self._address.host, self._address.port)
 
     def _accepted(self) -> asyncio.Protocol:
-        assert self._runner.server is not None  # noqa: S101 - aiohttp's `BaseSite` refuses other runners
+        assert self._runner.server is not None  # noqa: S101 - aiohttp's `BaseSite` refuses a runner without a server
         return _Admission(self._runner.server, self._limits, self._at_once)
 
 

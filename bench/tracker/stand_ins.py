@@ -51,7 +51,7 @@ class Prices:
         self.answered = time.perf_counter()
         return prices
 
-    async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:  # noqa: ARG002 - the day does not matter
+    async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:  # noqa: ARG002 - `PriceSource` requires it
         """Return a new price for each symbol; the day does not matter."""
         return await self.latest(symbols)
 

@@ -116,7 +116,7 @@ class Server:
                 cwd="/",
                 user=self.user,
                 start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
-                preexec_fn=die_with_us(signal.SIGINT),  # noqa: PLW1509 - it only makes system calls, and takes no lock
+                preexec_fn=die_with_us(signal.SIGINT),  # noqa: PLW1509 - takes no lock, so a thread cannot block it
             )
 
     def _up(self, deadline: float) -> bool:

@@ -31,8 +31,9 @@ from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, Mo
 from redis.exceptions import ConnectionError as Disconnected
 
 from sidecar.protocol import Kind, Outcome, Reply, ServerClock, Timings
+from sidecar.redis.acquires import has_acquire, unassured, with_acquires
 from sidecar.redis.connection import RedisConnection, log_in
-from sidecar.redis.failures import Failure, OtherPrimary, failure_of
+from sidecar.redis.failures import Failure, failure_of
 from sidecar.redis.repeats import (
     NotExecuted,
     could_not_connect,
@@ -170,7 +171,7 @@ class RedisStore:
         to be awaited first, or because of an error.
         """
         connection = self._connection
-        if connection is None or not connection.writable or (_acquires(calls) and not connection.assured):
+        if connection is None or not connection.writable or (has_acquire(calls) and not connection.assured):
             return None
         try:
             return self._write(connection, calls, self._server_clock)
@@ -237,8 +238,8 @@ class RedisStore:
                 elif sent is None:
                     own = await self._ready()
                     clock = self._server_clock
-                    if _acquires(calls):
-                        withheld = await _unassured(own)
+                    if has_acquire(calls):
+                        withheld = await unassured(own)
                     if withheld is not None:
                         made = [keyed for keyed in calls if keyed.call.kind is not Kind.ACQUIRE]
                         if not made:
@@ -267,7 +268,7 @@ class RedisStore:
             results += [problem] * (len(made) - len(results))
         if connection is None:
             await self._close_after([keyed.key for keyed in made], results)
-        return results if withheld is None else _with_acquires(calls, withheld, results)
+        return results if withheld is None else with_acquires(calls, withheld, results)
 
     async def _close_after(self, keys: Sequence[str], results: Sequence[Reply | Failure]) -> None:
         """Close the connection if the results require it."""
@@ -377,35 +378,6 @@ class RedisStore:
         except ResponseError as error:
             failure = failure_of(error, may_execute=True)
             return replace(failure, text=f"{failure.text}; MIN_REPLICAS above 0 needs WAIT")
-
-
-def _acquires(calls: Sequence[KeyedCall]) -> bool:
-    return any(keyed.call.kind is Kind.ACQUIRE for keyed in calls)
-
-
-async def _unassured(connection: RedisConnection) -> Failure | None:
-    """Check that the connected server is still the primary.
-
-    Returns None if it is. If this cannot be found out, returns the failure that every acquire gets.
-
-    Raises:
-        OtherPrimary: another server is the primary.
-    """
-    try:
-        await connection.assure()
-    except OtherPrimary:
-        raise
-    except Exception as error:  # noqa: BLE001 - see the module
-        return failure_of(error, may_execute=False)
-    return None
-
-
-def _with_acquires(
-    calls: Sequence[KeyedCall], withheld: Failure, results: Sequence[Reply | Failure]
-) -> list[Reply | Failure]:
-    """The results of all calls: `withheld` for each acquire, and `results`, in order, for the other calls."""
-    others = iter(results)
-    return [withheld if keyed.call.kind is Kind.ACQUIRE else next(others) for keyed in calls]
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:

@@ -214,9 +214,10 @@ def _content(file: File) -> bytes:
         SettingsError: the file cannot be read, or is not a regular file.
     """
     try:
-        if os.path.exists(file.path) and not os.path.isfile(file.path):  # noqa: PTH110, PTH113 - a NUL makes them False
+        path = Path(file.path)
+        if path.exists() and not path.is_file():
             raise SettingsError(file.line("is not a regular file"))
-        return Path(file.path).read_bytes()
+        return path.read_bytes()
     except ValueError:
         raise SettingsError(file.line("cannot be read: its path is malformed")) from None
     except OSError as error:

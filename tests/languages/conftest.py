@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecar.wrapper.conftest import sidecars  # noqa: F401 - a fixture with two sidecars
+from tests.sidecar.wrapper.conftest import sidecars
 from tests.support.processes import ROOT
+
+__all__ = ["sidecars"]  # a fixture
 
 
 @pytest.fixture(scope="session")

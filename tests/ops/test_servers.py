@@ -55,7 +55,9 @@ def test_a_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> N
             server.start(wait=5)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="outside Linux nothing reserves a free port")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux can reserve a port for a server that starts later"
+)
 def test_a_free_port_stays_reserved_until_its_server_listens_and_after_a_kill(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     for _ in range(2):

@@ -142,7 +142,7 @@ async def test_the_api_ends_in_time_while_the_database_hangs_and_a_stream_is_ope
         stream = await session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream")
         stack.callback(stream.close)
         proxy.replies.hold()
-        await asyncio.sleep(1)  # a tick is under way
+        await eventually(lambda: proxy.replies.held)  # a tick or a probe waits for the database
         asking = asyncio.create_task(session.get(f"{service.url}/portfolios/{PORTFOLIO}/live"))
         stack.callback(asking.cancel)
         await ends(service)

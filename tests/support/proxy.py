@@ -25,6 +25,8 @@ class Direction:
         self.translate: Callable[[bytes], bytes] | None = None
         """A function that changes each piece. With such a function, each piece consists of whole lines."""
         self._lost = False
+        self.held = False
+        """Whether data has been held back."""
         self._open = asyncio.Event()
         self._open.set()
 
@@ -50,6 +52,7 @@ class Direction:
                 piece = self.translate(piece)
             if self.delay:
                 await asyncio.sleep(self.delay)
+            self.held = self.held or not self._open.is_set()
             await self._open.wait()
             if not self._lost:
                 writer.write(piece)

@@ -52,7 +52,7 @@ async def connected(redis: RedisServer, way: Proxy, timings: Timings) -> AsyncIt
         yield sidecar
 
 
-def outcomes_of(sidecar: Served) -> list[Outcome]:
+def outcomes_of(sidecar: Served, monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
     """The outcomes of the calls that end from now on; the list grows with each reply."""
     outcomes: list[Outcome] = []
     lease = sidecar.candidate._leases["tracker"]
@@ -62,7 +62,7 @@ def outcomes_of(sidecar: Served) -> list[Outcome]:
         outcomes.append(reply.outcome)
         replied(call, reply, now)
 
-    lease.replied = observed  # type: ignore[method-assign]
+    monkeypatch.setattr(lease, "replied", observed)
     return outcomes
 
 
@@ -155,11 +155,11 @@ async def test_a_term_starts_before_its_call_is_sent(redis_server: RedisServer, 
 
 
 async def test_renewals_have_a_known_server_time_however_short_the_heartbeat_is(
-    redis_server: RedisServer, way: Proxy
+    redis_server: RedisServer, way: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected(redis_server, way, RESTLESS) as sidecar:
         await sidecar.lead()
-        outcomes = outcomes_of(sidecar)
+        outcomes = outcomes_of(sidecar, monkeypatch)
         await eventually(lambda: outcomes.count(Outcome.RENEWED) >= 6)
         assert set(outcomes) == {Outcome.RENEWED}
 
@@ -232,7 +232,7 @@ async def test_a_follower_whose_connection_was_closed_acquires_the_lease_at_once
 
 
 async def test_while_redis_is_unreachable_connections_are_tried_after_doubling_pauses(
-    redis_server: RedisServer, redis: Redis, way: Proxy
+    redis_server: RedisServer, redis: Redis, way: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         pauses: list[float] = []
@@ -242,7 +242,7 @@ async def test_while_redis_is_unreachable_connections_are_tried_after_doubling_p
             pauses.append(pause())
             return pauses[-1]
 
-        sidecar.candidate._reconnects.next = noted  # type: ignore[method-assign]
+        monkeypatch.setattr(sidecar.candidate._reconnects, "next", noted)
         await way.refuse()
         await eventually(lambda: len(pauses) >= 5)
         for number, each in enumerate(pauses):
