@@ -29,7 +29,9 @@ IGNORED = SHARED | {
     "SPHINX_BUILD",
 }
 IGNORED_PREFIXES = (
-    "PG",  # except `KEPT`; asyncpg would read a port, a service file or a target_session_attrs from the others
+    # Except `KEPT`, and PGSSLMODE with one of `STRICT_MODES`. asyncpg would read a port, a service file or a
+    # target_session_attrs from the others.
+    "PG",
     "TQDM_",
 )
 

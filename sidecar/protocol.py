@@ -166,7 +166,7 @@ class Timings:
     def retry(self) -> float:
         """The average pause after a failed call: short even if the ttl is long.
 
-        Redis may answer again at once, and meanwhile nobody may lead.
+        Redis may answer again at once, and the lease may have no leader until the next call.
         """
         return min(self.shortest_renewal, 1.0)
 

@@ -1,4 +1,4 @@
-"""The loading of positions, and the closing capture of several sessions."""
+"""The loading of positions, and the EOD capture of several sessions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -34,7 +34,7 @@ async def load(store: Store, machine: Machine, portfolios: int) -> tuple[Cost, C
 
 
 async def capture(store: Store, machine: Machine, portfolios: int) -> list[Cost]:
-    """Run the closing capture of the last sessions, oldest first; returns the cost of each."""
+    """Run the EOD capture of the last sessions, oldest first; returns the cost of each."""
     calendar = AroundTheClockCalendar()
     jobs, term = Jobs(store, Prices(), calendar), Term("daily_scheduler")
     await store.claim_fence(term)

@@ -15,7 +15,7 @@ SAMPLE = 10_000
 async def plain(dsn: str, machine: Machine) -> tuple[Cost, Cost, Cost]:
     """Measure the plain implementation on a sample, one portfolio at a time.
 
-    Returns the costs of loading, of a tick, and of a closing capture (loading, a tick, and the rows of the day).
+    Returns the costs of loading, of a tick, and of an EOD capture (loading, a tick, and the rows of the day).
     """
     connection = await asyncpg.connect(dsn)
     with machine.cost() as load:

@@ -36,11 +36,11 @@ class Size:
     listener: float
     """Seconds from a commit until the last client has the values."""
     plain: tuple[Cost, Cost, Cost]
-    """Costs of loading, a tick and the whole closing capture in the plain implementation, scaled up."""
+    """Costs of loading, a tick and the whole EOD capture in the plain implementation, scaled up."""
     tick_memory: float
     """Maximum memory of the process with ticks, in MiB."""
     eod_memory: float
-    """Maximum memory of the process with the closing capture too, in MiB."""
+    """Maximum memory of the process with the EOD capture too, in MiB."""
     load: float
     """Load of the machine at the end."""
     postgres: str

@@ -112,7 +112,7 @@ def steps_table(size: Size) -> Table:
 
 
 def work_table(sizes: Sequence[Size]) -> Table:
-    """Return the table of loading, ticks and the closing capture, compared with the plain implementation."""
+    """Return the table of loading, ticks and the EOD capture, compared with the plain implementation."""
     rows = []
     for size in sizes:
         tick = sorted((one.tick for one in size.rounds.free), key=lambda cost: cost.wall)[len(size.rounds.free) // 2]

@@ -12,7 +12,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, UnixDomainS
 from sidecar.settings import RedisAddress
 
 INDENTED = " | python3 -m json.tool"
-"""Formats an answer, which otherwise is one long line without a line break."""
+"""Shell command that formats an answer, which otherwise is one long line without a line break."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ FAILED_WITHIN = 600.0
 
 
 TAKEN = 0.9
-"""Share of its memory limit that the rehearsal makes an API use. The API refuses new streams, but is not killed."""
+"""Share of an API's memory limit that the rehearsal fills. The API refuses new streams, but is not killed."""
 
 NOTICED_WITHIN = 20.0
 """Seconds within which an API must notice that its memory is short, or is sufficient again."""

@@ -109,7 +109,7 @@ async def measure_size(
             "where job = 'eod' order by rows_written desc limit 1"
         )
         if eod is None or eod["rows_written"] != portfolios:
-            raise RehearsalError(f"the closing capture has not written {portfolios} rows: {eod}")
+            raise RehearsalError(f"the EOD capture has not written {portfolios} rows: {eod}")
     return Size(portfolios, streams, first_tick, median(ticks), eod["seconds"], beginning, steady, streaming)
 
 

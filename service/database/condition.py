@@ -33,7 +33,7 @@ class Condition:
         if self.standby:
             return "read-only: DATABASE_URL leads to a standby"
         if self.read_only:
-            return "read-only: default_transaction_read_only is on, as providers set it when the disk is full"
+            return "read-only: default_transaction_read_only is on; providers set it when the disk is full"
         return None
 
     @property

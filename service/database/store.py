@@ -137,8 +137,9 @@ class Store(Transactions):
         writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader that
         freezes during this wait blocks only the vacuuming of tables, and no other transaction.
 
-        `connected` is called when the transaction has its connection. Only then may the caller open a transaction that
-        waits for this one's turn. Otherwise the later one could take the only connection, and both would wait.
+        `connected` is called when the transaction has its connection. Before that, the caller must not open
+        another transaction that waits for this transaction. Otherwise the other transaction could take the only
+        connection, and both would wait.
 
         Raises:
             StaleTerm: the term is not the newest; nothing of the block was committed.

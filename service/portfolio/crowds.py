@@ -1,9 +1,9 @@
 """The order in which unknown symbols are tried. An unknown symbol is one that the price source has not priced.
 
-The order depends on each symbol's crowd. This is one portfolio: among the portfolios that hold the symbol, the one with
-the fewest unknown symbols.
-The size of a crowd is the number of its unknown symbols; a refused symbol counts as `SMALL_CROWD` symbols. Symbols of
-small crowds are tried first, so a portfolio with few unknown symbols does not wait for a portfolio with many.
+The order depends on each symbol's crowd. A symbol's crowd is one of the portfolios that hold it: the portfolio with the
+fewest unknown symbols. The size of a crowd is the number of its unknown symbols; a refused symbol counts as
+`SMALL_CROWD` symbols. Symbols of small crowds are tried first, so a portfolio with few unknown symbols does not wait
+for a portfolio with many.
 """
 
 import asyncio

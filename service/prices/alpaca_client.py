@@ -182,7 +182,7 @@ class AlpacaClient:
                 await self._sleep(wait + self._uniform(0, BACKOFF[0]))
                 continue
             try:
-                # The time is not read again: aiohttp takes a limit of 0.0 for no limit.
+                # The time is not read again: aiohttp treats a limit of 0.0 as no limit.
                 return await self._ask(path, query, min(REQUEST_LIMIT, left))
             except _Failed as failed:
                 reason = str(failed)

@@ -190,7 +190,7 @@ class Scheduler:
             present = self._due(now)
             if not set(present) <= set(seen):
                 return
-            seen = present  # a run that is not due any more, such as on a clock that was set back, may be due again
+            seen = present  # after the clock was set back, a run may no longer be due, and become due again later
             due = min(next_due(job, self._calendar, now) for job in JOBS)
             if retry_at is not None:
                 retry_at = min(retry_at, now + retry_after)

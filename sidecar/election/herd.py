@@ -57,8 +57,9 @@ def relay_delay(uniform: Uniform) -> float:
 def watches_directly(direct: int, watchers: int, *, now_direct: bool, campaigns: bool, uniform: Uniform) -> bool:
     """Whether this candidate, which does not lead, has a direct watch from now on.
 
-    The candidates of a large fleet change their watch at random. So if all of them decide at the same moment, some keep
-    their direct watch, and only a few get one. A candidate of a large fleet that does not campaign needs none.
+    The candidates of a large fleet change their watch at random. So if all of them decide at the same moment, some
+    direct watches stay direct, and only a few relayed watches become direct. A candidate of a large fleet that does not
+    campaign needs no direct watch.
 
     Args:
         direct: number of candidates with a direct watch.

@@ -1,4 +1,4 @@
-"""Acquires are sent only to a server that is certainly the primary; with sentinels, these are asked before."""
+"""The check before an acquire: the connected server must be the primary, and any sentinels must confirm it."""
 
 from collections.abc import Sequence
 

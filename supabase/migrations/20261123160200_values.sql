@@ -1,5 +1,5 @@
--- The leader's data: live values, the day's course, daily history, and the prices behind them. `token` is the fencing
--- token of the term that wrote the row.
+-- The data that the leader writes: live values, intraday values, daily history, and the prices from which they are
+-- computed. `token` is the fencing token of the term that wrote the row.
 
 -- Half-filled pages leave room for the next version of each row, so that updates do not touch an index.
 create table portfolio_live (
@@ -75,7 +75,7 @@ begin
     if to_regclass(format('partitions.%I', partition_name)) is not null then
         return;
     end if;
-    -- Made apart and then attached: that does not wait for the parent's readers.
+    -- The partition is created as a separate table and then attached: this does not wait for the parent's readers.
     execute format('create table partitions.%I (like %s including all)', partition_name, parent);
     execute format('alter table partitions.%I enable row level security', partition_name);
     execute format(

@@ -8,9 +8,9 @@ create table lease_fence (
     taken_at timestamptz not null default now()
 );
 
--- One row for each job and session; a run is never identified by the time at which it runs. The cursor says what is
--- committed: every session before cursor_date, and in it every portfolio up to cursor_portfolio (null: only its
--- prices).
+-- One row for each job and session; a run is never identified by the time at which it runs. The cursor records what is
+-- committed: all sessions before cursor_date and, in the session of cursor_date, all portfolios up to cursor_portfolio.
+-- If cursor_portfolio is null, only the prices of that session are committed.
 create table job_run (
     job text not null check (job in ('eod', 'snapshot', 'reconstruction')),
     session_date date not null,

@@ -1,5 +1,5 @@
--- Owners read their own rows. Only the service role and the tables' owner, as whom the service connects, can write, or
--- read anything else.
+-- Owners read their own rows. Only the service role and the owner of the tables can write rows, or read the rows of all
+-- users.
 
 alter table portfolio enable row level security;
 alter table position enable row level security;

@@ -1,7 +1,7 @@
 -- The values that a later revision replaced, and the numbers of rows that a run changed.
 
--- The rows of portfolio_history before another value replaced theirs. The newest revision is not here. A row that only
--- became settled has no entry.
+-- Former versions of rows of portfolio_history. A row is copied here when another value replaces its value. The newest
+-- revision of a value is only in portfolio_history. A row that only became settled has no entry here.
 create table portfolio_history_revision (
     portfolio_id uuid not null,
     date date not null,
@@ -49,13 +49,13 @@ begin
 end
 $$;
 
--- Provisional: no source had the close, so it is the last price before it, made at `at`. The official close replaces
--- it.
+-- If provisional is true, no source had the close: the column close contains the last price before the session's close,
+-- and the column at contains the time of that price. The official close replaces both.
 alter table price_eod
     add column provisional boolean not null default false,
     add check (token is not null or not provisional);
 
--- The rest of rows_written only became settled.
+-- rows_written counts the added rows, the changed rows, and the rows that only became settled.
 alter table job_run
     add column rows_added bigint not null default 0,
     add column rows_changed bigint not null default 0,

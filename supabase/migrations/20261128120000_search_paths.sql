@@ -13,7 +13,7 @@ begin
     if to_regclass(format('partitions.%I', partition_name)) is not null then
         return;
     end if;
-    -- Made apart and then attached: that does not wait for the parent's readers.
+    -- The partition is created as a separate table and then attached: this does not wait for the parent's readers.
     execute format('create table partitions.%I (like %s including all)', partition_name, parent);
     execute format('alter table partitions.%I enable row level security', partition_name);
     execute format(

@@ -1,7 +1,9 @@
 -- Limits of dates and instants that every reader supports: not infinite, not before year 1, not after year 9999. A
 -- single price at infinity stopped the tracker for everybody.
 
--- Existing rows: a date or an instant out of range moves to the nearest limit where it means the same.
+-- Existing rows that are out of range: prices with an impossible session are deleted, and so are live prices with an
+-- impossible time. A close with an impossible time gets 16:00 in New York. The date of a position moves to the nearest
+-- limit, which has the same meaning.
 delete from public.price_live
 where at not between '0001-01-02Z' and '9999-12-30Z' or session_date not between '0001-01-02' and '9999-12-30';
 delete from public.price_eod where session_date not between '0001-01-02' and '9999-12-30';

@@ -1,4 +1,5 @@
--- Plainer texts for the comments that 20261124170000_live_columns.sql stored. Nothing else changes.
+-- The comments of 20261124170000_live_columns.sql again: an earlier version of that file stored other texts. Nothing
+-- else changes.
 comment on column public.portfolio_live.stale is
     'Whether a price of the portfolio''s positions was carried forward, too old or from the future when the row was '
     'written. While no tracker runs, the rows stay unchanged and their prices become old. So the API compares '

@@ -28,16 +28,16 @@
 #define CALL 1     /* the limit of a call to Redis */
 #endif
 #ifndef LATE
-#define LATE 1     /* late requests of a task at once, at most */
+#define LATE 1     /* maximum number of late requests of one task at one time */
 #endif
 #ifndef TERMS
-#define TERMS 3    /* terms in a run, at most */
+#define TERMS 3    /* maximum number of terms in a run */
 #endif
 #ifndef DEMOTION
 #define DEMOTION 0 /* ticks for which the old primary serves after a failover; needs FAULTS=1 and FAILOVERS_ONLY */
 #endif
 #ifndef FAULTS
-#define FAULTS 2   /* faults in a run, at most; delay, loss and pause do not count */
+#define FAULTS 2   /* maximum number of faults in a run; delay, loss and pause do not count */
 #endif
 
 /* The types of faults: 1 on, 0 off */
@@ -97,7 +97,7 @@ typedef Data {       /* a server's data about the lease, which replication copie
   byte tenure;       /* the tenure of its term: an adopted term has a new one, */
   byte server;       /* the server that last acted on the lease, */
   byte changed_server; /* another server that was seen later, */
-  byte wait          /* and the time for which the guard stays closed */
+  byte wait          /* and the remaining time of the guard */
 #ifdef STEP_DOWN
   ; byte step_down   /* the token of the term that an operator asked to end */
 #endif

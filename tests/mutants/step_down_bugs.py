@@ -24,7 +24,7 @@ STEP_DOWN = [
         test=_SCRIPTS + "a_renewal_reports_a_step_down_to_the_holder[wheel]",
     ),
     Bug(
-        "a renewal that reports a step-down opens the guard and does not extend the key",
+        "a renewal that reports a step-down ends the guard, but does not extend the key",
         "sidecar/scripts/renew.lua",
         right="if left < tonumber(ARGV[7])",
         wrong="if stepping_down() then vouch() return answer('stepping_down') end\nif left < tonumber(ARGV[7])",

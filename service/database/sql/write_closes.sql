@@ -1,7 +1,7 @@
 -- $1 session date, $2 symbols, $3 closes, $4 instants, $5 token, $6 the session's close, $7 all symbols.
 -- Write the closes of a source, which are not provisional. A symbol without a close gets its stored live price, if
--- that price is not from after the session's close, and is newer than every close up to this session. Such a close is
--- provisional: the price may be old.
+-- that price was made at or before the session's close and is newer than every close up to this session. Such a close
+-- is provisional: the price may be old.
 -- One statement, in key order, like an import. Two writers that lock the same rows in different orders would deadlock.
 with given as (
     select symbol, close, at from unnest($2::text[], $3::numeric[], $4::timestamptz[]) as row (symbol, close, at)

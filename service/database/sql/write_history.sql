@@ -1,8 +1,8 @@
 -- $1 date, $2 kind, $3 origin of a new row, $4 existing rows to overwrite: 'none', 'stale' or 'all', $5 token, $6 and
 -- $7 the first and the last staged portfolio.
 -- Write the staged values that are known. Returns the number of rows written, of rows added, and of rows whose value,
--- priced fraction or staleness changed. The other written rows only became settled. A replaced value is kept as a revision. A row without a change
--- stays as it is, unless it becomes settled.
+-- priced fraction or staleness changed. The other written rows only became settled. A replaced value is kept as a
+-- revision. A row without a change stays as it is, unless it becomes settled.
 with replaced as (
     insert into public.portfolio_history_revision (
         portfolio_id, date, kind, revision, value, priced_fraction, stale, origin, written_at, token
@@ -11,7 +11,7 @@ with replaced as (
         there.portfolio_id, $1, $2, there.revision, there.value, there.priced_fraction, there.stale, there.origin,
         there.written_at, there.token
     from staged_value as row
-    cross join lateral ( -- the limit makes this one index access for each row, whatever the statistics of the tables
+    cross join lateral ( -- the limit ensures a single index access for each row, independent of the statistics
         select * from public.portfolio_history where portfolio_id = row.portfolio_id and date = $1 and kind = $2 limit 1
     ) as there
     where $4 <> 'none' and row.known and ($4 = 'all' or there.stale)

@@ -536,7 +536,7 @@ async def written(raw: Connection) -> list[tuple[object, ...]]:
 class Disturbed:
     """One job for seven portfolios, in chunks of two, interrupted and continued at any point.
 
-    A reconstruction covers two sessions, each of the other jobs one.
+    A reconstruction covers two sessions; each of the other jobs covers one.
     """
 
     CLOSES: ClassVar[dict[date, Mapping[str, str]]] = {day: {"A": "10", "B": "2"} for day in (FRIDAY, MONDAY)}

@@ -155,7 +155,7 @@ async def test_the_end_of_the_event_loop_awaits_the_work_before_the_resign(
             try:
                 await asyncio.Event().wait()
             finally:
-                await asyncio.sleep(0.3)  # the length of the clean-up: a resign in this time is the fault
+                await asyncio.sleep(0.3)  # the length of the clean-up; the client must not resign during this time
                 sidecar.events.append("end")
 
         async def campaign() -> None:
