@@ -3,8 +3,8 @@
 The table `position_change` records which portfolios each transaction changed. The reader's checkpoint is a snapshot of
 the database. An update asks for the changes that the snapshot does not contain, and reads the changed portfolios again.
 The order in which the changes were committed does not matter. The positions and their checkpoint come from the same
-transaction. A snapshot consists of transaction ids of one server, so after a restart, a failover or a restore
-everything is loaded again.
+transaction. A snapshot consists of transaction ids of one server, so after a restart, a crash of a backend, a failover
+or a restore everything is loaded again.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class PositionReader:
     async def update(self, book: Book, day: date, progress: Progress) -> Book:
         """The book at that date with every committed change: either `book` itself, updated, or a new book."""
         checkpoint = await self._checkpoint()
-        if checkpoint.server != book.checkpoint.server:
+        if checkpoint.origin != book.checkpoint.origin:
             return await self.load(day, progress)
         found = await self._connection.fetchval(statement("position_changes"), book.checkpoint.snapshot, book.day, day)
         changed = np.unique(id_array(found))

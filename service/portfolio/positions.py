@@ -104,8 +104,8 @@ class Checkpoint:
 
     snapshot: str
     """Snapshot that the reader saw, as Postgres writes a `pg_snapshot`."""
-    server: int
-    """Start of the server's process, in microseconds since the epoch. It identifies one run of one server."""
+    origin: str
+    """Identity of one run of one server. It changes with each restart, failover and recovery from a crash."""
 
 
 class Book:

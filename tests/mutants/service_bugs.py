@@ -14,6 +14,7 @@ _SHUTDOWN = "tests/service/test_shutdown.py::test_"
 _IMPORTS = "tests/service/commands/test_import_csv.py::test_"
 _WATCH = "tests/service/database/test_write_watch.py::test_"
 _READ_ONLY = "tests/service/database/test_read_only.py::test_"
+_CRASHED = "tests/service/database/test_crashed_database.py::test_"
 _CONNECTIONS = "tests/service/database/test_pool.py::test_"
 _PROTECTION = "tests/service/work/test_protection.py::test_"
 _CANCELLATIONS = "tests/service/database/test_connection.py::test_"
@@ -546,6 +547,20 @@ BUGS = [
         right="create trigger note_truncated before truncate",
         wrong="create trigger note_truncated after truncate",
         test=_POSITIONS + "a_truncated_table_changes_every_portfolio",
+    ),
+    Bug(
+        "after a crash of a backend, a leader continues with transaction ids that are given out again",
+        "service/database/sql/checkpoint.sql",
+        right="(select extract(epoch from stats_reset) from pg_stat_bgwriter)",
+        wrong="null",
+        test=_CRASHED + "a_change_whose_transaction_id_was_given_out_before_a_crash_is_not_missed",
+    ),
+    Bug(
+        "after a restart of the database, a leader continues with the transaction ids of before",
+        "service/database/sql/checkpoint.sql",
+        right="extract(epoch from pg_postmaster_start_time())",
+        wrong="null",
+        test=_CRASHED + "positions_are_loaded_again_after_a_restart_of_the_server",
     ),
     Bug(
         "the deletion of a new portfolio fails a tick",

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
@@ -95,11 +94,3 @@ async def test_positions_of_another_server_are_loaded_again(store: Store, restor
         updated = await young.update_positions(book, LONG_AGO)
         assert updated is not book
         assert holdings(updated) == holdings(await young.load_positions(LONG_AGO))
-
-
-async def test_positions_are_loaded_again_after_a_restart_of_the_server(store: Store) -> None:
-    """A restart may be a failover to a replica that lacks the last transactions and reuses their ids."""
-    await store.put_positions([entry(1, "A", "1")])
-    book = await store.load_positions(LONG_AGO)
-    book.checkpoint = replace(book.checkpoint, server=book.checkpoint.server - 1)
-    assert await store.update_positions(book, LONG_AGO) is not book

@@ -63,7 +63,7 @@ def the_book(portfolios: dict[UUID, int]) -> Book:
     held_by = {one: ((("A", Decimal(quantity)),) if quantity else ()) for one, quantity in portfolios.items()}
     whole = block_of(held_by, ["A"])
     blocks = [whole.take(np.arange(first, min(first + 3, len(whole)))) for first in range(0, len(whole), 3)]
-    return Book(DAY, symbols, blocks, Checkpoint("", 0))
+    return Book(DAY, symbols, blocks, Checkpoint("", ""))
 
 
 keys = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2).map(lambda number: number * 2**40)
