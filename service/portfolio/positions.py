@@ -105,7 +105,10 @@ class Checkpoint:
     snapshot: str
     """Snapshot that the reader saw, as Postgres writes a `pg_snapshot`."""
     origin: str
-    """Identity of one run of one server. It changes with each restart, failover and recovery from a crash."""
+    """Identity of the server's run and of its data.
+
+    It changes with each restart, failover, recovery from a crash, and restore of a dump.
+    """
 
 
 class Book:

@@ -14,6 +14,7 @@ _SHUTDOWN = "tests/service/test_shutdown.py::test_"
 _IMPORTS = "tests/service/commands/test_import_csv.py::test_"
 _WATCH = "tests/service/database/test_write_watch.py::test_"
 _READ_ONLY = "tests/service/database/test_read_only.py::test_"
+_RESTORED = "tests/service/database/test_restored_database.py::test_"
 _CRASHED = "tests/service/database/test_crashed_database.py::test_"
 _CONNECTIONS = "tests/service/database/test_pool.py::test_"
 _PROTECTION = "tests/service/work/test_protection.py::test_"
@@ -561,6 +562,20 @@ BUGS = [
         right="extract(epoch from pg_postmaster_start_time())",
         wrong="null",
         test=_CRASHED + "positions_are_loaded_again_after_a_restart_of_the_server",
+    ),
+    Bug(
+        "a leader keeps the positions that it loaded in the middle of a restore",
+        "service/database/sql/checkpoint.sql",
+        right="select max(oid)::bigint from",
+        wrong="select max(null::bigint) from",
+        test=_RESTORED + "positions_loaded_in_the_middle_of_a_restore_are_loaded_again_after_it",
+    ),
+    Bug(
+        "a leader keeps the positions of a database whose name another one got",
+        "service/database/sql/checkpoint.sql",
+        right="select oid::bigint from",
+        wrong="select null from",
+        test=_RESTORED + "positions_are_loaded_again_after_another_database_got_the_name",
     ),
     Bug(
         "the deletion of a new portfolio fails a tick",

@@ -1,5 +1,7 @@
-"""A logical restore into a younger server, whose transaction ids are lower than those in the dump."""
+"""A logical restore, into the same server or a younger one, whose transaction ids are lower than those in the dump."""
 
+import asyncio
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -12,7 +14,7 @@ import pytest
 from ops.local.servers import PostgresServer
 from service.database.migrations import migrate
 from service.database.store import Store
-from tests.support.positions import LONG_AGO, entry, holdings
+from tests.support.positions import LONG_AGO, entry, held, holdings
 from tests.support.work_fakes import FakeTerm
 
 TABLES = ("portfolio", "position", "position_change")
@@ -94,3 +96,45 @@ async def test_positions_of_another_server_are_loaded_again(store: Store, restor
         updated = await young.update_positions(book, LONG_AGO)
         assert updated is not book
         assert holdings(updated) == holdings(await young.load_positions(LONG_AGO))
+
+
+async def run(postgres: PostgresServer, program: str, *arguments: str, given: bytes = b"") -> bytes:
+    """The output of one of the programs that come with Postgres."""
+    command = [str(postgres.binaries / program), *arguments]
+    done = await asyncio.to_thread(subprocess.run, command, input=given, capture_output=True, check=True)
+    return done.stdout
+
+
+async def test_positions_loaded_in_the_middle_of_a_restore_are_loaded_again_after_it(
+    postgres: PostgresServer, store: Store, migrated: str, database_url: str
+) -> None:
+    """The restored changes have the ids of the dump, and the data is copied before the triggers exist."""
+    await store.put_positions([entry(1, "A", "1")])
+
+    async def restore_part(part: str) -> None:
+        dump = await run(postgres, "pg_dump", f"--section={part}", migrated)
+        await run(postgres, "psql", "-X", "--set=ON_ERROR_STOP=1", database_url, given=dump)
+
+    async with await Store.connect(database_url) as restored:
+        await restore_part("pre-data")
+        book = await restored.load_positions(LONG_AGO)
+        await restore_part("data")
+        await restore_part("post-data")
+        updated = await restored.update_positions(book, LONG_AGO)
+        assert holdings(updated) == await held(store, LONG_AGO)
+
+
+async def test_positions_are_loaded_again_after_another_database_got_the_name(
+    postgres: PostgresServer, database_url: str
+) -> None:
+    await migrate(database_url)
+    name = database_url.rsplit("/", 1)[1]
+    async with connected(postgres.url) as admin:
+        await admin.execute(f'create database "{name}_copy" template "{name}"')
+        async with await Store.connect(database_url) as store:
+            await store.put_positions([entry(1, "A", "1")])
+            book = await store.load_positions(LONG_AGO)
+        await admin.execute(f'drop database "{name}"')
+        await admin.execute(f'alter database "{name}_copy" rename to "{name}"')
+        async with await Store.connect(database_url) as store:
+            assert holdings(await store.update_positions(book, LONG_AGO)) == {}
