@@ -22,6 +22,8 @@ PROBE_INTERVAL = 5.0
 PROBE_LIMIT = 3.0
 """Limit for the answer to a probe, in seconds."""
 NO_ANSWER = f"no answer within {PROBE_LIMIT:g} s"
+TRIAL_INTERVAL = 1.0
+"""Time between two requests that use a database which does not answer, in seconds."""
 SESSIONS_INTERVAL = 60.0
 """Time between two checks for a pooler that swaps sessions, in seconds."""
 CONNECT_INTERVAL = 1.0
@@ -49,6 +51,7 @@ class StoreAccess:
         self._clock_watch = ClockWatch(metrics.clock_ahead)
         self._trouble_since: float | None = None
         self._probed: str | None = "not connected yet"
+        self._next_trial = 0.0
         metrics.database_writable.set_function(lambda: float(self.trouble is None))
 
     @property
@@ -61,16 +64,17 @@ class StoreAccess:
         """The store.
 
         Raises:
-            StoreError: the first connection has not been made yet.
+            StoreError: the first connection has not been made yet, or the database does not answer.
         """
-        if self._store is None:
+        if self._store is None or self._is_silent():
             raise StoreError(f"database: {self.trouble}")
         return self._store
 
     async def connected(self) -> Store:
         """Wait for the first connection, without limit, and return the store."""
-        await self._connected.wait()
-        return self.store
+        while self._store is None:
+            await self._connected.wait()
+        return self._store
 
     async def run(self) -> None:
         """Connect, then probe, until cancelled."""
@@ -107,6 +111,20 @@ class StoreAccess:
     def _is_busy(self) -> bool:
         """Whether the database answers other queries while the probe waits for a connection. This is not an outage."""
         return self._store is not None and self._store.answered_within(PROBE_LIMIT)
+
+    def _is_silent(self) -> bool:
+        """Whether a request should not wait for the database, because the database does not answer.
+
+        Each waiting request keeps a connection of its client open for half a minute. One request per `TRIAL_INTERVAL`
+        waits nevertheless: it replaces a dead connection, and may find the end of the outage before the next probe.
+        """
+        if self._probed != NO_ANSWER or self._is_busy():
+            return False
+        now = time.monotonic()
+        is_trial = now >= self._next_trial
+        if is_trial:
+            self._next_trial = now + TRIAL_INTERVAL
+        return not is_trial
 
     def trouble_for(self) -> float:
         """Seconds since the database could last be used; 0 while it can be used."""

@@ -23,6 +23,7 @@ _RESPONSES = "tests/service/api/test_responses.py::test_"
 _POSITIONS = "tests/service/portfolio/test_positions.py::test_"
 
 _ADMISSION = "tests/service/api/test_stream_admission.py::test_"
+_SILENCE = "tests/service/api/test_store_access.py::test_"
 _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
 
 BUGS = [
@@ -39,6 +40,20 @@ BUGS = [
         right="        self._admission.admit()\n",
         wrong="",
         test=_ADMISSION + "a_new_stream_is_refused_while_an_open_one_continues",
+    ),
+    Bug(
+        "every request waits for a database that does not answer",
+        "service/api/store_access.py",
+        right="if self._store is None or self._is_silent():",
+        wrong="if self._store is None:",
+        test=_SILENCE + "one_request_per_interval_waits_for_a_database_that_does_not_answer",
+    ),
+    Bug(
+        "no request looks for the end of an outage",
+        "service/api/store_access.py",
+        right="return not is_trial",
+        wrong="return True",
+        test=_SILENCE + "one_request_per_interval_waits_for_a_database_that_does_not_answer",
     ),
     Bug(
         "reclaimable file pages count as used memory",
