@@ -26,7 +26,7 @@ from service.api.health import Health
 from service.api.internal_routes import Internal
 from service.api.lease_history import LeaseHistories
 from service.api.limits import INTERNAL_LIMITS
-from service.api.listener import connection_limits, runner
+from service.api.listener import connection_limits, max_streams, runner
 from service.api.middleware import Middleware
 from service.api.routes import Api
 from service.api.store_access import StoreAccess
@@ -106,7 +106,7 @@ class _Service:
         self._access = StoreAccess(self._connect, metrics, self._writes)
         freshness = Freshness(self._calendar)
         self._streams = Streams(metrics, freshness, utc_now)
-        self._admission = StreamAdmission(CgroupMemory.of_process().read, metrics)
+        self._admission = StreamAdmission(CgroupMemory.of_process().read, metrics, max_streams())
         self._background = Background(
             client, writes=self._writes, trouble_for=self._access.trouble_for, recovery=self._access.recovery
         )

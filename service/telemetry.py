@@ -53,7 +53,9 @@ class HttpMetrics:
         )
         self.streams = Gauge("portfolio_stream_clients", "Clients that read a stream.", registry=registry)
         self.streams_refused = Gauge(
-            "portfolio_streams_refused", "1 while new streams are refused because memory is short.", registry=registry
+            "portfolio_streams_refused",
+            "1 while new streams are refused because memory is short or too many streams are open.",
+            registry=registry,
         )
         self.memory_share = Gauge(
             "portfolio_memory_used_share",

@@ -9,7 +9,14 @@ import resource
 from aiohttp import web
 
 from runtime.listener import Limits
-from service.api.limits import HEADER_LIMIT, KEEP_ALIVE, MAX_CONNECTIONS, RESERVED_DESCRIPTORS
+from service.api.limits import (
+    HEADER_LIMIT,
+    KEEP_ALIVE,
+    MAX_CONNECTIONS,
+    RESERVE_SHARE,
+    RESERVED_DESCRIPTORS,
+    STREAMS_SHARE,
+)
 
 
 def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
@@ -26,7 +33,13 @@ def connection_limits() -> Limits:
 
     All clients behind a node of a load balancer share one address, so there is no limit per address.
     """
-    return Limits(connections=max_connections(), header=HEADER_LIMIT, idle=KEEP_ALIVE)
+    most = max_connections()
+    return Limits(connections=most, reserve=max(1, int(most * RESERVE_SHARE)), header=HEADER_LIMIT, idle=KEEP_ALIVE)
+
+
+def max_streams() -> int:
+    """The maximum number of open streams of this task."""
+    return int(max_connections() * STREAMS_SHARE)
 
 
 def max_connections() -> int:

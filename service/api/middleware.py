@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from runtime.escape import one_line
+from runtime.listener import is_reserved
 from service.api.auth import Unauthorized
 from service.api.jwks import KeysUnavailable
 from service.api.limits import ANSWER_LIMIT, TooManyStreams
@@ -21,13 +22,15 @@ from service.api.query import BadRequest
 from service.api.response_types import json_response
 from service.api.responses import Error, FieldError, FieldErrors
 from service.api.store_access import StoreAccess
-from service.api.stream_admission import MemoryShort
+from service.api.stream_admission import NoNewStream
 from service.database.connection import StoreError
 from service.database.position_writes import TooManyPositions
 from service.telemetry import HttpMetrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+HEALTH = "/healthz"
+"""The route that is also answered when all usual connections are in use."""
 REPORT_INTERVAL = 60.0
 """Minimum time between two log lines about requests that failed because of the database, in seconds."""
 
@@ -52,7 +55,8 @@ class Middleware:
     def application(self, largest_body: int) -> web.Application:
         """An application without routes that uses this middleware. `largest_body` is in bytes."""
         return web.Application(
-            middlewares=[self._count, self._explain_errors, self._limit_time], client_max_size=largest_body
+            middlewares=[self._count, self._explain_errors, self._keep_reserve, self._limit_time],
+            client_max_size=largest_body,
         )
 
     @web.middleware
@@ -72,7 +76,7 @@ class Middleware:
             return json_response(Error(error=error_text), status=503, headers={"Retry-After": "5"})
         except TooManyStreams as error:
             return json_response(Error(error=str(error)), status=429)
-        except MemoryShort as error:
+        except NoNewStream as error:
             return json_response(Error(error=str(error)), status=503, headers={"Retry-After": "5"})
         except TooManyPositions as error:
             return json_response(Error(error=str(error)), status=409)
@@ -94,6 +98,13 @@ class Middleware:
         except Exception:  # a bug: the log gets the traceback, and the client a JSON error
             logger.exception("%s %s failed", request.method, request.path)
             return json_response(Error(error="internal error"), status=500)
+
+    @web.middleware
+    async def _keep_reserve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if is_reserved(request) and request.path != HEALTH:
+            text = "this task has too many open connections"
+            raise web.HTTPServiceUnavailable(text=text, headers={"Retry-After": "5"})
+        return await handler(request)
 
     @web.middleware
     async def _limit_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -20,7 +20,7 @@ from service.api.auth import Caller, Guard
 from service.api.cors import Cors
 from service.api.health import Health
 from service.api.limits import BODY_LIMIT, MAX_BODY, StreamQuota
-from service.api.middleware import Middleware
+from service.api.middleware import HEALTH, Middleware
 from service.api.openapi import description
 from service.api.position_body import FieldError, InvalidEntries, read_entries
 from service.api.query import check_names, read_dates, read_limit, read_portfolio_id
@@ -94,7 +94,7 @@ class Api:
         app.router.add_get("/portfolios/{id:[^/]+}/history", self._history)
         app.router.add_get("/portfolios/{id:[^/]+}/stream", self._stream, allow_head=False)
         app.router.add_put("/portfolios/{id:[^/]+}/positions", self._put_positions)
-        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get(HEALTH, self._healthz)
         app.router.add_get("/openapi.json", document_response(description()))
         return app
 
@@ -126,8 +126,8 @@ class Api:
         The stream ends when the caller's token expires or the portfolio is no longer the caller's.
         """
         portfolio_id, _, caller = await self._portfolio(request)
-        self._admission.admit()
         with (
+            self._admission.admitted(),
             self._quota.counted(caller.user_id),
             self._metrics.streams.track_inprogress(),
             self._streams.subscriber(portfolio_id, caller.user_id) as subscriber,

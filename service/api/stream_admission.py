@@ -1,13 +1,15 @@
-"""New streams are refused while the memory of the container, or of the task, is short.
+"""New streams are refused while the memory of the container, or of the task, is short, or too many streams are open.
 
-A stream lives for hours, and a container above its limit is killed with all its streams. A refused client can reach
-another task with its next attempt. Open streams stay.
+A stream lives for hours, and a container above its memory limit is killed with all its streams. Each stream also needs
+a connection, and short requests need some too. A refused client can reach another task with its next attempt. Open
+streams stay.
 """
 
 import asyncio
 import ctypes
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 
 from service.api.cgroup_memory import MemoryUse
@@ -17,6 +19,8 @@ REFUSE_ABOVE = 0.85
 """Share of the memory limit above which new streams are refused."""
 ACCEPT_BELOW = 0.80
 """Share of the memory limit below which new streams are accepted again."""
+NOT_FULL_BELOW = 0.95
+"""Share of the limit of open streams below which the log and the metric report the end of the refusals."""
 INTERVAL = 1.0
 """Time between two readings, in seconds."""
 TRIM_EVERY = 10
@@ -25,8 +29,8 @@ TRIM_EVERY = 10
 logger = logging.getLogger(__name__)
 
 
-class MemoryShort(Exception):
-    """The task has too little memory for another stream."""
+class NoNewStream(Exception):
+    """The task has too little memory, or too few connections, for another stream."""
 
 
 def refuses(use: MemoryUse | None, *, refused_before: bool) -> bool:
@@ -39,16 +43,20 @@ def refuses(use: MemoryUse | None, *, refused_before: bool) -> bool:
 
 
 class StreamAdmission:
-    """Watches the memory, and decides whether a new stream may begin.
+    """Watches the memory, counts the open streams, and decides whether a new stream may begin.
 
     Args:
         read: returns the use of the memory; None without a limit.
         metrics: the metrics that show the use and the decision.
+        most: maximum number of open streams.
     """
 
-    def __init__(self, read: Callable[[], MemoryUse | None], metrics: HttpMetrics) -> None:
+    def __init__(self, read: Callable[[], MemoryUse | None], metrics: HttpMetrics, most: int) -> None:
         self._read = read
         self._metrics = metrics
+        self._most = most
+        self._open = 0
+        self._full = False
         self._use: MemoryUse | None = None
         self._refusing = False
 
@@ -57,14 +65,25 @@ class StreamAdmission:
         """`ok`, or the use of the memory while new streams are refused."""
         return f"{_described(self._use)}; new streams are refused" if self._refusing else "ok"
 
-    def admit(self) -> None:
-        """Return if a new stream may begin.
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a stream for the length of the block.
 
         Raises:
-            MemoryShort: new streams are refused.
+            NoNewStream: new streams are refused.
         """
         if self._refusing:
-            raise MemoryShort("the memory of this task is short; no new stream can be opened now")
+            raise NoNewStream("the memory of this task is short; no new stream can be opened now")
+        if self._open >= self._most:
+            if not self._full:
+                logger.warning("new streams are refused: %d are open, which is the limit of this task", self._open)
+            self._full = True
+            raise NoNewStream("this task has too many open streams; no new stream can be opened now")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
     async def run(self) -> None:
         """Watch the memory, until cancelled."""
@@ -75,7 +94,7 @@ class StreamAdmission:
             await asyncio.sleep(INTERVAL)
 
     def look(self) -> None:
-        """Read the memory once, and decide."""
+        """Read the memory once, and decide; see also whether streams have ended."""
         use = self._use = self._read()
         refusing = refuses(use, refused_before=self._refusing)
         if refusing and not self._refusing:
@@ -83,7 +102,10 @@ class StreamAdmission:
         elif self._refusing and not refusing:
             logger.info("new streams are accepted again: %s", _described(use))
         self._refusing = refusing
-        self._metrics.streams_refused.set(refusing)
+        if self._full and self._open < self._most * NOT_FULL_BELOW:
+            self._full = False
+            logger.info("fewer streams are open: %d; new streams are accepted again", self._open)
+        self._metrics.streams_refused.set(refusing or self._full)
         self._metrics.memory_share.set(use.share if use is not None else 0.0)
 
 

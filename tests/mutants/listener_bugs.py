@@ -7,6 +7,7 @@ from tests.mutants.trial import Bug
 
 _LISTENER = "tests/runtime/test_listener.py::test_"
 _PAGES = "tests/sidecar/test_control_pages.py::test_"
+_LIMITS = "tests/service/api/test_listener.py::test_"
 _CORS = "tests/service/api/test_cors.py::test_"
 
 BUGS = [
@@ -16,6 +17,41 @@ BUGS = [
         right="return theirs < self._limits.per_peer",
         wrong="return True",
         test=_LISTENER + "a_connection_limit_per_peer_leaves_connections_for_other_peers",
+    ),
+    Bug(
+        "silent connections keep the reserve",
+        "runtime/listener.py",
+        right='cast("asyncio.Transport", oldest.transport).abort()',
+        wrong="pass",
+        test=_LISTENER + "no_peer_can_keep_the_others_out_of_the_reserve",
+    ),
+    Bug(
+        "a peer with many connections replaces another peer's health check",
+        "runtime/listener.py",
+        right="Counter([*(each.network for each in reserve), network])",
+        wrong="Counter([reserve[0].network])",
+        test=_LISTENER + "no_peer_can_keep_the_others_out_of_the_reserve",
+    ),
+    Bug(
+        "a connection of the reserve stays open",
+        "runtime/listener.py",
+        right="            resp.force_close()\n",
+        wrong="            pass\n",
+        test=_LISTENER + "no_peer_can_keep_the_others_out_of_the_reserve",
+    ),
+    Bug(
+        "the connections of the reserve serve every request",
+        "service/api/middleware.py",
+        right="if is_reserved(request) and request.path != HEALTH:",
+        wrong="if False:",
+        test=_LIMITS + "a_task_with_too_many_connections_passes_its_health_check_and_answers_503_otherwise",
+    ),
+    Bug(
+        "no connection is kept for the health check",
+        "service/api/listener.py",
+        right="reserve=max(1, int(most * RESERVE_SHARE)), ",
+        wrong="",
+        test=_LIMITS + "streams_leave_connections_for_short_requests_and_health_checks[300]",
     ),
     Bug(
         "the time for a header has no limit",

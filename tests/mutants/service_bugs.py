@@ -37,9 +37,16 @@ BUGS = [
     Bug(
         "a stream starts although memory is short",
         "service/api/routes.py",
-        right="        self._admission.admit()\n",
+        right="            self._admission.admitted(),\n",
         wrong="",
         test=_ADMISSION + "a_new_stream_is_refused_while_an_open_one_continues",
+    ),
+    Bug(
+        "streams use every connection",
+        "service/api/stream_admission.py",
+        right="if self._open >= self._most:",
+        wrong="if False:",
+        test=_ADMISSION + "a_new_stream_is_refused_while_too_many_are_open",
     ),
     Bug(
         "every request waits for a database that does not answer",

@@ -214,6 +214,26 @@ async def test_a_connection_limit_per_peer_leaves_connections_for_other_peers() 
             connection.close()
 
 
+async def test_no_peer_can_keep_the_others_out_of_the_reserve(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Limits(connections=3, reserve=2)) as served:
+        usual = await served.connect()
+        await eventually(lambda: served.open == 1)
+        ours = await served.connect()
+        await eventually(lambda: served.open == 2)
+        theirs = [await served.connect(THERE) for _ in range(3)]
+        assert [await each.is_closed() for each in theirs[:2]] == [True, True]
+        await eventually(lambda: served.open == 3)
+        ours.send(WHOLE)
+        assert await ours.answer() == 200
+        assert await ours.is_closed(), "each connection of the reserve serves one request"
+        for _ in range(2):
+            usual.send(WHOLE)
+            assert await usual.answer() == 200
+        assert [record.levelname for record in caplog.records if record.name == "runtime.listener"] == ["WARNING"]
+        for connection in (usual, *theirs):
+            connection.close()
+
+
 async def test_invalid_bytes_close_only_their_connection() -> None:
     async with serving(Limits(per_peer=1, header=0.2)) as served:
         garbage = await served.connect(THERE)

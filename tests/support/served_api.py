@@ -16,7 +16,7 @@ from service.api.cgroup_memory import MemoryUse
 from service.api.health import Health
 from service.api.internal_routes import Internal
 from service.api.lease_history import LeaseHistories
-from service.api.listener import runner
+from service.api.listener import max_streams, runner
 from service.api.middleware import Middleware
 from service.api.routes import Api
 from service.api.store_access import StoreAccess
@@ -75,7 +75,7 @@ class Served:
             30.0,
             lambda: NOON,
         )
-        self.admission = StreamAdmission(lambda: self.memory, metrics)
+        self.admission = StreamAdmission(lambda: self.memory, metrics, max_streams())
         self.health = Health(lambda: self.access.trouble, status.sidecar, lambda: self.admission.memory)
         self.api = Api(self.access, self.streams, self.admission, self.health, metrics, self.guard, freshness)
         self.internal = Internal(status, self.histories, self.health, self.registry, Middleware(metrics, self.access))

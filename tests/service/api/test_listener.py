@@ -12,9 +12,10 @@ from aiohttp import ClientSession
 
 from ops.local.servers import free_port
 from runtime.addresses import Address
+from runtime.health_check import is_healthy, status_line
 from runtime.listener import Limits, Listener
 from service.api import limits
-from service.api.listener import max_connections
+from service.api.listener import connection_limits, max_connections, max_streams
 from service.telemetry import set_up_logs
 from tests.support.listening import leave_before_the_continue
 from tests.support.served_api import PORTFOLIO, Served
@@ -100,6 +101,40 @@ async def test_a_connection_beyond_the_limit_is_closed_at_once(limited: Served) 
 
     await eventually(answers)
     other.close()
+
+
+async def test_a_task_with_too_many_connections_passes_its_health_check_and_answers_503_otherwise(
+    served: Served, session: ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = Limits(connections=3, reserve=1)
+    async with served.listening(Listener, address=Address("127.0.0.1", 0), limits=full):
+        usual = [await connect(served) for _ in range(2)]
+        await eventually(lambda: served.serving.server and len(served.serving.server.connections) == 2)
+        host, port = served.url.removeprefix("http://").split(":")
+        for _ in range(3):
+            assert is_healthy(await asyncio.to_thread(status_line, host, int(port), 20.0))
+            for path in (f"/portfolios/{PORTFOLIO}/live", f"/portfolios/{PORTFOLIO}/stream", "/healthz/", "/nowhere"):
+                async with session.get(served.url + path) as refused:
+                    assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+                    assert await refused.json() == {"error": "this task has too many open connections"}
+        for _, writer in usual:
+            writer.close()
+        await eventually(lambda: served.serving.server and not served.serving.server.connections)
+        assert (await served.get(f"/portfolios/{PORTFOLIO}/live"))[0] == 404
+    assert [record.getMessage() for record in caplog.records if record.name == "runtime.listener"] == [
+        f"{served.url.rpartition(':')[0]}:0: 2 connections are open, which is the limit; "
+        "further requests get 503, except health checks"
+    ]
+
+
+@pytest.mark.parametrize("files", [128, 300, 1024, 1_000_000])
+def test_streams_leave_connections_for_short_requests_and_health_checks(
+    files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    found = connection_limits()
+    assert found.connections == max_connections()
+    assert 1 <= found.reserve < found.connections - max_streams() < found.connections / 5
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,35 @@ async def test_a_new_stream_is_refused_while_an_open_one_continues(
     assert levels == [("WARNING", "new streams are refused"), ("INFO", "new streams are accepted again")]
 
 
+async def test_a_new_stream_is_refused_while_too_many_are_open(
+    streaming: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = streaming
+    caplog.set_level(logging.INFO, "service.api.stream_admission")
+    served.admission._most = 2
+    async with served.session.get(served.url + STREAM) as first:
+        async with served.session.get(served.url + STREAM) as second:
+            assert (first.status, second.status) == (200, 200)
+            for _ in range(2):
+                async with served.session.get(served.url + STREAM) as refused:
+                    assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+                    assert await refused.json() == {
+                        "error": "this task has too many open streams; no new stream can be opened now"
+                    }
+            served.admission.look()
+            assert served.registry.get_sample_value("portfolio_streams_refused") == 1
+        await eventually(lambda: served.admission._open == 1)
+        async with served.session.get(served.url + STREAM) as accepted:
+            assert accepted.status == 200
+    await eventually(lambda: not served.admission._open)
+    served.admission.look()
+    assert served.registry.get_sample_value("portfolio_streams_refused") == 0
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "new streams are refused: 2 are open, which is the limit of this task"),
+        ("INFO", "fewer streams are open: 0; new streams are accepted again"),
+    ]
+
+
 async def test_an_invalid_request_gets_its_own_error_while_memory_is_short(served: Served) -> None:
     served.memory = MemoryUse(900, 1000)
     served.admission.look()
@@ -157,7 +186,7 @@ async def test_free_memory_is_returned_only_while_streams_are_refused(monkeypatc
 
     monkeypatch.setattr(stream_admission, "INTERVAL", 0.0)
     monkeypatch.setattr(stream_admission, "return_free_memory", count)
-    watching = asyncio.create_task(StreamAdmission(read_next, HttpMetrics(CollectorRegistry())).run())
+    watching = asyncio.create_task(StreamAdmission(read_next, HttpMetrics(CollectorRegistry()), 1).run())
     await eventually(lambda: read >= 20 + 3 * stream_admission.TRIM_EVERY or watching.done())
     watching.cancel()
     await asyncio.wait((watching,))
