@@ -35,6 +35,10 @@ MAX_ROWS = 1000
 """Limit of the history rows in one answer."""
 MAX_STREAMS = 20
 """Limit of a user's open streams on one task."""
+MAX_WRITERS = 3
+"""Limit of the database connections that PUTs use at the same time on one task. HTTP has five; reads use the others."""
+MAX_WAITING_WRITES = 20
+"""Limit of a user's PUTs under way on one task: one writes, and the others wait for it."""
 
 
 class TooManyStreams(Exception):

@@ -23,8 +23,9 @@ from service.api.response_types import json_response
 from service.api.responses import Error, FieldError, FieldErrors
 from service.api.store_access import StoreAccess
 from service.api.stream_admission import NoNewStream
+from service.api.write_turns import TooManyWrites
 from service.database.connection import StoreError
-from service.database.position_writes import TooManyPositions
+from service.database.position_writes import PositionsLocked, TooManyPositions
 from service.telemetry import HttpMetrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -76,7 +77,9 @@ class Middleware:
             return json_response(Error(error=error_text), status=503, headers={"Retry-After": "5"})
         except TooManyStreams as error:
             return json_response(Error(error=str(error)), status=429)
-        except NoNewStream as error:
+        except TooManyWrites as error:
+            return json_response(Error(error=str(error)), status=429, headers={"Retry-After": "1"})
+        except (NoNewStream, PositionsLocked) as error:
             return json_response(Error(error=str(error)), status=503, headers={"Retry-After": "5"})
         except TooManyPositions as error:
             return json_response(Error(error=str(error)), status=409)

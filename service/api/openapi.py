@@ -6,7 +6,7 @@ Tests compare the paths with the application's routes, and each answer of a runn
 
 from runtime.version import __version__
 from service.api import responses
-from service.api.limits import ANSWER_LIMIT, BODY_LIMIT, MAX_BODY, MAX_ROWS, MAX_STREAMS
+from service.api.limits import ANSWER_LIMIT, BODY_LIMIT, MAX_BODY, MAX_ROWS, MAX_STREAMS, MAX_WAITING_WRITES
 from service.api.position_body import FIELDS, MAX_ENTRIES
 from service.api.response_types import schemas_of
 from service.api.schemas import (
@@ -51,10 +51,10 @@ ERRORS = {
     f"or {position_writes.MAX_ENTRIES} entries.",
     413: f"The body is larger than {MAX_BODY} bytes.",
     415: "The body is not application/json.",
-    429: f"The user already has {MAX_STREAMS} open streams on this task.",
+    429: f"The user already has {MAX_STREAMS} open streams, or {MAX_WAITING_WRITES} writes under way, on this task.",
     500: "A bug; the log has the traceback.",
     503: "The database or the keys of the access tokens are unavailable, the answer took too long, "
-    "the task has too many connections, "
+    "another writer has locked the positions, the task has too many connections, "
     "or it has too little memory or too few connections for another stream.",
 }
 """The meaning of each error status, for all paths."""
@@ -107,7 +107,7 @@ def description() -> Json:
                     **_owners(
                         "Add or change some of the positions. The others stay. Either all are written, or none",
                         json_of("Written"),
-                        *(400, 401, 404, 408, 409, 413, 415),
+                        *(400, 401, 404, 408, 409, 413, 415, 429),
                     ),
                 },
             },

@@ -28,6 +28,7 @@ from service.api.response_types import document_response, json_response
 from service.api.store_access import StoreAccess
 from service.api.stream_admission import StreamAdmission
 from service.api.streams import Streams
+from service.api.write_turns import WriteTurns
 from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
 
@@ -85,6 +86,7 @@ class Api:
         self._cors = cors or Cors()
         self._uniform = uniform
         self._quota = StreamQuota()
+        self._turns = WriteTurns()
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -158,7 +160,8 @@ class Api:
         except web.RequestPayloadError:
             raise InvalidEntries(FieldError("body", "does not match its Content-Encoding")) from None
         entries = read_entries(body, portfolio_id, owner)
-        count = await self._access.store.put_own_positions(portfolio_id, owner, entries)
+        async with self._turns.turn(owner):
+            count = await self._access.store.put_own_positions(portfolio_id, owner, entries)
         if count is None:
             raise _no_portfolio(portfolio_id)
         return json_response(responses.Written(portfolio_id=portfolio_id, written=len(entries), positions=count))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+import asyncpg
+
 from service.database.connection import Connection
 from service.database.sql import statement
 from service.portfolio.records import PositionEntry
@@ -12,6 +14,15 @@ MAX_OPEN_POSITIONS = 5000
 MAX_ENTRIES = 100_000
 """Entries, past ones included, that a user may write into one portfolio. They take space, and time at the start of a
 term."""
+
+
+LOCK_LIMIT = 2.0
+"""Seconds that a user's write waits for another writer of the same rows, such as an import. It keeps a connection
+meanwhile."""
+
+
+class PositionsLocked(Exception):
+    """Another writer, such as an import, keeps the same rows locked. A later attempt may succeed."""
 
 
 class TooManyPositions(Exception):
@@ -29,11 +40,16 @@ async def put_own_positions(
 
     Raises:
         TooManyPositions: the portfolio would have more than `MAX_OPEN_POSITIONS` or `MAX_ENTRIES`.
+        PositionsLocked: a row stayed locked for `LOCK_LIMIT` seconds.
     """
-    if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
-        return None
-    (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
-    await _put(connection, [portfolio_id] * len(entries), entries)
+    await connection.execute(f"set local lock_timeout = {LOCK_LIMIT * 1000:.0f}")
+    try:
+        if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
+            return None
+        (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
+        await _put(connection, [portfolio_id] * len(entries), entries)
+    except asyncpg.LockNotAvailableError:
+        raise PositionsLocked("another writer is changing these positions; try again") from None
     (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
     if after["open"] > max(MAX_OPEN_POSITIONS, before["open"]):
         raise TooManyPositions(f"more than {MAX_OPEN_POSITIONS} open positions")

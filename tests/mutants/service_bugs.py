@@ -24,6 +24,7 @@ _POSITIONS = "tests/service/portfolio/test_positions.py::test_"
 
 _ADMISSION = "tests/service/api/test_stream_admission.py::test_"
 _SILENCE = "tests/service/api/test_store_access.py::test_"
+_TURNS = "tests/service/api/test_write_turns.py::test_"
 _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
 
 BUGS = [
@@ -61,6 +62,34 @@ BUGS = [
         right="return not is_trial",
         wrong="return True",
         test=_SILENCE + "one_request_per_interval_waits_for_a_database_that_does_not_answer",
+    ),
+    Bug(
+        "writes that wait for locked rows use every connection",
+        "service/api/write_turns.py",
+        right="async with lock, self._writers:",
+        wrong="async with lock:",
+        test=_TURNS + "writes_of_many_users_that_wait_for_locked_rows_leave_connections_for_reads",
+    ),
+    Bug(
+        "the writes of one user take the turns of all users",
+        "service/api/write_turns.py",
+        right="async with lock, self._writers:",
+        wrong="async with self._writers:",
+        test=_TURNS + "too_many_writes_of_one_user_are_429_and_delay_no_other_user",
+    ),
+    Bug(
+        "any number of a user's writes may wait",
+        "service/api/write_turns.py",
+        right="if self._under_way[user_id] >= self._per_user:",
+        wrong="if False:",
+        test=_TURNS + "a_user_s_writes_take_turns_in_order_and_leave_nothing_behind",
+    ),
+    Bug(
+        "a write waits for locked rows without a limit",
+        "service/database/position_writes.py",
+        right='f"set local lock_timeout = {LOCK_LIMIT * 1000:.0f}"',
+        wrong='"set local lock_timeout = 0"',
+        test=_TURNS + "a_write_to_rows_that_stay_locked_is_503_and_keeps_its_session",
     ),
     Bug(
         "reclaimable file pages count as used memory",
