@@ -40,7 +40,8 @@ JOB_NAMES: dict[str, JobName] = {
 
 ABOUT = """Run a daily job now, whether it has run before or not. Running it twice has the same result as running it
 once: eod adds the missing rows, snapshot corrects every row to the official closes, and reconstruction (or reconstruct)
-fills the gaps of the last sessions and corrects stale rows.
+fills the gaps of the last sessions and corrects stale rows. The run begins at the first portfolio, even if an earlier
+run was interrupted.
 
 The run claims the fence of the lease daily_scheduler in the database, without an election. The next write of a working
 leader is then refused, the leader resigns, and the next term, with a newer token, continues. If that term begins while

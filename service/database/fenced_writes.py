@@ -207,7 +207,10 @@ class FencedWrites:
         return WriteCounts(**counts)
 
     async def claim(self, job: JobName, session_date: date, *, rerun: bool = False) -> JobRun | None:
-        """Claim the run for this term, at its present cursor; None if the run is done, unless `rerun` is set."""
+        """Claim the run for this term, at its present cursor; None if the run is done.
+
+        With `rerun`, the run begins again without a cursor, even if it is done.
+        """
         row = await self._connection.fetchrow(
             statement("claim_run"), job, session_date, self._holder, self._token, rerun
         )

@@ -11,7 +11,7 @@ fence.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import date, datetime
+from datetime import date
 from uuid import UUID
 
 import asyncpg
@@ -300,13 +300,10 @@ class Store(Transactions):
         """Each symbol's last close on or before that date."""
         return {row["symbol"]: Close(**row) for row in await self._fetch(statement("closes"), day, list(symbols))}
 
-    async def finished_runs(self, since: date) -> dict[tuple[JobName, date], datetime]:
-        """The end times of the finished runs from that session on, by job and session date."""
-        rows = await self._fetch(
-            "select job, session_date, finished_at from public.job_run where status = 'done' and session_date >= $1",
-            since,
-        )
-        return {(row["job"], row["session_date"]): row["finished_at"] for row in rows}
+    async def runs(self, since: date) -> dict[tuple[JobName, date], JobRun]:
+        """The runs from that session on, by job and session date."""
+        rows = await self._fetch("select * from public.job_run where session_date >= $1", since)
+        return {(row["job"], row["session_date"]): job_run(row.items()) for row in rows}
 
     # Writes of users and of the command `sample`: portfolios and positions. They need no fence: no leader writes these.
 

@@ -2,7 +2,8 @@
 
 A run writes its rows in chunks. Each chunk's rows and the run's cursor are committed together, under the fence. So the
 next worker of a run continues at the cursor, and every row is written once. A session's closes are committed before its
-first chunk, so that the next worker uses the same prices.
+first chunk, so that the next worker uses the same prices. A rerun begins without the cursor, because the closes may
+have changed.
 
 If the source does not have a symbol's close, the symbol is valued at its last price before the close, and the row is
 stale.
@@ -28,6 +29,7 @@ from service.portfolio.split_suspects import report_split_suspects
 from service.portfolio.valuation import Mark, Marks, report_overflow, value_block
 from service.prices import CLOSES_TIMEOUT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, Standing, standing_of
+from service.work.backlog import LOOK_BACK
 from service.work.run_log import Attempt, RunLog
 from service.work.term import Term
 from service.work.timetable import due_at, last_sessions
@@ -58,7 +60,7 @@ class Jobs:
         prices: PriceSource,
         calendar: Calendar,
         *,
-        look_back: int = 7,
+        look_back: int = LOOK_BACK,
         chunk: int = 20_000,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -88,8 +90,8 @@ class Jobs:
             session: the session that the run is for.
             term: the term that claims the run.
             progress: called after each chunk with two numbers: a session's portfolios that are done, and all of them.
-            rerun: run a finished run again. The rerun adds missing rows. As far as `OVERWRITE` allows, it
-                also overwrites rows whose values differ.
+            rerun: begin the run again, without its cursor and even if it is done. The rerun adds missing rows. As far
+                as `OVERWRITE` allows, it also overwrites rows whose values differ.
             stale_prices: let an `eod` use the last known prices if the source has no closes even when the snapshot is
                 due, because a stale row is better than none.
 

@@ -14,22 +14,17 @@ from service.market.calendar import Calendar
 from service.outage import Outage
 from service.portfolio.records import JobName
 from service.prices import PriceSource, PricesUnavailable
+from service.work.backlog import LOOK_BACK, WaitingRun, backlog, searched_runs
 from service.work.jobs import Jobs
 from service.work.metrics import WorkMetrics
 from service.work.protection import NoProtection, Protection
 from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
-from service.work.timetable import JOBS, DueRun, due_runs, last_sessions, next_due, oldest_session
+from service.work.timetable import JOBS, DueRun, next_due, oldest_session
 
 logger = logging.getLogger(__name__)
 
 DATABASE_RETRY = timedelta(seconds=10)
 """Time from a failure of the database to the next attempt, unless `retry_after` is shorter."""
-
-FINISH_TOLERANCE = timedelta(minutes=1)
-"""Tolerance between the database's clock, which dates the end of a run, and the clock by which the run was due."""
-
-GAP_SEARCH_SESSIONS = 60
-"""Number of past sessions to scan for gaps too old to catch up: a quarter of a year."""
 
 
 class Scheduler:
@@ -52,7 +47,7 @@ class Scheduler:
         calendar: Calendar,
         metrics: WorkMetrics,
         *,
-        look_back: int = 7,
+        look_back: int = LOOK_BACK,
         chunk: int = 20_000,
         retry_after: float = 60.0,
         protection: Protection | None = None,
@@ -106,39 +101,31 @@ class Scheduler:
             await self._clock.compare()
             now = self._now()
             due = self._due(now)
-            done = await self._store.finished_runs(oldest_session(due).date) if due else {}
+            records = await self._store.runs(oldest_session(due).date) if due else {}
         except StoreError as error:
             self._outage.failed(error, _fields(term, "runs_delayed"))
             self._database_failed(term)
             return False
-        earliest = last_sessions(self._calendar, self._calendar.last_closed(now), self._look_back)[0].date
-        # A run that was done by hand before it was due had no official closes yet. It is done again.
-        undone = [
-            run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - FINISH_TOLERANCE
-        ]
-        waiting = [run for run in undone if run.session.date >= earliest]
-        if not waiting:
+        left = backlog(due, records, self._calendar, now, self._look_back)
+        if not left.waiting:
             self._outage.recovered(_fields(term, "runs_resumed"))
             self._store.writes.of(term.name).cleared()
-        left = {run.session.date for run in undone if run.session.date < earliest and run.job == "snapshot"}
-        settled = (run.session.date for run in due if run.job == "snapshot" and run not in undone)
-        self._report_given_up(left, settled)
+        self._report_given_up(left.unsettled)
         failed = 0
         with self._protection.held():
-            for index, run in enumerate(waiting):
-                self._metrics.runs_waiting.set(failed + len(waiting) - index)
-                failed += not await self._attempt(run, term, rerun=(run.job, run.session.date) in done)
+            for index, run in enumerate(left.waiting):
+                self._metrics.runs_waiting.set(failed + len(left.waiting) - index)
+                failed += not await self._attempt(run, term)
         self._metrics.runs_waiting.set(failed)
         return failed == 0 and not self._given_up
 
     def _due(self, now: datetime) -> list[DueRun]:
         """The runs that are due by `now`, done or not, oldest first."""
-        return due_runs(self._calendar, now, max(self._look_back, GAP_SEARCH_SESSIONS))
+        return searched_runs(self._calendar, now, self._look_back)
 
-    def _report_given_up(self, left: set[date], settled: Iterable[date]) -> None:
-        """Report the unsettled sessions older than the look-back, except those before the first settled session."""
-        first = min(settled, default=date.max)
-        given_up = {day for day in left if day > first}
+    def _report_given_up(self, unsettled: Iterable[date]) -> None:
+        """Report the unsettled sessions older than the look-back."""
+        given_up = set(unsettled)
         self._metrics.given_up.set(len(given_up))
         if new := sorted(given_up - self._given_up):
             days = ", ".join(map(str, new))
@@ -146,11 +133,11 @@ class Scheduler:
             logger.error(text, days, extra={"event": "sessions_unsettled"})
         self._given_up = given_up
 
-    async def _attempt(self, run: DueRun, term: Term, *, rerun: bool) -> bool:
+    async def _attempt(self, waiting: WaitingRun, term: Term) -> bool:
         """Run one job; returns whether it is done."""
-        started = time.perf_counter()
+        run, started = waiting.due, time.perf_counter()
         try:
-            rows = await self._jobs.run(run.job, run.session, term, rerun=rerun)
+            rows = await self._jobs.run(run.job, run.session, term, rerun=waiting.is_early)
         except (PricesUnavailable, StoreError) as error:
             self._metrics.runs.labels(run.job, "failed").inc()
             if isinstance(error, StoreError):

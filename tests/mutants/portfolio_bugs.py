@@ -48,9 +48,9 @@ BUGS = [
     ),
     Bug(
         "fault 5: only a task that saw the market close runs the EOD",
-        "service/work/scheduler.py",
-        right="[run for run in undone if run.session.date >= earliest]",
-        wrong="[run for run in undone if run.due == now]",
+        "service/work/backlog.py",
+        right="elif run.session.date >= earliest:",
+        wrong="elif run.due == now:",
         test=_SCHEDULER + "a_day_without_a_leader_at_the_close_is_not_lost",
     ),
     Bug(
@@ -90,9 +90,9 @@ BUGS = [
     ),
     Bug(
         "fault 8: missed runs are not caught up",
-        "service/work/scheduler.py",
-        right="self._calendar.last_closed(now), self._look_back)",
-        wrong="self._calendar.last_closed(now), 1)",
+        "service/work/backlog.py",
+        right="calendar.last_closed(now), look_back)",
+        wrong="calendar.last_closed(now), 1)",
         test=_SCHEDULER + "missed_runs_are_caught_up_oldest_first_within_the_look_back",
     ),
     Bug(
@@ -140,9 +140,9 @@ BUGS = [
     ),
     Bug(
         "fault 13: a reconstruction runs only once ever",
-        "service/work/scheduler.py",
-        right="if not (at := done.get((run.job, run.session.date))) or at < run.due - FINISH_TOLERANCE",
-        wrong="if run.job not in {job for job, _ in done}",
+        "service/work/backlog.py",
+        right="records.get((run.job, run.session.date))",
+        wrong="next((done for done in records.values() if done.job == run.job and done.finished_at), None)",
         test=_SCHEDULER + "a_failed_run_is_retried_and_delays_no_other",
     ),
     Bug(

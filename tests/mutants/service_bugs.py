@@ -476,8 +476,8 @@ BUGS = [
     Bug(
         "an unsettled session counts as a due write",
         "service/work/scheduler.py",
-        right="if not waiting:",
-        wrong="if not undone:",
+        right="if not left.waiting:",
+        wrong="if not (left.waiting or left.unsettled):",
         test="tests/service/work/test_scheduler.py::"
         "test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database",
     ),
@@ -650,5 +650,33 @@ BUGS = [
         wrong="    status = 'running',\n    finished_at = null,\n    holder = excluded.holder,",
         test="tests/service/commands/test_run_job.py::"
         "test_a_repetition_without_prices_leaves_the_run_finished_and_records_the_reason",
+    ),
+    Bug(
+        "a run by hand continues at the cursor of an interrupted run",
+        "service/database/sql/claim_run.sql",
+        right="""    cursor_date = case when not $5 then run.cursor_date end,
+    cursor_portfolio = case when not $5 then run.cursor_portfolio end,
+""",
+        wrong="""    cursor_date = case run.status when 'running' then run.cursor_date end,
+    cursor_portfolio = case run.status when 'running' then run.cursor_portfolio end,
+""",
+        test="tests/service/commands/test_run_job.py::"
+        "test_a_run_interrupted_by_hand_begins_again_and_corrects_every_row",
+    ),
+    Bug(
+        "a run that was interrupted before it was due keeps its unofficial closes",
+        "service/work/backlog.py",
+        right="return self.record is not None and _is_early(",
+        wrong="return self.record is not None and self.record.status == 'done' and _is_early(",
+        test="tests/service/work/test_scheduler.py::"
+        "test_a_run_interrupted_by_hand_before_it_was_due_begins_again_when_it_is_due",
+    ),
+    Bug(
+        "a new leader begins an unfinished run again",
+        "service/work/scheduler.py",
+        right="rerun=waiting.is_early",
+        wrong="rerun=True",
+        test="tests/service/work/test_scheduler.py::"
+        "test_a_due_run_that_the_leader_did_not_finish_is_continued_at_its_cursor",
     ),
 ]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,12 +25,13 @@ from service.market.calendar import NyseCalendar
 from service.prices import PricesUnavailable
 from service.prices.simulated import SimulatedPrices
 from service.settings import Settings, SettingsError, read_settings
+from service.work.jobs import Jobs
 from service.work.scheduler import Scheduler
 from tests.service.work.test_protection import OFF, ON, Agent
 from tests.support.positions import entry
 from tests.support.processes import clean_environment
 from tests.support.waiting import eventually
-from tests.support.work_fakes import FakeTerm, ScriptedPrices
+from tests.support.work_fakes import FakeTerm, FakeTermOver, ScriptedPrices
 
 FRIDAY, MONDAY = date(2026, 2, 27), date(2026, 3, 2)
 NOW = datetime(2026, 3, 3, 15, tzinfo=UTC)
@@ -112,18 +114,43 @@ async def test_a_repetition_without_prices_leaves_the_run_finished_and_records_t
 
     monkeypatch.setattr(by_hand, "price_source", lambda *_: ScriptedPrices(closes=answer))
     await run(settings, "snapshot", "--date", "2026-03-02")
-    before, finished = await rows(raw), await store.finished_runs(MONDAY)
+    before, finished = await rows(raw), (await store.job_runs())["snapshot"].finished_at
     is_down = True
     for _ in range(2):
         with pytest.raises(PricesUnavailable):
             await run(settings, "snapshot", "--date", "2026-03-02")
-    assert (await rows(raw), await store.finished_runs(MONDAY)) == (before, finished)
     failed = (await store.job_runs())["snapshot"]
+    assert (await rows(raw), failed.finished_at) == (before, finished)
     assert (failed.status, failed.attempts, failed.rows_written, failed.error) == ("done", 3, 2, "2026-03-02: down")
     is_down = False
     await run(settings, "snapshot", "--date", "2026-03-02")
     repeated = (await store.job_runs())["snapshot"]
     assert (repeated.status, repeated.rows_written, repeated.error) == ("done", 0, None)
+
+
+async def test_a_run_interrupted_by_hand_begins_again_and_corrects_every_row(
+    settings: Settings, raw: Connection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runbooks tell operators to import corrected closes, and then to run the snapshot."""
+
+    async def closes(_: date) -> Mapping[str, str]:
+        return {"A": "10"}
+
+    def stop(*_: object) -> None:
+        raise FakeTermOver
+
+    prices = ScriptedPrices(closes=closes)
+    monkeypatch.setattr(by_hand, "price_source", lambda *_: prices)
+    monkeypatch.setattr(by_hand, "Jobs", partial(Jobs, chunk=1))
+    with monkeypatch.context() as patch, pytest.raises(FakeTermOver):
+        patch.setattr(by_hand, "_show", stop)
+        await run(settings, "snapshot", "--date", "2026-03-02")
+    assert [value for _, value, *_ in await rows(raw)] == [10]
+    await raw.execute("update price_eod set close = 50, token = null")  # an import
+    await run(settings, "snapshot", "--date", "2026-03-02")
+    assert [value for _, value, *_ in await rows(raw)] == [50, 100]
+    done = (await store.job_runs())["snapshot"]
+    assert (done.status, done.rows_written, done.rows_added, done.rows_changed) == ("done", 2, 1, 1)
 
 
 async def test_a_dry_run_claims_no_fence_and_writes_nothing(

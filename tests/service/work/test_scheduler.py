@@ -400,3 +400,51 @@ async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_
     (at, day), *_ = [asked for asked in office.asked if asked[1] == MONDAY]
     assert CLOSE <= at - office.ahead < CLOSE + timedelta(minutes=2)
     assert ("eod", day, "done") in await runs(raw)
+
+
+async def interrupted_snapshot(store: Store, raw: Connection, wrote_at: datetime) -> None:
+    """Leave a snapshot that wrote the first of three portfolios at a close of 7, and then ended."""
+    await store.put_positions([entry(n, "A", "1") for n in (1, 2, 3)])
+
+    async def closes(_: date) -> Mapping[str, str]:
+        return {"A": "7"}
+
+    def stop(done: int, _: int) -> None:
+        if done == 1:
+            raise FakeTermOver
+
+    term, session = FakeTerm(1, "first"), NYSE.session(MONDAY)
+    assert session is not None
+    await store.claim_fence(term)
+    jobs = Jobs(store, ScriptedPrices(closes=closes), NYSE, chunk=1, now=lambda: wrote_at)
+    with pytest.raises(FakeTermOver):
+        await jobs.run("snapshot", session, term, stop)
+    await raw.execute("update job_run set started_at = $1, updated_at = $1", wrote_at)
+    assert await raw.fetchval("select count(*) from portfolio_history") == 1
+
+
+async def snapshot_by_the_next_leader(store: Store, metrics: WorkMetrics) -> SchedulerOnAClock:
+    office = SchedulerOnAClock(store, metrics, CLOSE + timedelta(hours=3), look_back=1)
+    await office.work(CLOSE + timedelta(hours=14), token=2)
+    return office
+
+
+async def test_a_run_interrupted_by_hand_before_it_was_due_begins_again_when_it_is_due(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    """The closes that the interrupted run stored are not official yet."""
+    await interrupted_snapshot(store, raw, CLOSE + timedelta(hours=2))
+    await snapshot_by_the_next_leader(store, metrics)
+    found = await raw.fetch("select value, stale from portfolio_history where date = $1", MONDAY)
+    assert [tuple(row) for row in found] == [(10, False)] * 3
+    assert ("snapshot", MONDAY, "done") in await runs(raw)
+
+
+async def test_a_due_run_that_the_leader_did_not_finish_is_continued_at_its_cursor(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    await interrupted_snapshot(store, raw, due_at("snapshot", NYSE.last_closed(CLOSE)))
+    office = await snapshot_by_the_next_leader(store, metrics)
+    assert office.asked == []
+    found = await raw.fetch("select value, token from portfolio_history where date = $1 order by portfolio_id", MONDAY)
+    assert [tuple(row) for row in found] == [(7, 1), (7, 2), (7, 2)]
