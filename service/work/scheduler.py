@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Never
 
@@ -167,8 +168,9 @@ class Scheduler:
     async def _sleep_until_next_look(self, seen: Iterable[DueRun], *, everything_done: bool) -> None:
         """Sleep until a run is due that is not in `seen`, or until the next retry unless everything is done.
 
-        Runs that became due meanwhile start at once. The timetable is read again after each sleep, because the calendar
-        may have changed. The change may even move a due time to before the last look.
+        Runs that became due meanwhile start at once. After each sleep the clocks are compared again, because this
+        machine's clock may have been set, and the timetable is read again, because the calendar may have changed. The
+        change may even move a due time to before the last look.
         """
         retry_after = min(self._retry_after, DATABASE_RETRY) if self._retry_soon else self._retry_after
         retry_at = None if everything_done else self._now() + retry_after
@@ -186,6 +188,8 @@ class Scheduler:
             if left <= 0:
                 return
             await self._sleep(min(left, LONGEST_SLEEP))
+            with suppress(StoreError):  # the next look reports a failure of the database
+                await self._clock.compare()
 
 
 def _fields(term: Term, event: str) -> dict[str, object]:

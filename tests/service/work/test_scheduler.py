@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from service.database.connection import Connection, StaleTerm
+from service.database.connection import Connection, StaleTerm, StoreError
 from service.database.store import Store
 from service.market.calendar import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.prices import PricesUnavailable
@@ -400,6 +400,37 @@ async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_
     (at, day), *_ = [asked for asked in office.asked if asked[1] == MONDAY]
     assert CLOSE <= at - office.ahead < CLOSE + timedelta(minutes=2)
     assert ("eod", day, "done") in await runs(raw)
+
+
+@pytest.mark.parametrize("hours", [5, 12])
+async def test_a_clock_that_is_set_right_does_not_delay_the_close(
+    store: Store, metrics: WorkMetrics, hours: int
+) -> None:
+    """The leader looks at the timetable before NTP corrects its clock. The database's clock is right all the time."""
+    office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=30) + timedelta(hours=hours), look_back=1)
+    office.ahead = timedelta(hours=hours)
+
+    async def sleep(seconds: float) -> None:
+        await SchedulerOnAClock.sleep(office, seconds)
+        office.clock.time -= office.ahead
+        office.ahead = timedelta()
+
+    office.sleep = sleep  # type: ignore[method-assign]
+    await office.work(CLOSE + timedelta(hours=hours, minutes=5))
+    assert CLOSE <= min(at for at, day in office.asked if day == MONDAY) < CLOSE + timedelta(minutes=2)
+
+
+async def test_a_database_that_is_away_during_a_sleep_ends_no_term(store: Store, metrics: WorkMetrics) -> None:
+    office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)
+
+    async def away_until_the_close() -> datetime:
+        if office.asked and office.clock.time < CLOSE:
+            raise StoreError("away")
+        return office.clock.time
+
+    office.database_clock = away_until_the_close  # type: ignore[method-assign]
+    await office.work(CLOSE + timedelta(minutes=5))
+    assert MONDAY in {day for _, day in office.asked}
 
 
 async def interrupted_snapshot(store: Store, raw: Connection, wrote_at: datetime) -> None:
