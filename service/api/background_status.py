@@ -4,9 +4,9 @@ Every task can give this report, because all tasks have the same leaders and job
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from runtime.version import __version__
 from service.api import internal_responses, problems
@@ -17,7 +17,8 @@ from service.database.connection import StoreError
 from service.market.calendar import Calendar
 from service.portfolio.records import Fence, JobName, JobRun, Loading
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
-from service.work.timetable import due_runs, next_due
+from service.work.backlog import Backlog, backlog, searched_runs
+from service.work.timetable import next_due, oldest_session
 from sidecar.client import Leadership, LeaseReport, SidecarReport, Unknown
 
 DATABASE_LIMIT = 2.0
@@ -32,7 +33,8 @@ class _Records:
     """The database's records. While the database cannot be used they are empty, and `trouble` has the reason."""
 
     fences: Mapping[str, Fence] = field(default_factory=dict)
-    runs: Mapping[JobName, JobRun] = field(default_factory=dict)
+    latest_runs: Mapping[JobName, JobRun] = field(default_factory=dict)
+    runs: Mapping[tuple[JobName, date], JobRun] = field(default_factory=dict)
     loading: Loading | None = None
     trouble: str | None = None
 
@@ -127,7 +129,7 @@ class BackgroundStatus:
                 ),
                 *problems.database_problems(trouble),
                 *problems.tick_problems(self._silent_since(now), self._interval, now),
-                *(self._job_problems(jobs, now) if records.trouble is None else ()),
+                *(problems.job_problems(self._backlog(records, now), now) if records.trouble is None else ()),
             ],
             leases=leases,
             jobs=jobs,
@@ -155,7 +157,7 @@ class BackgroundStatus:
         )
 
     def _job(self, name: JobName, records: _Records, now: datetime) -> internal_responses.Job:
-        run = records.runs.get(name)
+        run = records.latest_runs.get(name)
         return internal_responses.Job(
             last_run=internal_responses.JobRun.of(run) if run else None,
             next_run=next_due(name, self._calendar, now),
@@ -166,16 +168,14 @@ class BackgroundStatus:
         session = self._calendar.current(now)
         return max(self._last_tick() or self._started, session.open) if session is not None else None
 
-    def _job_problems(self, jobs: internal_responses.Jobs, now: datetime) -> Iterator[internal_responses.Problem]:
-        # Two sessions, because the snapshot of the last session is due only on the next morning.
-        last_due = {run.job: run for run in due_runs(self._calendar, now, 2)}
-        for name, run in last_due.items():
-            yield from problems.job_problems(name, getattr(jobs, name), run, now)
+    def _backlog(self, records: _Records, now: datetime) -> Backlog:
+        return backlog(searched_runs(self._calendar, now), records.runs, self._calendar, now)
 
     async def _read_records(self) -> _Records:
         try:
             store = self._access.store
-            return _Records(await store.fences(), await store.job_runs(), await store.loading(TRACKER_LEASE))
+            runs = await store.runs(oldest_session(searched_runs(self._calendar, self._now())).date)
+            return _Records(await store.fences(), await store.job_runs(), runs, await store.loading(TRACKER_LEASE))
         except StoreError as error:
             return _Records(trouble=str(error).removeprefix("database: "))
 

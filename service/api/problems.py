@@ -3,14 +3,20 @@
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
-from service.api.internal_responses import Job, Lease, Problem
+from runtime.escape import one_line
+from service.api.internal_responses import MAX_ERROR_LENGTH, Lease, Problem
 from service.portfolio.records import JobName
+from service.work.backlog import Backlog
 from service.work.timetable import DueRun
 
 RUN_GRACE = timedelta(minutes=15)
 """Time within which a due job must start, and within which a run must make progress."""
 MISSED_TICKS = 3
 """Number of tick intervals without a tick after which a problem is reported."""
+MOST_RUNS = 10
+"""Maximum number of runs that fail or stand still and have a problem of their own."""
+MOST_SESSIONS = 10
+"""Maximum number of unsettled sessions in a text."""
 TICK_GRACE = timedelta(seconds=15)
 """Minimum time without a tick before a problem is reported; it applies when the interval is short."""
 
@@ -72,20 +78,33 @@ def tick_problems(silent_since: datetime | None, interval: timedelta, now: datet
         yield _error(f"The market is open, but this task has received no new values for {silence}.")
 
 
-def job_problems(name: JobName, job: Job, last_due: DueRun, now: datetime) -> Iterator[Problem]:
-    """The problem of a daily job, if there is one. `last_due` is the latest run that is due."""
-    run = job.last_run
-    error = f": {run.error}" if run is not None and run.error else ""
-    if run is not None and run.session_date >= last_due.session.date:
-        if run.status != "done" and error:
-            yield _error(f"The job {name} of {run.session_date} fails and is tried again{error}")
-        elif run.status != "done" and now - run.updated_at > RUN_GRACE:
-            yield _error(
-                f"The job {name} of {run.session_date} has made no progress for {in_words(now - run.updated_at)}."
-            )
-    elif now - last_due.due > RUN_GRACE:
-        late = in_words(now - last_due.due)
-        yield _error(f"The job {name} of {last_due.session.date} was due {late} ago and has not started.")
+def job_problems(left: Backlog, now: datetime) -> Iterator[Problem]:
+    """The problems of the daily jobs: due runs that fail, stand still or have not started, and unsettled sessions."""
+    failing, still, missing = list[str](), list[str](), dict[JobName, list[DueRun]]()
+    for run in left.waiting:
+        which, record = f"The job {run.due.job} of {run.due.session.date}", run.record
+        if record is not None and record.error is not None:
+            failing.append(f"{which} fails and is tried again: {one_line(record.error, MAX_ERROR_LENGTH)}")
+        elif record is None or run.is_early:
+            if now - run.due.due > RUN_GRACE:
+                missing.setdefault(run.due.job, []).append(run.due)
+        elif now - record.updated_at > RUN_GRACE:
+            still.append(f"{which} has made no progress for {in_words(now - record.updated_at)}.")
+    texts = [*failing, *still]
+    yield from map(_error, texts[:MOST_RUNS])
+    if len(texts) > MOST_RUNS:
+        yield _error(f"{len(texts) - MOST_RUNS} other runs of the daily jobs also fail or stand still.")
+    for job, (first, *later) in missing.items():
+        more = f" Later runs of it that have not started: {len(later)}." if later else ""
+        late = in_words(now - first.due)
+        yield _error(f"The job {job} of {first.session.date} was due {late} ago and has not started.{more}")
+    if left.unsettled:
+        days = ", ".join(map(str, left.unsettled[:MOST_SESSIONS]))
+        rest = len(left.unsettled) - MOST_SESSIONS
+        yield _error(
+            f"Sessions are unsettled and too old to catch up: {days}{f' and {rest} later ones' if rest > 0 else ''}. "
+            "Run the snapshot by hand for each."
+        )
 
 
 def in_words(time: timedelta) -> str:

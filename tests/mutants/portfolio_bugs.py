@@ -120,8 +120,8 @@ BUGS = [
     Bug(
         "fault 11: a task sees only its own runs",
         "service/api/background_status.py",
-        right="await store.job_runs(), await",
-        wrong="{}, await",
+        right="await store.job_runs(), runs",
+        wrong="{}, runs",
         test="tests/service/test_process.py::test_a_task_that_does_not_lead_streams_what_the_leader_writes",
     ),
     Bug(

@@ -687,4 +687,12 @@ BUGS = [
         wrong="",
         test="tests/service/work/test_scheduler.py::test_a_clock_that_is_set_right_does_not_delay_the_close[5]",
     ),
+    Bug(
+        "the status reports only the runs of the latest session",
+        "service/api/background_status.py",
+        right="backlog(searched_runs(self._calendar, now), records.runs",
+        wrong="backlog(searched_runs(self._calendar, now)[-3:], records.runs",
+        test="tests/service/api/test_background_status.py::"
+        "test_each_waiting_run_is_a_problem_although_later_runs_are_done",
+    ),
 ]

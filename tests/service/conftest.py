@@ -120,7 +120,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 async def served(shared_url: str, session: aiohttp.ClientSession) -> AsyncIterator[Served]:
     """An API in this process, without background work and without any values yet."""
     admin = await asyncpg.connect(shared_url)
-    await admin.execute("truncate portfolio_live, portfolio_history, lease_fence, position_loading")
+    await admin.execute("truncate portfolio_live, portfolio_history, lease_fence, position_loading, job_run")
     await admin.close()
     async with await Store.connect(shared_url, connections=2) as store:
         served = Served(store, session)

@@ -1,8 +1,9 @@
 """The background status: every task shows the leader's records in the database, and requests share queries."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from service.api import recent
 from service.database.connection import StaleTerm, StoreError
 from service.database.store import Store
-from service.portfolio.records import Loading
+from service.portfolio.records import JobName, Loading
 from service.work import load_progress as loading
 from service.work.load_progress import report_load_progress
 from tests.support.served_api import Served
@@ -174,3 +175,41 @@ async def test_an_outage_does_not_end_the_recording_of_progress(
     assert "the progress of loading positions is not written: database: away" in caplog.messages
     reporting.cancel()
     await asyncio.wait((reporting,))
+
+
+async def record_runs(served: Served, job: JobName, days: Iterable[int], error: str | None = None) -> None:
+    """Record that the job is done for those days of February 2026, or fails with the error."""
+    async with served.store._connection() as connection:
+        for day in days:
+            await connection.execute(
+                "insert into job_run (job, session_date, status, holder, token, error, finished_at) "
+                "values ($1, $2, $3, 'leader', 1, $4, case when $3 = 'done' then now() end)",
+                *(job, date(2026, 2, day), "running" if error else "done", error),
+            )
+
+
+async def job_texts(served: Served) -> list[str]:
+    _, answer = await served.get_internal("/background/status")
+    return [text for each in answer["problems"] if " unsettled " in (text := each["text"]) or " job" in text]
+
+
+async def test_each_waiting_run_is_a_problem_although_later_runs_are_done(served: Served) -> None:
+    """The alert JobsWait counts the runs of all sessions in the look-back, and refers to the problems."""
+    await record_runs(served, "eod", range(1, 13))
+    await record_runs(served, "snapshot", [*range(1, 8), 10, 12])
+    await record_runs(served, "snapshot", [9, 11], "the archive is not available")
+    await record_runs(served, "reconstruction", range(1, 13))
+    assert await job_texts(served) == [
+        "The job snapshot of 2026-02-09 fails and is tried again: the archive is not available",
+        "The job snapshot of 2026-02-11 fails and is tried again: the archive is not available",
+        "The job snapshot of 2026-02-08 was due 4 d 8 h ago and has not started.",
+    ]
+
+
+async def test_unsettled_sessions_before_the_look_back_are_a_problem(served: Served) -> None:
+    for job in ("eod", "reconstruction"):
+        await record_runs(served, job, range(1, 13))
+    await record_runs(served, "snapshot", [1, *range(4, 13)])
+    assert await job_texts(served) == [
+        "Sessions are unsettled and too old to catch up: 2026-02-02, 2026-02-03. Run the snapshot by hand for each."
+    ]

@@ -50,7 +50,7 @@ async def test_background_status_bounds_the_texts_of_another_task(served: Served
         await admin.execute("insert into lease_fence values ('background_services', 1, $1)", HOSTILE)
         await admin.execute(
             "insert into job_run (job, session_date, status, holder, token, error) "
-            "values ('eod', '2026-03-02', 'running', $1, 1, $1) on conflict do nothing",
+            "values ('eod', '2026-02-12', 'running', $1, 1, $1) on conflict do nothing",
             HOSTILE,
         )
         async with served.session.get(f"{served.internal_url}/background/status") as answer:
@@ -59,6 +59,8 @@ async def test_background_status_bounds_the_texts_of_another_task(served: Served
         assert len(text) < 2 * LARGEST
         run = status["jobs"]["eod"]["last_run"]
         texts = [status["leases"]["background_services"]["last_writer"]["holder"], run["error"], run["holder"]]
+        texts += [problem["text"] for problem in status["problems"]]
+        assert "The job eod of 2026-02-12 fails" in str(texts)
         assert all(map(is_harmless, texts))
     finally:
         await admin.execute("delete from job_run")

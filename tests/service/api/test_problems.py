@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.api.internal_responses import Job, JobRun, Lease
+from service.api.internal_responses import Lease
 from service.api.problems import (
     database_problems,
     in_words,
@@ -15,7 +15,9 @@ from service.api.problems import (
     tick_problems,
 )
 from service.market.calendar import NyseCalendar
-from service.work.timetable import due_runs
+from service.portfolio.records import JobRun
+from service.work.backlog import Backlog, WaitingRun
+from service.work.timetable import DueRun
 
 NOW = datetime(2026, 3, 4, 15, 0, tzinfo=UTC)
 """A Wednesday, half an hour after the opening."""
@@ -98,10 +100,17 @@ def test_three_missed_ticks_are_a_problem(silent: int | None, interval: int, wro
     assert [problem.text for problem in found] == ([words] if wrong else [])
 
 
-def job(**changes: Any) -> Job:
+SESSION = date(2026, 3, 3)
+DUE = datetime(2026, 3, 3, 21, 0, tzinfo=UTC)
+
+
+def job(**changes: Any) -> JobRun:
     true: dict[str, Any] = {
-        "session_date": date(2026, 3, 3),
-        "status": "done",
+        "job": "eod",
+        "session_date": SESSION,
+        "status": "running",
+        "cursor": None,
+        "skipped": [],
         "rows_written": 1,
         "rows_added": 1,
         "rows_changed": 0,
@@ -113,46 +122,72 @@ def job(**changes: Any) -> Job:
         "updated_at": NOW,
         "finished_at": None,
     }
-    return Job(last_run=JobRun(**(true | changes)), next_run=NOW)
+    return JobRun(**(true | changes))
 
 
-NO_RUN = Job(last_run=None, next_run=NOW)
+def waiting(record: JobRun | None) -> WaitingRun:
+    session = NyseCalendar().session(SESSION)
+    assert session is not None
+    return WaitingRun(DueRun(DUE, "eod", session), record)
 
 
-def wrong(run: Job, now: datetime = NOW) -> str:
-    """The text of the problem of the job `eod`, or '' if it has no problem."""
-    last_due = {due.job: due for due in due_runs(NyseCalendar(), now, 2)}["eod"]
-    return "".join(problem.text for problem in job_problems("eod", run, last_due, now))
-
-
-def test_a_finished_run_is_not_a_problem() -> None:
-    assert not wrong(job())
+def wrong(record: JobRun | None, now: datetime = NOW) -> str:
+    """The text of the problem of a waiting run with that record, or '' if it has no problem."""
+    return "".join(problem.text for problem in job_problems(Backlog([waiting(record)], []), now))
 
 
 def test_a_run_with_progress_is_not_a_problem() -> None:
-    assert not wrong(job(status="running"))
+    assert not wrong(job())
 
 
 def test_a_run_without_progress_is_a_problem() -> None:
-    text = wrong(job(status="running", updated_at=NOW - timedelta(minutes=16)))
+    text = wrong(job(updated_at=NOW - timedelta(minutes=16)))
     assert text == "The job eod of 2026-03-03 has made no progress for 16 min."
 
 
 def test_a_run_that_fails_is_a_problem_at_once() -> None:
-    text = wrong(job(status="running", error="no prices"))
-    assert text == "The job eod of 2026-03-03 fails and is tried again: no prices"
+    assert wrong(job(error="no prices")) == "The job eod of 2026-03-03 fails and is tried again: no prices"
 
 
-def test_an_old_error_of_a_finished_run_is_not_a_problem() -> None:
-    assert not wrong(job(error="no prices"))
-
-
-@pytest.mark.parametrize("run", [NO_RUN, job(session_date=date(2026, 3, 2))])
-def test_a_run_that_has_not_started_is_a_problem_after_a_while(run: Job) -> None:
-    close = datetime(2026, 3, 3, 21, 0, tzinfo=UTC)
-    assert not wrong(run, close + timedelta(minutes=14))
-    text = wrong(run, close + timedelta(minutes=65))
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        job(updated_at=DUE - timedelta(hours=1)),
+        job(status="done", updated_at=DUE, finished_at=DUE - timedelta(hours=1)),
+    ],
+    ids=["no attempt", "interrupted by hand", "done by hand"],
+)
+def test_a_run_that_has_not_started_since_it_was_due_is_a_problem_after_a_while(record: JobRun | None) -> None:
+    assert not wrong(record, DUE + timedelta(minutes=14))
+    text = wrong(record, DUE + timedelta(minutes=65))
     assert text == "The job eod of 2026-03-03 was due 1 h 5 min ago and has not started."
+
+
+def test_the_number_of_failing_runs_in_the_problems_is_limited() -> None:
+    runs = [*[waiting(job(updated_at=DUE))] * 5, *[waiting(job(error="no prices"))] * 16]
+    texts = [problem.text for problem in job_problems(Backlog(runs, []), NOW)]
+    assert [text for text in texts if text.endswith("fails and is tried again: no prices")] == texts[:10]
+    assert texts[10:] == ["11 other runs of the daily jobs also fail or stand still."]
+
+
+def test_the_runs_of_a_job_that_have_not_started_share_one_problem() -> None:
+    (problem,) = job_problems(Backlog([waiting(None)] * 3, []), DUE + timedelta(minutes=65))
+    assert problem.text == (
+        "The job eod of 2026-03-03 was due 1 h 5 min ago and has not started. "
+        "Later runs of it that have not started: 2."
+    )
+
+
+def test_unsettled_sessions_share_one_problem_of_limited_length() -> None:
+    def text(days: list[date]) -> str:
+        (problem,) = job_problems(Backlog([], days), NOW)
+        return problem.text
+
+    assert text([SESSION, date(2026, 3, 4)]) == (
+        "Sessions are unsettled and too old to catch up: 2026-03-03, 2026-03-04. Run the snapshot by hand for each."
+    )
+    assert ", 2026-03-12 and 2 later ones. " in text([SESSION + timedelta(days=n) for n in range(12)])
 
 
 @pytest.mark.parametrize(
