@@ -1,6 +1,5 @@
 """docs/deployment-guide.md: the local commands run with a real `make run`; the AWS commands match botocore's models."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ import yaml
 from tests.ops.cloudformation import load
 from tests.ops.guide_blocks import OF_COPILOT, Block, aws_commands, blocks, copilot_commands, unknown_options
 from tests.ops.test_run import Run
-from tests.ops.test_task_definition import DOCUMENT
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/deployment-guide.md").read_text()
@@ -135,32 +133,6 @@ def test_each_one_off_task_runs_an_existing_command() -> None:
             [sys.executable, "-m", programs[container], "--help"], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout
         assert re.search(rf"^  {word}\b", shown, re.MULTILINE), (container, word)
-
-
-def test_the_next_revision_is_valid_for_ecs_and_has_the_new_tag() -> None:
-    [program] = re.findall(r"python3 -c '\n(.+?)' \"\$1\"", STACK, re.DOTALL)
-    added = (
-        "taskDefinitionArn",
-        "revision",
-        "status",
-        "requiresAttributes",
-        "compatibilities",
-        "registeredAt",
-        "registeredBy",
-    )
-    described = DOCUMENT | dict.fromkeys(added, "of ECS")
-    ended = subprocess.run(
-        [sys.executable, "-c", program, "0.2.0"],
-        input=json.dumps(described),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    images = [container["image"] for container in DOCUMENT["containerDefinitions"]]
-    expected = json.dumps(DOCUMENT)
-    for image in images:
-        expected = expected.replace(image, f"{image.rpartition(':')[0]}:0.2.0")
-    assert json.loads(ended.stdout) == json.loads(expected)
 
 
 def test_each_document_in_a_reference_exists() -> None:
