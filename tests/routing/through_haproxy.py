@@ -10,13 +10,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from ops.local.servers import RedisServer, free_port
 from tests.support.processes import ROOT, Process, killed_at_exit
@@ -189,3 +190,114 @@ async def test_requests_get_503_while_no_task_leads(fleet: Fleet) -> None:
             return response.status == 503 and response.content_type == "text/html"
 
     await eventually(refused)
+
+
+@dataclass
+class Member:
+    """A service that answers each request with `status`, and the check of its sidecar, which answers with `check`."""
+
+    status: int
+    check: int
+    asked: int = 0
+    """Number of requests to the service."""
+
+    @asynccontextmanager
+    async def serve(self, address: str, api: int, metrics: int) -> AsyncIterator[None]:
+        """Serve on two ports of an address."""
+        runners = [await _listen(self._answer, address, api), await _listen(self._checked, address, metrics)]
+        try:
+            yield
+        finally:
+            for runner in runners:
+                await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        await request.read()
+        return web.Response(status=self.status)
+
+    async def _checked(self, _: web.Request) -> web.Response:
+        return web.Response(status=self.check)
+
+
+async def _listen(handler: Callable[[web.Request], Awaitable[web.Response]], address: str, port: int) -> web.AppRunner:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, address, port).start()
+    return runner
+
+
+@dataclass
+class Pair:
+    """The old leader and the new leader behind the proxy, at the port `front`."""
+
+    old: Member
+    new: Member
+    front: int
+
+    async def post(self, size: int) -> int:
+        """Send a request with a body of `size` bytes; return the status of the answer.
+
+        The body is sent after the header has reached a service, or after half a second if the proxy waits for the body.
+        """
+        asked = self.old.asked + self.new.asked
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.front)
+        try:
+            writer.write(f"POST /work HTTP/1.1\r\nHost: leader\r\nContent-Length: {size}\r\n\r\n".encode())
+            with suppress(TimeoutError):
+                await eventually(lambda: self.old.asked + self.new.asked > asked, within=0.5)
+            writer.write(b"x" * size)
+            return int((await reader.readline()).split()[1])
+        finally:
+            writer.close()
+
+    async def statuses(self, size: int) -> set[int]:
+        """Send requests until the old leader has been asked; return the statuses of all answers."""
+        self.old.asked = self.new.asked = 0
+        found = {await self.post(size)}
+        while not self.old.asked:  # the proxy chooses the servers in turn
+            found.add(await self.post(size))
+        return found
+
+
+@asynccontextmanager
+async def pair(folder: Path, old: Member, new: Member) -> AsyncIterator[Pair]:
+    front, api, metrics = free_port(), free_port(), free_port()
+    variables = {"TASK_A": "127.0.0.2", "TASK_B": "127.0.0.3", "API_PORT": str(api), "METRICS_PORT": str(metrics)}
+    async with old.serve("127.0.0.2", api, metrics), new.serve("127.0.0.3", api, metrics):
+        with haproxy(folder, LEADER_BIND=f"127.0.0.1:{front}", **variables):
+            found = Pair(old, new, front)
+
+            async def knows_the_states() -> bool:
+                """Whether the requests reach exactly the services whose checks answer with 200."""
+                old.asked = new.asked = 0
+                with suppress(OSError):
+                    for _ in range(4):
+                        await found.post(0)
+                return [member.asked > 0 for member in (old, new)] == [member.check == 200 for member in (old, new)]
+
+            await eventually(knows_the_states, within=30)
+            yield found
+
+
+async def test_the_proxy_repeats_a_small_request_that_the_old_leader_refused(tmp_path: Path) -> None:
+    """A check has found the new leader, and no check has seen yet that the old leader does not lead."""
+    async with pair(tmp_path, Member(status=503, check=200), Member(status=200, check=200)) as members:
+        assert await members.statuses(size=10) == {200}
+        assert await members.statuses(size=10_000) == {200}
+        assert 503 in await members.statuses(size=100_000), (
+            "docs/routing.md says so of a body that the buffer cannot hold"
+        )
+
+
+async def test_the_client_gets_the_refusal_until_a_check_has_found_the_new_leader(tmp_path: Path) -> None:
+    async with pair(tmp_path, Member(status=503, check=200), Member(status=200, check=503)) as members:
+        assert await members.statuses(size=10) == {503}
+        members.new.check = 200
+
+        async def served() -> bool:
+            return await members.post(10) == 200
+
+        await eventually(served, within=30)
