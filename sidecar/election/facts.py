@@ -116,6 +116,12 @@ class Facts:
         """Whether Redis has replied about the lease, or a call has failed."""
         return self._connected is not None
 
+    def _record_failure(self) -> None:
+        """Record that a call has failed. The first failure ends the hold of requests that wait for the first reply."""
+        if self._connected is None:
+            self._version += 1
+        self._connected = False
+
     def transitions(self) -> list[Transition]:
         """The transitions since the last call of this method, oldest first."""
         transitions, self._transitions = self._transitions, []

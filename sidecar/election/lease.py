@@ -216,7 +216,7 @@ class Lease(Facts):
             self._apply_notices(now)
             return
         self._noticed = False
-        self._connected = False
+        self._record_failure()
         self._due = now + self.timings.retry * self._uniform(0.75, 1.25)
         if may_execute and call.kind is Kind.ACQUIRE:
             self._unanswered.may_execute(until=call.give_up_at)

@@ -353,6 +353,15 @@ LISTENER = [
         test=_CONTROL + "a_restarted_sidecar_answers_the_first_request_with_the_same_term",
     ),
     Bug(
+        "the first request waits for its whole limit although the call has failed",
+        "sidecar/election/facts.py",
+        right="""        if self._connected is None:
+            self._version += 1
+""",
+        wrong="",
+        test=_WAITING + "a_call_that_fails_before_the_first_reply_of_redis_ends_the_hold",
+    ),
+    Bug(
         'an immediate answer of a restarted sidecar is "not leader" before a reply',
         "sidecar/control.py",
         right=" or not self._candidate.heard_from_redis(names):",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from ops.local.servers import RedisServer
+from ops.local.servers import RedisServer, free_port
 from runtime.clock import elapsed
 from sidecar.protocol import YIELD_FOR, Call, Timings
 from sidecar.redis.watch import WatchMode
@@ -42,6 +42,17 @@ async def follow(sidecar: Served, redis: Redis, name: str = "tracker") -> str:
     while answer["holder"] != "b":
         answer = await sidecar.get(f"/is-leader/{name}", wait=1, version=answer["version"])
     return str(answer["version"])
+
+
+async def test_a_call_that_fails_before_the_first_reply_of_redis_ends_the_hold(redis_server: RedisServer) -> None:
+    """A client of the library waits for one second only, and then says that its sidecar does not answer."""
+    patient = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit=20.0)
+    async with served(redis_server, timings=patient, calls=free_port()) as sidecar:  # nothing listens there
+        for path in ("/is-leader/tracker", "/is-leader"):
+            asked_at = elapsed()
+            await sidecar.get(path)
+            assert elapsed() - asked_at < patient.call_limit / 2
+        assert (await sidecar.get("/is-leader/tracker"))["state"] == "disconnected"
 
 
 @timed(SEEN_BY_THE_WATCH)

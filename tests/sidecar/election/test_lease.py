@@ -281,9 +281,11 @@ def test_before_the_first_reply_of_redis_the_state_is_disconnected_and_not_follo
     lease.hold()
     assert (lease.view(100).state, lease.heard_from_redis()) == (State.DISCONNECTED, False)
     call = due(lease, 100, Kind.ACQUIRE)
-    assert (lease.view(100).state, lease.heard_from_redis()) == (State.DISCONNECTED, False)
+    before = lease.view(100)
+    assert (before.state, lease.heard_from_redis()) == (State.DISCONNECTED, False)
     lease.failed(call, 102, may_execute=True)
     assert (lease.view(102).state, lease.heard_from_redis()) == (State.DISCONNECTED, True)
+    assert lease.view(102).version > before.version, "the request that waits for the first reply is answered"
     answer(lease, due(lease, 104, Kind.ACQUIRE), 104, Outcome.HELD, holder="b")
     assert (lease.view(104).state, lease.heard_from_redis()) == (State.FOLLOWING, True)
     lease.failed(due(lease, 114, Kind.ACQUIRE), 116, may_execute=True)
