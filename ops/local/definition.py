@@ -10,7 +10,16 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from ops.local.fargate import check_size, units
@@ -25,6 +34,22 @@ Capability = Literal[
 ]  # fmt: skip
 Condition = Literal["START", "COMPLETE", "SUCCESS", "HEALTHY"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
+
+
+def _passed_to_programs(text: str) -> str:
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("contains a NUL or half of a surrogate pair, which no program can receive")
+    return text
+
+
+def _without_equals(name: str) -> str:
+    if "=" in name:
+        raise ValueError("contains '=', which the name of a variable cannot contain")
+    return name
+
+
+Text = Annotated[str, AfterValidator(_passed_to_programs)]
+VariableName = Annotated[Text, Field(min_length=1), AfterValidator(_without_equals)]
 
 
 class DefinitionError(Exception):
@@ -45,7 +70,7 @@ class Dependency(_Part):
 class HealthCheck(_Part):
     """`healthCheck`: a command that exits 0 while the container is healthy."""
 
-    command: list[str] = Field(min_length=2)
+    command: list[Text] = Field(min_length=2)
     interval: int = Field(default=30, ge=5, le=300)
     timeout: int = Field(default=5, ge=2, le=60)
     retries: int = Field(default=3, ge=1, le=10)
@@ -76,14 +101,14 @@ class RestartPolicy(_Part):
 class Variable(_Part):
     """One entry of `environment`."""
 
-    name: str = Field(min_length=1)
-    value: str
+    name: VariableName
+    value: Text
 
 
 class Secret(_Part):
     """One entry of `secrets`: a variable whose value ECS injects from `valueFrom`."""
 
-    name: str = Field(min_length=1)
+    name: VariableName
     value_from: str
 
 
@@ -126,8 +151,8 @@ class ContainerDefinition(_Part):
     readonly_root_filesystem: bool = False
     linux_parameters: LinuxParameters = Field(default_factory=LinuxParameters)
     mount_points: list[MountPoint] = Field(default_factory=list)
-    entry_point: list[str] = Field(default_factory=list)
-    command: list[str] = Field(default_factory=list)
+    entry_point: list[Text] = Field(default_factory=list)
+    command: list[Text] = Field(default_factory=list)
     environment: list[Variable] = Field(default_factory=list)
     secrets: list[Secret] = Field(default_factory=list)
     depends_on: list[Dependency] = Field(default_factory=list)
@@ -277,7 +302,7 @@ def _path(document: object, location: tuple[int | str, ...]) -> str:
         if isinstance(part, int):
             here = here[part] if isinstance(here, list) and part < len(here) else None
             name = here.get("name") if isinstance(here, dict) else None
-            text += f"[{name if isinstance(name, str) else part}]"
+            text += f"[{name if isinstance(name, str) and name.isprintable() else part}]"
         else:
             here = here.get(part) if isinstance(here, dict) else None
             text += f".{part}" if text else part

@@ -80,6 +80,34 @@ def test_a_shell_check_runs_in_a_shell() -> None:
             definition(container("a", environment=[{"name": "X"}])),
             "containerDefinitions[a].environment[X].value: Field required",
         ),
+        (
+            definition(container("a", environment=[{"name": "A=B", "value": "1"}])),
+            "containerDefinitions[a].environment[A=B].name: contains '=', which",
+        ),
+        (
+            definition(container("a", environment=[{"name": "A\0B", "value": "1"}])),
+            "environment[0].name: contains a NUL or half of a surrogate pair, which",
+        ),
+        (
+            definition(container("a", environment=[{"name": "A", "value": "x\0"}])),
+            "containerDefinitions[a].environment[A].value: contains a NUL or half of a surrogate pair, which",
+        ),
+        (
+            definition(container("a", environment=[{"name": "A", "value": "\ud800"}])),
+            "containerDefinitions[a].environment[A].value: contains a NUL or half of a surrogate pair, which",
+        ),
+        (
+            definition(container("a", command=["true", "x\0"])),
+            "containerDefinitions[a].command[1]: contains a NUL or half of a surrogate pair, which",
+        ),
+        (
+            definition(container("a", entryPoint=["\0"])),
+            "containerDefinitions[a].entryPoint[0]: contains a NUL or half of a surrogate pair, which",
+        ),
+        (
+            definition(container("a", healthCheck={"command": ["CMD", "x\0"]})),
+            "containerDefinitions[a].healthCheck.command[1]: contains a NUL or half of a surrogate pair, which",
+        ),
         (definition(container("a", command=[])), "containerDefinitions[a]: has neither entryPoint nor command"),
         (
             definition(container("a", **after("b", "START")), container("b", essential=False, command=[])),
@@ -112,6 +140,7 @@ def test_an_error_names_its_field(document: object, complaint: str) -> None:
     assert str(caught.value).startswith("x.json: ")
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "\0" not in str(caught.value)
 
 
 def test_a_missing_or_invalid_file_is_reported(tmp_path: Path) -> None:
