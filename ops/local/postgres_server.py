@@ -1,6 +1,7 @@
 """A real Postgres: finds the program, and runs a new cluster for any user, including root."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ops.local.processes import die_with_us
-from ops.local.server import Server, ServerError
+from ops.local.server import Server, ServerError, cause
 
 NOBODY = 65534
 """User id of Postgres when this process is root, since Postgres refuses to run as root."""
@@ -100,6 +101,8 @@ class PostgresServer(Server):
                 self.binaries = _copy_install(self.binaries.parent, self._private) / "bin"
         if not (self.data / "PG_VERSION").exists():
             self._make_cluster()
+        else:
+            self._check_version()
         self._let_predecessor_end()
 
     def _make_cluster(self) -> None:
@@ -113,16 +116,33 @@ class PostgresServer(Server):
             [str(self.binaries / "initdb"), "-D", str(fresh), *options],
             user=self.user,
             cwd="/",
-            capture_output=True,
-            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             check=False,
             start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
             preexec_fn=die_with_us(signal.SIGKILL),
         )
         if made.returncode != 0:
-            last = (made.stderr.strip().splitlines() or ["no output"])[-1]
-            raise ServerError(f"initdb failed in {fresh}: {last}")
+            log = self.folder / "initdb.log"
+            try:
+                log.write_bytes(made.stdout)
+                rest = f"whole output: {log}"
+            except OSError as error:  # the log can be on the same full disk
+                rest = f"{log}: cannot be written: {error.strerror}"
+            raise ServerError(f"initdb failed in {fresh}: {cause(made.stdout)} ({rest})")
         fresh.rename(self.data)
+
+    def _check_version(self) -> None:
+        """Raise ServerError if another major version of Postgres made the cluster."""
+        made_by = (self.data / "PG_VERSION").read_text().strip()
+        program = self.binaries / "postgres"
+        said = subprocess.run([program, "--version"], user=self.user, cwd="/", capture_output=True, check=False)
+        ours = re.search(r"\) (\d+)", said.stdout.decode())  # such as: postgres (PostgreSQL) 17.2 (Debian 17.2-1)
+        if ours is not None and ours[1] != made_by:
+            raise ServerError(
+                f"{self.data} is of Postgres {made_by}, but {program} is Postgres {ours[1]}:"
+                f" remove this folder, or set POSTGRES_SERVER to a postgres {made_by}"
+            )
 
     def _let_predecessor_end(self) -> None:
         """Wait until the server of an earlier, killed process has ended, since our server cannot start earlier."""
@@ -161,12 +181,20 @@ def _can_run(user: int, program: Path) -> bool:
 
 
 def _copy_install(install: Path, to: Path) -> Path:
-    """Copy a Postgres installation. The wheel's binaries use libraries from a folder beside its parent folder."""
+    """Copy a Postgres installation. The wheel's binaries use libraries from a folder beside its parent folder.
+
+    Raises:
+        ServerError: a file cannot be copied, such as to a full disk.
+    """
     copy = to / install.parent.name / install.name
-    shutil.copytree(install, copy, symlinks=True)
     libraries = install.parent.with_name(f"{install.parent.name}.libs")
-    if libraries.is_dir():
-        shutil.copytree(libraries, to / libraries.name, symlinks=True)
+    try:
+        shutil.copytree(install, copy, symlinks=True)
+        if libraries.is_dir():
+            shutil.copytree(libraries, to / libraries.name, symlinks=True)
+    except shutil.Error as error:  # it has a list of all files, and no text
+        *_, (source, _, why) = error.args[0]
+        raise ServerError(f"{source} cannot be copied: {why}") from error
     for entry in to.rglob("*"):  # the umask can have removed these rights when the wheel was unpacked
         if not entry.is_symlink():
             mode = entry.stat().st_mode

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ class ServerError(Exception):
 
 MOST_HELD = 128
 """Maximum number of ports that `free_port` reserves at a time."""
+
+_ERROR = re.compile(r"\b(error:|FATAL|PANIC)")
 
 _held: deque[int] = deque()
 """File descriptors of the sockets that reserve these ports, the oldest first."""
@@ -43,6 +46,15 @@ def free_port() -> int:
     if len(_held) > MOST_HELD:
         os.close(_held.popleft())
     return port
+
+
+def cause(output: bytes) -> str:
+    """Return the line of a failed server's output that has the cause: the last line with an error, else the last line.
+
+    A program of Postgres writes hints after an error. At its end, initdb writes which files it removes.
+    """
+    said = [line for line in output.decode(errors="replace").splitlines() if line.strip() and "removing" not in line]
+    return next((line for line in reversed(said) if _ERROR.search(line)), said[-1] if said else "no output")
 
 
 class Server:
@@ -124,11 +136,10 @@ class Server:
             return True
         if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
             self.kill()
-            said = self.log.read_bytes()[self._logged_before :].decode(errors="replace").strip().splitlines() or [
-                "no output"
-            ]
-            reason = next((line for line in reversed(said) if "FATAL" in line), said[-1])
-            raise ServerError(f"{type(self).__name__} did not start on port {self.port}: {reason}")
+            reason = cause(self.log.read_bytes()[self._logged_before :])
+            raise ServerError(
+                f"{type(self).__name__} did not start on port {self.port}: {reason} (whole output: {self.log})"
+            )
         return False
 
     @property

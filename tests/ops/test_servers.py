@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from ops.local import postgres_server
-from ops.local.server import MOST_HELD, _held
+from ops.local.server import MOST_HELD, _held, cause
 from ops.local.servers import PostgresServer, RedisServer, ServerError, free_port
 from tests.ops.living import lives
 
@@ -134,3 +134,72 @@ def test_the_next_start_removes_the_files_of_a_killed_owner(tmp_path: Path) -> N
     with PostgresServer(tmp_path / "postgres") as server:
         assert server.data.parent != left
         assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (
+            "running bootstrap script ... 2026-11-30 UTC [9] FATAL:  could not write to file: No space left on device\n"
+            'child process exited with exit code 1\ninitdb: removing contents of data directory "/data"\n',
+            "running bootstrap script ... 2026-11-30 UTC [9] FATAL:  could not write to file: No space left on device",
+        ),
+        (
+            'initdb: error: input file "/postgres.bki" does not belong to PostgreSQL 18\ninitdb: hint: Use -L.\n',
+            'initdb: error: input file "/postgres.bki" does not belong to PostgreSQL 18',
+        ),
+        (
+            "PANIC:  could not write to file: No space left on device\nLOG:  aborting startup\n",
+            "PANIC:  could not write to file: No space left on device",
+        ),
+        (
+            'child process was terminated by signal 9: Killed\ninitdb: removing data directory "/data"\n\n',
+            "child process was terminated by signal 9: Killed",
+        ),
+        ("Failed listening on port 6379 (tcp), aborting.\n", "Failed listening on port 6379 (tcp), aborting."),
+        ("", "no output"),
+    ],
+)
+def test_the_cause_of_a_failed_start_is_the_last_error_and_not_what_follows_it(output: str, expected: str) -> None:
+    assert cause(output.encode()) == expected
+
+
+def test_a_failed_initdb_is_one_line_with_the_cause_and_the_log_of_its_whole_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    install = postgres_server._copy_install(postgres_server.postgres_binaries().parent, mine)
+    (bki,) = install.rglob("postgres.bki")
+    bki.write_text("# of no version\n")
+    monkeypatch.setattr(postgres_server, "postgres_binaries", lambda: install / "bin")
+    server = PostgresServer(tmp_path / "postgres")
+    try:
+        with pytest.raises(ServerError) as caught:
+            server.start()
+    finally:
+        server.stop()
+    log = tmp_path / "postgres" / "initdb.log"
+    assert "initdb: error: " in str(caught.value)
+    assert str(caught.value).endswith(f" (whole output: {log})")
+    assert "initdb: hint: " in log.read_text()
+
+
+def test_an_installation_that_cannot_be_copied_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "install" / "bin").mkdir(parents=True)
+    os.mkfifo(tmp_path / "install" / "bin" / "postgres")
+    with pytest.raises(ServerError, match=r"^\S+/install/bin/postgres cannot be copied: .*named pipe"):
+        postgres_server._copy_install(tmp_path / "install", tmp_path / "copy")
+
+
+def test_data_of_another_version_is_refused_with_the_folder_and_the_remedies(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path / "postgres")
+    try:
+        server.start()
+        server.kill()
+        (server.data / "PG_VERSION").write_text("9\n")
+        with pytest.raises(ServerError) as caught:
+            server.start()
+        assert str(caught.value).startswith(f"{server.data} is of Postgres 9, but {server.binaries / 'postgres'} is ")
+        assert str(caught.value).endswith(": remove this folder, or set POSTGRES_SERVER to a postgres 9")
+    finally:
+        server.stop()
