@@ -7,7 +7,7 @@ clock.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class _Lease:
     vacancy_reported: bool = False
     holder: object = None
     ours: set[object] = field(default_factory=set)
-    states: dict[str, str] = field(default_factory=dict)
+    states: dict[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
 class Board:
@@ -53,9 +53,9 @@ class Board:
         return {name: lease.leader for name, lease in self._leases.items()}
 
     def seen(self, task: str, name: str, view: Mapping[str, Any], now: float) -> None:
-        """Record a sidecar's view of a lease: `is_leader`, `holder`, `token` and `state`."""
+        """Record a sidecar's view of a lease: `is_leader`, `holder`, `token`, `state` and `trouble`."""
         lease = self._leases.setdefault(name, _Lease(vacant_since=now))
-        lease.states[task] = str(view.get("state"))
+        lease.states[task] = str(view.get("state")), view.get("trouble")
         lease.holder = view.get("holder")
         token = view.get("token")
         if view.get("is_leader") is True:
@@ -69,7 +69,7 @@ class Board:
             self._lost(lease, now)
 
     def gone(self, task: str, now: float) -> None:
-        """Record that a container of the task has exited. The task no longer leads."""
+        """Record that the task's sidecar has exited. The task no longer leads."""
         for lease in self._leases.values():
             lease.states.pop(task, None)
             if lease.leader == task:
@@ -83,7 +83,7 @@ class Board:
                 continue
             lease.vacancy_reported = True
             elsewhere = lease.holder is not None and lease.holder not in lease.ours
-            self._report(name, _vacancy(set(lease.states.values()), str(lease.holder) if elsewhere else None), False)
+            self._report(name, _vacancy(lease.states.values(), str(lease.holder) if elsewhere else None), False)
 
     def _lost(self, lease: _Lease, now: float) -> None:
         lease.leader, lease.vacant_since, lease.vacancy_reported = None, now, False
@@ -148,18 +148,26 @@ class Watch:
                 continue
 
 
-def _vacancy(states: set[str], elsewhere: str | None) -> str:
-    """Explain why no task of this run leads, from the tasks' states and from a holder that is not in this run."""
-    if "following" in states and elsewhere is not None:
-        return f"no task of this run leads: {elsewhere} holds the key"
+def _vacancy(states: Collection[tuple[str, str | None]], elsewhere: str | None) -> str:
+    """Explain why no task of this run leads.
+
+    Args:
+        states: the state and the trouble of each task.
+        elsewhere: the holder of the key if it is not in this run.
+    """
+    troubles: dict[str, str] = {}
+    for state, trouble in states:
+        troubles[state] = troubles.get(state) or trouble or ""
+    if "following" in troubles and elsewhere is not None:
+        return "; ".join(filter(None, (f"no task of this run leads: {elsewhere} holds the key", troubles["following"])))
     for state, reason in (
         ("disabled", "an operator has disabled it"),
         ("guarded", "the failover guard waits for one LEASE_TTL, since Redis has restarted"),
-        ("disconnected", "Redis does not answer"),
+        ("disconnected", "Redis cannot be used"),
         ("draining", "its task is stopping"),
-        ("following", "the holder has ended, and its key has not expired yet"),
+        ("following", "" if troubles.get("following") else "the holder has ended, and its key has not expired yet"),
         ("waiting", "no API asks for it"),
     ):
-        if state in states:
-            return f"nobody leads: {reason}"
+        if state in troubles:
+            return f"nobody leads: {'; '.join(filter(None, (reason, troubles[state])))}"
     return "nobody leads"

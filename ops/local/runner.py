@@ -135,6 +135,11 @@ class Runner:
         if container == SIDECAR:
             self._watch.nudge(task)
 
+    def exited(self, task: str, container: str) -> None:
+        """Record that a container has exited. Only the end of a sidecar ends the task's lead."""
+        if container == SIDECAR:
+            self._board.gone(task, time.monotonic())
+
     async def _prepare(self) -> None:
         self._backends.find()
         try:
@@ -249,7 +254,7 @@ class Runner:
             environments=environments,
             folder=self._root,
             journal=self,
-            exited=lambda task, _: self._board.gone(task, time.monotonic()),
+            exited=self.exited,
         )
 
     def _views(self, task_id: str) -> dict[str, ContainerView] | None:

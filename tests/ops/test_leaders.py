@@ -76,6 +76,12 @@ def test_a_holder_outside_the_run_is_reported_by_its_name(board: Board, reports:
     assert reports == ["a: no task of this run leads: another holds the key"]
 
 
+def test_a_holder_outside_the_run_is_reported_with_the_trouble_of_its_key(board: Board, reports: Reports) -> None:
+    board.seen("task1", "a", follows() | {"holder": "another", "trouble": "the key has no TTL"}, 0.0)
+    board.tick(FIRST_PATIENCE)
+    assert reports == ["a: no task of this run leads: another holds the key; the key has no TTL"]
+
+
 def test_a_key_that_outlives_its_holder_is_reported(board: Board, reports: Reports) -> None:
     board.seen("task1", "a", leads(7) | {"holder": "one"}, 0.0)
     board.gone("task1", 1.0)
@@ -99,6 +105,28 @@ def test_a_missing_leader_is_reported_once_with_the_reason(
     assert len(reports) == 2
     assert reports[1].startswith("a: nobody leads: ")
     assert reason in reports[1]
+
+
+@pytest.mark.parametrize(
+    ("state", "trouble", "expected"),
+    [
+        ("disconnected", "readonly: a replica", "nobody leads: Redis cannot be used; readonly: a replica"),
+        ("disconnected", None, "nobody leads: Redis cannot be used"),
+        (
+            "guarded",
+            "a trouble",
+            "nobody leads: the failover guard waits for one LEASE_TTL, since Redis has restarted; a trouble",
+        ),
+        ("following", "the key is not a string", "nobody leads: the key is not a string"),
+    ],
+)
+def test_the_reason_of_a_missing_leader_has_the_sidecar_s_trouble(
+    board: Board, reports: Reports, state: str, trouble: str | None, expected: str
+) -> None:
+    board.seen("task1", "a", follows(state) | {"trouble": trouble}, 0.0)
+    board.seen("task2", "a", follows(state) | {"trouble": None}, 0.0)
+    board.tick(FIRST_PATIENCE)
+    assert reports == [f"a: {expected}"]
 
 
 def test_a_missing_leader_is_not_reported_before_the_first_election(board: Board, reports: Reports) -> None:

@@ -472,6 +472,18 @@ def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
 
 
+@pytest.mark.parametrize(("container", "leader"), [("api", "task1"), ("agent", "task1"), ("sidecar", None)])
+def test_only_the_end_of_a_sidecar_ends_the_lead_of_its_task(
+    tmp_path: Path, container: str, leader: str | None
+) -> None:
+    definition = spelled_out(parse(json.loads((ROOT / "task-definition.json").read_text())))
+    console = Console(io.StringIO(), tmp_path, colours=False, closed=lambda: None)
+    runner = Runner(definition, RunSettings.read({}, tmp_path), {}, ROOT, console, asyncio.Event())
+    runner._board.seen("task1", "daily_scheduler", {"is_leader": True, "token": 7, "state": "leading"}, 0.0)
+    runner.exited("task1", container)
+    assert runner._board.leaders == {"daily_scheduler": leader}
+
+
 @pytest.mark.parametrize("name", ["migrate.log", "task2-sidecar.log"])
 def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_path: Path, name: str) -> None:
     log = tmp_path / "logs" / name
