@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ops.local.console import Console
 from ops.local.definition import DefinitionError, TaskDefinition, read
+from ops.local.processes import adopt_orphans
 from ops.local.programs import spelled_out
 from ops.local.runner import Runner
 from ops.local.settings import RunSettings, UsageError
@@ -49,6 +50,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(sys.stdout, logs, colours=colours, closed=stopping.set)
     runner = Runner(spelled_out(definition), settings, os.environ, ROOT, console, stopping)
+    knows_all = adopt_orphans()
     asked_at: list[float] = []
 
     def asked(number: signal.Signals) -> None:
@@ -75,7 +77,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
         await runner.run()
     finally:
         console.close()
-    console.say(f"Stopped; nothing is left running. Logs: {logs}")
+    console.say(f"Stopped{'; nothing is left running' if knows_all else ''}. Logs: {logs}")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Child processes that end with the runner; on Linux even if the runner is killed.
 
-Each process has its own session, and a pipe for its output.
+Each process has its own session, and a pipe for its output. A process that a child starts in another session outlives
+the child; on Linux `adopt_orphans` makes it a child of the runner, and `kill_children` ends it.
 """
 
 import asyncio
@@ -12,12 +13,17 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 LAST_WORDS = 1.0
 """Seconds for which the output of an exited process is still read."""
 
+GRACE = 1.0
+"""Maximum seconds that `kill_children` waits for processes that are about to end, such as the backends of Postgres."""
+
 
 class Process:
-    """A running process and the processes that it starts. `running` creates it."""
+    """A running process and the processes that it starts in its session. `running` creates it."""
 
     def __init__(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         self._process = process
@@ -43,7 +49,7 @@ class Process:
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send SIGKILL to the process and to all processes that it started."""
+        """Send SIGKILL to the process and to all processes of its process group."""
         # The kernel does not reuse the group's number while a member of it lives, nor soon after the last one ends.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -120,3 +126,23 @@ def die_with_us(number: signal.Signals) -> Callable[[], None] | None:
             os._exit(1)
 
     return before_exec
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of each descendant whose own parent ends; return false on a system that cannot do this."""
+    if not sys.platform.startswith("linux"):
+        return False
+    pr_set_child_subreaper = 36
+    return bool(ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0) == 0)
+
+
+def kill_children() -> list[str]:
+    """Kill every descendant that still runs after `GRACE` seconds; returns the pid and the name of each."""
+    killed = []
+    _, running_on = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=GRACE)
+    for child in running_on:
+        with suppress(psutil.NoSuchProcess):  # the process has just ended
+            name = child.name()
+            child.kill()
+            killed.append(f"pid {child.pid} ({name})")
+    return killed

@@ -4,10 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Coroutine, Mapping
-from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from ops.local import guide
 from ops.local.addresses import check_free, listeners, shifted
@@ -18,7 +15,7 @@ from ops.local.definition import TaskDefinition
 from ops.local.environment import container_environment
 from ops.local.leaders import Board, Watch
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
-from ops.local.processes import running
+from ops.local.processes import kill_children, running
 from ops.local.programs import API, SIDECAR
 from ops.local.settings import PORT_STEP, RunSettings, UsageError
 from ops.local.slots import Slot
@@ -278,11 +275,8 @@ class Runner:
             self._console.event(lease, text, tone="leader" if new else "warning")
 
     def _leave_nothing(self) -> None:
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # the process has just ended
-                left = f"pid {child.pid} ({child.name()}) was left over and has been killed"
-                child.kill()
-                self._console.event("run", left, tone="error")
+        for left in kill_children():
+            self._console.event("run", f"{left} was left over and has been killed", tone="error")
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[object, object, None]) -> bool:

@@ -28,7 +28,7 @@ from ops.local.definition import parse
 from ops.local.guide import INDENTED
 from ops.local.programs import spelled_out
 from ops.local.runner import Runner
-from ops.local.servers import RedisServer
+from ops.local.servers import RedisServer, redis_binary
 from ops.local.settings import RunSettings, UsageError
 from tests.ops.living import lives
 from tests.support.ports import claim
@@ -189,7 +189,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     yield run
     status = run.end(signal.SIGINT)
     assert status == 0, run.screen
-    assert "nothing is left running" in run.screen
+    assert ("nothing is left running" in run.screen) is sys.platform.startswith("linux")
     stopped = re.findall(r"task1/(\w+) +stopped$", run.screen, re.MULTILINE)
     assert stopped[-2:] == ["api", "sidecar"], "the order in which ECS stops containers"
 
@@ -470,6 +470,30 @@ def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
     complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), variable: "soon"})
     assert complaint.startswith(f"run: {field}'soon' is not a")
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux gives the orphans of a child to the runner"
+)
+def test_a_process_in_another_session_that_outlives_its_parent_is_killed(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    pid = tmp_path / "pid"
+    server = tmp_path / "redis-server"
+    server.write_text(f'#!/bin/sh\nsetsid sleep 100 &\necho $! >{pid}\nexec {redis_binary()} "$@"\n')
+    server.chmod(0o755)
+    run = start(REDIS_SERVER=str(server))
+    run.until_shown("Redis ")
+    left = psutil.Process(int(pid.read_text()))
+    try:
+        assert lives(left)
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(PATIENCE) == 0
+        assert not lives(left)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            left.kill()
+    assert f"pid {left.pid} (sleep) was left over and has been killed" in run.screen
 
 
 @pytest.mark.parametrize(("container", "leader"), [("api", "task1"), ("agent", "task1"), ("sidecar", None)])
