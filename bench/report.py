@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from runtime.command_line import prepare_streams
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -158,6 +160,7 @@ def run(measure: Callable[[], Report], arguments: Sequence[str], json_file: Path
     parser = argparse.ArgumentParser(description="Measure and print a table.")
     parser.add_argument("--json", type=Path, default=json_file, metavar="FILE", help="also write the report as JSON")
     options = parser.parse_args(arguments)
+    prepare_streams()
     found = dataclasses.replace(measure(), machine=machine(), at=datetime.now(UTC).isoformat(timespec="minutes"))
     print(found.terminal())
     if options.json is not None:

@@ -1,4 +1,4 @@
-"""The exit of a command line program."""
+"""The start and the exit of a command line program."""
 
 import os
 import sys
@@ -17,8 +17,7 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
     the output cannot be written. The status is 2 if a package of the extra `program` is missing: an install without
     extras has only the packages that the client library needs.
     """
-    _open_closed_streams()
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
+    prepare_streams()
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
@@ -38,6 +37,12 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
             sys.stderr.write(f"{program}: the output cannot be written: {error.strerror}\n")
         status = 1
     sys.exit(status)
+
+
+def prepare_streams() -> None:
+    """Let a program print any text: a closed stream discards the text, and a missing character is escaped."""
+    _open_closed_streams()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
 
 
 def _open_closed_streams() -> None:

@@ -21,6 +21,7 @@ from bench.redis_kinds.servers import ABOUT, DEFAULT_TTL, EVENTS, POSSIBLE, Even
 from bench.redis_kinds.trial import Broken, Row, trial
 from ops.local.server import ServerError
 from runtime.clock import elapsed
+from runtime.command_line import prepare_streams
 from tests.chaos.schedule import Redis
 from tests.simulation.command_line import INTERRUPTED, Parser
 
@@ -136,4 +137,5 @@ def _ttl(text: str) -> float:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bench.report import machine
 from bench.soak.planted import LEAD, PLANTS
 from ops.local.server import ServerError
+from runtime.command_line import prepare_streams
 from tests.simulation.command_line import INTERRUPTED, Parser
 
 if TYPE_CHECKING:
@@ -98,4 +99,5 @@ def _minutes(text: str) -> float:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))

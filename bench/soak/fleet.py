@@ -69,7 +69,7 @@ class Fleet:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the servers and the tasks; at the end, stop the tasks as ECS does, then the servers."""
-        with (self.logs / "ecs.log").open("w") as story:
+        with (self.logs / "ecs.log").open("w", encoding="utf-8") as story:
             console = Console(story, self.logs, colours=False, closed=lambda: None)
             try:
                 await self.redis.start_beside()

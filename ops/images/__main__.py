@@ -11,6 +11,7 @@ from ops.images.base import base_image
 from ops.images.checks import check_health, check_imports, free_port
 from ops.images.contents import audit_debian, audit_python, write_bill
 from ops.images.engine import Engine, ImageError, engine
+from runtime.command_line import prepare_streams
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERRUPTED = 130
@@ -115,4 +116,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main())

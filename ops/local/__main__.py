@@ -7,5 +7,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing runs yet: end without a traceback
 
     from ops.local.command import main
+    from runtime.command_line import prepare_streams
 
+    prepare_streams()
     sys.exit(main())

@@ -18,6 +18,7 @@ from ops.rehearse.profile import LONG, SHORT
 from ops.rehearse.programs import RehearsalError
 from ops.rehearse.table import table
 from ops.rehearse.versions import ROOT, build
+from runtime.command_line import prepare_streams
 
 FOLDER = ROOT / ".run" / "rehearse"
 
@@ -86,4 +87,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))

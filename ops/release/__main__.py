@@ -13,6 +13,7 @@ import asyncpg
 
 from ops.local.servers import PostgresServer, ServerError
 from ops.release.pythons import pythons
+from runtime.command_line import prepare_streams
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -145,4 +146,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main())

@@ -15,6 +15,7 @@ from ops.rehearse.network import Pods, make_bridge
 from ops.rehearse.versions import ROOT, Version, build
 from ops.sizes.measure import SHORT, Refusal, Size, measure_refusal, measure_size
 from ops.sizes.table import table
+from runtime.command_line import prepare_streams
 
 FOLDER = ROOT / ".run" / "sizes"
 PORTFOLIOS = 1, 10_000, 1_000_000
@@ -104,4 +105,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))

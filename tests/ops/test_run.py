@@ -472,6 +472,19 @@ def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
 
 
+def test_a_closed_standard_output_changes_nothing_else(tmp_path: Path) -> None:
+    variables = {"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), "LEASE_TTL": "soon"}
+    assert refused(variables, redirection=">&-").startswith("run: container sidecar: LEASE_TTL: 'soon' is not a")
+
+
+def test_a_character_that_the_screen_lacks_does_not_end_the_run(start: Callable[..., Run], tmp_path: Path) -> None:
+    (folder := tmp_path / "\N{HORIZONTAL ELLIPSIS}").mkdir()
+    run = start(folder, PYTHONIOENCODING="latin-1")
+    run.until_shown("as ECS would run them")
+    assert run.end(signal.SIGINT) == 0, run.screen
+    assert run.screen.endswith(f"Logs: {tmp_path}/\\u2026/logs\n")
+
+
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux gives the orphans of a child to the runner"
 )
@@ -534,10 +547,10 @@ def test_an_unusable_server_of_the_caller_is_one_line_without_its_password(
     assert "hidden" not in complaint
 
 
-def refused(variables: dict[str, str]) -> str:
-    """Start a run that must fail, and return its single line of output."""
+def refused(variables: dict[str, str], *, before: str = ":", redirection: str = "") -> str:
+    """Start a run that must fail, after a shell command and with a redirection. Return its single line of output."""
     ended = subprocess.run(
-        [sys.executable, "-m", "ops.local"],
+        ["/bin/sh", "-c", f'{before}; exec "$@" {redirection}', "sh", sys.executable, "-m", "ops.local"],
         cwd=ROOT,
         env=dict(os.environ) | variables,
         capture_output=True,

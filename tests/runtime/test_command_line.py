@@ -48,6 +48,15 @@ def test_a_character_that_the_terminal_cannot_print_is_escaped() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\xe9\n", "")
 
 
+@pytest.mark.parametrize(
+    "file",
+    [path.relative_to(ROOT) for path in sorted(ROOT.glob("ops/*/__main__.py"))] + [Path("bench/report.py")],
+    ids=str,
+)
+def test_every_other_program_of_the_checkout_escapes_such_a_character_too(file: Path) -> None:
+    assert "    prepare_streams()\n" in (ROOT / file).read_text()
+
+
 def test_a_closed_pipe_exits_with_1_without_a_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
