@@ -1,6 +1,7 @@
 """The command `python -m ops.local`: reads the settings, locks the folder, and handles the signals of one run."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -15,7 +16,7 @@ from ops.local.definition import DefinitionError, TaskDefinition, read
 from ops.local.processes import adopt_orphans
 from ops.local.programs import spelled_out
 from ops.local.runner import Runner
-from ops.local.settings import RunSettings, UsageError
+from ops.local.settings import RunSettings, UsageError, unwritable
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
@@ -28,9 +29,12 @@ task-definition.json gives a container, such as TRACKER_INTERVAL=5."""
 FORCE_AFTER = 0.5
 """Seconds after the first signal in which a second one does not kill: `make` and `timeout` may send a signal twice."""
 
+HUNG_UP = (errno.EPIPE, errno.EIO)
+"""Errors of a screen whose reader has ended: a pipe, such as to `head`, or a terminal that was closed."""
+
 
 def main() -> int:
-    """Run; returns the exit status: 0 after Ctrl-C, 2 if the run cannot start."""
+    """Run; returns the exit status: 0 after Ctrl-C, 1 if the screen cannot be written, 2 if the run cannot start."""
     if sys.argv[1:]:
         print(USAGE, file=sys.stderr)
         return 2
@@ -38,14 +42,21 @@ def main() -> int:
         settings = RunSettings.read(os.environ, ROOT)
         definition = read(ROOT / "task-definition.json")
         with _folder(settings.folder) as logs:
-            asyncio.run(_run(definition, settings, logs))
+            lost = asyncio.run(_run(definition, settings, logs))
     except (UsageError, DefinitionError) as error:
-        print(f"run: {error}", file=sys.stderr)
+        _complain("; ".join(str(error).splitlines()))
         return 2
+    except OSError as error:  # the machine's limits, such as the number of open files
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror or error}")
+        return 2
+    if lost is not None and lost.errno not in HUNG_UP:
+        _complain(f"the output cannot be written: {lost.strerror}; the tasks were stopped")
+        return 1
     return 0
 
 
-async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) -> None:
+async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) -> OSError | None:
+    """Run until a signal or until the screen cannot be written; returns the error of the screen."""
     stopping = asyncio.Event()
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(sys.stdout, logs, colours=colours, closed=stopping.set)
@@ -78,6 +89,11 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
     finally:
         console.close()
     console.say(f"Stopped{'; nothing is left running' if knows_all else ''}. Logs: {logs}")
+    return console.lost
+
+
+def _complain(text: str) -> None:
+    print(f"run: {text}", file=sys.stderr)
 
 
 @contextmanager
@@ -92,7 +108,7 @@ def _folder(folder: Path) -> Iterator[Path]:
         logs.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a")
     except OSError as error:
-        raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
+        raise unwritable(folder, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -64,6 +64,7 @@ class Console:
     """
 
     def __init__(self, stream: TextIO, logs: Path, *, colours: bool, closed: Callable[[], None]) -> None:
+        self.lost: OSError | None = None  # the error after which nothing is written to the screen
         self._stream: TextIO | None = stream
         self._logs = logs
         self._colours = colours
@@ -77,7 +78,8 @@ class Console:
             return
         try:
             print(self._painted(text, tone), file=self._stream, flush=True)
-        except OSError:  # the reader of the pipe or the terminal has ended
+        except OSError as error:  # the reader of the pipe or the terminal has ended, or the disk of the file is full
+            self.lost = error
             self._stream = None
             self._closed()
 

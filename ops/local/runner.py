@@ -17,7 +17,7 @@ from ops.local.leaders import Board, Watch
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
 from ops.local.processes import kill_children, running
 from ops.local.programs import API, SIDECAR
-from ops.local.settings import PORT_STEP, RunSettings, UsageError
+from ops.local.settings import PORT_STEP, RunSettings, UsageError, unwritable
 from ops.local.slots import Slot
 from ops.local.tasks import Task, describe
 from service.settings import SettingsError as ServiceSettingsError
@@ -89,7 +89,7 @@ class Runner:
                 ["migrate", "sample", *(f"{label}/{name}" for label in self._shifts for name in containers)]
             )
         except OSError as error:
-            raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
+            raise unwritable(self._settings.folder, error) from error
 
     async def run(self) -> None:
         """Run until `stopping` is set and everything has stopped in order.
@@ -147,7 +147,7 @@ class Runner:
         try:
             read_service_settings(self._environment(self._first, API))
         except ServiceSettingsError as error:
-            raise UsageError(f"container {API}: {'; '.join(str(error).splitlines())}") from error
+            raise UsageError(f"container {API}: {error}") from error
         await self._backends.start(checked)
         self._keys = checked.keys
         await self._backends.vouch_for_redis(list(self._keys.values()))
@@ -167,7 +167,11 @@ class Runner:
             self._backends.own_redis,
             ours=self._settings.database_url is None,
         )
-        (self._settings.folder / "environment").write_text(text)
+        path = self._settings.folder / "environment"
+        try:
+            path.write_text(text)
+        except OSError as error:
+            raise unwritable(path, error) from error
 
     async def _command(self, name: str) -> str:
         """Run a command of the API's program, such as `migrate`, to its end; returns its output."""

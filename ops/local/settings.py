@@ -15,6 +15,11 @@ class UsageError(Exception):
     """The run cannot start; the text is one line for the user."""
 
 
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """Return the UsageError of a file or folder that cannot be written; the error of a full disk has no path."""
+    return UsageError(f"{error.filename or path}: cannot be written: {error.strerror}; set RUN_FOLDER")
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """The settings of one run.

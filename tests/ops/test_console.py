@@ -87,3 +87,4 @@ def test_a_closed_screen_stops_the_run_without_an_error(tmp_path: Path) -> None:
     console.say("hello")
     console.say("again")
     assert closed == [True]
+    assert isinstance(console.lost, BrokenPipeError)

@@ -472,9 +472,57 @@ def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
 
 
+def test_two_bad_settings_of_a_container_are_one_line(tmp_path: Path) -> None:
+    offset = str(free_offset())
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": offset, "LEASE_TTL": "1"})
+    assert re.fullmatch(r"run: container sidecar: GRANT_TTL: .*; HEARTBEAT_INTERVAL: .*\n", complaint)
+
+
+def test_an_environment_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "environment"
+    file.mkdir()  # a folder, since root can write any file
+    complaint = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())})
+    assert complaint == f"run: {file}: cannot be written: Is a directory; set RUN_FOLDER\n"
+
+
+@pytest.mark.parametrize("limit", [12, 16])
+def test_a_limit_of_open_files_is_one_line(tmp_path: Path, limit: int) -> None:
+    variables = {"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())}
+    assert "Too many open files" in refused(variables, before=f"ulimit -n {limit}")
+
+
 def test_a_closed_standard_output_changes_nothing_else(tmp_path: Path) -> None:
     variables = {"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), "LEASE_TTL": "soon"}
     assert refused(variables, redirection=">&-").startswith("run: container sidecar: LEASE_TTL: 'soon' is not a")
+
+
+@pytest.mark.parametrize(
+    ("screen", "status", "complaint"),
+    [
+        ("/dev/full", 1, "run: the output cannot be written: No space left on device; the tasks were stopped\n"),
+        ("a closed pipe", 0, ""),
+    ],
+)
+def test_a_screen_that_cannot_be_written_stops_the_run_and_only_a_closed_pipe_is_no_failure(
+    tmp_path: Path, screen: str, status: int, complaint: str
+) -> None:
+    if screen == "/dev/full":
+        output = os.open(screen, os.O_WRONLY)
+    else:
+        reader, output = os.pipe()
+        os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "ops.local"],
+        cwd=ROOT,
+        env=dict(os.environ) | {"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())},
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    os.close(output)
+    assert (ended.returncode, ended.stderr) == (status, complaint)
 
 
 def test_a_character_that_the_screen_lacks_does_not_end_the_run(start: Callable[..., Run], tmp_path: Path) -> None:
