@@ -10,6 +10,7 @@ from tests.mutants import (
     price_bugs,
     redis_kind_bugs,
     redis_login_bugs,
+    run_bugs,
     service_bugs,
     sidecar_bugs,
     step_down_bugs,
@@ -30,4 +31,5 @@ BUGS = [
     *price_bugs.BUGS,
     *wrapper_bugs.BUGS,
     *command_bugs.BUGS,
+    *run_bugs.BUGS,
 ]

@@ -55,6 +55,7 @@ def project(tmp_path: Path) -> Path:
     for name in COPIED:
         if "." not in name:
             (tmp_path / name).mkdir()
+    (tmp_path / "task-definition.json").touch()
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
     (tmp_path / "sidecar/law.py").write_text("LIMIT = 5\n")
     (tmp_path / "tests/test_law.py").write_text(

@@ -13,7 +13,10 @@ from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("bench", "docs", "examples", "ops", "runtime", "service", "sidecar", "supabase", "tests", "pyproject.toml")
+COPIED = (
+    "bench", "docs", "examples", "ops", "runtime", "service", "sidecar", "supabase", "tests", "pyproject.toml",
+    "task-definition.json",
+)  # fmt: skip
 PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "pytest_rerunfailures")
 """Plugins that the tests need: loading every installed plugin takes longer than most tests."""
 TEST_LIMIT, LIMIT = 60, 600

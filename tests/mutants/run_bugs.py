@@ -1,0 +1,103 @@
+"""Bugs in `make run`, and the test that must find each."""
+
+from tests.mutants.trial import Bug
+
+_RUN = "tests/ops/test_run.py::test_"
+_SERVERS = "tests/ops/test_servers.py::test_"
+_LEADERS = "tests/ops/test_leaders.py::test_"
+_DEFINITION = "tests/ops/test_definition.py::test_"
+
+BUGS = [
+    Bug(
+        "the files that initdb removes are reported as the cause of its failure",
+        "ops/local/server.py",
+        right=' and "removing" not in line',
+        wrong="",
+        test=_SERVERS + "the_cause_of_a_failed_start_is_the_last_error_and_not_what_follows_it",
+    ),
+    Bug(
+        "a hint of initdb is reported as the cause of its failure",
+        "ops/local/server.py",
+        right="if _ERROR.search(line)",
+        wrong="if line",
+        test=_SERVERS + "a_failed_initdb_is_one_line_with_the_cause_and_the_log_of_its_whole_output",
+    ),
+    Bug(
+        "a file of Postgres that cannot be copied has no text",
+        "ops/local/postgres_server.py",
+        right="except shutil.Error as error:",
+        wrong="except shutil.ReadError as error:",
+        test=_SERVERS + "an_installation_that_cannot_be_copied_is_one_line",
+    ),
+    Bug(
+        "Postgres starts on the data of another version",
+        "ops/local/postgres_server.py",
+        right="ours[1] != made_by",
+        wrong="not ours[1]",
+        test=_SERVERS + "data_of_another_version_is_refused_with_the_folder_and_the_remedies",
+    ),
+    Bug(
+        "a character that the screen lacks ends the run",
+        "ops/local/__main__.py",
+        right="    prepare_streams()\n",
+        wrong="",
+        test=_RUN + "a_character_that_the_screen_lacks_does_not_end_the_run",
+    ),
+    Bug(
+        "a screen on a full disk ends the run with the status 0",
+        "ops/local/command.py",
+        right="lost.errno not in HUNG_UP",
+        wrong="not lost.errno",
+        test=_RUN + "a_screen_that_cannot_be_written_stops_the_run_and_only_a_closed_pipe_is_no_failure",
+    ),
+    Bug(
+        "a limit of the machine ends the run with a traceback",
+        "ops/local/command.py",
+        right="except OSError as error:  # the machine",
+        wrong="except ChildProcessError as error:  # the machine",
+        test=_RUN + "a_limit_of_open_files_is_one_line",
+    ),
+    Bug(
+        "the errors of a container's settings are on several lines",
+        "ops/local/command.py",
+        right='"; ".join(str(error).splitlines())',
+        wrong="str(error)",
+        test=_RUN + "two_bad_settings_of_a_container_are_one_line",
+    ),
+    Bug(
+        "the end of any container counts as the loss of the lead",
+        "ops/local/runner.py",
+        right="        if container == SIDECAR:\n            self._board",
+        wrong="        if container:\n            self._board",
+        test=_RUN + "only_the_end_of_a_sidecar_ends_the_lead_of_its_task",
+    ),
+    Bug(
+        "a process in another session outlives the run",
+        "ops/local/processes.py",
+        right="prctl(pr_set_child_subreaper, 1,",
+        wrong="prctl(pr_set_child_subreaper, 0,",
+        test=_RUN + "a_process_in_another_session_that_outlives_its_parent_is_killed",
+    ),
+    Bug(
+        "the reason of a missing leader lacks the sidecar's trouble",
+        "ops/local/leaders.py",
+        right='view.get("trouble")',
+        wrong="None",
+        test=_LEADERS + "the_reason_of_a_missing_leader_has_the_sidecar_s_trouble",
+    ),
+    Bug(
+        "the name of a variable may contain an equals sign",
+        "ops/local/definition.py",
+        right='if "=" in name:',
+        wrong='if "==" in name:',
+        test=_DEFINITION + "an_error_names_its_field",
+    ),
+    Bug(
+        "a command may contain a NUL character",
+        "ops/local/definition.py",
+        right='character == "\\0" or ',
+        wrong="",
+        test=_DEFINITION + "an_error_names_its_field",
+    ),
+]
+"""All bugs of this module."""
