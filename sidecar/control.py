@@ -27,8 +27,6 @@ ALL = "/is-leader"
 """The path of a client's request about all leases. For one lease the path ends with its name."""
 CLIENT = "X-Lease-Client"
 """The header in which a client names itself. A resign requires the header, because a web page cannot send it."""
-LONGEST_NAME = 64
-"""Limit of a client's name, in characters."""
 
 METRICS_LIMITS = Limits(connections=64, per_peer=8, header=10.0, idle=75.0)
 """Limits of the metrics listener: the network may reach it, but Redis and the client need file descriptors too."""
@@ -259,7 +257,8 @@ def _wait(text: str | None) -> float:
 
 
 def _client(headers: Mapping[str, str]) -> str:
-    return headers.get(CLIENT, "")[:LONGEST_NAME]
+    """The whole name of the client: processes whose names differ only at the end are different clients."""
+    return headers.get(CLIENT, "")
 
 
 def _token(text: str | None) -> int | None:

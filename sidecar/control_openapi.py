@@ -138,8 +138,9 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
     token = _parameter("token", "query", {"type": "string", "pattern": "^[0-9]{1,16}$"})
     wait = _parameter("wait", "query", {"type": "number", "exclusiveMinimum": 0, "maximum": longest_wait})
     version = _parameter("version", "query", {"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"})
-    client = _parameter("X-Lease-Client", "header", {"type": "string", "minLength": 1})
-    asked = [wait, version, token, _parameter("X-Lease-Client", "header", {"type": "string"})]
+    name = {"type": "string", "description": "The client's name, which is compared whole"}
+    client = _parameter("X-Lease-Client", "header", {**name, "minLength": 1})
+    asked = [wait, version, token, _parameter("X-Lease-Client", "header", name)]
     return {
         "openapi": "3.1.0",
         "info": {"title": "Control listener of the lease sidecar", "version": "1"},

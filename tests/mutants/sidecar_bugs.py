@@ -399,6 +399,13 @@ LISTENER = [
         test=_RESIGN + "a_resign_needs_the_header",
     ),
     Bug(
+        "the listener cuts the name of a client",
+        "sidecar/control.py",
+        right='headers.get(CLIENT, "")',
+        wrong='headers.get(CLIENT, "")[:64]',
+        test=_RESIGN + "clients_whose_names_differ_only_at_the_end_do_not_both_lead",
+    ),
+    Bug(
         "a name with the prefix of a loopback address counts as loopback",
         "runtime/local_requests.py",
         right='name.lower() in ("localhost", "localhost.")',

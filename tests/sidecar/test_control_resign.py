@@ -70,6 +70,22 @@ async def test_a_resign_by_another_client_does_not_end_the_term(sidecar: Served,
     assert redis.get(KEYS["tracker"]) == "a"
 
 
+@pytest.mark.parametrize("query", ["", "?unknown=1"], ids=["the fast path", "the application"])
+async def test_clients_whose_names_differ_only_at_the_end_do_not_both_lead(
+    sidecar: Served, redis: Redis, query: str
+) -> None:
+    first, second = ({"X-Lease-Client": f"{'task-' * 200}{process}"} for process in (1, 2))
+    await sidecar.lead()
+    leads = []
+    for headers in (first, second, first):
+        async with sidecar.session.get(f"{sidecar.url}/is-leader/tracker{query}", headers=headers) as response:
+            leads.append((await response.json())["is_leader"])
+    assert leads == [True, False, True]
+    async with sidecar.session.post(f"{sidecar.url}/resign/tracker", headers=second) as response:
+        assert (await response.json())["resigned"] is False
+    assert redis.get(KEYS["tracker"]) == "a"
+
+
 async def test_a_resign_of_a_lease_that_is_not_led_succeeds(sidecar: Served) -> None:
     assert await resigned(sidecar, 1) is False
     assert await resigned(sidecar) is True
