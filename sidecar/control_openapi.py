@@ -138,7 +138,10 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
     token = _parameter("token", "query", {"type": "string", "pattern": "^[0-9]{1,16}$"})
     wait = _parameter("wait", "query", {"type": "number", "exclusiveMinimum": 0, "maximum": longest_wait})
     version = _parameter("version", "query", {"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"})
-    name = {"type": "string", "description": "The client's name, which is compared whole"}
+    name = {
+        "type": "string",
+        "description": "The client's name, which is compared whole; only one named client of a task leads",
+    }
     client = _parameter("X-Lease-Client", "header", {**name, "minLength": 1})
     asked = [wait, version, token, _parameter("X-Lease-Client", "header", name)]
     return {
