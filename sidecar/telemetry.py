@@ -219,6 +219,14 @@ class _Gauges(Collector):
         fence = GaugeMetricFamily(
             "sidecar_fence_refuses", "1 while the fence in Redis refuses every term of the lease", labels=["lease"]
         )
+        follows = GaugeMetricFamily(
+            "sidecar_follows_holder", "1 while another holder has the lease, as this task sees it", labels=["lease"]
+        )
+        unconfirmed = GaugeMetricFamily(
+            "sidecar_unconfirmed",
+            "1 while this task leads nothing because fewer replicas than MIN_REPLICAS have its write",
+            labels=["lease"],
+        )
         campaigns = GaugeMetricFamily(
             "sidecar_campaigns", "0 while this task follows only (CAMPAIGN=false)", labels=["lease"]
         )
@@ -228,8 +236,10 @@ class _Gauges(Collector):
         for name, status in self._statuses().items():
             stepped_down.add_metric([name], float(status.step_down is not None))
             campaigns.add_metric([name], float(status.campaigns))
-            refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
-            fence.add_metric([name], float(refuses and status.state is State.FOLLOWING))
+            outcome = self._outcomes.get(name) if status.state is State.FOLLOWING else None
+            follows.add_metric([name], float(outcome is Outcome.HELD and bool(status.holder)))
+            unconfirmed.add_metric([name], float(outcome is Outcome.UNCONFIRMED))
+            fence.add_metric([name], float(outcome in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)))
             leading.add_metric([name], float(status.leads))
             remaining.add_metric([name], status.remaining)
             token.add_metric([name], status.token or 0)
@@ -261,7 +271,7 @@ class _Gauges(Collector):
         )
         if self._store.eviction_policy:
             policy.add_metric([one_line(self._store.eviction_policy)], 1.0)
-        yield from (up, campaigns, leading, remaining, token, state, stepped_down, silence, fence)
+        yield from (up, campaigns, leading, remaining, token, state, stepped_down, silence, follows, unconfirmed, fence)
         yield from (watch, guard, notice, history, policy)
 
 

@@ -399,6 +399,13 @@ LISTENER = [
         test=_RESIGN + "a_resign_needs_the_header",
     ),
     Bug(
+        "every lease in the state 'following' counts as held by another candidate",
+        "sidecar/telemetry.py",
+        right="float(outcome is Outcome.HELD and bool(status.holder))",
+        wrong="float(status.state is State.FOLLOWING)",
+        test="tests/sidecar/test_telemetry.py::test_a_lease_follows_a_holder_only_if_another_candidate_has_the_key",
+    ),
+    Bug(
         "the listener cuts the name of a client",
         "sidecar/control.py",
         right='headers.get(CLIENT, "")',

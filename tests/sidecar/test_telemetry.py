@@ -13,7 +13,7 @@ from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, State, Tra
 from sidecar.redis.failures import Failure
 from sidecar.redis.watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
-from tests.support.one_lease import BELIEVED, fresh_lease, leading
+from tests.support.one_lease import BELIEVED, T, fresh_lease, leading
 from tests.support.storing import Storing, at_port, storing
 
 
@@ -99,6 +99,36 @@ def test_the_metric_of_an_invalid_fence_is_1_until_the_repair(shown: Shown, outc
     shown.now += 10
     answer(Outcome.VACANT)
     assert shown.value("fence_refuses", lease="idle") == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "holder", "metrics"),
+    [
+        (Outcome.HELD, "b", {"follows_holder"}),
+        (Outcome.HELD, "", set()),
+        (Outcome.VACANT, None, set()),
+        (Outcome.SUPERSEDED, "a", set()),
+        (Outcome.WRONG_TYPE, None, set()),
+        (Outcome.UNCONFIRMED, "a", {"unconfirmed"}),
+        (Outcome.FENCE_AHEAD, "b", {"fence_refuses"}),
+        (Outcome.DISABLED, "DISABLED", set()),
+    ],
+)
+def test_a_lease_follows_a_holder_only_if_another_candidate_has_the_key(
+    shown: Shown, outcome: Outcome, holder: str | None, metrics: set[str]
+) -> None:
+    """The alert about a lease that nobody leads is silent while a task follows a holder."""
+    lease = shown.leases["idle"]
+    lease.asked(shown.now)
+    call = lease.next_call(shown.now)
+    assert call is not None
+    lease.replied(call, Reply(outcome, holder), shown.now)
+    shown.telemetry.answered("idle", call, outcome, shown.now)
+    names = {"follows_holder", "unconfirmed", "fence_refuses"}
+    assert {name for name in names if shown.value(name, lease="idle")} == metrics
+    shown.now += T.demand
+    assert lease.view(shown.now).state is State.WAITING
+    assert not any(shown.value(name, lease="idle") for name in names)
 
 
 @pytest.mark.parametrize("guard", ["on", "off", "unavailable", None])
