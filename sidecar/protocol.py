@@ -231,6 +231,11 @@ class Reply(NamedTuple):
     watchers: int | None = None
     direct: int | None = None
 
+    @property
+    def shows_no_term(self) -> bool:
+        """Whether nobody has a term: there is no holder, or the key has our id, but the fence was lost."""
+        return self.holder is None or (self.outcome is Outcome.SUPERSEDED and self.token is None)
+
 
 class Transition(NamedTuple):
     """The beginning or end of a term, or a first reply that gives this candidate no term (`token` None)."""

@@ -317,7 +317,7 @@ class Lease(Facts):
             self.tick(now)  # after a step-down, a term without a grant ends here, before held requests are answered
         else:
             self._end(reply.outcome, now)
-            self._due = now + (self._follow(reply) if reply.holder else 0.0)
+            self._due = now if reply.shows_no_term else now + self._follow(reply)
 
     def _release_replied(self, call: Call, reply: Reply, now: float) -> None:
         if call.kind is Kind.LOOK and self._campaigns(now):

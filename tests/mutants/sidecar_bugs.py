@@ -399,6 +399,13 @@ LISTENER = [
         test=_RESIGN + "a_resign_needs_the_header",
     ),
     Bug(
+        "a leader whose fence was deleted waits for a heartbeat",
+        "sidecar/protocol.py",
+        right="self.holder is None or (self.outcome is Outcome.SUPERSEDED and self.token is None)",
+        wrong="self.holder is None",
+        test="tests/sidecar/election/test_lease.py::test_a_leader_whose_fence_is_lost_acquires_at_once",
+    ),
+    Bug(
         "every lease in the state 'following' counts as held by another candidate",
         "sidecar/telemetry.py",
         right="float(outcome is Outcome.HELD and bool(status.holder))",

@@ -282,15 +282,22 @@ async def test_a_term_taken_by_a_process_with_the_same_id_reports_the_instance_i
         await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate._trouble["tracker"] or ""))
 
 
-async def test_a_deleted_fence_reports_no_duplicate_instance_id(
-    redis_server: RedisServer, redis: Redis, way: Proxy
+async def test_after_the_fence_is_deleted_the_next_term_begins_at_once_and_no_duplicate_instance_id_is_reported(
+    redis_server: RedisServer,
+    redis: Redis,
+    way: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
-        await sidecar.lead()
+        token = (await sidecar.lead())["token"]
+        outcomes = outcomes_of(sidecar, monkeypatch)
         redis.delete(fence_of(KEYS["tracker"]))
         sidecar.candidate.noticed("tracker")
-        await eventually(lambda: not sidecar.candidate._leases["tracker"].leads(elapsed()))
-        assert sidecar.candidate._trouble["tracker"] is None
+        await eventually(lambda: len(outcomes) >= 2)
+        assert outcomes[:2] == [Outcome.SUPERSEDED, Outcome.ACQUIRED]
+        assert (await sidecar.lead())["token"] > token
+        assert "INSTANCE_ID" not in caplog.text
 
 
 def sent_by(sidecar: Served) -> list[str]:

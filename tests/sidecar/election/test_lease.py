@@ -254,6 +254,23 @@ def test_a_renewal_that_finds_another_term_ends_the_own_term(outcome: Outcome, h
     assert lease.transitions()[-1].reason == outcome
 
 
+def test_a_leader_whose_fence_is_lost_acquires_at_once() -> None:
+    """Somebody deleted the fence, or the server evicted it: the key with the own id belongs to no term."""
+    lease = leading(100)
+    lost = Reply(Outcome.SUPERSEDED, "a", ttl=20.0, tenure="-")
+    lease.replied(due(lease, 110, Kind.RENEW), lost, 110.1)
+    assert not lease.leads(110.1)
+    due(lease, 110.1, Kind.ACQUIRE)
+
+
+def test_a_leader_whose_term_another_process_took_waits_before_it_acquires() -> None:
+    """Two sidecars with one id would otherwise take the term from each other without a pause."""
+    lease = leading(100)
+    taken = Reply(Outcome.SUPERSEDED, "a", 2, ttl=30.0, tenure="another-1")
+    lease.replied(due(lease, 110, Kind.RENEW), taken, 110.1)
+    assert lease.wake_at(110.1) >= 110.1 + 0.9 * T.heartbeat
+
+
 def test_versions_differ_after_every_change_and_after_every_resign() -> None:
     lease = fresh_lease()
     versions = [lease.view(99).version]
