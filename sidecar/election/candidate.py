@@ -56,6 +56,7 @@ class Candidate:
         self._leases = leases
         self._trouble: dict[str, str | None] = dict.fromkeys(leases)
         self._trouble_at = dict.fromkeys(leases, -inf)
+        self._not_connected: str | None = None  # the trouble of the last attempt to connect that failed
         self._key_expires_at: dict[str, float | None] = dict.fromkeys(leases)
         self._ttls = {name: LeaseTtl(timings) for name in leases}
         self._keys = keys
@@ -288,12 +289,15 @@ class Candidate:
         if failure is not None:
             self._replace_connection()
             self._telemetry.failed(None, failure)
-        else:
-            self._telemetry.connected()
-            self.report_server()
-        for name in self._leases:
-            self._trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
-            self._trouble_at[name] = self._clock()
+            self._not_connected = f"{failure.kind}: {failure.text}"
+            self._trouble = dict.fromkeys(self._leases, self._not_connected)
+            self._trouble_at = dict.fromkeys(self._leases, self._clock())
+            return
+        self._telemetry.connected()
+        self.report_server()
+        for name, trouble in self._trouble.items():
+            if trouble == self._not_connected:  # the trouble of a call stays until a later call is answered
+                self._trouble[name] = None
 
     def _settle(self, name: str, call: Call, result: Reply | Failure, now: float) -> None:
         """Pass the result of a call to its lease."""

@@ -406,6 +406,13 @@ LISTENER = [
         test="tests/sidecar/election/test_lease.py::test_a_leader_whose_fence_is_lost_acquires_at_once",
     ),
     Bug(
+        "a new connection clears the trouble of every lease",
+        "sidecar/election/candidate.py",
+        right="            if trouble == self._not_connected:",
+        wrong="            if trouble is not None:",
+        test=_CANDIDATE + "a_new_connection_does_not_clear_the_trouble_of_a_call",
+    ),
+    Bug(
         "every lease in the state 'following' counts as held by another candidate",
         "sidecar/telemetry.py",
         right="float(outcome is Outcome.HELD and bool(status.holder))",

@@ -282,6 +282,30 @@ async def test_a_term_taken_by_a_process_with_the_same_id_reports_the_instance_i
         await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate._trouble["tracker"] or ""))
 
 
+async def test_a_new_connection_does_not_clear_the_trouble_of_a_call(
+    redis_server: RedisServer, redis: Redis, way: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server whose memory is full accepts connections, and refuses the scripts."""
+    async with connected(redis_server, way, SLOW) as sidecar:
+        troubles: list[str | None] = []
+        connect = sidecar.candidate._open
+
+        async def observed() -> None:
+            await connect()
+            troubles.append(sidecar.candidate._trouble["tracker"])
+
+        monkeypatch.setattr(sidecar.candidate, "_open", observed)
+        redis.config_set("maxmemory", "1")
+        try:
+            await sidecar.get("/is-leader/tracker")
+            await eventually(lambda: len(troubles) >= 2)
+        finally:
+            redis.config_set("maxmemory", "0")
+        assert all("oom" in str(trouble) for trouble in troubles), troubles
+        await sidecar.lead()
+        await eventually(lambda: sidecar.candidate._trouble["tracker"] is None)
+
+
 async def test_after_the_fence_is_deleted_the_next_term_begins_at_once_and_no_duplicate_instance_id_is_reported(
     redis_server: RedisServer,
     redis: Redis,
