@@ -218,6 +218,8 @@ class Call(NamedTuple):
 class Reply(NamedTuple):
     """The reply of a script. `ttl` and `wait` are seconds; `ttl` is None if the key has no TTL, or if there is no key.
 
+    `holder` is the value of the key, which may be empty; None without a key.
+
     `watchers` is the number of candidates that watch the lease at this server, and `direct` is the number of those with
     a direct watch; both are None if the script did not count them.
     """

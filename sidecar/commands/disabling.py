@@ -38,9 +38,9 @@ async def disable(
     Raises:
         CommandError: Redis refuses, or does not answer.
     """
-    holder, notice, note = await redis.run_script(_DISABLE, [key], seconds, by, reason, words=3)
+    found, holder, notice, note = await redis.run_script(_DISABLE, [key], seconds, by, reason, words=4)
     holder = one_line(holder)
-    lines = [f"{lease} is disabled for {seconds} s; it was held by {holder or 'nobody'}"]
+    lines = [f"{lease} is disabled for {seconds} s; it was held by {_shown(found, holder)}"]
     warnings = _notice_refused(notice, key, heartbeat)
     if note and reason:
         warnings.append(
@@ -48,9 +48,10 @@ async def disable(
             " docs/redis.md lists the rights"
         )
     document = {"lease": lease, "seconds": seconds, "reason": reason or None, "disabled_by": by}
+    document["previous_holder"] = holder if found == "held" else None
     if note:
         document |= {"reason": None, "disabled_by": None}
-    return Report(lines + warnings, {**document, "previous_holder": holder or None, "warnings": warnings})
+    return Report(lines + warnings, {**document, "warnings": warnings})
 
 
 async def enable(redis: CommandRedis, lease: str, key: str, *, heartbeat: float) -> Report:
@@ -59,9 +60,9 @@ async def enable(redis: CommandRedis, lease: str, key: str, *, heartbeat: float)
     Raises:
         CommandError: the lease is not disabled, or Redis refuses, or does not answer.
     """
-    holder, notice = await redis.run_script(_ENABLE, [key], words=2)
+    found, holder, notice = await redis.run_script(_ENABLE, [key], words=3)
     if holder.upper() != "DISABLED":
-        raise CommandError(f"{lease} is not disabled: it is held by {one_line(holder) or 'nobody'}")
+        raise CommandError(f"{lease} is not disabled: it is held by {_shown(found, one_line(holder))}")
     warnings = _notice_refused(notice, key, heartbeat)
     line = f"{lease} is enabled: the next candidate can lead now"
     return Report([line, *warnings], {"lease": lease, "enabled": True, "warnings": warnings})
@@ -86,6 +87,13 @@ def checked_reason(text: str) -> str:
     if not text or len(text) > LONGEST_REASON or not text.isprintable():
         raise ValueError(f"--reason takes one printable line of 1 to {LONGEST_REASON} characters")
     return text
+
+
+def _shown(found: str, holder: str) -> str:
+    """What a script found in the key, for people."""
+    if found == "held":
+        return holder or "an empty value"
+    return "nobody" if found == "vacant" else "a value that could not be read"
 
 
 def _notice_refused(refusal: str, key: str, heartbeat: float) -> list[str]:

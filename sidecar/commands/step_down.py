@@ -114,10 +114,10 @@ def _end(lease: str, before: Look, now: Look) -> str | None:
     """The result of the step-down: '' if another candidate leads, else why not; None while it continues."""
     if now.word == "vacant" or (now.holder, now.token) == (before.holder, before.token):
         return None
-    if now.word == "held" and now.holder != before.holder:
-        return ""
-    if now.word == "held":
+    if now.word == "held" and now.holder == before.holder:
         return f"{lease}: no other task acquired the lease: {now.holder} leads again (token {now.token})"
+    if now.word == "held" and now.holder:
+        return ""
     return f"{lease}: nobody leads: {now.disable or now.held}"
 
 

@@ -27,7 +27,7 @@ class LeaseTtl:
 
         The holder is reported until a reply shows that it no longer holds the key.
         """
-        if reply.outcome is Outcome.HELD and (reply.ttl or 0.0) > self._limit:
+        if reply.outcome is Outcome.HELD and reply.holder and (reply.ttl or 0.0) > self._limit:
             self._holder = reply.holder
         elif reply.outcome is not Outcome.LATE and reply.holder != self._holder:
             self._holder = None

@@ -374,6 +374,9 @@ def _ignore(_: str, __: bool) -> None:
 
 def _trouble_of(call: Call, reply: Reply) -> str | None:
     """The trouble that a reply shows, in a line for people."""
+    if reply.outcome is Outcome.HELD and not reply.holder:
+        until = "somebody deletes it" if reply.ttl is None else "it expires"
+        return f"the key has an empty value: nobody leads until {until}"
     if reply.outcome in (Outcome.HELD, Outcome.DISABLED) and reply.ttl is None:
         return f"the key has no TTL: {reply.holder} holds it until somebody deletes it"
     if reply.outcome is Outcome.SUPERSEDED and not _superseded_by_other_process(call, reply):

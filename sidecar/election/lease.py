@@ -181,7 +181,7 @@ class Lease(Facts):
         late_again = self._outcome is Outcome.LATE
         self._outcome = reply.outcome
         if reply.outcome is not Outcome.LATE:
-            self._holder = reply.holder
+            self._holder = reply.holder or None  # no candidate has an empty id
         self._rest.heard(reply, self.instance_id)
         if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
             corrected = reply.outcome is Outcome.LATE and not late_again  # the reply corrected the `ServerClock`

@@ -10,6 +10,8 @@ LIMIT = 1 << 63
 """Limit of a time or a duration: Redis's own numbers are smaller."""
 _TOKEN_LIMIT = 10**32
 """Limit of a token: the scripts leave out a token of more than 32 digits, which somebody wrote into the fence."""
+_NO_KEY = -2
+"""Ttl, in ms, of a key that does not exist. A key with an empty value has another ttl."""
 _WATCHES_LIMIT = 1_000_000
 """Limit of the number of watches of one lease."""
 
@@ -50,7 +52,7 @@ def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | Non
         left = bounded(ttl, -2, LIMIT)
         reply = Reply(
             outcome=Outcome(outcome),
-            holder=holder or None,
+            holder=holder if holder or left != _NO_KEY else None,
             token=bounded(token, 0, _TOKEN_LIMIT) if token.isdigit() else None,
             ttl=left / 1000 if left >= 0 else None,
             wait=bounded(wait, 0, LIMIT) / 1000,

@@ -4,8 +4,9 @@
 -- ARGV[1]  the time in seconds
 -- ARGV[2]  who disables the lease
 -- ARGV[3]  the reason; '' for none
--- Returns the holder that was found ('' if none), why the notice was refused ('' if it was not), and why the reason
--- could not be stored ('' if it was).
+-- Returns what was found ('vacant', 'held', or 'unreadable' for a key that is not a string, or without the right to GET),
+-- the holder ('' if none), why the notice was refused ('' if it was not), and why the reason could not be stored ('' if
+-- it was).
 --
 -- The fence is not in KEYS: without a right to the fence, a user can disable the lease, but cannot store the reason.
 -- `disabled_until` (ms) ties the reason to this DISABLED: a later SET by hand expires at another time.
@@ -19,5 +20,6 @@ local written, problem = pcall(function()
   call('HSET', fence, 'disabled_by', ARGV[2], 'disabled_reason', ARGV[3], 'disabled_until', string.format('%.0f', ends))
 end)
 local published = redis.pcall('PUBLISH', KEYS[1] .. ':changed', 'disabled')
-return {type(holder) == 'string' and string.sub(holder, 1, 256) or '',
+local is_text = type(holder) == 'string'
+return {is_text and 'held' or holder and 'unreadable' or 'vacant', is_text and string.sub(holder, 1, 256) or '',
         type(published) == 'table' and published.err or '', written and '' or tostring(problem)}

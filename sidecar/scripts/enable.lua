@@ -1,7 +1,9 @@
 -- Delete an operator's DISABLED with its reason, and notify the candidates at once. Another holder is not changed.
 -- KEYS[1]  the lease's key
--- Returns the holder that was found ('' if none), and why the notice was refused ('' if it was not).
-local holder = call('GET', KEYS[1]) or ''
+-- Returns what was found ('vacant' or 'held'), the holder ('' if none), and why the notice was refused ('' if it was
+-- not).
+local value = call('GET', KEYS[1])
+local holder = value or ''
 local published
 if string.upper(holder) == 'DISABLED' then
   local fence = string.find(KEYS[1], '{', 1, true) and 'fence:' .. KEYS[1] or 'fence:{' .. KEYS[1] .. '}'
@@ -11,4 +13,4 @@ if string.upper(holder) == 'DISABLED' then
   published = redis.pcall('PUBLISH', KEYS[1] .. ':changed', 'enabled') -- the lease is enabled in any case
   redis.pcall('PUBLISH', KEYS[1] .. ':vacant:changed', 'vacant') -- notifies the relayed watches
 end
-return {string.sub(holder, 1, 256), type(published) == 'table' and published.err or ''}
+return {value and 'held' or 'vacant', string.sub(holder, 1, 256), type(published) == 'table' and published.err or ''}

@@ -46,8 +46,8 @@ STEP_DOWN = [
     Bug(
         "a step-down counts as done when the same task leads again",
         "sidecar/commands/step_down.py",
-        right='if now.word == "held" and now.holder != before.holder:',
-        wrong='if now.word == "held" and True:',
+        right='if now.word == "held" and now.holder == before.holder:',
+        wrong="if False:",
         test=_STEP_DOWN + "the_status_is_1_if_no_other_task_acquires_the_lease",
     ),
     Bug(

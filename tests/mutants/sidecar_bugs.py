@@ -406,6 +406,13 @@ LISTENER = [
         test="tests/sidecar/election/test_lease.py::test_a_leader_whose_fence_is_lost_acquires_at_once",
     ),
     Bug(
+        "a key with an empty value counts as no key",
+        "sidecar/redis/replies.py",
+        right="holder=holder if holder or left != _NO_KEY else None",
+        wrong="holder=holder or None",
+        test="tests/sidecar/redis/test_replies.py::test_a_key_with_an_empty_value_differs_from_no_key",
+    ),
+    Bug(
         "a new connection clears the trouble of every lease",
         "sidecar/election/candidate.py",
         right="            if trouble == self._not_connected:",

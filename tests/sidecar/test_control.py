@@ -261,6 +261,29 @@ async def test_status_reports_the_trouble_of_each_lease(sidecar: Served, redis: 
     assert status["leases"]["scheduler"]["trouble"] is None
 
 
+@pytest.mark.parametrize(("seconds", "until"), [(None, "somebody deletes it"), (60, "it expires")])
+async def test_an_empty_value_of_the_key_is_a_trouble_and_no_holder(
+    sidecar: Served, redis: Redis, seconds: int | None, until: str
+) -> None:
+    redis.set(KEYS["tracker"], "", ex=seconds)
+    answer = await sidecar.get("/is-leader/tracker")
+    assert (answer["is_leader"], answer["holder"]) == (False, None)
+
+    async def trouble() -> str:
+        return str((await sidecar.get("/status"))["leases"]["tracker"]["trouble"] or "")
+
+    await eventually(trouble)
+    assert await trouble() == f"the key has an empty value: nobody leads until {until}"
+    assert await sidecar.metric('sidecar_follows_holder{lease="tracker"}') == 0
+    redis.set(KEYS["tracker"], "b", ex=60)
+    await eventually(lambda: _follows(sidecar))
+
+
+async def _follows(sidecar: Served) -> bool:
+    await sidecar.get("/is-leader/tracker")
+    return await sidecar.metric('sidecar_follows_holder{lease="tracker"}') == 1
+
+
 async def test_the_sidecar_is_healthy_only_while_its_loop_runs(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,8 +107,8 @@ def test_the_script_disables_even_if_later_commands_are_refused(any_redis: Redis
         port = any_redis.connection_pool.connection_kwargs["port"]
         with Redis(port=port, username="sidecar", password="secret", decode_responses=True, protocol=2) as restricted:
             text = script("call", "disable")
-            holder, notice, note = restricted.eval(text, 1, KEY, "60", "somebody", REASON)
-    assert (holder, bool(notice), bool(note)) == ("", right[0] == "&", right[0] != "&")
+            found, holder, notice, note = restricted.eval(text, 1, KEY, "60", "somebody", REASON)
+    assert (found, holder, bool(notice), bool(note)) == ("vacant", "", right[0] == "&", right[0] != "&")
     assert any_redis.get(KEY) == "DISABLED"
 
 

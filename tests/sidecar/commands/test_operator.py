@@ -77,6 +77,21 @@ def test_enable_ends_a_disable_and_does_not_change_any_other_holder(redis: Redis
     assert redis.get(KEY) == "task-1"
 
 
+def test_a_key_with_an_empty_value_is_not_shown_as_nobody(redis: Redis, run: Run) -> None:
+    redis.set(KEY, "")
+    errors = run("enable", "background_services")[2]
+    assert errors == "sidecar: background_services is not disabled: it is held by an empty value\n"
+    output = run("disable", "background_services", "60")[1]
+    assert output == "background_services is disabled for 60 s; it was held by an empty value\n"
+
+
+def test_disable_replaces_a_key_that_is_not_a_string(redis: Redis, run: Run) -> None:
+    redis.lpush(KEY, "x")
+    output = run("disable", "background_services", "60")[1]
+    assert output == "background_services is disabled for 60 s; it was held by a value that could not be read\n"
+    assert redis.get(KEY) == "DISABLED"
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -90,6 +90,7 @@ async def test_the_status_is_1_if_no_other_task_acquires_the_lease(
     [
         (None, "nobody holds the lease"),
         ("DISABLED", f"it is disabled; python -m sidecar enable {LEASE} ends this"),
+        ("", "an empty value holds the key without a term, and cannot be asked"),
         ("task-of-old", "task-of-old holds the key without a term, and cannot be asked"),
         (["x"], "the key is not a string: somebody must delete it"),
     ],
@@ -192,13 +193,16 @@ async def test_a_lost_connection_does_not_end_the_waiting(tmp_path: Path) -> Non
             assert f"{LEASE}: b leads now" in asked.output
 
 
-async def test_a_disable_ends_the_waiting(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("value", "shown"), [("DISABLED", "DISABLED"), ("", "an empty value")])
+async def test_a_value_that_names_no_candidate_ends_the_waiting(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, value: str, shown: str
+) -> None:
     Caller(redis).acquire()
     async with asking(tmp_path, redis_server) as asked:
         await eventually(lambda: "waiting up to" in asked.output)
-        redis.set(KEY, "DISABLED", ex=60)
+        redis.set(KEY, value, ex=60)
         assert await asked.end() == 1
-        assert f"sidecar: {LEASE}: nobody leads: DISABLED holds the key for" in asked.output
+        assert f"sidecar: {LEASE}: nobody leads: {shown} holds the key for" in asked.output
 
 
 @pytest.mark.parametrize(("right", "named"), [("+hset", "the command HSET"), ("~fence:{portfolio:*", "the key ")])

@@ -31,6 +31,12 @@ def test_the_largest_numbers_that_redis_can_send_are_parsed() -> None:
     assert [parse(ACQUIRED.replace("6000", left))[0].ttl for left in ("0", "-1", "-2")] == [0.0, None, None]
 
 
+@pytest.mark.parametrize(("left", "holder"), [("-2", None), ("-1", ""), ("0", ""), ("6000", "")])
+def test_a_key_with_an_empty_value_differs_from_no_key(left: str, holder: str | None) -> None:
+    reply = parse(f"held 1 boot-1 {left} 1790000000000000 0 - - - - - ")[0]
+    assert reply.holder == holder
+
+
 @pytest.mark.parametrize(
     "answer",
     [
