@@ -149,7 +149,12 @@ async def _run(settings: Settings) -> None:
         for listener in listeners:
             await listener.cleanup()
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # a signal during the end of the process changes nothing
-    log.info("Sidecar %s has given up its leases", name, extra={"instance": name, "event": "sidecar_stopped"})
+    fields = {"instance": name, "event": "sidecar_stopped"}
+    if kept := ", ".join(candidate.not_given_up):
+        text = "Sidecar %s stops without an answer of Redis about %s: the key may remain for up to %g s"
+        log.warning(text, name, kept, timings.ttl, extra=fields)
+    else:
+        log.info("Sidecar %s has given up its leases", name, extra=fields)
 
 
 async def _listen(

@@ -103,6 +103,11 @@ class Candidate:
         """The names of the leases."""
         return tuple(self._leases)
 
+    @property
+    def not_given_up(self) -> tuple[str, ...]:
+        """The names of the leases whose key may have our id."""
+        return tuple(name for name, lease in self._leases.items() if lease.may_hold_key)
+
     def progresses(self) -> bool:
         """Whether the loop has made a round recently. This does not depend on Redis or on the clients."""
         return self._clock() - self._progress_at < 2 * (self._timings.heartbeat + self._timings.call_limit)

@@ -122,6 +122,11 @@ class Facts:
             self._version += 1
         self._connected = False
 
+    @property
+    def may_hold_key(self) -> bool:
+        """Whether the key may have our id: a term is not released, or an acquire has no answer."""
+        return not self._holds_nothing() or self._unanswered.pending
+
     def transitions(self) -> list[Transition]:
         """The transitions since the last call of this method, oldest first."""
         transitions, self._transitions = self._transitions, []

@@ -110,7 +110,7 @@ class Lease(Facts):
         """Whether nothing is left to give up, or the time for giving up is over."""
         if self._drain_until is None:
             return False
-        busy = self._term or self._to_release or self._in_flight or self._unanswered.pending
+        busy = self.may_hold_key or self._in_flight
         return not busy or now >= self._drain_until
 
     # Events of Redis.

@@ -288,9 +288,9 @@ ELECTION = [
 LATE = [
     Bug(
         "a drain ends while an acquire may still execute",
-        "sidecar/election/lease.py",
-        right=" or self._in_flight or self._unanswered.pending",
-        wrong=" or self._in_flight",
+        "sidecar/election/facts.py",
+        right=" or self._unanswered.pending",
+        wrong="",
         test=_LATE + "a_drain_waits_until_no_acquire_can_still_execute",
     ),
     Bug(
@@ -404,6 +404,13 @@ LISTENER = [
         right="self.holder is None or (self.outcome is Outcome.SUPERSEDED and self.token is None)",
         wrong="self.holder is None",
         test="tests/sidecar/election/test_lease.py::test_a_leader_whose_fence_is_lost_acquires_at_once",
+    ),
+    Bug(
+        "the sidecar logs that it has given up a lease whose release Redis did not answer",
+        "sidecar/run.py",
+        right='if kept := ", ".join(candidate.not_given_up):',
+        wrong='if kept := "":',
+        test="tests/sidecar/test_stopping.py::test_sigterm_ends_the_sidecar_while_redis_does_not_answer",
     ),
     Bug(
         "a key with an empty value counts as no key",

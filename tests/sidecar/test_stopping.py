@@ -135,6 +135,10 @@ async def test_sigterm_ends_the_sidecar_while_redis_does_not_answer(
             if not leads:
                 await eventually(asker.ask)
             await ends_in_time(hanging)
+            if leads:
+                kept = "without an answer of Redis about background_services: the key may remain for up to 30 s"
+                assert kept in hanging.output
+                assert "has given up its leases" not in hanging.output
 
 
 async def _leads(asker: Asker) -> bool:

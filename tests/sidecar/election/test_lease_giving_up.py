@@ -105,6 +105,7 @@ def test_a_drain_waits_for_the_last_grant_and_then_releases() -> None:
     call = due(lease, 103 + T.grant_ttl, Kind.RELEASE)
     lease.replied(call, redis.execute(call, "a", 108), 108)
     assert lease.drained(108)
+    assert not lease.may_hold_key
     assert redis.holder is None
 
 
@@ -126,6 +127,7 @@ def test_a_drain_ends_within_its_bound_even_if_redis_is_silent() -> None:
         else:
             now = lease.wake_at(now)
     assert now <= 101 + T.grant_ttl + 4 * T.call_limit
+    assert lease.may_hold_key
 
 
 def test_a_resign_of_another_term_releases_nothing() -> None:
