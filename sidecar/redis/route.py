@@ -30,9 +30,10 @@ class Route:
         self._limit = limit
         self._failed: list[Any] = []  # socket addresses, the most recent failure last
         self._companions: set[RedisConnection] = set()
+        self._apart: set[RedisConnection] = set()  # companions that were found at another server
         self._known = asyncio.Event()
         self._host = ""
-        self._server: str | None = None  # `RedisConnection.server` of the leading connection
+        self._leader: RedisConnection | None = None  # the leading connection that was identified last
         self._address: Any = None  # the address of the last leading connection
 
     async def lead(self, host: str, port: int) -> socket.socket:
@@ -60,17 +61,27 @@ class Route:
             companion.abort()
 
     def identified(self, connection: "RedisConnection", *, leading: bool) -> bool:
-        """Record a connection's server; returns False if a companion has another server than the leading connection."""
+        """Compare the servers; returns False if a companion has another server than the leading connection.
+
+        A companion is compared only with an open leading connection: after a restart of the server, a companion may be
+        connected again before the leading connection is. When a new leading connection is identified, every companion
+        whose result would change is aborted, and so is compared again.
+        """
         if not leading:
-            return None in (self._server, connection.server) or self._server == connection.server
-        self._server = connection.server
-        for companion in [each for each in self._companions if each.server not in (None, self._server)]:
+            leader = self._leader
+            if leader is None or not leader.writable or not _differ(connection, leader):
+                return True
+            self._apart.add(connection)
+            return False
+        self._leader = connection
+        for companion in [each for each in self._companions if _differ(each, connection) != (each in self._apart)]:
             companion.abort()
         return True
 
     def left(self, companion: "RedisConnection") -> None:
         """Remove a companion whose stream has ended."""
         self._companions.discard(companion)
+        self._apart.discard(companion)
 
     def looks_up(self, host: str, port: int) -> bool:
         """Whether a lookup of the name is under way."""
@@ -87,3 +98,8 @@ class Route:
         if address is None:
             return
         self._failed = [*(each for each in self._failed if each != address), address][-_REMEMBERED:]
+
+
+def _differ(one: "RedisConnection", other: "RedisConnection") -> bool:
+    """Whether two connections are known to have different servers."""
+    return None not in (one.server, other.server) and one.server != other.server

@@ -167,6 +167,20 @@ WATCH = [
         wrong="            pass\n        return True",
         test=_WATCH + "a_watch_behind_an_address_of_several_servers_is_reported_as_weaker[the election]",
     ),
+    Bug(
+        "after a restart the watch is compared with the server of the election's old connection",
+        "sidecar/redis/route.py",
+        right="leader is None or not leader.writable or",
+        wrong="leader is None or",
+        test=_WATCH + "after_a_restart_of_the_server_the_watch_may_be_connected_before_the_election",
+    ),
+    Bug(
+        "a watch at another server stays off when the election has come to that server",
+        "sidecar/redis/route.py",
+        right="if _differ(each, connection) != (each in self._apart)]",
+        wrong="if _differ(each, connection)]",
+        test=_WATCH + "a_watch_at_another_server_recovers_as_soon_as_the_election_is_at_that_server",
+    ),
 ]
 
 _SHARED = "tests/faults/test_changes_for_all_tasks.py::test_"

@@ -238,6 +238,42 @@ async def test_a_watch_behind_an_address_of_several_servers_is_reported_as_weake
                 await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
 
 
+async def test_after_a_restart_of_the_server_the_watch_may_be_connected_before_the_election(
+    redis_of_its_own: RedisServer,
+) -> None:
+    """The restarted server has another run id than the server of the election's old connection."""
+    connector = at_port(redis_of_its_own.port)
+    async with storing(connector) as store, watching(connector.companion, retry=3600.0) as watch:
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        await watch.connected(WatchMode.TRACKING)
+        redis_of_its_own.kill()
+        await eventually(lambda: watch.watch.mode is WatchMode.OFF)
+        await redis_of_its_own.start_beside()
+        await eventually(lambda: watch.watch.mode is WatchMode.TRACKING or watch.watch.refusal)
+        assert (watch.watch.mode, watch.watch.refusal) == (WatchMode.TRACKING, None)
+        watch.changes.clear()
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        with client_of(redis_of_its_own) as redis:
+            redis.set(KEY, "b")
+        await watch.reports("tracker")  # the connection is still the same, because not every lease is reported
+
+
+async def test_a_watch_at_another_server_recovers_as_soon_as_the_election_is_at_that_server(
+    redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer
+) -> None:
+    """In a failover the watch may reach the new primary first."""
+    async with Proxy(redis_server.port) as balancer:
+        connector = at_port(balancer.port)
+        async with storing(connector) as store:
+            assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+            balancer.target = redis_of_its_own.port
+            async with watching(connector.companion, retry=3600.0) as watch:
+                await eventually(lambda: watch.watch.refusal)
+                await store.store.close()
+                assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+                await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
+
+
 @pytest.mark.parametrize("rights", [["+client"], *REFUSED])
 async def test_a_step_down_is_not_reported_as_a_change_of_the_key(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
