@@ -168,6 +168,7 @@ class RedisConnection(Connection):
         await super().connect()  # type: ignore[no-untyped-call]
         if self._leading:
             await self._route.place.confirm(self)
+            self._route.leads(self)
 
     def identify(self, info: object) -> bool:
         """Read the server's run id from an answer to INFO server. Servers behind one address differ in their run id.

@@ -38,12 +38,14 @@ class Route:
 
     async def lead(self, host: str, port: int) -> socket.socket:
         """A socket for a leading connection. Recently failed addresses are tried last."""
-        connected = await connected_socket(self._lookups, host, port, limit=self._limit, last=self._failed)
-        self._host, self._address = host, connected.getpeername()
+        return await connected_socket(self._lookups, host, port, limit=self._limit, last=self._failed)
+
+    def leads(self, connection: "RedisConnection") -> None:
+        """Let the companions follow a leading connection, which has logged in to the right server."""
+        self._host, self._address = str(connection.host), connection.address
         self._known.set()
         for companion in [each for each in self._companions if each.address != self._address]:
             companion.abort()
-        return connected
 
     async def follow(self) -> tuple[str, socket.socket]:
         """The leading connection's host, and a socket to its server for a companion.

@@ -735,10 +735,20 @@ CONNECTION = [
     Bug(
         "the watch stays on a server that the election has left",
         "sidecar/redis/route.py",
-        right="            companion.abort()\n        return connected",
-        wrong="            pass\n        return connected",
+        right="each.address != self._address]:\n            companion.abort()\n",
+        wrong="each.address != self._address]:\n            pass\n",
         test="tests/sidecar/redis/test_connection.py::"
         "test_a_companion_is_closed_once_the_leading_connection_has_another_server",
+    ),
+    Bug(
+        "the watch follows a new connection of the election before its login",
+        "sidecar/redis/connection.py",
+        right="            connected = await self._route.lead(self.host, self.port)\n",
+        wrong="            connected = await self._route.lead(self.host, self.port)\n"
+        "            self.address = connected.getpeername()\n"
+        "            self._route.leads(self)\n",
+        test="tests/sidecar/redis/test_connection.py"
+        "::test_the_watch_stays_when_a_replacement_of_the_elections_connection_fails",
     ),
     Bug(
         "the end of an idle connection is not noticed",

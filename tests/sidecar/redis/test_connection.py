@@ -16,7 +16,8 @@ from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.watch import WatchMode
 from sidecar.settings import RedisAddress, read
-from tests.sidecar.redis.test_watch import watching
+from tests.sidecar.conftest import command
+from tests.sidecar.redis.test_watch import KEYS, watching
 from tests.support.proxy import Proxy
 from tests.support.storing import storing
 from tests.support.waiting import eventually
@@ -35,10 +36,9 @@ class Name:
         self.lookups += 1
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", each)) for each in self.ports]
 
-    def connector(self, limit: float = 20.0) -> Connector:
-        return Connector(
-            RedisAddress(f"redis://{HOST}", None, HOST, 6379, None, None), lookups=Lookups(self), limit=limit
-        )
+    def connector(self, limit: float = 20.0, username: str | None = None, password: str | None = None) -> Connector:
+        address = RedisAddress(f"redis://{HOST}", None, HOST, 6379, username, password)
+        return Connector(address, lookups=Lookups(self), limit=limit)
 
 
 @pytest.fixture
@@ -142,6 +142,31 @@ async def test_the_watch_follows_the_election(pair: list[Proxy]) -> None:
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         await eventually(lambda: second.accepted == 2 and watch.mode is WatchMode.TRACKING)
         assert first.accepted == 2
+
+
+async def test_the_watch_stays_when_a_replacement_of_the_elections_connection_fails(
+    pair: list[Proxy], redis: Redis
+) -> None:
+    """The old connection of the election stays in use, so its server is still the watch's server."""
+    command(redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all")
+    first, second = pair
+    name = Name(first.port)
+    connector = name.connector(username="sidecar", password="x")
+    try:
+        async with watching(connector.companion) as watch, storing(connector) as store:
+            assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+            await watch.connected(WatchMode.TRACKING)
+            name.ports = (second.port,)
+            second.black_hole()
+            failed = await store.store.replace()
+            assert failed is not None
+            assert failed.kind == "timeout"
+            redis.set(KEYS["tracker"], "b")
+            await watch.reports("tracker")  # a new connection of the watch would report every lease
+            async with connected(connector.companion()) as companion:
+                assert companion == first.port
+    finally:
+        command(redis, "ACL", "DELUSER", "sidecar")
 
 
 async def test_a_socket_of_this_machine_serves_the_calls_and_the_watch() -> None:
