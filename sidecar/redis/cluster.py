@@ -106,9 +106,12 @@ class ClusterPlace:
 
     async def _slots(self, connection: RedisConnection, asked: Node) -> Node:
         """The owner of the slot, from the answer of a node. A node may leave its own host empty."""
+        if connection.optional.refusal("CLUSTER SLOTS") is not None:
+            return asked
         await connection.send_command("CLUSTER", "SLOTS")
         try:
-            answer: Any = await connection.read_response()
+            with connection.optional.reading("CLUSTER SLOTS"):
+                answer: Any = await connection.read_response()
         except ResponseError as error:
             if type(error) in (NoPermissionError, ResponseError):
                 return asked  # this node refuses CLUSTER SLOTS; MOVED will name the owner

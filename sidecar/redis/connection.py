@@ -25,6 +25,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from runtime.lookup import Lookups
 from sidecar.redis.failures import KINDS
 from sidecar.redis.login import login_of
+from sidecar.redis.optional import OptionalCommands
 from sidecar.redis.place import FixedPlace, Place
 from sidecar.redis.route import Route
 from sidecar.server_kind import Cluster, Node, Sentinels, ServerKind
@@ -39,6 +40,8 @@ _NO_HANDSHAKE = "no answer to the TLS handshake; if the server does not speak TL
 
 Such a server takes the handshake for the beginning of a command, and waits for the rest.
 """
+_EXPECTS_TLS = "; a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL"
+"""Addition to the error of a connection without TLS that ended before anything was received."""
 _UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
 """Error of a Sentinel for SELECT, which is sent if the settings name a database."""
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
@@ -87,6 +90,8 @@ class RedisConnection(Connection):
         super().__init__(**options)
         self._route = route
         self._leading = leading
+        self.optional = OptionalCommands(route.ending_refusals)
+        """The commands that the election can do without."""
         self.ended = False
         """Whether the stream has ended, on either side."""
         self.when_ended: Callable[[], None] = _ignore
@@ -181,6 +186,7 @@ class RedisConnection(Connection):
 
     def abort(self) -> None:
         """End the stream at once."""
+        self.optional.aborted()
         if self._writer is not None:
             self._writer.transport.abort()
 
@@ -216,14 +222,17 @@ class RedisConnection(Connection):
         Args:
             error: the event loop's error; None if the server closed the stream.
         """
+        return Disconnected(f"{error or 'Connection closed by server'}{_EXPECTS_TLS}")
 
     def _stream_ended(self) -> None:
         if self.ended:
             return
         self.ended = True
         self._route.left(self)
-        if self._leading and self.is_connected:  # otherwise the sidecar closed the connection
-            self._route.may_have_moved(self.host, self.port)
+        if self.is_connected:  # otherwise the sidecar closed the connection
+            self.optional.ended()
+            if self._leading:
+                self._route.may_have_moved(self.host, self.port)
         self.when_ended()
 
 

@@ -63,11 +63,8 @@ _SCRIPT_NOISE = re.compile(
 _IN_SCRIPT = "user executing the script"
 _COMMAND = re.compile(rf"run the '(?P<direct>[^']+)' command|^(?P<script>[A-Z]+): .*{_IN_SCRIPT} can't run")
 """Pattern for the refused command: in the server's own error, or in the error that `scripts/call.lua` raises."""
-_EXPECTS_TLS = "; a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL"
 _IS_SENTINEL = "; a Sentinel answers like this: put its address into REDIS_SENTINELS"
 _HINTS = {
-    "Connection reset by peer": _EXPECTS_TLS,
-    "Connection closed by server": _EXPECTS_TLS,
     "unknown command 'TIME'": _IS_SENTINEL,
     "unknown command `TIME`": _IS_SENTINEL,
     "unknown command 'SELECT'": _IS_SENTINEL,

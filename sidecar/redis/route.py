@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.connecting import connected_socket
 from runtime.lookup import Lookups
+from sidecar.redis.optional import EndingRefusals
 from sidecar.redis.place import Place
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Route:
 
     def __init__(self, place: Place, lookups: Lookups, limit: float) -> None:
         self.place = place
+        self.ending_refusals = EndingRefusals()
         self._lookups = lookups
         self._limit = limit
         self._failed: list[Any] = []  # socket addresses, the most recent failure last

@@ -74,9 +74,10 @@ class ServerFacts:
                 await log_in(connection)
                 # A candidate that receives the notice looks at the lease once, and finds no change.
                 notices = [("PUBLISH", self._channel, "looked")] if self._store.release_notice == "refused" else []
-                packed = connection.pack_commands([("INFO", "memory"), ("EVAL", _GUARD, 0), *notices])
+                info = [("INFO", "memory")] if connection.optional.refusal("INFO") is None else []
+                packed = connection.pack_commands([*info, ("EVAL", _GUARD, 0), *notices])
                 await connection.send_packed_command(packed)
-                policy, guard = [await _answer(connection) for _ in range(2)]
+                policy, guard = await connection.optional.answer(connection, "INFO"), await _answer(connection)
                 published = [await _answer(connection) for _ in notices]
             notice = ("refused" if published[0] is None else "sent") if published else None
             self._store.learn(policy, guarded=guard == 1, notice=notice)

@@ -43,7 +43,7 @@ from sidecar.redis.repeats import (
     repeatable,
 )
 from sidecar.redis.replies import number, parse, server_time, text
-from sidecar.redis.script_calls import KeyedCall, ScriptCalls, fence_of, history_of
+from sidecar.redis.script_calls import Command, KeyedCall, ScriptCalls, fence_of, history_of
 from sidecar.server_kind import Node
 
 __all__ = ["HOPS", "KeyedCall", "RedisStore", "Sent", "fence_of", "history_of"]
@@ -214,7 +214,7 @@ class RedisStore:
     ) -> Sent:
         """Write the calls; `clock` gives the time of the node behind the connection."""
         commands = self._script_calls.commands(calls, clock, asking=asking)
-        asks_policy = self._clock() - self._policy_at > _POLICY_AGE
+        asks_policy = self._clock() - self._policy_at > _POLICY_AGE and connection.optional.refusal("INFO") is None
         connection.write([*commands, ("INFO", "memory")] if asks_policy else commands)
         return Sent(connection, asks_policy)
 
@@ -252,7 +252,7 @@ class RedisStore:
                     results.append(await self._result(speaking, clock, keyed.key))
                 confirmed = await self._confirmation(speaking)
                 if sent.asks_policy:
-                    await self._read_policy(speaking)
+                    self._learn_policy(await speaking.optional.answer(speaking, "INFO"))
         except Exception as error:  # noqa: BLE001 - see the module
             problem = failure_of(error, may_execute=sent is not None)
             if sent is None and could_not_connect(error):
@@ -291,7 +291,14 @@ class RedisStore:
         if self._connection is not None:
             return self._connection
         connection = self._connect()
-        self._adopt(connection, await self._greet(connection))
+        try:
+            clock = await self._greet(connection)
+        except Disconnected:
+            if not connection.optional.ended_connection:
+                raise
+            connection = self._connect()  # this connection leaves the refused command out
+            clock = await self._greet(connection)
+        self._adopt(connection, clock)
         return connection
 
     def _adopt(self, connection: RedisConnection, clock: ServerClock) -> None:
@@ -306,11 +313,13 @@ class RedisStore:
         clock = ServerClock(self._timings.server_time_valid_for)
         try:
             await log_in(connection)
-            greeting = [("TIME",), ("INFO", "memory"), ("INFO", "server")]
+            greeting: list[Command] = [("TIME",)]
+            if connection.optional.refusal("INFO") is None:
+                greeting += [("INFO", "memory"), ("INFO", "server")]
             await connection.send_packed_command(connection.pack_commands(greeting))
             clock.observe(server_time(await connection.read_response()), self._clock())
-            await self._read_policy(connection)
-            await _identify(connection)
+            self._learn_policy(await connection.optional.answer(connection, "INFO"))
+            connection.identify(await connection.optional.answer(connection, "INFO"))
             if connection.ended:  # `when_ended` is not set yet, so nobody would notice the end
                 raise Disconnected("the server closed the connection after the greeting")
         except BaseException:
@@ -349,12 +358,6 @@ class RedisStore:
             self._connection.moved(node)
         return NotExecuted(failure.kind, failure.text, may_execute=False, hop=node, once=once)
 
-    async def _read_policy(self, connection: RedisConnection) -> None:
-        try:
-            self._learn_policy(await connection.read_response())
-        except ResponseError:
-            self._learn_policy(None)
-
     def _learn_policy(self, memory: object) -> None:
         policy = re.search(r"maxmemory_policy:(\S+)", text(memory))
         self.eviction_policy = policy.group(1) if policy else None
@@ -386,13 +389,6 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
     if isinstance(result, Failure) or result.outcome not in won:
         return result
     return confirmed if isinstance(confirmed, Failure) else result._replace(outcome=Outcome.UNCONFIRMED)
-
-
-async def _identify(connection: RedisConnection) -> None:
-    try:
-        connection.identify(await connection.read_response())
-    except ResponseError:
-        connection.identify(None)
 
 
 def _ignore() -> None:

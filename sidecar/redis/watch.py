@@ -215,10 +215,15 @@ class RedisWatch:
         self, connection: RedisConnection, refusals: list[str], is_answer: Callable[[object], bool], *words: str
     ) -> Any:
         """The answer to a command. A lasting refusal is appended to `refusals`, and the result is None."""
+        command = "INFO" if words[0] == "INFO" else " ".join(words[:2])
+        if (refusal := connection.optional.refusal(command)) is not None:
+            refusals.append(refusal)
+            return None
         await connection.send_command(*words)
         try:
-            while _is_message(answer := await connection.read_response()):
-                pass  # skip a message before the answer: after the subscription all leases are looked at anyway
+            with connection.optional.reading(command):
+                while _is_message(answer := await connection.read_response()):
+                    pass  # skip a message before the answer: after the subscription all leases are looked at anyway
         except ResponseError as error:
             failure = failure_of(error, may_execute=False, channels=words[1:])
             if failure.kind not in _REFUSALS:

@@ -846,6 +846,36 @@ CONNECTION = [
         test=_STORE + "calls_also_read_the_eviction_policy_once_the_last_value_is_old[wheel]",
     ),
     Bug(
+        "a command whose refusal ended the connection is sent again on the next connection",
+        "sidecar/redis/optional.py",
+        right="            self._known.add(*self._last[:2])\n",
+        wrong="            pass\n",
+        test="tests/sidecar/redis/test_fakeredis.py::test_a_whole_term_works_without_a_guard[Redis 8]",
+    ),
+    Bug(
+        "an error about the whole server counts as the refusal of one command",
+        "sidecar/redis/optional.py",
+        right="isinstance(error, NoPermissionError) or _names(str(error), command)",
+        wrong="str(error)",
+        test="tests/sidecar/redis/test_optional.py::test_an_error_about_the_whole_server_is_no_refusal_of_the_command",
+    ),
+    Bug(
+        "an open connection sends a command again that it left out before",
+        "sidecar/redis/optional.py",
+        right="self._left_out.get(command)",
+        wrong="self._known.current().get(command)",
+        test="tests/sidecar/redis/test_optional.py"
+        "::test_a_command_whose_refusal_ends_the_connection_is_left_out_for_a_time",
+    ),
+    Bug(
+        "a server without TLS that has answered is said to expect TLS",
+        "sidecar/redis/connection.py",
+        right="if not self._is_heard and (error :=",
+        wrong="if (error :=",
+        test="tests/sidecar/redis/test_failures.py"
+        "::test_a_server_that_has_answered_before_it_ends_the_connection_is_not_said_to_expect_tls",
+    ),
+    Bug(
         "a sidecar without calls shows outdated facts of the server",
         "sidecar/redis/server_facts.py",
         right="await self._ask()",

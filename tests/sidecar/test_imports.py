@@ -85,8 +85,8 @@ def test_every_module_is_needed_by_all_kinds_or_listed_under_its_kind() -> None:
     package = ROOT / "sidecar/redis"
     listed = set[str]().union(*OPTIONAL.values())
     common = {
-        "acquires", "connection", "failures", "history", "login", "place", "reconnects", "repeats", "replies", "route",
-        "script_calls", "server_facts", "store", "watch",
+        "acquires", "connection", "failures", "history", "login", "optional", "place", "reconnects", "repeats",
+        "replies", "route", "script_calls", "server_facts", "store", "watch",
     }  # fmt: skip
     modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
     assert {f"sidecar.redis.{name}" for name in modules - common} == {name for name in listed if ".redis." in name}

@@ -21,6 +21,7 @@ from sidecar.election.lease import Lease
 from sidecar.history import Term
 from sidecar.protocol import Call, Transition
 from sidecar.redis.connection import RedisConnection
+from sidecar.redis.optional import EndingRefusals, OptionalCommands
 from sidecar.redis.script_calls import SCRIPTS
 from sidecar.redis.store import RedisStore
 from sidecar.telemetry import Telemetry
@@ -40,6 +41,7 @@ class Line:
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
         self.ended = self.redirects = False
         self.assured = True
+        self.optional = OptionalCommands(EndingRefusals(real.now))
         self.when_ended: Callable[[], None] = lambda: None
 
     async def assure(self) -> None:

@@ -103,6 +103,22 @@ async def test_an_error_from_a_server_that_expects_tls_gives_a_hint(front: Proxy
     assert "a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL" in failure.text
 
 
+async def test_a_server_that_has_answered_before_it_ends_the_connection_is_not_said_to_expect_tls() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"TIME\r\n")
+        writer.write(b"*2\r\n:1790000000\r\n:0\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with storing(Connector(_at(f"redis://127.0.0.1:{port}"))) as store:
+            failure = await store.store.open()
+    assert failure is not None
+    assert failure.kind == "connection"
+    assert "TLS" not in failure.text
+
+
 async def test_an_error_from_a_server_without_tls_gives_a_hint(pem: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
