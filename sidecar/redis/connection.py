@@ -123,6 +123,11 @@ class RedisConnection(Connection):
         self._route.failed(self.host, self.port, self.address)
 
     @property
+    def reached(self) -> bool:
+        """Whether the server's machine has accepted the connection."""
+        return self.address is not None or self._has_transport
+
+    @property
     def writable(self) -> bool:
         """Whether `write` can write to the server: the connection is made, and neither side has closed it.
 

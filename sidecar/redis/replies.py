@@ -1,5 +1,6 @@
 """The store's parsers for answers of Redis. They check everything, because any program may be at the other end."""
 
+import re
 from typing import Any
 
 from redis.exceptions import InvalidResponse
@@ -38,6 +39,12 @@ def server_time(answer: Any) -> int:
         return int(seconds) * 1_000_000 + int(microseconds)
     except (TypeError, ValueError) as error:
         raise InvalidResponse("the answer to TIME is not a time") from error
+
+
+def eviction_policy(memory: object) -> str | None:
+    """The policy in an answer to INFO memory; None if the answer names none."""
+    policy = re.search(r"maxmemory_policy:(\S+)", text(memory))
+    return policy.group(1) if policy else None
 
 
 def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | None]:

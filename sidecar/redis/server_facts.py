@@ -83,7 +83,9 @@ class ServerFacts:
             self._store.learn(policy, guarded=guard == 1, notice=notice)
             self._learned()
         except TimeoutError:
-            self._store.abort()  # the server or the network hangs, so the store must connect again
+            # The server may hang. While the store makes calls, they show whether its own connection hangs, too.
+            if connection.reached and self._store.idle:
+                self._store.abort()
         except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
             log.debug("The server's facts cannot be read: %s", type(error).__name__)  # the election logs the reason
         finally:

@@ -22,7 +22,6 @@ A call always ends with a `Reply` or a `Failure`. A malformed answer can make re
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
@@ -42,7 +41,7 @@ from sidecar.redis.repeats import (
     refuses_command,
     repeatable,
 )
-from sidecar.redis.replies import number, parse, server_time, text
+from sidecar.redis.replies import eviction_policy, number, parse, server_time
 from sidecar.redis.script_calls import Command, KeyedCall, ScriptCalls, fence_of, history_of
 from sidecar.server_kind import Node
 
@@ -99,6 +98,7 @@ class RedisStore:
         self._served: set[str] = set()  # keys whose last call over this connection was answered
         self._server_clock = ServerClock(timings.server_time_valid_for)
         self._replace_at = self._replace_pause = inf
+        self._called_at = -inf
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself, even during a call."""
         self.guard: str | None = None
@@ -115,6 +115,11 @@ class RedisStore:
     def connected(self) -> bool:
         """Whether there is a connection that has neither failed nor ended."""
         return self._connection is not None and not self._connection.ended
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call was sent for 1.5 heartbeats. A lease that is held or followed causes more calls."""
+        return self._clock() - self._called_at > 1.5 * self._timings.heartbeat
 
     @property
     def facts_age(self) -> float:
@@ -213,6 +218,7 @@ class RedisStore:
         self, connection: RedisConnection, calls: Sequence[KeyedCall], clock: ServerClock, *, asking: bool = False
     ) -> Sent:
         """Write the calls; `clock` gives the time of the node behind the connection."""
+        self._called_at = self._clock()
         commands = self._script_calls.commands(calls, clock, asking=asking)
         asks_policy = self._clock() - self._policy_at > _POLICY_AGE and connection.optional.refusal("INFO") is None
         connection.write([*commands, ("INFO", "memory")] if asks_policy else commands)
@@ -359,8 +365,7 @@ class RedisStore:
         return NotExecuted(failure.kind, failure.text, may_execute=False, hop=node, once=once)
 
     def _learn_policy(self, memory: object) -> None:
-        policy = re.search(r"maxmemory_policy:(\S+)", text(memory))
-        self.eviction_policy = policy.group(1) if policy else None
+        self.eviction_policy = eviction_policy(memory)
         self._policy_at = self._clock()
 
     def _learn_guard(self, guard: str) -> None:

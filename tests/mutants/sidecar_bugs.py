@@ -883,6 +883,22 @@ CONNECTION = [
         test="tests/sidecar/redis/test_server_facts.py::test_without_calls_the_status_follows_changes_of_the_server[wheel]",
     ),
     Bug(
+        "an unanswered request for the facts ends a connection that answers calls",
+        "sidecar/redis/server_facts.py",
+        right="if connection.reached and self._store.idle:",
+        wrong="if connection.reached:",
+        test="tests/sidecar/redis/test_server_facts.py"
+        "::test_a_hanging_new_connection_does_not_end_the_connection_of_the_election[True]",
+    ),
+    Bug(
+        "a new connection that cannot be made ends the open connection of an idle sidecar",
+        "sidecar/redis/server_facts.py",
+        right="if connection.reached and self._store.idle:",
+        wrong="if self._store.idle:",
+        test="tests/sidecar/redis/test_server_facts.py"
+        "::test_a_hanging_new_connection_does_not_end_the_connection_of_the_election[False]",
+    ),
+    Bug(
         "an idle sidecar wakes up although its facts are recent",
         "sidecar/redis/server_facts.py",
         right="max(self._look, self._old - self._store.facts_age)",

@@ -1,16 +1,19 @@
 """A sidecar that makes no calls reports the current facts of its server."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import cast
 from unittest.mock import Mock
 
+import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
-from sidecar.redis.connection import Connector
+from sidecar.protocol import Kind, Outcome, Timings
+from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.server_facts import LOOK, OLD, ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.settings import RedisAddress
@@ -21,6 +24,8 @@ from tests.support.storing import KEY, TIMINGS, at_port, storing
 from tests.support.waiting import eventually
 
 CHANNEL = f"{KEY}:changed"
+SELDOM = Timings(ttl=600.0, heartbeat=200.0, grant_ttl=5.0, call_limit=0.5)
+"""Timings with such a long heartbeat that no test waits for it."""
 
 
 @asynccontextmanager
@@ -115,15 +120,57 @@ async def test_a_refused_notice_is_published_again_until_it_is_accepted(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_a_frozen_server_is_not_shown_as_up(redis_server: RedisServer) -> None:
-    """While no call is made, only the request for the facts checks the connection."""
-    async with Proxy(redis_server.port) as way, shown(way.port, limit=0.5) as (store, learned):
-        await eventually(lambda: learned)
-        ended: list[None] = []
-        store.when_ended = lambda: ended.append(None)
-        way.black_hole()
-        await eventually(lambda: not store.connected)
-        assert ended  # in a sidecar, the election receives this event and reconnects
+@pytest.mark.parametrize("username", [None, "sidecar"])
+async def test_a_frozen_server_is_not_shown_as_up(
+    redis: Redis, redis_server: RedisServer, username: str | None
+) -> None:
+    """While no call is made, only the request for the facts checks the connection. A login may be its first step."""
+    command(redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all")
+    try:
+        async with Proxy(redis_server.port) as way, shown(way.port, username, limit=0.5) as (store, learned):
+            await eventually(lambda: learned)
+            ended: list[None] = []
+            store.when_ended = lambda: ended.append(None)
+            way.black_hole()
+            await eventually(lambda: not store.connected)
+            assert ended  # in a sidecar, the election receives this event and reconnects
+    finally:
+        command(redis, "ACL", "DELUSER", "sidecar")
+
+
+@pytest.mark.parametrize("calls", [True, False])
+async def test_a_hanging_new_connection_does_not_end_the_connection_of_the_election(
+    redis: Redis, redis_server: RedisServer, calls: bool
+) -> None:
+    """A proxy or a firewall may hold up new connections while the open ones work.
+
+    With calls, the new connection is made, and gets no answer. Without calls, it cannot be made.
+    """
+    with ExitStack() as sockets:
+        silent = sockets.enter_context(socket.socket())
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8 if calls else 0)
+        for _ in range(0 if calls else 4):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(silent.getsockname())
+        attempts: list[RedisConnection] = []
+
+        def connect() -> RedisConnection:
+            attempts.append(at_port(silent.getsockname()[1])())
+            return attempts[-1]
+
+        async with storing(at_port(redis_server.port), timings=SELDOM) as caller:
+            assert await caller.store.open() is None
+            if calls:
+                assert await caller.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+            facts = ServerFacts(connect, caller.store, Mock(), channel=CHANNEL, limit=0.1, look=0.02, old=0.0)
+            running = asyncio.create_task(facts.run())
+            await eventually(lambda: len(attempts) > 2)
+            running.cancel()
+            await asyncio.wait((running,))
+            assert {attempt.reached for attempt in attempts[:2]} == {calls}
+            assert caller.store.connected
 
 
 async def test_malformed_facts_are_ignored(redis_server: RedisServer) -> None:
