@@ -2,13 +2,16 @@
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
+from tests.faults.replication import in_step, replicating
 from tests.sidecar.conftest import client_of, command
 from tests.support.script_caller import FENCE, KEY, Caller
+from tests.support.waiting import eventually
 
 
 def changed_server(redis: Redis) -> None:
@@ -58,6 +61,22 @@ def test_the_guard_starts_when_the_first_candidate_sees_the_change(any_redis: Re
     answer = Caller(any_redis, guarding=True).acquire()
     assert answer.outcome == "guarded"
     assert 5_000 < answer.wait <= 20_000
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+async def test_the_first_replica_of_a_primary_starts_the_guard_until_the_next_renewal(
+    tmp_path: Path, renewed: bool
+) -> None:
+    """Redis makes a new replication id for the primary, as it does for a promoted replica."""
+    with replicating(tmp_path / "primary") as primary, client_of(primary) as redis:
+        token = known_server(redis, "a")
+        with replicating(tmp_path / "replica", of=primary.port) as replica:
+            await eventually(lambda: in_step(primary, replica))
+            leader = Caller(redis, guarding=True)
+            if renewed:
+                assert leader.renew(token).outcome == "renewed"
+            assert leader.release(token).outcome == "released"
+            assert Caller(redis, "b", guarding=True).acquire().outcome == ("acquired" if renewed else "guarded")
 
 
 def test_the_guard_ends_after_one_ttl(any_redis: Redis) -> None:
