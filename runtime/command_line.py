@@ -14,8 +14,8 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
     """Run `main` with the arguments of the command line, and exit with the status that it returns.
 
     The status is 130 after Ctrl-C, and 1 if the reader of standard output, such as `head`, has closed the pipe, or if
-    the output cannot be written. The status is 2 if a package of the extra `program` is missing: an install without
-    extras has only the packages that the client library needs.
+    the output cannot be written; a log that cannot be written does not count. The status is 2 if a package of the extra
+    `program` is missing: an install without extras has only the packages that the client library needs.
     """
     prepare_streams()
     try:

@@ -8,6 +8,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
 from runtime.log_lines import JsonLines, TextLines
+from runtime.log_output import LogOutput
 
 _CAUSED_BY_A_CLIENT = HttpProcessingError, RequestPayloadError, ClientConnectionResetError
 
@@ -19,7 +20,7 @@ def log_to_stdout(form: str, level: str) -> None:
         form: `json` or `text`.
         level: the name of a level of `logging`, in upper or lower case.
     """
-    handler = logging.StreamHandler(sys.stdout)
+    handler = LogOutput(sys.stdout, "standard output")
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("aiohttp.server").addFilter(_is_not_caused_by_a_client)

@@ -172,7 +172,6 @@ class _Service:
         def report() -> None:
             unfinished = "connections" if working.done() else "the work"
             logger.critical("SHUTDOWN_TIMEOUT is over; exiting, although %s did not end", unfinished)
-            logging.shutdown()
 
         exit_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, report)
 

@@ -12,7 +12,7 @@ from types import FrameType
 COMMAND_LIMIT = 5.0
 """Limit for a command to end after SIGINT or SIGTERM, in seconds."""
 REPORT_LIMIT = 0.5
-"""Limit for the last report, in seconds. The report hangs if the reader of the log has stopped reading."""
+"""Limit for the last report, in seconds. A report on standard error hangs if nobody reads it."""
 
 
 class Stopped(Exception):

@@ -21,6 +21,7 @@ _RIGHTS = "tests/sidecar/redis/test_rights.py::test_"
 _HOSTILE = "tests/sidecar/test_hostile_texts.py::test_"
 _GUARD = "tests/sidecar/redis/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/redis/test_watch.py::test_"
+_OUTPUT = "tests/runtime/test_log_output.py::test_"
 
 WIRING = [
     Bug(
@@ -670,6 +671,27 @@ SCRIPTS = [
         right='f"  {one_line(line, TRACEBACK_WIDTH)}"',
         wrong="one_line(line, TRACEBACK_WIDTH)",
         test="tests/runtime/test_log_lines.py::test_a_text_log_contains_no_control_character_and_no_forged_line",
+    ),
+    Bug(
+        "a log that nobody reads stops the sidecar",
+        "runtime/log_output.py",
+        right="poll.poll(None if wait else 0)",
+        wrong="poll.poll(None)",
+        test="tests/sidecar/test_stopping.py::test_a_sidecar_whose_log_cannot_be_written_leads_and_ends_in_order",
+    ),
+    Bug(
+        "the end of a process waits for a reader of the log for ever",
+        "runtime/log_output.py",
+        right="while self._writing and time.monotonic() < until:",
+        wrong="while self._writing:",
+        test=_OUTPUT + "a_process_ends_with_its_own_status_although_its_log_cannot_be_written",
+    ),
+    Bug(
+        "the log lines that wait for a reader have no limit",
+        "runtime/log_output.py",
+        right="self._size + len(line) > KEPT",
+        wrong="self._size < 0",
+        test=_OUTPUT + "lines_beyond_the_limit_are_lost_and_a_line_counts_them",
     ),
     Bug(
         "a disabled lease with a bad fence is not reported as disabled",

@@ -17,9 +17,11 @@ import aiohttp
 import psutil
 import pytest
 
+from ops.local.servers import free_port
 from tests.runtime.test_connecting import dropping
 from tests.service.work.test_protection import Agent
 from tests.support.fake_sidecar import LeadingSidecar
+from tests.support.outputs import output
 from tests.support.processes import LIMIT, ROOT, Process, Service, command_of
 from tests.support.proxy import Proxy
 from tests.support.served_api import PORTFOLIO
@@ -109,6 +111,17 @@ async def test_the_api_ends_in_time_while_every_outgoing_connection_hangs(
     asking = asyncio.create_task(session.get(f"{service.url}/portfolios/{PORTFOLIO}/live", headers=headers))
     stack.callback(asking.cancel)
     await asyncio.sleep(0.5)  # the request and the process's own connections are under way
+    assert await ends(service) == 0
+
+
+@pytest.mark.parametrize("kind", ["unread", "closed"])
+async def test_an_api_whose_log_cannot_be_written_answers_and_ends_in_order(
+    session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack, kind: str
+) -> None:
+    service = Service(tmp_path / "log", session, **elsewhere(free_port()))
+    service.outputs["stdout"] = stack.enter_context(output(kind))
+    await stack.enter_async_context(service)
+    assert await service.get_internal("/background/status")
     assert await ends(service) == 0
 
 

@@ -14,7 +14,7 @@ from sidecar.client import LeaseClient
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
-def test_json_lines_hold_the_fields_and_a_traceback_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_hold_the_fields_and_a_traceback_stays_in_its_line(capfd: pytest.CaptureFixture[str]) -> None:
     set_up_logs("json", "info")
     logger = logging.getLogger("service.some")
     logger.info("leads %s", "now", extra={"lease": "background_services", "token": 7, "instance": "one"})
@@ -23,7 +23,7 @@ def test_json_lines_hold_the_fields_and_a_traceback_stays_in_its_line(capsys: py
     except ValueError:
         logger.exception("failed")
     logger.debug("below the level")
-    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    first, second = (json.loads(line) for line in capfd.readouterr().out.splitlines())
     assert first.pop("time").endswith("Z")
     assert first == {
         "level": "INFO",

@@ -395,7 +395,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED)
 async def test_invalid_http_harms_no_other_client_and_writes_no_log_line(
-    sidecar: Served, request_: bytes, logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
+    sidecar: Served, request_: bytes, logging_as_it_was: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
     log_to_stdout("text", "INFO")
@@ -411,11 +411,11 @@ async def test_invalid_http_harms_no_other_client_and_writes_no_log_line(
         await writer.wait_closed()
         async with sidecar.session.get(f"{url}/healthz") as response:
             assert response.status == 200
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_clients_that_do_not_await_the_continue_write_no_log_line(
-    sidecar: Served, logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
+    sidecar: Served, logging_as_it_was: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
     log_to_stdout("text", "INFO")
@@ -423,7 +423,7 @@ async def test_clients_that_do_not_await_the_continue_write_no_log_line(
         await leave_before_the_continue(url)
         async with sidecar.session.get(f"{url}/healthz") as response:
             assert response.status == 200
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 async def _is_below(value: Callable[[], Awaitable[float | None]], limit: float) -> bool:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from redis import Redis
 
 from ops.local.servers import RedisServer
-from tests.sidecar.test_process import SMALL, Asker
+from tests.sidecar.test_process import SMALL, Asker, key
+from tests.support.outputs import output
 from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -139,6 +141,22 @@ async def test_sigterm_ends_the_sidecar_while_redis_does_not_answer(
                 kept = "without an answer of Redis about background_services: the key may remain for up to 30 s"
                 assert kept in hanging.output
                 assert "has given up its leases" not in hanging.output
+
+
+@pytest.mark.parametrize("kind", ["unread", "closed", "full disk"])
+async def test_a_sidecar_whose_log_cannot_be_written_leads_and_ends_in_order(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, kind: str
+) -> None:
+    logging = sidecar(tmp_path, redis_server, LEASE_TTL="30")
+    with output(kind) as descriptor, killed_at_exit(logging):
+        logging.outputs["stdout"] = descriptor
+        logging.start()
+        asker = Asker(logging, session)
+        await eventually(lambda: _leads(asker))
+        assert redis.exists(key(asker))
+        await ends_in_time(logging)
+    assert not redis.exists(key(asker))
+    assert logging.output.count("\n") == (0 if kind == "unread" else 1)
 
 
 async def _leads(asker: Asker) -> bool:

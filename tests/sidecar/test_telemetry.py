@@ -285,7 +285,7 @@ def test_an_unsafe_server_is_warned_about_once_each_time_it_becomes_unsafe(
 
 
 @pytest.mark.usefixtures("logging_as_it_was")
-def test_a_text_log_line_is_time_level_message_and_the_set_fields(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_log_line_is_time_level_message_and_the_set_fields(capfd: pytest.CaptureFixture[str]) -> None:
     log_to_stdout("text", "INFO")
     log = logging.getLogger("sidecar.some")
     log.debug("not shown")
@@ -294,7 +294,7 @@ def test_a_text_log_line_is_time_level_message_and_the_set_fields(capsys: pytest
         raise ValueError("why")
     except ValueError:
         log.exception("failed", extra={"lease": "x"})
-    line, failed, *traceback = capsys.readouterr().out.splitlines()
+    line, failed, *traceback = capfd.readouterr().out.splitlines()
     time = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ"
     assert re.fullmatch(rf"{time} WARNING leads now lease=x token=7", line)
     assert re.fullmatch(rf"{time} ERROR   failed lease=x", failed)
@@ -302,10 +302,10 @@ def test_a_text_log_line_is_time_level_message_and_the_set_fields(capsys: pytest
 
 
 @pytest.mark.usefixtures("logging_as_it_was")
-def test_a_json_log_line_contains_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_log_line_contains_the_same(capfd: pytest.CaptureFixture[str]) -> None:
     log_to_stdout("json", "INFO")
     logging.getLogger("sidecar.some").info("leads %s", "now", extra={"lease": "x", "token": 7})
-    line = json.loads(capsys.readouterr().out)
+    line = json.loads(capfd.readouterr().out)
     assert line.pop("time").endswith("Z")
     assert line == {"level": "INFO", "logger": "sidecar.some", "message": "leads now", "lease": "x", "token": 7}
 

@@ -29,11 +29,14 @@ def clean_environment(**settings: str) -> dict[str, str]:
 class Process:
     """A Python program with a clean environment, whose output goes to a file.
 
+    `outputs` may contain a descriptor in the place of the file, as `stdout` or `stderr`.
+
     The async context manager starts the program and, at the end of the block, kills it if it still runs.
     """
 
     def __init__(self, log: Path, arguments: Sequence[str], **environment: str) -> None:
         self.environment = environment
+        self.outputs: dict[str, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self._log = log
         self._arguments = arguments
@@ -52,8 +55,8 @@ class Process:
                 cwd=ROOT,
                 env=clean_environment(**self.environment),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=self.outputs.get("stdout", log),
+                stderr=self.outputs.get("stderr", log),
             )
 
     @property

@@ -165,13 +165,13 @@ async def test_malformed_http_is_400_in_json_and_the_connection_is_closed(
 
 
 async def test_clients_that_do_not_await_the_continue_write_no_log_line(
-    served: Served, logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
+    served: Served, logging_as_it_was: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     set_up_logs("text", "warning")
     for url, get in ((served.url, served.get), (served.internal_url, served.get_internal)):
         await leave_before_the_continue(url)
         assert (await get("/healthz"))[0] == 200
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/nowhere"])

@@ -68,7 +68,7 @@ async def test_background_status_bounds_the_texts_of_another_task(served: Served
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_no_text_can_forge_a_log_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_text_can_forge_a_log_line(form: str, capfd: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
@@ -77,7 +77,7 @@ def test_no_text_can_forge_a_log_line(form: str, capsys: pytest.CaptureFixture[s
     finally:
         logging.captureWarnings(capture=False)
         root.handlers[:], root.level = before
-    (line,) = capsys.readouterr().out.removesuffix("\n").split("\n")
+    (line,) = capfd.readouterr().out.removesuffix("\n").split("\n")
     assert line.isprintable()
     assert len(line) < 10_000
 
