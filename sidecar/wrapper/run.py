@@ -18,6 +18,7 @@ from urllib.request import ProxyHandler, build_opener
 from runtime.clock import elapsed
 from runtime.escape import one_line
 from runtime.log_lines import JsonLines, TextLines
+from runtime.log_output import LogOutput
 from sidecar.client import LeaseClient, Term
 from sidecar.settings import SettingsError
 from sidecar.wrapper.arguments import GRACE, Arguments, UsageError, Variables, parse, read
@@ -252,6 +253,6 @@ def _find_lease(url: str, lease: str) -> None:
 
 def _log_to_stderr(variables: Variables) -> None:
     """Log to standard error, because standard output belongs to COMMAND."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogOutput(sys.stderr, "standard error")
     handler.setFormatter(JsonLines() if variables.log_format == "json" else TextLines())
     logging.basicConfig(level=variables.log_level, handlers=[handler], force=True)

@@ -114,6 +114,13 @@ BUGS = [
         test=_EXEC + "a_signal_during_the_imports_stops_the_wrapper_as_a_later_one_does",
     ),
     Bug(
+        "standard error that nobody reads stops the wrapper",
+        "sidecar/wrapper/run.py",
+        right='LogOutput(sys.stderr, "standard error")',
+        wrong="logging.StreamHandler(sys.stderr)",
+        test=_EXEC + "a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_ends_in_order",
+    ),
+    Bug(
         "the pauses are reset only after two minutes of work",
         "sidecar/wrapper/pauses.py",
         right="if worked >= STEADY:",

@@ -27,6 +27,7 @@ from tests.sidecar.wrapper.programs import (
     state,
 )
 from tests.support.hostile_sidecar import fake_sidecar
+from tests.support.outputs import output
 from tests.support.processes import ROOT, SHORT_LEASE, Process, RealSidecar, clean_environment, get_json, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
@@ -76,6 +77,19 @@ async def test_a_program_that_forks_and_ignores_sigterm_is_killed_after_the_grac
         assert run(wrapper.pids) == []
     assert "SIGKILL" in wrapper.output
     assert "--grace" not in wrapper.output
+    assert "resigned" in sidecars[0].output
+
+
+async def test_a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_ends_in_order(
+    sidecars: Pair, tmp_path: Path
+) -> None:
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", sys.executable, "-c", PYTHON)
+    with output("unread") as descriptor, killed_at_exit(wrapper):
+        wrapper.outputs["stderr"] = descriptor
+        wrapper.start()
+        await eventually(lambda: wrapper.began)
+        assert await asyncio.to_thread(wrapper.stop, signal.SIGTERM) == 0
+    assert [line.split()[0] for line in wrapper.diary] == ["begin", "end"]
     assert "resigned" in sidecars[0].output
 
 
