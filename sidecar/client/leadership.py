@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 from runtime.clock import elapsed
 from sidecar.client.reports import PastTerm, SidecarReport
 from sidecar.client.sidecar_api import Answer, Poll, SidecarApi
-from sidecar.client.term import Grant, Term, TermOver
+from sidecar.client.term import Grant, Term, says_only_that_a_term_is_over
 
 T = TypeVar("T")
 
@@ -89,8 +89,9 @@ class Leadership:
 
         `run` cancels the work when its term is over: `stop_before` seconds before the deadline, or at once when the
         sidecar reports the end of the term. It awaits the end of the work, resigns the lease, and campaigns again. Work
-        that returns after its cancellation, or raises `TermOver`, counts as ended by the term. The work must not block
-        the event loop: blocking calls belong in `term.run_in_thread`.
+        that returns after its cancellation, or raises `TermOver` or an exception group of nothing but `TermOver`,
+        counts as ended by the term. The work must not block the event loop: blocking calls belong in
+        `term.run_in_thread`.
 
         When the work returns or raises by itself, or `run` is cancelled, `run` also awaits the end of the work and
         resigns. It then returns the result, or raises the error or the cancellation.
@@ -222,7 +223,7 @@ class Leadership:
             self._log(logging.ERROR, term, text, "work_overdue")
 
         error = None if job.cancelled() else job.exception()
-        if isinstance(error, TermOver) and grant.remaining() <= 0:
+        if says_only_that_a_term_is_over(error) and grant.remaining() <= 0:
             stopped, error = True, None
         grant.end()  # for code that still looks at the term
         if error is not None:

@@ -16,6 +16,13 @@ class TermOver(Exception):
     """The term is over: the work may do nothing more under it."""
 
 
+def says_only_that_a_term_is_over(error: BaseException | None) -> bool:
+    """Whether the error is `TermOver`, or a group of nothing else; a task group raises such a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(TermOver)[1] is None
+    return isinstance(error, TermOver)
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """One term, which the work receives: the lease's name, the fencing token, and the instance id of the holder.
@@ -67,8 +74,8 @@ class Term:
         term = replace(self, remaining=lambda: 0.0 if cancelled.is_set() else self.remaining())
         try:
             return await self.threads.run(lambda: job(term), f"{self.name} {self.token}", cancelled.set)
-        except TermOver:
-            if cancelled.is_set():
+        except (TermOver, BaseExceptionGroup) as error:
+            if cancelled.is_set() and says_only_that_a_term_is_over(error):
                 raise asyncio.CancelledError from None  # the reason why the job had to stop
             raise
 

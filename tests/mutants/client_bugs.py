@@ -227,4 +227,25 @@ BUGS = [
         wrong="if False:",
         test=_THREAD + "work_that_blocks_the_event_loop_past_its_deadline_is_reported",
     ),
+    Bug(
+        "a task group that raises TermOver ends run",
+        "sidecar/client/leadership.py",
+        right="if says_only_that_a_term_is_over(error) and",
+        wrong="if type(error).__name__ == 'TermOver' and",
+        test=_LEADERSHIP + "term_over_in_nested_task_groups_ends_the_term_and_nothing_else",
+    ),
+    Bug(
+        "an error of a task group is lost beside TermOver",
+        "sidecar/client/term.py",
+        right="return error.split(TermOver)[1] is None",
+        wrong="return error.subgroup(TermOver) is not None",
+        test=_LEADERSHIP + "an_error_beside_term_over_in_a_task_group_ends_run_with_the_group",
+    ),
+    Bug(
+        "a job that raises a group of TermOver is not cancelled",
+        "sidecar/client/term.py",
+        right="except (TermOver, BaseExceptionGroup) as error:",
+        wrong="except TermOver as error:",
+        test=_THREAD + "a_job_that_ends_its_cancelled_work_with_a_group_of_term_over_is_cancelled",
+    ),
 ]

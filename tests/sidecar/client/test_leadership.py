@@ -276,6 +276,54 @@ async def test_term_over_raised_by_the_work_ends_the_term_and_nothing_else(sidec
         assert await client.leadership(NAME).run(work) == "done under 2"
 
 
+async def _check_in_a_group(term: Term) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(2):
+            tasks.create_task(_check(term))
+
+
+async def _check(term: Term) -> None:
+    term.check()
+
+
+async def test_term_over_in_nested_task_groups_ends_the_term_and_nothing_else(sidecar: FakeSidecar) -> None:
+    clock = Clock()
+    sidecar.reelect = True
+    await sidecar.elect(1)
+
+    async def work(term: Term) -> str:
+        if term.token == 1:
+            clock.now += sidecar.grant  # the process was frozen
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_check_in_a_group(term))
+        return f"done under {term.token}"
+
+    async with LeaseClient(sidecar.url, clock=clock) as client:
+        assert await client.leadership(NAME).run(work) == "done under 2"
+
+
+async def test_an_error_beside_term_over_in_a_task_group_ends_run_with_the_group(sidecar: FakeSidecar) -> None:
+    clock = Clock()
+    sidecar.reelect = True
+    await sidecar.elect(1)
+
+    async def fail() -> None:
+        raise LookupError("nothing there")
+
+    async def work(term: Term) -> None:
+        if term.token == 2:
+            return
+        clock.now += sidecar.grant
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_check(term))
+            tasks.create_task(fail())
+
+    async with LeaseClient(sidecar.url, clock=clock) as client:
+        with pytest.raises(ExceptionGroup) as raised:
+            await client.leadership(NAME).run(work)
+    assert {type(error) for error in raised.value.exceptions} == {TermOver, LookupError}
+
+
 async def test_term_over_of_another_lease_is_an_ordinary_error(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -171,6 +172,21 @@ async def test_a_job_that_raises_term_over_ends_the_work_with_it() -> None:
 
     with pytest.raises(TermOver, match="another lease"):
         await Term("lease", 7, "task-a", lambda: 1.0).run_in_thread(job)
+
+
+async def test_a_job_that_ends_its_cancelled_work_with_a_group_of_term_over_is_cancelled() -> None:
+    def job(term: Term) -> None:
+        began.set()
+        while term.remaining():
+            time.sleep(0.005)
+        raise ExceptionGroup("the job's tasks", [TermOver("one"), ExceptionGroup("inner", [TermOver("other")])])
+
+    began = threading.Event()
+    work = asyncio.create_task(Term("lease", 7, "task-a", lambda: 1.0).run_in_thread(job))
+    await eventually(began.is_set)
+    work.cancel()
+    await asyncio.wait((work,))
+    assert work.cancelled()
 
 
 async def test_a_thread_that_the_work_left_running_is_reported_when_it_checks_its_term(
