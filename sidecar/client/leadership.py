@@ -32,6 +32,8 @@ logger = logging.getLogger("sidecar.client")
 class Leadership:
     """The leadership of one lease by this process, computed from the clock at each access.
 
+    Any thread may read the properties and call `remaining`. All other methods belong to the event loop of `run`.
+
     `LeaseClient.leadership` makes this object. `holder`, `state` and `instance_id` come from the sidecar's last answer.
     They are None while the client does not ask the sidecar. After an answer without a grant they are None from the
     first failed request on; after a grant, only once the grant has ended.
@@ -55,22 +57,23 @@ class Leadership:
     @property
     def token(self) -> int | None:
         """The fencing token of the term; None unless leading."""
-        return self._term.token if self._term is not None and self.is_leader else None
+        term = self._term  # read once: the event loop or the clock may end the term during this access
+        return term.token if term is not None and term.remaining() > 0 else None
 
     @property
     def holder(self) -> str | None:
         """The holder of the lease: an instance id, or an operator's word such as DISABLED."""
-        return self._answer.holder if self._answer else None
+        return answer.holder if (answer := self._answer) else None
 
     @property
     def state(self) -> str | None:
         """The state of the lease for this task: `waiting`, `following`, `leading` and so on."""
-        return self._answer.state if self._answer else None
+        return answer.state if (answer := self._answer) else None
 
     @property
     def instance_id(self) -> str | None:
         """The id of this task's sidecar."""
-        return self._answer.instance_id if self._answer else None
+        return answer.instance_id if (answer := self._answer) else None
 
     @property
     def _answer(self) -> Answer | None:
@@ -82,7 +85,8 @@ class Leadership:
 
     def remaining(self) -> float:
         """Seconds of leadership left; 0.0 unless leading."""
-        return self._term.remaining() if self._term is not None else 0.0
+        term = self._term
+        return term.remaining() if term is not None else 0.0
 
     async def run(self, work: Callable[[Term], Awaitable[T]]) -> T:
         """Campaign from now on, and run `work(term)` whenever this process leads.
@@ -281,7 +285,8 @@ class Leadership:
 
         Any thread may call this method.
         """
-        if (self._term is None or self._term.token != token) and self._late_check != token:
+        term = self._term
+        if (term is None or term.token != token) and self._late_check != token:
             self._late_check = token
             text = "term.check() was called after the work had ended: a thread or task that the work started still runs"
             logger.error("%s, term %d: %s", self.name, token, text, extra={"lease": self.name, "token": token})

@@ -248,4 +248,11 @@ BUGS = [
         wrong="except TermOver as error:",
         test=_THREAD + "a_job_that_ends_its_cancelled_work_with_a_group_of_term_over_is_cancelled",
     ),
+    Bug(
+        "the token is read from a term that has ended meanwhile",
+        "sidecar/client/leadership.py",
+        right="return term.token if term is not None and term.remaining() > 0 else None",
+        wrong="return self._term.token if self._term is not None and self.is_leader else None",
+        test=_LEADERSHIP + "a_thread_may_read_a_property_while_the_term_ends[token]",
+    ),
 ]

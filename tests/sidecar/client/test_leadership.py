@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -536,6 +537,36 @@ async def test_leadership_ends_by_the_clock_exactly_at_the_deadline(sidecar: Fak
 
         await lead.run(work)
         assert seen == [(True, 1, 5.0), (True, 1, 0.25), (False, None, 0.0), (False, None, 0.0)]
+
+
+@pytest.mark.parametrize("name", ["token", "holder", "state", "instance_id"])
+async def test_a_thread_may_read_a_property_while_the_term_ends(sidecar: FakeSidecar, name: str) -> None:
+    """The thread reads the clock during the access, and waits there until the term has ended."""
+    at_the_clock, over = threading.Event(), threading.Event()
+
+    def clock() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            at_the_clock.set()
+            assert over.wait(20)
+        return 1000.0
+
+    def read() -> object:
+        return getattr(lead, name)
+
+    work = Work([])
+    await sidecar.elect(7)
+    async with LeaseClient(sidecar.url, clock=clock) as client:
+        lead = client.leadership(NAME)
+        run = asyncio.create_task(lead.run(work))
+        await eventually(lambda: work.running == 1)
+        before = read()
+        reading = asyncio.create_task(asyncio.to_thread(read))
+        await eventually(at_the_clock.is_set)
+        run.cancel()
+        with suppress(asyncio.CancelledError):
+            await run
+        over.set()
+        assert await reading == before
 
 
 async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> None:
