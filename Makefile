@@ -143,7 +143,7 @@ proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (nee
 languages: $(STAMP) ## Run the example clients in Node and Go, and Node and celery under exec (needs node, go)
 	@for each in node go; do command -v $$each >/dev/null \
 		|| { echo "make: $$each is missing; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal --reruns '$(or $(RERUNS),0)' tests/languages/clients.py tests/languages/under_exec.py tests/languages/seeded_bugs.py
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal --reruns '$(or $(RERUNS),0)' tests/languages/clients.py tests/languages/one_client.py tests/languages/under_exec.py tests/languages/seeded_bugs.py
 
 browser: $(STAMP) ## Test the example front end and the operators' page in Chromium (needs chromium)
 	@command -v chromium >/dev/null || { echo "make: chromium is missing; Debian has it in the package chromium" >&2; exit 2; }

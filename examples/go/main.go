@@ -27,10 +27,9 @@ func say(format string, words ...any) {
 
 func work(ctx context.Context, term *lease.Term) error {
 	say("begin %s %d %s", term.Holder, term.Token, term.Name)
-	for ctx.Err() == nil {
-		if err := term.Check(); err != nil { // and write with term.Token: UPDATE ... WHERE token <= $1
-			break
-		}
+	err := term.Check()
+	for ; err == nil && ctx.Err() == nil; err = term.Check() {
+		// write with term.Token: UPDATE ... WHERE token <= $1
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):
@@ -42,7 +41,7 @@ func work(ctx context.Context, term *lease.Term) error {
 		when = "in time"
 	}
 	say("end %s %d %s", term.Holder, term.Token, when)
-	return ctx.Err()
+	return err
 }
 
 func main() {

@@ -19,6 +19,9 @@ const LONGEST_GRANT = 60; // seconds
 /** Seconds of the monotonic clock. */
 const now = () => Number(process.hrtime.bigint()) / 1e9;
 
+/** The term is over: the work may do nothing more under it. */
+export class TermOver extends Error {}
+
 /** One term: the lease's name, the fencing token, and the id of the task that holds it. */
 export class Term {
   #deadline;
@@ -45,9 +48,9 @@ export class Term {
     return this.#ended ? 0 : Math.max(this.#stopAt - now(), 0);
   }
 
-  /** Throw if the term is over. Call it between two steps of the work. */
+  /** Throw TermOver if the term is over. Call it between two steps of the work. */
   check() {
-    if (this.remaining() <= 0) throw new Error(`term ${this.token} of ${this.name} is over`);
+    if (this.remaining() <= 0) throw new TermOver(`term ${this.token} of ${this.name} is over`);
   }
 
   /** Extend the term to a deadline; returns false if the term is over, since no answer revives it. */
@@ -88,6 +91,7 @@ export class LeaseClient {
   #agent = new http.Agent({ keepAlive: true });
   #client = randomBytes(8).toString("hex"); // new at each start: an earlier process's late resign must not count
   #sent = 0;
+  #running = new Set(); // the names of the leases
 
   /** `stopBefore`: seconds between the request to stop the work and the deadline; at most a quarter of the grant. */
   constructor(url = "http://127.0.0.1:4040", { stopBefore = 0.5 } = {}) {
@@ -99,9 +103,20 @@ export class LeaseClient {
    * Campaign, and run `work(term, signal)` whenever this process leads, until `signal` of the options is aborted.
    *
    * The work's signal is aborted at the end of the term. The client resigns after the work has ended. If the work returns
-   * before the end of its term, `run` returns its result or throws its error.
+   * before the end of its term, `run` returns its result or throws its error. Work that throws TermOver when its term is
+   * over counts as ended by the term. A second `run` for the same lease is refused while the first one is active.
    */
   async run(name, work, { signal = new AbortController().signal } = {}) {
+    if (this.#running.has(name)) throw new Error(`run() is already active for ${name}`);
+    this.#running.add(name);
+    try {
+      return await this.#campaign(name, work, signal);
+    } finally {
+      this.#running.delete(name);
+    }
+  }
+
+  async #campaign(name, work, signal) {
     let version = null;
     let token = null;
     let resigned = false;
@@ -134,13 +149,14 @@ export class LeaseClient {
     const asking = new AbortController();
     let own = true;
     const job = (async () => work(term, stop.signal))();
-    const quiet = job.then(() => {}, () => {});
+    const stopped = (error) => error instanceof TermOver && term.remaining() <= 0;
+    const ended = job.then(() => true, (error) => !stopped(error));
     try {
-      const over = Promise.race([this.#prolong(term, version, asking.signal), expired(term, asking.signal), aborted(signal)]);
-      own = await Promise.race([quiet.then(() => true), over.then(() => false)]);
+      const over = [this.#prolong(term, version, asking.signal), expired(term, asking.signal), aborted(signal, asking.signal)];
+      own = await Promise.race([ended, Promise.race(over).then(() => false)]);
       stop.abort();
       asking.abort(); // a request would campaign while the work ends
-      await quiet;
+      await ended;
       if (own) return { own, value: await job };
       return { own, value: undefined };
     } finally {
@@ -169,9 +185,10 @@ export class LeaseClient {
 
   /** Send one request; returns null if no valid answer came in `within` seconds (without `wait`: in `LIMIT` at most). */
   async #ask(name, query, token, within, signal) {
-    await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);
+    this.#sent = Math.max(this.#sent + SPACING, now()); // before the pause: another lease may ask meanwhile
+    await sleep(Math.max(this.#sent - now(), 0) * 1000);
     const words = new URLSearchParams(token === null ? query : { ...query, token });
-    const sentAt = (this.#sent = now());
+    const sentAt = now();
     const limit = "wait" in query ? within : Math.min(within, LIMIT);
     const text = await this.#request("GET", `/is-leader/${encodeURIComponent(name)}?${words}`, limit, signal);
     return text === null ? null : parse(text, name, sentAt);
@@ -223,7 +240,8 @@ async function expired(term, signal) {
   while (term.workingTime() > 0 && !signal.aborted) await sleep(Math.min(term.workingTime(), TICK) * 1000);
 }
 
-function aborted(signal) {
+/** Resolve when `signal` is aborted. The listener is removed when `until` is aborted. */
+function aborted(signal, until) {
   if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+  return new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true, signal: until }));
 }

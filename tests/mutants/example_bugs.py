@@ -9,6 +9,9 @@ _GRANT = _CLIENTS + "a_grant_that_is_not_extended_ends_the_work_in_time"
 _OUTAGE = _CLIENTS + "work_ends_before_the_deadline_while_redis_is_frozen"
 _STOP = _CLIENTS + "the_stop_signal_is_seen_before_the_next_request"
 _SILENT = _CLIENTS + "one_silent_answer_leaves_time_for_another_request"
+_ONE_CLIENT = "tests/languages/one_client.py::test_"
+_SECOND = _ONE_CLIENT + "a_second_campaign_for_a_lease_is_refused_and_the_first_one_continues"
+_AGAIN = _ONE_CLIENT + "work_that_reports_the_end_of_its_term_begins_again_under_the_next_term"
 _NODE, _GO = "examples/node/lease_client.mjs", "examples/go/lease/client.go"
 
 BUGS = [
@@ -29,7 +32,7 @@ BUGS = [
     Bug(
         "Node: nothing limits how often the client asks",
         _NODE,
-        right="await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);",
+        right="await sleep(Math.max(this.#sent - now(), 0) * 1000);",
         wrong="await sleep(0);",
         test=_LIES + "[node]",
     ),
@@ -43,7 +46,7 @@ BUGS = [
     Bug(
         "Node: the client resigns before the work has ended",
         _NODE,
-        right="      await quiet;\n      if (own)",
+        right="      await ended;\n      if (own)",
         wrong="      if (own)",
         test=_HAND_OVER + "[node-5]",
     ),
@@ -76,6 +79,27 @@ BUGS = [
         test=_SILENT + "[node]",
     ),
     Bug(
+        "Node: work that throws TermOver ends the campaign",
+        _NODE,
+        right="(error) => !stopped(error)",
+        wrong="() => true",
+        test=_AGAIN + "[node]",
+    ),
+    Bug(
+        "Node: two campaigns for a lease act at the same time",
+        _NODE,
+        right="if (this.#running.has(name)) throw",
+        wrong="if (name === undefined) throw",
+        test=_SECOND + "[node]",
+    ),
+    Bug(
+        "Node: each term leaves a listener behind",
+        _NODE,
+        right="{ once: true, signal: until }",
+        wrong="{ once: true }",
+        test=_ONE_CLIENT + "no_listener_of_the_stop_signal_is_left_behind_by_a_term",
+    ),
+    Bug(
         "Go: the client leads after an answer that names another holder",
         _GO,
         right=" || reply.Holder == nil || *reply.Holder != *reply.InstanceID ||",
@@ -92,14 +116,14 @@ BUGS = [
     Bug(
         "Go: nothing limits how often the client asks",
         _GO,
-        right="sleep(ctx, c.sent+spacing-now())",
-        wrong="sleep(ctx, c.sent-now())",
+        right="sleep(ctx, c.slot()-now())",
+        wrong="",
         test=_LIES + "[go]",
     ),
     Bug(
         "Go: the client resigns before the work has ended",
         _GO,
-        right="	if !own {\n		<-done\n	}\n",
+        right="	<-done\n",
         wrong="",
         test=_HAND_OVER + "[go-5]",
     ),
@@ -130,5 +154,26 @@ BUGS = [
         right="within = 2 * hold\n",
         wrong="within = hold + 2*limit\n",
         test=_SILENT + "[go]",
+    ),
+    Bug(
+        "Go: work that returns ErrOver ends the campaign",
+        _GO,
+        right="own = own && (term.Remaining() > 0 || !errors.Is(err, ErrOver))",
+        wrong="",
+        test=_AGAIN + "[go]",
+    ),
+    Bug(
+        "Go: two campaigns for a lease act at the same time",
+        _GO,
+        right="	if c.running[name] {\n",
+        wrong='	if c.running[name] && name == "" {\n',
+        test=_SECOND + "[go]",
+    ),
+    Bug(
+        "Go: two leases use the time of the last request without a lock",
+        _GO,
+        right="	c.mutex.Lock()\n	defer c.mutex.Unlock()\n	c.sent += spacing",
+        wrong="	c.sent += spacing",
+        test=_ONE_CLIENT + "campaigns_for_many_leases_share_a_client_without_a_data_race",
     ),
 ]

@@ -153,7 +153,10 @@ type Client struct {
 
 	url, name string
 	http      *http.Client
-	sent      time.Duration
+
+	mutex   sync.Mutex
+	sent    time.Duration
+	running map[string]bool // by the names of the leases
 }
 
 // New returns a client of the sidecar at url, such as http://127.0.0.1:4040.
@@ -165,6 +168,7 @@ func New(url string) *Client {
 	return &Client{
 		StopBefore: 500 * time.Millisecond,
 		url:        strings.TrimRight(url, "/"),
+		running:    map[string]bool{},
 		name:       hex.EncodeToString(word), // new at each start: an earlier process's late resign must not count
 		http: &http.Client{
 			Transport:     &http.Transport{Proxy: nil, DisableCompression: true, MaxIdleConnsPerHost: 2},
@@ -176,8 +180,14 @@ func New(url string) *Client {
 // Run campaigns, and runs the work whenever this process leads, until ctx is cancelled.
 //
 // The work's context is cancelled at the end of the term. The client resigns after the work has ended. If the work returns
-// before the end of its term, Run returns the work's error. If ctx is cancelled, Run returns the error of ctx.
+// before the end of its term, Run returns the work's error. Work that returns ErrOver when its term is over counts as
+// ended by the term. If ctx is cancelled, Run returns the error of ctx. A second Run for the same lease returns an error
+// while the first one is active.
 func (c *Client) Run(ctx context.Context, name string, work func(context.Context, *Term) error) error {
+	if !c.begin(name) {
+		return fmt.Errorf("lease %s: Run is already active", name)
+	}
+	defer c.end(name)
 	version, token, resigned := "", int64(0), false
 	defer func() {
 		if !resigned {
@@ -212,20 +222,36 @@ func (c *Client) Run(ctx context.Context, name string, work func(context.Context
 	return ctx.Err()
 }
 
+func (c *Client) begin(name string) bool {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.running[name] {
+		return false
+	}
+	c.running[name] = true
+	return true
+}
+
+func (c *Client) end(name string) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	delete(c.running, name)
+}
+
 // lead runs the work to its end; it returns true if the work returned before the end of the term.
 func (c *Client) lead(ctx context.Context, term *Term, version string, work func(context.Context, *Term) error) (bool, error) {
 	working, stop := context.WithCancel(ctx)
 	asking, silence := context.WithCancel(ctx)
-	done, over := make(chan error, 1), make(chan struct{})
-	go func() { done <- work(working, term) }()
+	done, over := make(chan struct{}), make(chan struct{})
+	var err error
+	go func() { err = work(working, term); close(done) }()
 	go func() { c.prolong(asking, term, version); close(over) }()
-	own, err := c.attend(ctx, term, done, over)
+	own := c.attend(ctx, term, done, over)
 	stop()
 	silence() // a request would campaign while the work ends
-	if !own {
-		<-done
-	}
+	<-done
 	<-over // no request is pending
+	own = own && (term.Remaining() > 0 || !errors.Is(err, ErrOver))
 	term.end()
 	resigned := term.Token
 	if own || ctx.Err() != nil {
@@ -235,23 +261,24 @@ func (c *Client) lead(ctx context.Context, term *Term, version string, work func
 	return own, err
 }
 
-// attend waits until the work returns or the term is over. It checks the clock, because a timer ignores time in suspend.
-func (c *Client) attend(ctx context.Context, term *Term, done <-chan error, over <-chan struct{}) (bool, error) {
+// attend waits until the work returns or the term is over; it returns true if the work returned first. It checks the clock,
+// because a timer ignores time in suspend.
+func (c *Client) attend(ctx context.Context, term *Term, done, over <-chan struct{}) bool {
 	for {
 		left := term.workingTime()
 		if left <= 0 {
-			return false, nil
+			return false
 		}
 		if left > tick {
 			left = tick
 		}
 		select {
-		case err := <-done:
-			return true, err
+		case <-done:
+			return true
 		case <-over:
-			return false, nil
+			return false
 		case <-ctx.Done():
-			return false, nil
+			return false
 		case <-time.After(left):
 		}
 	}
@@ -285,9 +312,20 @@ func (c *Client) prolong(ctx context.Context, term *Term, version string) {
 	}
 }
 
+// slot returns the time at which the next request may be sent, and reserves it.
+func (c *Client) slot() time.Duration {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.sent += spacing
+	if at := now(); at > c.sent {
+		c.sent = at
+	}
+	return c.sent
+}
+
 // ask sends one request; it returns nil if no valid answer came within the given time.
 func (c *Client) ask(ctx context.Context, name, version string, token int64, hold, within time.Duration) *answer {
-	sleep(ctx, c.sent+spacing-now())
+	sleep(ctx, c.slot()-now())
 	query := url.Values{}
 	if version != "" {
 		query.Set("wait", strconv.FormatFloat(hold.Seconds(), 'f', 3, 64))
@@ -298,8 +336,7 @@ func (c *Client) ask(ctx context.Context, name, version string, token int64, hol
 	if token != 0 {
 		query.Set("token", strconv.FormatInt(token, 10))
 	}
-	c.sent = now()
-	sentAt := c.sent
+	sentAt := now()
 	body, err := c.request(ctx, http.MethodGet, "/is-leader/"+url.PathEscape(name)+"?"+query.Encode(), within)
 	if err != nil {
 		return nil
