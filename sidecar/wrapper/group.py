@@ -152,17 +152,26 @@ class Group:
             self._command = 0
 
     def _reap(self) -> None:
-        """Reap the watchdog and, if this process is the container's init, COMMAND's orphans; never COMMAND itself."""
+        """Reap the watchdog and the children that this process has not started; never COMMAND itself."""
         if self._watchdog and os.waitpid(self._watchdog, os.WNOHANG)[0]:
             self._watchdog, self.watchdog_ended = 0, True
-        while True:
-            try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if ended is None or ended.si_pid in (self._command, self._watchdog):
-                return
-            os.waitpid(ended.si_pid, 0)
+        reap_others(self._command, self._watchdog)
+
+
+def reap_others(*started: int) -> None:
+    """Reap the ended children of this process, up to the first one of those that this process has `started`.
+
+    The other children are orphans, if this process is the container's init, or were started before the wrapper was
+    executed in this process.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in started:
+            return
+        os.waitpid(ended.si_pid, 0)
 
 
 def _watchdog(grace: float) -> tuple[int, int]:

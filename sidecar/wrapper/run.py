@@ -22,7 +22,7 @@ from runtime.log_output import LogOutput
 from sidecar.client import LeaseClient, Term
 from sidecar.settings import SettingsError
 from sidecar.wrapper.arguments import GRACE, Arguments, UsageError, Variables, parse, read
-from sidecar.wrapper.group import Group, NotStarted
+from sidecar.wrapper.group import Group, NotStarted, reap_others
 from sidecar.wrapper.pauses import Pauses
 from sidecar.wrapper.watchdog import TICK
 
@@ -62,8 +62,7 @@ def run(words: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 async def _run(client: LeaseClient, arguments: Arguments) -> int:
-    changed = asyncio.Event()
-    wrapper = Wrapper(arguments, elapsed, changed)
+    wrapper = Wrapper(arguments, elapsed)
     work = asyncio.create_task(wrapper.run(client))
     received: list[signal.Signals] = []
 
@@ -75,7 +74,8 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
             work.cancel()
 
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGCHLD, changed.set)
+    loop.add_signal_handler(signal.SIGCHLD, wrapper.child_ended)
+    wrapper.child_ended()  # perhaps before the handler was set
     for number in _STOP:
         loop.add_signal_handler(number, stop, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # a signal that came during the start is handled now
@@ -96,10 +96,9 @@ class Wrapper:
 
     Args:
         clock: `runtime.clock.elapsed`.
-        changed: set when a child of this process has ended.
     """
 
-    def __init__(self, arguments: Arguments, clock: Callable[[], float], changed: asyncio.Event) -> None:
+    def __init__(self, arguments: Arguments, clock: Callable[[], float]) -> None:
         self.status: int | None = None
         """The exit status of the last COMMAND that ran; None before that."""
         self.stopping = False
@@ -107,7 +106,8 @@ class Wrapper:
         self._arguments = arguments
         self._grace = _grace(arguments)
         self._clock = clock
-        self._changed = changed
+        self._child_ended = asyncio.Event()
+        self._working = False
         self._pauses = Pauses()
         self._margin = 0.0
         self._warned = arguments.grace is None
@@ -131,8 +131,22 @@ class Wrapper:
                 log.info("%s: campaigns again in %g s", self._arguments.lease, pause)
                 await asyncio.sleep(pause)
 
+    def child_ended(self) -> None:
+        """Handle SIGCHLD."""
+        self._child_ended.set()
+        if not self._working:  # a group reaps its processes in order
+            reap_others()
+
     async def _work(self, term: Term) -> float:
         """Run COMMAND until it ends by itself; returns the seconds for which it ran."""
+        self._working = True
+        try:
+            return await self._run_command(term)
+        finally:
+            self._working = False
+            reap_others()
+
+    async def _run_command(self, term: Term) -> float:
         self._margin = 0.0
         grant = self._left(term)
         self._warn(grant, term)
@@ -200,7 +214,7 @@ class Wrapper:
 
     def _group(self) -> Group:
         try:
-            return Group(self._grace, self._clock, self._changed)
+            return Group(self._grace, self._clock, self._child_ended)
         except OSError as error:
             raise NotStarted(sys.executable, error.errno or errno.EAGAIN) from None
 

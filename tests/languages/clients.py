@@ -14,13 +14,12 @@ from aiohttp import web
 
 from ops.local.servers import RedisServer, free_port
 from tests.sidecar.client.test_hostile import INVALID_ANSWERS
-from tests.sidecar.wrapper.programs import NAME, follows
+from tests.sidecar.wrapper.programs import BECOME, NAME, follows
 from tests.support.hostile_sidecar import FakeSidecar, fake_sidecar
 from tests.support.processes import SHORT_LEASE, Process, RealSidecar, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
 Pair = tuple[RealSidecar, RealSidecar]
-BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 SAME_TO_NODE = {"token is 7.0"}
 """Invalid answers that JavaScript cannot detect, since it has one type of number."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops.local.servers import RedisServer
-from tests.languages.clients import BECOME
+from tests.sidecar.wrapper.programs import BECOME
 from tests.support.hostile_sidecar import NAME, fake_sidecar
 from tests.support.processes import ROOT, Process, RealSidecar, killed_at_exit
 from tests.support.waiting import eventually

@@ -3,6 +3,7 @@
 from tests.mutants.trial import Bug
 
 _EXEC = "tests/sidecar/wrapper/test_exec.py::test_"
+_START = "tests/sidecar/wrapper/test_start.py::test_"
 _WATCHDOG = "tests/sidecar/wrapper/test_watchdog.py::test_"
 _PAUSES = "tests/sidecar/wrapper/test_pauses.py::test_"
 
@@ -10,8 +11,8 @@ BUGS = [
     Bug(
         "COMMAND is reaped while its process group exists",
         "sidecar/wrapper/group.py",
-        right="if ended is None or ended.si_pid in (self._command, self._watchdog):",
-        wrong="if ended is None or ended.si_pid == self._watchdog:",
+        right="reap_others(self._command, self._watchdog)",
+        wrong="reap_others(self._watchdog)",
         test=_EXEC + "the_process_id_of_an_ended_program_is_not_reused_while_its_group_lives",
     ),
     Bug(
@@ -119,6 +120,13 @@ BUGS = [
         right='LogOutput(sys.stderr, "standard error")',
         wrong="logging.StreamHandler(sys.stderr)",
         test=_EXEC + "a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_ends_in_order",
+    ),
+    Bug(
+        "orphans stay zombies while COMMAND does not run",
+        "sidecar/wrapper/run.py",
+        right="        if not self._working:  # a",
+        wrong="        if self._working is None:  # a",
+        test=_START + "a_child_from_before_the_wrapper_is_reaped_while_no_program_runs",
     ),
     Bug(
         "the pauses are reset only after two minutes of work",

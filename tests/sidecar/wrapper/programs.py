@@ -11,6 +11,8 @@ from tests.support.processes import Process, RealSidecar, get_json, killed_at_ex
 from tests.support.waiting import eventually
 
 NAME = "background_services"
+BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+"""A Python program that becomes the program of its arguments."""
 
 POLITE = """\
 trap 'echo "stop $LEASE_HOLDER" >>"$DIARY"; sleep 0.3; echo "end $LEASE_HOLDER $LEASE_TOKEN" >>"$DIARY"; exit 7' TERM
