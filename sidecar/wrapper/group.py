@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,9 @@ class NotStarted(Exception):
     """COMMAND cannot be executed. The text is one line; `status` is the exit status that a shell would give."""
 
     def __init__(self, command: str, number: int) -> None:
-        super().__init__(f"cannot execute {command!r}: {os.strerror(number)}")
+        exists = number == errno.ENOENT and shutil.which(command) is not None
+        cause = "its interpreter or loader does not exist" if exists else os.strerror(number)
+        super().__init__(f"cannot execute {command!r}: {cause}")
         self.status = 127 if number in (errno.ENOENT, errno.ENOTDIR) else 126
 
 
@@ -43,12 +46,19 @@ class Group:
         self._changed = changed
         self._watchdog, self._watched = _watchdog(grace)
         self._command = 0
+        self._report = -1  # the pipe from the process that becomes COMMAND
+        self._outcome = b""  # what was read from this pipe
         self.watchdog_ended = False
 
     @property
     def pid(self) -> int:
         """The id of COMMAND, of its process group and of its session."""
         return self._command
+
+    @property
+    def ran(self) -> bool:
+        """Whether COMMAND was executed. If `start` was cancelled, this is known after `end`."""
+        return self._outcome == b"0"
 
     async def start(self, command: Sequence[str], variables: Mapping[str, str], kill_at: float) -> None:
         """Start COMMAND with these additional variables. The watchdog kills COMMAND at `kill_at` at the latest.
@@ -57,21 +67,26 @@ class Group:
             NotStarted: COMMAND cannot be executed.
         """
         try:
-            self._command, word, report = _starter(command, variables)
+            self._command, word, self._report = _starter(command, variables)
         except OSError as error:  # no process can be created, or the arguments are too long
             raise NotStarted(command[0], error.errno or errno.EAGAIN) from None
         try:
             self.tell(kill_at)
             os.write(word, b"1")
-            os.close(word)
-            word = -1
-            number = await _number(report)
         finally:
-            if word >= 0:
-                os.close(word)
-            os.close(report)
-        if number:
+            os.close(word)
+        while True:
+            await _until_readable(self._report)
+            if not self._read_outcome():
+                break
+        if number := int(self._outcome or b"0"):
             raise NotStarted(command[0], number)
+
+    def _read_outcome(self) -> bool:
+        """Read from the pipe of the outcome; returns False at its end."""
+        chunk = os.read(self._report, 16)
+        self._outcome += chunk
+        return chunk != b""
 
     def tell(self, kill_at: float) -> None:
         """Send the watchdog the time until which COMMAND may run, in seconds of the clock."""
@@ -143,6 +158,10 @@ class Group:
     def _close(self) -> None:
         """End and reap the watchdog, then reap COMMAND, whose id may be reused after that."""
         os.close(self._watched)
+        if self._command:
+            while self._read_outcome():  # the rest, if `start` was cancelled; nobody can write any more
+                pass
+            os.close(self._report)
         if self._watchdog:
             os.kill(self._watchdog, signal.SIGKILL)
             os.waitpid(self._watchdog, 0)
@@ -192,12 +211,13 @@ def _watchdog(grace: float) -> tuple[int, int]:
 
 
 def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int, int, int]:
-    """Start the process that becomes COMMAND; returns its id, the pipe for the start, and the pipe for an error."""
+    """Start the process that becomes COMMAND; returns its id, the pipe for the start, and the pipe for the outcome."""
     read, word = os.pipe()
     report, write = os.pipe()
     try:
-        words = [sys.executable, "-I", "-S", str(FOLDER / "starter.py"), "3", *command]
-        actions = [(os.POSIX_SPAWN_DUP2, read, 0), (os.POSIX_SPAWN_DUP2, write, 3)]
+        words = [sys.executable, "-I", "-S", str(FOLDER / "starter.py"), str(write), *command]
+        os.set_inheritable(write, True)  # under its own number: COMMAND may inherit every other descriptor
+        actions = [(os.POSIX_SPAWN_DUP2, read, 0)]
         environment = first_environment() | {name.encode(): os.fsencode(value) for name, value in variables.items()}
         pid = os.posix_spawn(words[0], words, environment, file_actions=actions, setsid=True, setsigmask=())
     except BaseException:
@@ -210,12 +230,11 @@ def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int,
     return pid, word, report
 
 
-async def _number(report: int) -> int:
-    """Wait for the end of the pipe; returns the error number that came through it, or 0."""
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(report, done.set)
+async def _until_readable(descriptor: int) -> None:
+    """Wait until a read from the descriptor does not block."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
     try:
-        await done.wait()
+        await readable.wait()
     finally:
-        loop.remove_reader(report)
-    return int(os.read(report, 16) or 0)
+        loop.remove_reader(descriptor)

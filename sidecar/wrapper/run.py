@@ -152,10 +152,8 @@ class Wrapper:
         self._warn(grant, term)
         group, began = self._group(), self._clock()
         interruption: asyncio.CancelledError | None = None
-        started = False
         try:
             await group.start(self._arguments.command, _variables(term), began + grant - self._margin / 2)
-            started = True
             self._log(logging.INFO, term, f"{self._arguments.command[0]} runs as process {group.pid}")
             await self._attend(group, term)
         except asyncio.CancelledError as cancelled:
@@ -168,11 +166,11 @@ class Wrapper:
                 except asyncio.CancelledError as cancelled:  # COMMAND must end first
                     interruption = interruption or cancelled
         status = ending.result()
-        if started:
+        if group.ran:
             self.status = status
         if interruption is None:
             return self._clock() - began
-        if self._arguments.once and started:
+        if self._arguments.once and group.ran:
             raise TermEndedFirst
         raise interruption
 

@@ -1,9 +1,9 @@
 """The process that becomes COMMAND. It first waits until the watchdog has the id of this process's session.
 
 Standard input is a pipe: one byte is the start signal, and the end of the pipe means that the wrapper has ended. The
-first argument is the file descriptor of a pipe for an error: if COMMAND cannot be executed, the error's number is
-written there. If COMMAND begins, the pipe ends without a number. This program runs with `python -I -S` and imports only
-the standard library.
+first argument is the file descriptor of a pipe for the outcome. A `0` is written there immediately before COMMAND is
+executed, followed by the error's number if COMMAND cannot be executed. The pipe ends when COMMAND begins. This program
+runs with `python -I -S` and imports only the standard library.
 """
 
 import os
@@ -29,6 +29,7 @@ def main(report: int, command: list[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and COMMAND would inherit that
         signal.signal(number, signal.SIG_DFL)
+    os.write(report, b"0")
     try:
         os.execvpe(command[0], command, first_environment())  # noqa: S606 - no shell is wanted
     except OSError as error:

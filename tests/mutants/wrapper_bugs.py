@@ -89,8 +89,8 @@ BUGS = [
     Bug(
         "with --once a term that ends early starts another term",
         "sidecar/wrapper/run.py",
-        right="if self._arguments.once and started:",
-        wrong="if self._arguments.once and not started:",
+        right="if self._arguments.once and group.ran:",
+        wrong="if self._arguments.once and not group.ran:",
         test=_EXEC + "with_once_a_term_that_ends_first_is_reported_and_the_exit_status_is_that_of_the_program",
     ),
     Bug(
@@ -122,11 +122,39 @@ BUGS = [
         test=_EXEC + "a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_ends_in_order",
     ),
     Bug(
+        "COMMAND does not inherit the descriptor 3",
+        "sidecar/wrapper/group.py",
+        right="actions = [(os.POSIX_SPAWN_DUP2, read, 0)]\n",
+        wrong="actions = [(os.POSIX_SPAWN_DUP2, read, 0), (os.POSIX_SPAWN_DUP2, read, 3)]\n",
+        test=_START + "the_program_inherits_the_open_descriptors_of_the_wrapper",
+    ),
+    Bug(
+        "with --once the status of a COMMAND stopped at its start is lost",
+        "sidecar/wrapper/group.py",
+        right="while self._read_outcome():",
+        wrong="while self.watchdog_ended and self._read_outcome():",
+        test=_START + "with_once_the_status_of_a_program_that_was_stopped_at_its_start_is_kept",
+    ),
+    Bug(
+        "with --once a COMMAND that never began has a status",
+        "sidecar/wrapper/group.py",
+        right='return self._outcome == b"0"',
+        wrong="return True",
+        test=_START + "with_once_a_wrapper_stopped_before_the_program_is_executed_has_no_status",
+    ),
+    Bug(
         "orphans stay zombies while COMMAND does not run",
         "sidecar/wrapper/run.py",
         right="        if not self._working:  # a",
         wrong="        if self._working is None:  # a",
         test=_START + "a_child_from_before_the_wrapper_is_reaped_while_no_program_runs",
+    ),
+    Bug(
+        "the error about a missing interpreter names the existing file",
+        "sidecar/wrapper/group.py",
+        right="number == errno.ENOENT and shutil.which(command) is not None",
+        wrong="number == errno.ENOTDIR and shutil.which(command) is not None",
+        test=_START + "a_missing_interpreter_is_named_as_the_cause",
     ),
     Bug(
         "the pauses are reset only after two minutes of work",
