@@ -1,4 +1,4 @@
-"""The arguments of `python -m sidecar exec`, and the variables that it reads."""
+"""The arguments of `python -P -m sidecar exec`, and the variables that it reads."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ LONGEST_GRACE = 3600.0
 """Upper limit of `--grace`, in seconds. It is far above the longest grant, which is a minute."""
 SIDECAR_URL = "http://127.0.0.1:4040"
 """Default address of the sidecar's control listener."""
-USAGE = """usage: python -m sidecar exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
+USAGE = """usage: python -P -m sidecar exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
 
   --grace SECONDS  time between SIGTERM and SIGKILL for COMMAND (10; never longer than what is left of the grant)
   --once           end with the status of the first COMMAND that ran

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import botocore.model
 import botocore.validate
 
 from ops.local.definition import read
+from ops.local.servers import RedisServer
 from sidecar import settings as sidecar_settings
+from sidecar.wrapper.arguments import USAGE
 from tests.ops.test_task_definition import CONTAINERS, DOCKERFILES, MEMORY_BY_CPU, ROOT
+from tests.sidecar.wrapper.programs import BECOME
+from tests.support.processes import Process, RealSidecar, killed_at_exit
+from tests.support.waiting import eventually
 
 FILE = ROOT / "examples/exec/task-definition.json"
 DOCUMENT: dict[str, Any] = json.loads(FILE.read_text())
@@ -68,6 +74,30 @@ def test_the_document_shows_the_main_parts() -> None:
         for field in ("entryPoint", "mountPoints"):
             assert f'"{field}": {_as_shown(container[field])}' in shown
     assert f'"dependsOn": {_as_shown(WORKER["dependsOn"])}' in shown
+
+
+async def test_files_of_the_worker_do_not_replace_the_modules_of_the_wrapper(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """The wrapper begins in the worker's working directory."""
+    _, *entry = WORKER["entryPoint"]
+    for module in ("runtime", "secrets", "types", "sidecar"):
+        (tmp_path / f"{module}.py").write_text(f"raise SystemExit('{module} of the worker')\n")
+    sidecar = RealSidecar(tmp_path, redis_server, "task-a", LEASES=entry[-2])
+    start = ["-c", BECOME, "sh", "-c", 'cd "$0"; exec "$@"', str(tmp_path), sys.executable, *entry]
+    wrapper = Process(tmp_path / "log", [*start, "sh", "-c", ">began; sleep 1000"], SIDECAR_URL=sidecar.url)
+    with killed_at_exit(sidecar, wrapper):
+        sidecar.start()
+        wrapper.start()
+        await eventually(lambda: (tmp_path / "began").exists() or not wrapper.is_running)
+        assert wrapper.is_running, wrapper.output
+
+
+def test_each_documented_command_ignores_the_files_of_the_working_directory() -> None:
+    texts = [(ROOT / name).read_text() for name in ("README.md", "docs/exec.md")]
+    commands = re.findall(r'(\S+) "?-m"?,? "?sidecar"?,? "?exec\b', "\n".join([*texts, USAGE]))
+    assert len(commands) > 5
+    assert {command.strip('",') for command in commands} == {"-P"}
 
 
 def _as_shown(value: object) -> str:
