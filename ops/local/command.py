@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ops.local import orphans
 from ops.local.console import Console
 from ops.local.definition import DefinitionError, TaskDefinition, read
-from ops.local.processes import adopt_orphans
 from ops.local.programs import spelled_out
 from ops.local.runner import Runner
 from ops.local.settings import RunSettings, UsageError, unwritable
@@ -61,7 +61,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(sys.stdout, logs, colours=colours, closed=stopping.set)
     runner = Runner(spelled_out(definition), settings, os.environ, ROOT, console, stopping)
-    knows_all = adopt_orphans()
+    knows_all = orphans.adopt()
     asked_at: list[float] = []
 
     def asked(number: signal.Signals) -> None:

@@ -1,7 +1,7 @@
 """Child processes that end with the runner; on Linux even if the runner is killed.
 
 Each process has its own session, and a pipe for its output. A process that a child starts in another session outlives
-the child; on Linux `adopt_orphans` makes it a child of the runner, and `kill_children` ends it.
+the child: `ops.local.orphans`.
 """
 
 import asyncio
@@ -13,13 +13,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import psutil
+from ops.local import orphans
 
 LAST_WORDS = 1.0
 """Seconds for which the output of an exited process is still read."""
-
-GRACE = 1.0
-"""Maximum seconds that `kill_children` waits for processes that are about to end, such as the backends of Postgres."""
 
 
 class Process:
@@ -72,16 +69,18 @@ async def running(
     """
     read_end, write_end = os.pipe()
     try:
-        child = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=write_end,
-            stderr=write_end,
-            cwd=folder,
-            env=dict(environment),
-            start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
-            preexec_fn=die_with_us(signal.SIGKILL),
-        )
+        with orphans.starting():
+            child = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                cwd=folder,
+                env=dict(environment),
+                start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
+                preexec_fn=die_with_us(signal.SIGKILL),
+            )
+            orphans.ours.add(child)
     except BaseException:
         os.close(read_end)
         raise
@@ -126,23 +125,3 @@ def die_with_us(number: signal.Signals) -> Callable[[], None] | None:
             os._exit(1)
 
     return before_exec
-
-
-def adopt_orphans() -> bool:
-    """Become the parent of each descendant whose own parent ends; return false on a system that cannot do this."""
-    if not sys.platform.startswith("linux"):
-        return False
-    pr_set_child_subreaper = 36
-    return bool(ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0) == 0)
-
-
-def kill_children() -> list[str]:
-    """Kill every descendant that still runs after `GRACE` seconds; returns the pid and the name of each."""
-    killed = []
-    _, running_on = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=GRACE)
-    for child in running_on:
-        with suppress(psutil.NoSuchProcess):  # the process has just ended
-            name = child.name()
-            child.kill()
-            killed.append(f"pid {child.pid} ({name})")
-    return killed

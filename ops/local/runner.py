@@ -6,7 +6,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 
-from ops.local import guide
+from ops.local import guide, orphans
 from ops.local.addresses import check_free, listeners, shifted
 from ops.local.backends import Backends
 from ops.local.console import Console
@@ -15,7 +15,7 @@ from ops.local.definition import TaskDefinition
 from ops.local.environment import container_environment
 from ops.local.leaders import Board, Watch
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
-from ops.local.processes import kill_children, running
+from ops.local.processes import running
 from ops.local.programs import API, SIDECAR
 from ops.local.settings import PORT_STEP, RunSettings, UsageError, unwritable
 from ops.local.slots import Slot
@@ -107,6 +107,7 @@ class Runner:
                         group.create_task(self._backends.keep(self._stopping)),
                         group.create_task(self._watch.run()),
                         group.create_task(self._greet()),
+                        group.create_task(orphans.keep_reaping()),
                     ]
                     await asyncio.wait([group.create_task(slot.keep(self._stopping)) for slot in self._slots])
                     for task in beside:
@@ -279,7 +280,7 @@ class Runner:
             self._console.event(lease, text, tone="leader" if new else "warning")
 
     def _leave_nothing(self) -> None:
-        for left in kill_children():
+        for left in orphans.kill():
             self._console.event("run", f"{left} was left over and has been killed", tone="error")
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Self
 
+from ops.local import orphans
 from ops.local.processes import die_with_us
 
 
@@ -96,13 +97,14 @@ class Server:
 
     async def start_beside(self, *, wait: float = 30.0) -> Self:
         """`start` without blocking the event loop; a cancelled start leaves no process behind."""
-        preparing = asyncio.ensure_future(asyncio.to_thread(self.prepare))
-        try:
-            await asyncio.shield(preparing)
-        except asyncio.CancelledError:
-            await asyncio.wait([preparing])  # a thread cannot be cancelled, and it still writes files
-            preparing.exception()  # retrieves the exception, so that asyncio does not log it
-            raise
+        with orphans.starting():  # `prepare` runs other programs
+            preparing = asyncio.ensure_future(asyncio.to_thread(self.prepare))
+            try:
+                await asyncio.shield(preparing)
+            except asyncio.CancelledError:
+                await asyncio.wait([preparing])  # a thread cannot be cancelled, and it still writes files
+                preparing.exception()  # retrieves the exception, so that asyncio does not log it
+                raise
         self._launch()  # not in the other thread: a child dies with the *thread* that started it
         try:
             deadline = time.monotonic() + wait
@@ -130,6 +132,7 @@ class Server:
                 start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
                 preexec_fn=die_with_us(signal.SIGINT),  # noqa: PLW1509 - takes no lock, so a thread cannot block it
             )
+        orphans.ours.add(self.process)
 
     def _up(self, deadline: float) -> bool:
         if self.ready():

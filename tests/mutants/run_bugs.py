@@ -5,6 +5,7 @@ from tests.mutants.trial import Bug
 _RUN = "tests/ops/test_run.py::test_"
 _SERVERS = "tests/ops/test_servers.py::test_"
 _LEADERS = "tests/ops/test_leaders.py::test_"
+_ORPHANS = "tests/ops/test_orphans.py::test_"
 _DEFINITION = "tests/ops/test_definition.py::test_"
 
 BUGS = [
@@ -73,10 +74,45 @@ BUGS = [
     ),
     Bug(
         "a process in another session outlives the run",
-        "ops/local/processes.py",
+        "ops/local/orphans.py",
         right="prctl(pr_set_child_subreaper, 1,",
         wrong="prctl(pr_set_child_subreaper, 0,",
         test=_RUN + "a_process_in_another_session_that_outlives_its_parent_is_killed",
+    ),
+    Bug(
+        "an orphan that ends stays a zombie until the end of the run",
+        "ops/local/runner.py",
+        right="                        group.create_task(orphans.keep_reaping()),\n",
+        wrong="",
+        test=_RUN + "no_orphan_that_ends_during_the_run_stays_a_zombie",
+    ),
+    Bug(
+        "a server that ends is reaped as an orphan",
+        "ops/local/server.py",
+        right="        orphans.ours.add(self.process)\n",
+        wrong="",
+        test=_ORPHANS + "neither_a_server_nor_a_program_that_prepares_its_files_is_reaped",
+    ),
+    Bug(
+        "a program that prepares the files of a server is reaped as an orphan",
+        "ops/local/server.py",
+        right="with orphans.starting():",
+        wrong="if True:",
+        test=_ORPHANS + "neither_a_server_nor_a_program_that_prepares_its_files_is_reaped",
+    ),
+    Bug(
+        "a process of a container is reaped as an orphan",
+        "ops/local/processes.py",
+        right="            orphans.ours.add(child)\n",
+        wrong="",
+        test=_ORPHANS + "no_orphan_that_has_ended_stays_a_zombie_and_no_exit_code_is_lost[sleep 0.05]",
+    ),
+    Bug(
+        "a process is reaped as an orphan before its start returns",
+        "ops/local/orphans.py",
+        right="while not _starts and (",
+        wrong="while (",
+        test=_ORPHANS + "a_process_that_starts_and_ends_during_a_start_is_not_reaped",
     ),
     Bug(
         "the reason of a missing leader lacks the sidecar's trouble",

@@ -32,6 +32,7 @@ from ops.local.servers import RedisServer, redis_binary
 from ops.local.settings import RunSettings, UsageError
 from tests.ops.living import lives
 from tests.support.ports import claim
+from tests.support.waiting import LIMIT
 
 ROOT = Path(__file__).parents[2]
 LEASES = {"background_services", "daily_scheduler"}
@@ -76,9 +77,9 @@ class Run:
     def screen(self) -> str:
         return self.output.read_text()
 
-    def until(self, condition: Callable[[], T | None]) -> T:
-        """Wait until `condition` returns a true result, and return the result."""
-        deadline = time.monotonic() + PATIENCE
+    def until(self, condition: Callable[[], T | None], within: float = PATIENCE) -> T:
+        """Wait until `condition` returns a true result, at most `within` seconds, and return the result."""
+        deadline = time.monotonic() + within
         while not (found := condition()):
             assert self.process.poll() is None, self.screen
             assert time.monotonic() < deadline, self.screen
@@ -555,6 +556,23 @@ def test_a_process_in_another_session_that_outlives_its_parent_is_killed(
         with suppress(psutil.NoSuchProcess):
             left.kill()
     assert f"pid {left.pid} (sleep) was left over and has been killed" in run.screen
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux gives the orphans of a child to the runner"
+)
+def test_no_orphan_that_ends_during_the_run_stays_a_zombie(start: Callable[..., Run], tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    server = tmp_path / "redis-server"
+    orphan = f"(setsid sleep 0.1 & echo $! >>{pids})"
+    server.write_text(f'#!/bin/sh\n{orphan}\n{orphan}\nexec {redis_binary()} "$@"\n')
+    server.chmod(0o755)
+    run = start(REDIS_SERVER=str(server), RUN_TASKS="1")
+    run.until_shown("What happens")
+    orphans = [int(pid) for pid in pids.read_text().split()]
+    assert len(orphans) == 2
+    run.until(lambda: not any(map(psutil.pid_exists, orphans)), LIMIT)
+    assert run.end(signal.SIGINT) == 0, run.screen
 
 
 @pytest.mark.parametrize(("container", "leader"), [("api", "task1"), ("agent", "task1"), ("sidecar", None)])
