@@ -595,6 +595,13 @@ SCRIPTS = [
         test=_GUARD + "a_promoted_replica_counts_as_a_server_change_even_if_its_process_is_old[wheel]",
     ),
     Bug(
+        "an old process that was promoted is not guarded after the loss of the fence",
+        "sidecar/scripts/prelude.lua",
+        right="not changed and not promoted then",
+        wrong="not changed then",
+        test=_GUARD + "after_the_loss_of_the_fence_the_leader_waits_for_one_ttl_on_a_server_that_was_promoted[True]",
+    ),
+    Bug(
         "a token far ahead of the clock is incremented",
         "sidecar/scripts/prelude.lua",
         right="tonumber(last) > now + day",

@@ -8,10 +8,13 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from tests.faults.replication import in_step, replicating
+from tests.faults.replication import in_step, promote, replicating
 from tests.sidecar.conftest import client_of, command
-from tests.support.script_caller import FENCE, KEY, Caller
+from tests.support.script_caller import FENCE, KEY, Answer, Caller
 from tests.support.waiting import eventually
+
+QUICK = 1_000
+"""A ttl that a test can wait for, in ms."""
 
 
 def changed_server(redis: Redis) -> None:
@@ -138,6 +141,40 @@ def test_an_empty_young_server_is_guarded_until_it_is_one_ttl_old(any_redis_of_i
             assert time.monotonic() - began < 30
             time.sleep(0.05)
         assert redis.info("server")["uptime_in_seconds"] >= 2, "the uptime in whole seconds may be a second too long"
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+async def test_after_the_loss_of_the_fence_the_leader_waits_for_one_ttl_on_a_server_that_was_promoted(
+    tmp_path: Path, promoted: bool
+) -> None:
+    """A server that the fence does not name may lack writes, unless it is older than one ttl and was never promoted."""
+    with (
+        replicating(tmp_path / "primary") as primary,
+        replicating(tmp_path / "replica", of=primary.port) as replica,
+        client_of(replica if promoted else primary) as redis,
+    ):
+        await eventually(lambda: in_step(primary, replica))
+        if promoted:
+            promote(replica)
+        token = known_server(redis, "a")
+        await eventually(lambda: redis.info("server")["uptime_in_seconds"] > QUICK / 1000 + 1)
+        redis.delete(FENCE)
+        leader = Caller(redis, ttl=QUICK, guarding=True)
+        lost = leader.renew(token)
+        assert lost.outcome == "superseded"
+        if promoted:
+            answer = await eventually(lambda: acquired(leader))
+            assert answer.time - lost.time >= QUICK * 1000
+        else:
+            answer = leader.acquire()
+            assert answer.outcome == "acquired"
+        assert int(answer.token) > int(token)
+
+
+def acquired(caller: Caller) -> Answer | None:
+    """The answer to an acquire that succeeded."""
+    answer = caller.acquire()
+    return answer if answer.outcome == "acquired" else None
 
 
 def test_with_the_guard_off_an_acquire_needs_no_server_facts_and_no_wait(any_redis: Redis) -> None:
