@@ -1,11 +1,12 @@
 """Optional commands: the election works without them, but some servers end a connection after refusing one.
 
-If the server refuses such a command with an error that names it, and then ends the connection at once, new connections
-leave this command out for `LEFT_OUT` seconds. An open connection never sends a command that it left out before, so no
-attempt to use the command again can end the connection of a leader.
+If the server refuses such a command with an error about this command, and then ends the connection at once, new
+connections leave this command out for `LEFT_OUT` seconds. An open connection never sends a command that it left out
+before, so no attempt to use the command again can end the connection of a leader.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -25,6 +26,8 @@ LEFT_OUT = 300.0
 """Seconds for which new connections leave a command out."""
 AT_ONCE = 0.2
 """Maximum number of seconds between a refusal and the end of the connection that the refusal explains."""
+_UNKNOWN = re.compile(r"\b(unknown|unsupported) (sub)?command\b")
+_WORD = re.compile(r"[a-z]+")
 
 
 class EndingRefusals:
@@ -68,7 +71,7 @@ class OptionalCommands:
         try:
             yield
         except ResponseError as error:
-            if isinstance(error, NoPermissionError) or _names(str(error), command):
+            if isinstance(error, NoPermissionError) or _refuses(str(error), command):
                 text = failure_of(error, may_execute=True, channels=command.split()[1:]).text
                 self._last = command, text, self._known.clock()
                 self._compare()
@@ -101,7 +104,11 @@ class OptionalCommands:
             self.ended_connection = True
 
 
-def _names(text: str, command: str) -> bool:
-    """Whether the text of an error names the command. An error about the whole server or connection does not."""
-    words = text.lower().replace("'", " ").replace("`", " ").replace("|", " ").split()
-    return any(word in words for word in command.lower().split())
+def _refuses(text: str, command: str) -> bool:
+    """Whether an error is about the command: it names the whole command, or calls it unknown.
+
+    An error about the whole server or connection is not, even if it has a word of the command, such as `cluster`.
+    """
+    text = text.lower()
+    names = [word for word in command.lower().split() if word.isalpha()]  # a channel is not part of the name
+    return _UNKNOWN.search(text) is not None or set(names) <= set(_WORD.findall(text))

@@ -884,8 +884,15 @@ CONNECTION = [
     Bug(
         "an error about the whole server counts as the refusal of one command",
         "sidecar/redis/optional.py",
-        right="isinstance(error, NoPermissionError) or _names(str(error), command)",
+        right="isinstance(error, NoPermissionError) or _refuses(str(error), command)",
         wrong="str(error)",
+        test="tests/sidecar/redis/test_optional.py::test_an_error_about_the_whole_server_is_no_refusal_of_the_command",
+    ),
+    Bug(
+        "an error with one word of a command counts as its refusal",
+        "sidecar/redis/optional.py",
+        right="set(names) <= set(_WORD.findall(text))",
+        wrong="bool(set(names) & set(_WORD.findall(text)))",
         test="tests/sidecar/redis/test_optional.py::test_an_error_about_the_whole_server_is_no_refusal_of_the_command",
     ),
     Bug(

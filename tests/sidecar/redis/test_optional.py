@@ -20,13 +20,13 @@ class Connections:
     def new(self) -> OptionalCommands:
         return OptionalCommands(self._known)
 
-    def leaves_out(self) -> bool:
-        """Whether a new connection leaves INFO out."""
-        return self.new().refusal("INFO") is not None
+    def leaves_out(self, command: str = "INFO") -> bool:
+        """Whether a new connection leaves the command out."""
+        return self.new().refusal(command) is not None
 
 
-def refuse(optional: OptionalCommands, error: Exception = UNKNOWN) -> None:
-    with suppress(ResponseError), optional.reading("INFO"):
+def refuse(optional: OptionalCommands, error: Exception = UNKNOWN, command: str = "INFO") -> None:
+    with suppress(ResponseError), optional.reading(command):
         raise error
 
 
@@ -62,14 +62,44 @@ def test_the_end_may_be_noticed_before_the_refusal_is_read(connections: Connecti
     assert connections.leaves_out()
 
 
-@pytest.mark.parametrize("error", [ResponseError("DENIED this server is protected"), ResponseError("no upstream host")])
+@pytest.mark.parametrize("command", ["INFO", "CLIENT ID", "CLUSTER SLOTS"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DENIED this server is protected",
+        "no upstream host",
+        "max number of clients + cluster connections reached",
+        "the cluster is full; a client must wait",
+    ],
+)
 def test_an_error_about_the_whole_server_is_no_refusal_of_the_command(
-    connections: Connections, error: Exception
+    connections: Connections, text: str, command: str
 ) -> None:
     first = connections.new()
-    refuse(first, error)
+    refuse(first, ResponseError(text), command)
     first.ended()
-    assert not connections.leaves_out()
+    assert not connections.leaves_out(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("CLIENT ID", "unknown command `CLIENT`, with args beginning with: `ID`, "),
+        ("CLIENT TRACKING", "Command is not available: 'CLIENT TRACKING'"),
+        ("CLIENT TRACKING", "unsupported command 'client'"),
+        ("CLUSTER SLOTS", "Unknown subcommand or wrong number of arguments for 'slots'. Try CLUSTER HELP."),
+        ("CLUSTER SLOTS", "unknown subcommand 'SLOTS'"),
+        ("SUBSCRIBE portfolio:a:changed", "'subscribe' is not supported"),
+        ("INFO", "INFO is disabled"),
+    ],
+)
+def test_an_error_that_names_the_command_or_calls_it_unknown_is_a_refusal(
+    connections: Connections, command: str, text: str
+) -> None:
+    first = connections.new()
+    refuse(first, ResponseError(text), command)
+    first.ended()
+    assert connections.leaves_out(command)
 
 
 def test_an_end_without_a_refusal_before_it_leaves_nothing_out(connections: Connections) -> None:
