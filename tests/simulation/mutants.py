@@ -183,6 +183,12 @@ def _(lease: Lease, now: float) -> float:
     return min(wake_at, max(lease._due, lease._unanswered.until))
 
 
+@mutant("a failed call is repeated without a pause", Lease, "failed", mix="redis")
+def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
+    _LEASE_FAILED(lease, call, now, may_execute=may_execute)
+    lease._due = now
+
+
 @mutant("a late call stays in flight", Lease, "replied", mix="redis")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
     _LEASE_REPLIED(lease, call, reply, now)

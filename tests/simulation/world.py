@@ -20,10 +20,12 @@ STORY = 60
 NESTED = 50
 """Number of consecutive events that bypass the queue; after more than this, the next event enters the queue."""
 BUSY = 500
-"""Maximum rounds of all election loops per ttl, on average over a world.
+"""Maximum rounds of all election loops per ttl, on average over a world, without those of retries.
 
 More rounds count as a violation, because a loop then runs without a pause.
 """
+ROUNDS_OF_RETRY = 2
+"""Rounds of a loop in an outage per retry: one begins the call, and one handles its failure."""
 IDLE_LIMIT = 10.0
 """Seconds after which the simulated Postgres ends an idle transaction."""
 
@@ -51,10 +53,11 @@ class World:
         self._run_ids = 0
         self._instances = 0
         self.rounds = 0
-        self.most_rounds = BUSY * LIFETIMES
         self.counts: Counter[str] = Counter()
         self.disturbances = 0
         timings = scenario.timings
+        retries = scenario.tasks * timings.ttl / timings.retry
+        self.most_rounds = LIFETIMES * (BUSY + ROUNDS_OF_RETRY * retries)
         self.heartbeat = timings.heartbeat
         self.poll = _poll(timings.grant_ttl)
         self.near_deadline = 2 * timings.grant_ttl + timings.call_limit
