@@ -18,7 +18,15 @@ from runtime.escape import one_line
 from service.clock import utc_now
 from service.commands.csv_file import CsvFile
 from service.commands.output import Parser
-from service.database.connection import ISOLATION, Connection, connect, row_count, store_errors
+from service.database.connection import (
+    END_IF_IDLE,
+    ISOLATION,
+    Connection,
+    connect,
+    row_count,
+    store_errors,
+    transaction,
+)
 from service.database.sql import statement
 from service.database.store import Store
 from service.market.calendar import CALENDARS, Calendar
@@ -52,6 +60,10 @@ MAX_SUSPECTS = 10
 """Limit of the suspected splits in a report."""
 LINES_PER_TURN = 1000
 """Lines between two turns of the event loop. Without turns, Ctrl-C would wait minutes for the end of the file."""
+
+
+class _DryRun(Exception):
+    """Ends the transaction of a dry run without a commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +181,14 @@ async def _transaction(dsn: str, *, dry_run: bool) -> AsyncIterator[Connection]:
     connection = await connect(dsn)
     with store_errors():
         try:
-            transaction = connection.transaction(isolation=ISOLATION)
-            await transaction.start()
-            try:
-                await connection.execute("set local statement_timeout = 0; set local work_mem = '128MB'")
-                yield connection
-            except BaseException:
-                await transaction.rollback()
-                raise
-            await (transaction.rollback() if dry_run else transaction.commit())
+            with suppress(_DryRun):
+                async with transaction(connection, isolation=ISOLATION):
+                    await connection.execute(
+                        f"{END_IF_IDLE}; set local statement_timeout = 0; set local work_mem = '128MB'"
+                    )
+                    yield connection
+                    if dry_run:
+                        raise _DryRun
         finally:
             await connection.close(timeout=10)
 

@@ -20,6 +20,12 @@ ISOLATION: Final = "read_committed"
 """Isolation level of each transaction that writes, except migrations. `enter_fence.sql` waits for a row lock and then
 reads the row's newest version. With a stricter level, which a database or a role may have as its default, that wait
 would end in an error."""
+END_IF_IDLE = "set local idle_in_transaction_session_timeout = '60s'"
+"""First statement of each transaction that locks rows or tables, except a leader's, which has a shorter limit.
+
+The server ends the transaction of a client that is stopped or cut off, and releases its locks. No limit of the server
+applies while the server waits for the data of a COPY, so a COPY must come before the locks.
+"""
 ROLLBACK_LIMIT = 2.0
 """Seconds that a rollback may take. After that its connection is closed, and the server rolls back by itself."""
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)

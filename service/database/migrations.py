@@ -6,8 +6,8 @@ is missing.
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from runtime.escape import one_line
-from service.database.connection import Connection, connect, store_errors, transaction
+from service.database.connection import END_IF_IDLE, Connection, connect, store_errors, transaction
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,14 @@ FOLDERS = Path(__file__).parents[2] / "supabase" / "migrations", Path(__file__).
 FOLDER = FOLDERS[0] if FOLDERS[0].is_dir() else FOLDERS[1]
 FILE_NAME = re.compile(r"(\d{14})_(\w+)\.sql")
 LOCK = 0x6D696772  # 'migr': the advisory lock of a process that migrates
+LOCK_LIMIT = 300
+"""Seconds that a process waits for the advisory lock. It is longer than the time until the server ends the transaction
+of a process that is stopped."""
+LOCK_HOLDER = """
+select pid, state, state_change from pg_catalog.pg_locks join pg_catalog.pg_stat_activity using (pid)
+where locktype = 'advisory' and granted and classid = 0 and objid = $1 and objsubid = 1
+    and database = (select oid from pg_catalog.pg_database where datname = current_database())
+"""
 
 LEDGER = """
 create schema if not exists supabase_migrations;
@@ -31,6 +39,8 @@ create table if not exists supabase_migrations.schema_migrations (version text n
 alter table supabase_migrations.schema_migrations add column if not exists statements text[];
 alter table supabase_migrations.schema_migrations add column if not exists name text;
 """
+
+MISSING_RIGHT = "; migrate needs CREATEROLE, and CREATE on the database and on its schema public (docs/database.md)"
 
 VERSIONS = "select version from supabase_migrations.schema_migrations"
 
@@ -64,7 +74,8 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
 
     Raises:
         MigrationError: the folder has no migrations, or two of one version; or a file is misnamed, fails, or is older
-            than an applied one, which `supabase db push` refuses too.
+            than an applied one, which `supabase db push` refuses too; or another process has held the lock for
+            `LOCK_LIMIT` seconds.
         StoreError: the database does not answer.
     """
     migrations = _migrations_in(folder)
@@ -73,8 +84,7 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
         try:
             if not await _missing(connection, migrations):
                 return []
-            async with transaction(connection):
-                await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+            async with _locked(connection):
                 await connection.execute(LEDGER)
             return [migration.path.name for migration in migrations if await _apply(connection, migration)]
         finally:
@@ -102,17 +112,14 @@ async def _missing(connection: Connection, migrations: list[Migration]) -> bool:
 async def _apply(connection: Connection, migration: Migration) -> bool:
     """Apply one migration if it is missing; returns whether it was missing."""
     text = migration.path.read_text(encoding="utf-8")
-    async with transaction(connection):
-        await connection.execute("select pg_advisory_xact_lock($1)", LOCK)  # until the commit
+    async with _locked(connection):
         applied = [row["version"] for row in await connection.fetch(VERSIONS)]
         if migration.version in applied:
             return False
         if applied and migration.version < max(applied):
             raise MigrationError(f"{migration.path.name}: is older than {max(applied)}, which is applied already")
         with _sql_errors(migration, text):
-            # Rewriting a large table takes longer than the statement limit of a database's provider. A long wait for
-            # a lock blocks other sessions.
-            await connection.execute("set local statement_timeout = 0; set local lock_timeout = '10s'")
+            await connection.execute("set local lock_timeout = '10s'")  # a long wait for a lock blocks other sessions
             # The first migrations name tables without a schema, and a role's search_path may be empty.
             await connection.execute("set local search_path = public")
             await connection.execute(text)
@@ -126,6 +133,31 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
     return True
 
 
+@asynccontextmanager
+async def _locked(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that holds the advisory lock until its end."""
+    async with transaction(connection):
+        # Rewriting a large table takes longer than the statement limit of a database's provider.
+        limits = f"set local statement_timeout = 0; set local lock_timeout = '{LOCK_LIMIT}s'"
+        await connection.execute(f"{END_IF_IDLE}; {limits}")
+        try:
+            async with transaction(connection):  # a savepoint, so that the next query can run after an error
+                await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+        except asyncpg.LockNotAvailableError as error:
+            raise MigrationError(await _lock_holder(connection)) from error
+        yield
+
+
+async def _lock_holder(connection: Connection) -> str:
+    holder = await connection.fetchrow(LOCK_HOLDER, LOCK)
+    text = f"another migrate has held the lock for {LOCK_LIMIT} s"
+    if holder is None:
+        return text
+    if holder["state"] is None:  # the session of another role
+        return f"{text} (pid {holder['pid']})"
+    return f"{text} (pid {holder['pid']}, {holder['state']} since {holder['state_change'].isoformat(' ', 'seconds')})"
+
+
 @contextmanager
 def _sql_errors(migration: Migration, text: str) -> Iterator[None]:
     try:
@@ -133,4 +165,5 @@ def _sql_errors(migration: Migration, text: str) -> Iterator[None]:
     except asyncpg.PostgresError as error:
         position = getattr(error, "position", None)
         line = f":{text[: int(position)].count(chr(10)) + 1}" if position else ""
-        raise MigrationError(f"{migration.path.name}{line}: {one_line(error.args[0], 300)}") from error
+        remedy = MISSING_RIGHT if isinstance(error, asyncpg.InsufficientPrivilegeError) else ""
+        raise MigrationError(f"{migration.path.name}{line}: {one_line(error.args[0], 300)}{remedy}") from error

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service.database.connection import Connection
+from service.database.connection import END_IF_IDLE, Connection
 from service.database.sql import statement
 from service.portfolio.records import PositionEntry
 
@@ -42,7 +42,7 @@ async def put_own_positions(
         TooManyPositions: the portfolio would have more than `MAX_OPEN_POSITIONS` or `MAX_ENTRIES`.
         PositionsLocked: a row stayed locked for `LOCK_LIMIT` seconds.
     """
-    await connection.execute(f"set local lock_timeout = {LOCK_LIMIT * 1000:.0f}")
+    await connection.execute(f"{END_IF_IDLE}; set local lock_timeout = {LOCK_LIMIT * 1000:.0f}")
     try:
         if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
             return None
@@ -60,6 +60,7 @@ async def put_own_positions(
 
 async def put_positions(connection: Connection, entries: Sequence[PositionEntry], names: Mapping[UUID, str]) -> None:
     """Add or overwrite positions, and add the missing portfolios, in the transaction of the connection."""
+    await connection.execute(END_IF_IDLE)
     owners = {entry.portfolio_id: entry.user_id for entry in entries}
     called = [names.get(portfolio_id, "Portfolio") for portfolio_id in owners]
     await connection.execute(statement("add_portfolios"), list(owners), list(owners.values()), called)

@@ -20,6 +20,7 @@ _CONNECTIONS = "tests/service/database/test_pool.py::test_"
 _PROTECTION = "tests/service/work/test_protection.py::test_"
 _CANCELLATIONS = "tests/service/database/test_connection.py::test_"
 _RESPONSES = "tests/service/api/test_responses.py::test_"
+_STORE = "tests/service/database/test_store.py::test_"
 _POSITIONS = "tests/service/portfolio/test_positions.py::test_"
 
 _ADMISSION = "tests/service/api/test_stream_admission.py::test_"
@@ -27,7 +28,37 @@ _SILENCE = "tests/service/api/test_store_access.py::test_"
 _TURNS = "tests/service/api/test_write_turns.py::test_"
 _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
 
+_MIGRATIONS = "tests/service/database/test_migrations.py::test_"
+
 BUGS = [
+    Bug(
+        "a migrate that is cut off keeps its locks without a limit",
+        "service/database/migrations.py",
+        right='f"{END_IF_IDLE}; {limits}"',
+        wrong="limits",
+        test=_MIGRATIONS + "a_migrate_that_is_cut_off_keeps_its_locks_only_for_a_limited_time",
+    ),
+    Bug(
+        "a migrate waits for another without a limit",
+        "service/database/migrations.py",
+        right="set local lock_timeout = '{LOCK_LIMIT}s'",
+        wrong="set local lock_timeout = 0",
+        test=_MIGRATIONS + "a_migrate_that_waits_too_long_for_another_names_the_other_s_session",
+    ),
+    Bug(
+        "an import that is cut off keeps its locks without a limit",
+        "service/commands/import_csv.py",
+        right="{END_IF_IDLE}; set local",
+        wrong="set local",
+        test=_IMPORTS + "an_import_that_is_cut_off_keeps_its_locks_only_for_a_limited_time",
+    ),
+    Bug(
+        "a user's write that is cut off keeps its locks without a limit",
+        "service/database/position_writes.py",
+        right="{END_IF_IDLE}; set local",
+        wrong="set local",
+        test=_STORE + "a_write_that_is_cut_off_keeps_its_locks_only_for_a_limited_time",
+    ),
     Bug(
         "new streams are accepted as soon as memory is below the upper limit",
         "service/api/stream_admission.py",
@@ -87,8 +118,8 @@ BUGS = [
     Bug(
         "a write waits for locked rows without a limit",
         "service/database/position_writes.py",
-        right='f"set local lock_timeout = {LOCK_LIMIT * 1000:.0f}"',
-        wrong='"set local lock_timeout = 0"',
+        right="set local lock_timeout = {LOCK_LIMIT * 1000:.0f}",
+        wrong="set local lock_timeout = 0",
         test=_TURNS + "a_write_to_rows_that_stay_locked_is_503_and_keeps_its_session",
     ),
     Bug(

@@ -6,20 +6,25 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from service.__main__ import main
 from service.commands import import_csv as imports
 from service.commands.csv_file import BadFile
 from service.commands.import_csv import import_positions, import_prices
-from service.database.connection import Connection
+from service.database.connection import END_IF_IDLE, Connection, StoreError
 from service.database.store import Store
 from service.market.calendar import NyseCalendar
 from service.portfolio.records import Quote
 from service.prices import Price
 from tests.support.positions import USER, entry, held, somebody_waits_for_a_lock
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm
 
 NYSE = NyseCalendar()
@@ -253,6 +258,54 @@ async def test_a_user_s_write_waits_for_an_import_of_the_same_positions(
         tasks.create_task(store.put_own_positions(ONE, USER, both))
         await somebody_waits_for_a_lock(raw, 2)
     assert await held(store, MONDAY) == {ONE: (("A", Decimal(2)), ("B", Decimal(2)))}, "the import was first"
+
+
+async def test_an_import_that_is_cut_off_keeps_its_locks_only_for_a_limited_time(
+    migrated: str, store: Store, raw: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "END_IF_IDLE", END_IF_IDLE.replace("60s", "1s"))
+    await store.put_positions([entry(1, "A", "1")])
+    path = file(tmp_path, POSITIONS + f"{ONE},{USER},A,2,2026-03-02\n{OTHER},{USER},KO,1,2026-03-02\n")
+    await import_positions(migrated, path)
+    path = file(tmp_path, POSITIONS + f"{ONE},{USER},A,3,2026-03-02\n{OTHER},{USER},KO,2,2026-03-02\n")
+    port = urlsplit(migrated).port
+    assert port is not None
+    async with Proxy(port) as proxy, asyncio.timeout(30):
+        async with raw.transaction():
+            await raw.execute("select from position where symbol = 'KO' for update")
+            cut_off = asyncio.create_task(import_positions(migrated.replace(f":{port}/", f":{proxy.port}/"), path))
+            await somebody_waits_for_a_lock(raw)
+            proxy.black_hole()
+        await raw.execute("delete from portfolio where id = $1", ONE)
+        await proxy.cut()
+        with pytest.raises(StoreError):
+            await cut_off
+    assert await raw.fetchval("select quantity from position where symbol = 'KO'") == 1
+
+
+async def test_an_import_that_continues_too_late_gives_the_reason(
+    migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "END_IF_IDLE", END_IF_IDLE.replace("60s", "100ms"))
+    idle = """
+        select count(*) = 0 from pg_stat_activity
+        where datname = current_database() and state = 'idle in transaction' and pid <> pg_backend_pid()
+    """
+
+    async def until_ended() -> None:
+        connection = await asyncpg.connect(migrated)
+        await eventually(lambda: connection.fetchval(idle))
+        await connection.close()
+
+    async def stop(*_: object) -> None:
+        """Block the event loop, as in a process that is stopped."""
+        thread = Thread(target=lambda: asyncio.run(until_ended()))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(imports, "_refuse_duplicates", stop)
+    with pytest.raises(StoreError, match="idle-in-transaction timeout"):
+        await import_positions(migrated, file(tmp_path, POSITIONS + GOOD))
 
 
 @pytest.mark.parametrize("given", [("B", "A"), ("B",)], ids=["official closes", "one last live price"])

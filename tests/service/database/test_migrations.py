@@ -3,11 +3,16 @@
 import asyncio
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from service.database.migrations import FOLDER, MigrationError, migrate
+from service.database import migrations as migrating
+from service.database.connection import END_IF_IDLE, StoreError
+from service.database.migrations import FOLDER, LOCK, MigrationError, migrate
+from tests.support.positions import somebody_waits_for_a_lock
+from tests.support.proxy import Proxy
 
 ALL = sorted(path.name for path in FOLDER.glob("*.sql"))
 
@@ -116,4 +121,61 @@ async def test_a_role_without_superuser_migrates_a_database_like_supabases(datab
     finally:
         await admin.execute("drop owned by the_owner cascade")
         await admin.execute("drop role the_owner")
+        await admin.close()
+
+
+async def test_a_migrate_that_is_cut_off_keeps_its_locks_only_for_a_limited_time(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "20260101000000_one.sql").write_text("create table one (id int); create table two (id int);")
+    await migrate(database_url, tmp_path)
+    (tmp_path / "20260102000000_two.sql").write_text("alter table one add a int; alter table two add a int;")
+    monkeypatch.setattr(migrating, "END_IF_IDLE", END_IF_IDLE.replace("60s", "1s"))
+    port = urlsplit(database_url).port
+    assert port is not None
+    admin = await asyncpg.connect(database_url)
+    async with Proxy(port) as proxy, asyncio.timeout(30):
+        behind_proxy = database_url.replace(f":{port}/", f":{proxy.port}/")
+        async with admin.transaction():
+            await admin.execute("lock table two in share mode")
+            cut_off = asyncio.create_task(migrate(behind_proxy, tmp_path))
+            await somebody_waits_for_a_lock(admin)
+            proxy.black_hole()
+        assert await migrate(database_url, tmp_path) == ["20260102000000_two.sql"]
+        await proxy.cut()
+        with pytest.raises((MigrationError, StoreError)):
+            await cut_off
+    await admin.close()
+
+
+async def test_a_migrate_that_waits_too_long_for_another_names_the_other_s_session(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "LOCK_LIMIT", 1)
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        await other.execute("select pg_advisory_xact_lock($1)", LOCK)
+        with pytest.raises(MigrationError) as refused:
+            await migrate(database_url)
+    assert re.fullmatch(
+        rf"another migrate has held the lock for 1 s \(pid {other.get_server_pid()}, idle in transaction since "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00\)",
+        str(refused.value),
+    )
+    await other.close()
+
+
+async def test_a_role_that_may_not_create_roles_gets_the_names_of_the_rights(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "20260101000000_one.sql").write_text("create role another nologin;")
+    admin = await asyncpg.connect(database_url)
+    await admin.execute(f"""
+        create role plain_owner login;
+        grant create on database "{database_url.rsplit("/", 1)[1]}" to plain_owner;
+    """)
+    try:
+        with pytest.raises(MigrationError, match=r"permission denied to create role; migrate needs CREATEROLE"):
+            await migrate(database_url.replace("postgres@", "plain_owner@"), tmp_path)
+    finally:
+        await admin.execute("drop owned by plain_owner cascade")
+        await admin.execute("drop role plain_owner")
         await admin.close()

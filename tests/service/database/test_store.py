@@ -3,19 +3,22 @@
 import asyncio
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
 
 from ops.local.servers import free_port
 from service.commands.samples import SAMPLES, load_samples
-from service.database.connection import Connection, StoreError
+from service.database import position_writes
+from service.database.connection import END_IF_IDLE, Connection, StoreError
 from service.database.live_notifications import BACKEND_QUERY, listen
 from service.database.store import Store
 from service.market.overrides import MarketOverride
 from service.portfolio.records import Fence
 from tests.service.portfolio.reference import nothing_held
-from tests.support.positions import USER, entry, held
+from tests.support.positions import USER, entry, held, somebody_waits_for_a_lock
+from tests.support.proxy import Proxy
 from tests.support.work_fakes import FakeTerm
 
 DAY = date(2026, 3, 2)
@@ -60,6 +63,31 @@ async def test_an_entry_imported_twice_exists_once_and_a_bad_entry_prevents_all(
     with pytest.raises(StoreError):
         await store.put_positions([entry(1, "B", "1"), entry(1, "C", "NaN")])
     assert list((await held(store, DAY)).values()) == [(("A", Decimal(1)),)]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a user's", "the samples'"])
+async def test_a_write_that_is_cut_off_keeps_its_locks_only_for_a_limited_time(
+    own: bool, migrated: str, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(position_writes, "END_IF_IDLE", END_IF_IDLE.replace("60s", "1s"))
+    one = UUID(int=1)
+    await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
+    changed = [entry(1, "A", "2"), entry(1, "B", "2")]
+    port = urlsplit(migrated).port
+    assert port is not None
+    async with Proxy(port) as proxy, asyncio.timeout(30):
+        other = await Store.connect(migrated.replace(f":{port}/", f":{proxy.port}/"), connections=1)
+        async with raw.transaction():
+            await raw.execute("select from position where symbol = 'B' for update")
+            write = other.put_own_positions(one, USER, changed) if own else other.put_positions(changed)
+            cut_off = asyncio.create_task(write)
+            await somebody_waits_for_a_lock(raw)
+            proxy.black_hole()
+        await raw.execute("delete from position where portfolio_id = $1", one)
+        await proxy.cut()
+        with pytest.raises(StoreError):
+            await cut_off
+        await other.close()
 
 
 async def test_a_busy_listener_receives_many_changes_together(store: Store) -> None:
