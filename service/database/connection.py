@@ -58,6 +58,8 @@ def store_errors() -> Iterator[None]:
         raise StoreError(f"database: {TRANSACTION_POOLER_ERROR}") from error
     except asyncpg.PostgresError as error:
         raise StoreError(f"database: {overload_text(error) if is_overload(error) else _words(error)}") from error
+    except asyncpg.TargetServerAttributeNotMatched as error:
+        raise StoreError("database: no host of DATABASE_URL accepts writes (target_session_attrs)") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreError(f"database connection: {one_line(error, ERROR_SHOWN)}") from error
     except TimeoutError as error:

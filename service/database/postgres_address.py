@@ -24,6 +24,9 @@ CONNECT_LIMIT = 10.0
 """Seconds for a usable connection: the lookup, all addresses, TLS and the login together."""
 MIN_ATTEMPT = 0.5
 """Seconds that must be left of the limit for another attempt."""
+WRITABLE_LIMIT = 2.0
+"""Seconds of the search for a host that accepts writes, after another host has accepted the connection."""
+WRITABLE = "select not pg_catalog.pg_is_in_recovery() and not current_setting('transaction_read_only')::boolean"
 
 _connect: Callable[..., Awaitable["asyncpg.Connection[asyncpg.Record]"]] = asyncpg.connect
 
@@ -32,6 +35,9 @@ async def open_connection(
     dsn: str, *, timeout: float = CONNECT_LIMIT, **options: Any
 ) -> "asyncpg.Connection[asyncpg.Record]":
     """Open a connection like `asyncpg.connect`; also the `connect` of an asyncpg pool.
+
+    If the DSN names several hosts and has no `target_session_attrs`, a host that accepts writes is preferred. While no
+    host accepts writes, the connection is to the first host that answers, because reads still work there.
 
     If there are several addresses and the connected address stays silent for half of the remaining time, a new attempt
     begins with the other addresses.
@@ -47,9 +53,37 @@ async def open_connection(
         ServerRefused: the server refuses until a setting is changed.
         asyncpg.PostgresError: the server refused for now.
     """
+    ends_at = asyncio.get_running_loop().time() + timeout
+    hosts, chosen = _hosts(dsn)
+    connection = await _open(dsn, ends_at, hosts, options)
+    if hosts == 1 or chosen:
+        return connection
+    try:
+        async with asyncio.timeout_at(ends_at):
+            accepts_writes = await connection.fetchval(WRITABLE)
+        writable = None if accepts_writes else await _open_writable(dsn, ends_at, hosts, options)
+    except BaseException:
+        connection.terminate()
+        raise
+    if writable is None:
+        return connection
+    connection.terminate()
+    return writable
+
+
+async def _open_writable(
+    dsn: str, ends_at: float, hosts: int, options: dict[str, Any]
+) -> "asyncpg.Connection[asyncpg.Record] | None":
+    """A connection to a host that accepts writes; None if no such host is found in time."""
+    ends_at = min(ends_at, asyncio.get_running_loop().time() + WRITABLE_LIMIT)
+    try:
+        return await _open(dsn, ends_at, hosts, {**options, "target_session_attrs": "read-write"})
+    except (asyncpg.TargetServerAttributeNotMatched, asyncpg.PostgresError, OSError):
+        return None
+
+
+async def _open(dsn: str, ends_at: float, hosts: int, options: dict[str, Any]) -> "asyncpg.Connection[asyncpg.Record]":
     running = asyncio.get_running_loop()
-    ends_at = running.time() + timeout
-    hosts = _hosts(dsn)
     silent_hosts: set[tuple[str, int]] = set()
     while True:
         attempt = asyncio.timeout_at(ends_at)
@@ -167,8 +201,9 @@ async def _start(addresses: Sequence[AddressInfo], stagger: float) -> socket.soc
         raise OSError(0, str(error)) from None
 
 
-def _hosts(dsn: str) -> int:
-    """The number of hosts in a DSN."""
+def _hosts(dsn: str) -> tuple[int, bool]:
+    """The number of hosts in a DSN, and whether the DSN itself says which of the hosts to use."""
     parts = urlsplit(dsn)
-    named = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
-    return named.count(",") + 1
+    options = dict(parse_qsl(parts.query))
+    named = parts.netloc.rpartition("@")[2] or options.get("host", "")
+    return named.count(",") + 1, "target_session_attrs" in options

@@ -29,6 +29,7 @@ _TURNS = "tests/service/api/test_write_turns.py::test_"
 _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
 
 _MIGRATIONS = "tests/service/database/test_migrations.py::test_"
+_HOSTS = "tests/service/database/test_several_hosts.py::test_"
 
 BUGS = [
     Bug(
@@ -58,6 +59,20 @@ BUGS = [
         right="{END_IF_IDLE}; set local",
         wrong="set local",
         test=_STORE + "a_write_that_is_cut_off_keeps_its_locks_only_for_a_limited_time",
+    ),
+    Bug(
+        "a task stays on a standby although another host accepts writes",
+        "service/database/postgres_address.py",
+        right="writable = None if accepts_writes else",
+        wrong="writable = None if True else",
+        test=_HOSTS + "the_host_that_accepts_writes_is_used_although_a_standby_comes_first",
+    ),
+    Bug(
+        "a standby serves no reads while no host accepts writes",
+        "service/database/postgres_address.py",
+        right="except (asyncpg.TargetServerAttributeNotMatched, asyncpg.PostgresError, OSError):\n        return None",
+        wrong="except ZeroDivisionError:\n        return None",
+        test=_HOSTS + "a_standby_serves_reads_until_another_host_accepts_writes",
     ),
     Bug(
         "new streams are accepted as soon as memory is below the upper limit",
