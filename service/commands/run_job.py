@@ -163,7 +163,9 @@ async def _print_plan(job: JobName, sessions: list[Session], jobs: Jobs, store: 
     for day in (day.date for session in sessions for day in jobs.days(job, session)):
         book = await jobs.book(job, day)
         if not len(book):
-            sys.stdout.write(f"{job} of {day} would write nothing: every portfolio has a row\n")
+            has_rows = await store.has_positions(day)
+            why = "every portfolio with positions has a row" if has_rows else "no portfolio had positions"
+            sys.stdout.write(f"{job} of {day} would write nothing: {why}\n")
             continue
         closes = await store.closes(day, book.held())
         official = sum(close.is_official(day) for close in closes.values())

@@ -282,6 +282,11 @@ class Store(Transactions):
                 progress=progress,
             )
 
+    async def has_positions(self, day: date) -> bool:
+        """Whether any portfolio had opened a position by that date."""
+        found = "select exists (select from public.position where valid_from <= $1)"
+        return bool((await self._fetch(found, day))[0]["exists"])
+
     async def has_intraday(self, day: date) -> bool:
         """Whether the partition for that day's intraday points exists."""
         return bool((await self._fetch(statement("has_intraday"), day))[0]["exists"])

@@ -75,6 +75,13 @@ BUGS = [
         test=_HOSTS + "a_standby_serves_reads_until_another_host_accepts_writes",
     ),
     Bug(
+        "a dry run without positions says that every portfolio has a row",
+        "service/commands/run_job.py",
+        right="has_rows = await store.has_positions(day)",
+        wrong="has_rows = True",
+        test="tests/service/commands/test_run_job.py::test_a_dry_run_without_any_positions_reports_that_there_are_none",
+    ),
+    Bug(
         "new streams are accepted as soon as memory is below the upper limit",
         "service/api/stream_admission.py",
         right="return use.share >= ACCEPT_BELOW",

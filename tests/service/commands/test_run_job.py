@@ -165,7 +165,16 @@ async def test_a_dry_run_of_a_finished_job_reports_it(settings: Settings, capsys
     await run(settings, "eod")
     capsys.readouterr()
     await run(settings, "eod", "--dry-run")
-    assert capsys.readouterr().out.endswith("would write nothing: every portfolio has a row\n")
+    assert capsys.readouterr().out.endswith("would write nothing: every portfolio with positions has a row\n")
+
+
+@pytest.mark.parametrize("job", ["eod", "snapshot", "reconstruction"])
+async def test_a_dry_run_without_any_positions_reports_that_there_are_none(
+    settings: Settings, raw: Connection, capsys: pytest.CaptureFixture[str], job: str
+) -> None:
+    await raw.execute("delete from position")
+    await run(settings, job, "--dry-run", "--date", "2026-03-02")
+    assert capsys.readouterr().out == f"{job} of 2026-03-02 would write nothing: no portfolio had positions\n"
 
 
 @pytest.mark.parametrize(
