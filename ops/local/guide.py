@@ -9,6 +9,7 @@ from pathlib import Path
 
 from redis.asyncio.connection import AbstractConnection, Connection, UnixDomainSocketConnection
 
+from service.commands.samples import SAMPLES
 from sidecar.settings import RedisAddress
 
 INDENTED = " | python3 -m json.tool"
@@ -48,19 +49,28 @@ def leaders(leads: Mapping[str, str | None]) -> list[str]:
     return [f"  {name:<22}{task or 'none of these tasks yet'}" for name, task in leads.items()]
 
 
-def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
-    """Return commands that show the state of the run."""
+def look(tasks: Sequence[TaskView], portfolio: str, api: Mapping[str, str], folder: Path) -> list[str]:
+    """Return commands that show the state of the run.
+
+    Args:
+        tasks: the tasks.
+        portfolio: a sample portfolio.
+        api: the environment of a task's API.
+        folder: the checkout.
+    """
     first, last = tasks[0], tasks[-1]
+    token, curl = _access(portfolio, api, folder)
     history = f"'http://{first.api}/portfolios/{portfolio}/history?limit=3'"
     sidecar_s = "the sidecar's view (a request to /is-leader would join the election)"
     return _explained(
         [
-            (f"curl -s http://{first.api}/portfolios/{portfolio}/live{INDENTED}", "a live value"),
+            *token,
+            (f"{curl} http://{first.api}/portfolios/{portfolio}/live{INDENTED}", "a live value"),
             (
-                f"curl -sN http://{last.api}/portfolios/{portfolio}/stream",
+                f"{curl} -N http://{last.api}/portfolios/{portfolio}/stream",
                 "the values as they change; every task serves them",
             ),
-            (f"curl -s {history}{INDENTED}", "the closing values of the last days"),
+            (f"{curl} {history}{INDENTED}", "the closing values of the last days"),
             (f"curl -s http://{first.internal}/background/status{INDENTED}", "the leaders, and the last and next runs"),
             (f"curl -s http://{first.control}/status{INDENTED}", sidecar_s),
             (
@@ -69,6 +79,24 @@ def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
             ),
         ]
     )
+
+
+def _access(portfolio: str, api: Mapping[str, str], folder: Path) -> tuple[list[tuple[str, str]], str]:
+    """Return the lines that set TOKEN, an access token, and the curl command line of a user's request.
+
+    The shared secret is not shown, so the command for the token needs it in the environment.
+    """
+    if api.get("AUTH") == "off":
+        return [], "curl -s"
+    curl = 'curl -s -H "Authorization: Bearer $TOKEN"'
+    owner = next((str(user) for sample, (_, user, _) in SAMPLES.items() if str(sample) == portfolio), "USER_ID")
+    if "SUPABASE_JWT_SECRET" not in api:
+        what = f"AUTH=supabase: the next requests need an access token of the user {owner}, who owns the portfolio"
+        return [("TOKEN=ACCESS_TOKEN", what)], curl
+    url = shlex.quote(api["SUPABASE_URL"])
+    command = f"SUPABASE_URL={url} {shlex.quote(sys.executable)} -m service token --user {owner}"
+    what = "a token of the portfolio's owner; in another terminal, set SUPABASE_JWT_SECRET to the shared secret first"
+    return [(f'TOKEN="$(cd {shlex.quote(str(folder))} && {command})"', what)], curl
 
 
 def break_it(

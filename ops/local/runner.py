@@ -207,14 +207,15 @@ class Runner:
         if self._stopping.is_set():
             return
         tasks = [self._task_view(slot) for slot in self._slots]
+        api = self._environment(self._first, API)
         cli = guide.redis_cli(self._redis, self._redis_address)
         own_database = self._settings.database_url is None
         for title, lines in (
             ("Open in a browser", guide.page(tasks)),
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),
-            ("Look", guide.look(tasks, self._portfolio)),
-            ("By hand", guide.by_hand(self._environment(self._first, API), self._root, ours=own_database)),
+            ("Look", guide.look(tasks, self._portfolio, api, self._root)),
+            ("By hand", guide.by_hand(api, self._root, ours=own_database)),
             ("Break", guide.break_it(tasks, self._leads, self._keys, cli)),
             ("What happens", []),
         ):

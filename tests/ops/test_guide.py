@@ -2,16 +2,21 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import certifi
+import jwt
 import pytest
 
 from ops.local import guide
+from service.commands.samples import SAMPLES
 from sidecar.redis.connection import Connector
 from sidecar.settings import read
 from tests.support.tls import Authority
+
+ROOT = Path(__file__).parents[2]
 
 
 def line(**variables: str) -> str | None:
@@ -55,10 +60,40 @@ def test_a_server_with_tls_gets_the_redis_cli_on_the_path(tmp_path: Path, monkey
     assert line(REDIS_URL="rediss://there:7000", **shown) == f"-h there -p 7000 --tls --cert {certificate} --key {key}"
 
 
+TASK = guide.TaskView("task1", "127.0.0.1:8080", "127.0.0.1:9101", "127.0.0.1:4040", "127.0.0.1:9102", {"api": 7})
+PORTFOLIO = next(iter(SAMPLES))
+OWNER = SAMPLES[PORTFOLIO][1]
+URL, SECRET = "https://project.supabase.co", "a shared secret of at least 32 bytes"
+
+
+def look(**api: str) -> list[str]:
+    """Return the commands to look at the run, without their explanations."""
+    return [text.strip() for text in guide.look([TASK], str(PORTFOLIO), api, ROOT) if not text.startswith("  #")]
+
+
+def test_with_authentication_the_requests_of_users_have_the_token_that_the_first_command_makes() -> None:
+    assert "TOKEN" not in "".join(look(AUTH="off"))
+    login, *requests = look(AUTH="supabase", SUPABASE_URL=URL, SUPABASE_JWT_SECRET=SECRET)
+    of_users = [request for request in requests if "/portfolios/" in request]
+    assert len(of_users) == 3
+    assert all('-H "Authorization: Bearer $TOKEN"' in request for request in of_users)
+    assert not any("TOKEN" in request for request in requests if request not in of_users)
+    assert SECRET not in login
+    script = f'{login}; printf %s "$TOKEN"'
+    token = subprocess.check_output(["/bin/sh", "-c", script], cwd="/", env={"SUPABASE_JWT_SECRET": SECRET}, text=True)
+    claims = jwt.decode(token, SECRET, ["HS256"], audience="authenticated", issuer=f"{URL}/auth/v1")
+    assert claims["sub"] == str(OWNER)
+
+
+def test_without_a_shared_secret_the_token_is_left_to_the_user() -> None:
+    shown = "\n".join(guide.look([TASK], str(PORTFOLIO), {"AUTH": "supabase", "SUPABASE_URL": URL}, ROOT))
+    assert f"need an access token of the user {OWNER}" in shown
+    assert "\n  TOKEN=ACCESS_TOKEN\n" in shown
+
+
 def test_the_operators_page_comes_first_among_the_addresses_of_a_task() -> None:
-    task = guide.TaskView("task1", "127.0.0.1:8080", "127.0.0.1:9101", "127.0.0.1:4040", "127.0.0.1:9102", {"api": 7})
-    assert guide.page([task])[0].split()[0] == "http://127.0.0.1:9101/"
-    assert re.findall(r"http://\S+", guide.addresses([task])[0])[0] == "http://127.0.0.1:9101/"
+    assert guide.page([TASK])[0].split()[0] == "http://127.0.0.1:9101/"
+    assert re.findall(r"http://\S+", guide.addresses([TASK])[0])[0] == "http://127.0.0.1:9101/"
 
 
 def test_a_manual_job_has_the_api_s_settings_but_no_address_with_a_password() -> None:

@@ -240,7 +240,7 @@ def test_each_curl_line_works_when_pasted(run: Run) -> None:
     assert len(lines) >= 5
     for line in lines:
         addresses = [word for word in line[1:] if word.startswith("http://")]
-        assert {word for word in line[1:] if word not in addresses} <= {"-s", "-sN"}, line
+        assert {word for word in line[1:] if word not in addresses} <= {"-s", "-N"}, line
         assert addresses
         for address in addresses:
             with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
