@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from aiohttp import web
-from aiohttp_sse import sse_response
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp_sse import EventSourceResponse, sse_response
 
 from service.api import responses
 from service.api.auth import Caller, Guard
@@ -135,7 +136,9 @@ class Api:
             self._streams.subscriber(portfolio_id, caller.user_id) as subscriber,
             _call_at(caller.expires_at, subscriber.end),
         ):
-            async with sse_response(request, ping_interval=HEARTBEAT, send_timeout=SEND_LIMIT) as response:
+            async with sse_response(
+                request, ping_interval=HEARTBEAT, send_timeout=SEND_LIMIT, response_cls=_EventStream
+            ) as response:
                 await response.write(f"retry: {round(self._uniform(*RETRY_DELAY) * 1000)}\r\n\r\n".encode())
                 async for value in subscriber:
                     event = responses.LiveValue.of(value).to_json()
@@ -178,6 +181,17 @@ class Api:
     async def _healthz(self, _: web.Request) -> web.Response:
         """Return the state of this process and nothing else, because this route is public."""
         return json_response(responses.Health(status=self._health.state), status=self._health.http_status)
+
+
+class _EventStream(EventSourceResponse):
+    """Server-sent events. To a client of HTTP/1.0, only the end of the connection marks the end of the stream."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the headers."""
+        if request.version < HttpVersion11:
+            self.force_close()
+            self.headers["Connection"] = "close"
+        return await super().prepare(request)
 
 
 def _no_portfolio(portfolio_id: UUID) -> web.HTTPNotFound:

@@ -29,9 +29,17 @@ _TURNS = "tests/service/api/test_write_turns.py::test_"
 _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
 
 _MIGRATIONS = "tests/service/database/test_migrations.py::test_"
+_STREAMS = "tests/service/api/test_stream_owners.py::test_"
 _HOSTS = "tests/service/database/test_several_hosts.py::test_"
 
 BUGS = [
+    Bug(
+        "the end of a stream leaves the connection of an HTTP/1.0 client open",
+        "service/api/routes.py",
+        right="            self.force_close()\n",
+        wrong="",
+        test=_STREAMS + "the_end_of_a_stream_closes_the_connection_of_an_http_1_0_client",
+    ),
     Bug(
         "a migrate that is cut off keeps its locks without a limit",
         "service/database/migrations.py",

@@ -60,6 +60,22 @@ async def test_a_stream_ends_when_the_portfolio_changes_owner_even_without_a_new
     assert answer == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
+@pytest.mark.parametrize("kept", ["Connection: keep-alive\r\n", ""], ids=["keep-alive", "no header"])
+async def test_the_end_of_a_stream_closes_the_connection_of_an_http_1_0_client(
+    kept: str, streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    reader, writer = await asyncio.open_connection(*streaming.url.removeprefix("http://").split(":"))
+    login = bearer()["Authorization"]
+    writer.write(f"GET {URL} HTTP/1.0\r\n{kept}Authorization: {login}\r\n\r\n".encode())
+    async with asyncio.timeout(20):
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readuntil(b"data:")
+        await admin.execute(DELETE, PORTFOLIO, OTHER)
+        await reader.read()  # returns when the server closes the connection
+    writer.close()
+    assert b"keep-alive" not in head.lower()
+
+
 async def test_the_new_owner_s_stream_continues(streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
     await admin.execute(GIVE, PORTFOLIO, OTHER)
     async with streaming.session.get(streaming.url + URL, headers=bearer(OTHER)) as response:
