@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from runtime.escape import one_line
 from service.market.calendar import DAY, Calendar, Session, midnight
 
 logger = logging.getLogger(__name__)
@@ -43,16 +44,15 @@ class OverriddenCalendar(Calendar):
             override = overrides.get(day)
             if override == self._overrides.get(day):
                 continue
+            reason = "" if override is None else one_line(override.reason)
             if override is None:
                 logger.warning("%s is no longer overridden", day)
             elif _session(override) is None and override.opens_at is not None:
-                logger.error(
-                    "%s: no session, because the overriding hours are of another day: %s", day, override.reason
-                )
+                logger.error("%s: no session, because the overriding hours are of another day: %s", day, reason)
             else:
                 session = _session(override)
                 hours = "no session" if session is None else f"{session.open} to {session.close}"
-                logger.warning("%s is overridden: %s: %s", day, hours, override.reason)
+                logger.warning("%s is overridden: %s: %s", day, hours, reason)
         self._overrides = dict(overrides)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from runtime.escape import one_line
 from service.database.connection import StoreError
 from service.database.store import Store
 from service.market.calendar import CALENDARS
@@ -14,6 +15,8 @@ INTERVAL = 60.0
 """Seconds from one read of the table to the next."""
 RETRY_DELAY = 1.0
 """Seconds from a failed read to the next, until the first read succeeds."""
+NAME_SHOWN = 80
+"""Limit of a calendar's name in the log, in characters."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +54,8 @@ class OverrideReader:
         for name in sorted(unknown - self._unknown_calendars):
             known = ", ".join(CALENDARS)
             logger.error(
-                "market_override: the calendar %r is unknown and its days have no effect; the known calendars are %s",
-                name,
+                "market_override: the calendar %s is unknown and its days have no effect; the known calendars are %s",
+                one_line(repr(name), NAME_SHOWN),
                 known,
             )
         self._unknown_calendars = unknown

@@ -31,6 +31,7 @@ _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
 _MIGRATIONS = "tests/service/database/test_migrations.py::test_"
 _STREAMS = "tests/service/api/test_stream_owners.py::test_"
 _HOSTS = "tests/service/database/test_several_hosts.py::test_"
+_OVERRIDES = "tests/service/work/test_overrides.py::test_"
 
 BUGS = [
     Bug(
@@ -81,6 +82,13 @@ BUGS = [
         right="except (asyncpg.TargetServerAttributeNotMatched, asyncpg.PostgresError, OSError):\n        return None",
         wrong="except ZeroDivisionError:\n        return None",
         test=_HOSTS + "a_standby_serves_reads_until_another_host_accepts_writes",
+    ),
+    Bug(
+        "the reason of an override is logged whole",
+        "service/market/overrides.py",
+        right="else one_line(override.reason)",
+        wrong="else override.reason",
+        test=_OVERRIDES + "a_long_reason_of_an_override_is_cut_in_the_log",
     ),
     Bug(
         "a dry run without positions says that every portfolio has a row",

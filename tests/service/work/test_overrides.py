@@ -79,6 +79,28 @@ async def test_an_override_with_hours_of_another_day_closes_the_day_and_is_logge
     assert (record.levelno, "2026-03-02" in record.getMessage()) == (logging.ERROR, True)
 
 
+@pytest.mark.parametrize("opens", [None, OPEN, OPEN - timedelta(days=1)])
+def test_a_long_reason_of_an_override_is_cut_in_the_log(
+    opens: datetime | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    closes = None if opens is None else ONE
+    OverriddenCalendar(NyseCalendar()).override({MONDAY: MarketOverride(MONDAY, opens, closes, "long\n" * 100_000)})
+    (record,) = caplog.records
+    assert "long" in record.getMessage()
+    assert len(record.getMessage()) < 400
+    assert "\n" not in record.getMessage()
+
+
+async def test_a_long_name_of_an_unknown_calendar_is_cut_in_the_log(
+    store: Store, raw: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "long" * 600  # an index limits the name to about 2700 bytes
+    await raw.execute("insert into market_override values ($1, $2, null, null, 'mourning')", name, MONDAY)
+    await OverrideReader(OverriddenCalendar(NyseCalendar())).read(store)
+    (record,) = caplog.records
+    assert len(record.getMessage()) < 400
+
+
 @pytest.mark.parametrize(
     ("day", "opens", "closes"),
     [
