@@ -18,6 +18,8 @@ from sidecar.server_kind import Node
 
 TRIES = 3
 """Maximum number of nodes that are asked, in turn, for one connection."""
+_UNKNOWN = "?"
+"""Host of a node whose host name its cluster does not know, although the cluster prefers host names."""
 REMEMBERED = 32
 """Maximum number of nodes whose addresses are kept."""
 
@@ -74,12 +76,17 @@ class ClusterPlace:
         self._owner = None
 
     def moved(self, node: Node) -> None:
-        """Use the owner that a node named."""
-        self._owner = self._named(node, self._found or self._seed)
+        """Use the owner that a node named. If the host is unknown, the nodes are asked, because they know addresses."""
+        unknown = node[0] == _UNKNOWN and bool(self._nodes)
+        self._owner = None if unknown else self._named(node, self._found or self._seed)
 
     def beside(self, node: Node) -> RedisConnection:
         """A connection to the node that the slot is migrating to."""
-        return self._direct(self._named(node, self._found or self._seed))
+        here = self._found or self._seed
+        others = [each for each in self._nodes if each[1] == node[1] and each != here]
+        if node[0] == _UNKNOWN and len(others) == 1:
+            return self._direct(others[0])
+        return self._direct(self._named(node, here))
 
     async def elsewhere(self) -> bool:
         """Return False: a node that has lost the slot refuses calls with MOVED."""
@@ -134,10 +141,15 @@ class ClusterPlace:
 
     @staticmethod
     def _named(node: Node, asked: Node) -> Node:
-        return (node[0] or asked[0]), node[1]
+        return (asked[0] if node[0] in ("", _UNKNOWN) else node[0]), node[1]
 
 
 def _node(entry: Sequence[Any]) -> Node:
-    """A node in the answer to CLUSTER SLOTS. An empty host means the host that was asked."""
+    """A node in the answer to CLUSTER SLOTS. An empty host means the host that was asked.
+
+    A node of Redis 7 that prefers host names names a node without a host name `?`, and adds its IP address.
+    """
     host, port = entry[0], int(entry[1])
-    return ("" if host in (None, "", "?") else str(host)), port
+    if host == _UNKNOWN and len(entry) > 3 and isinstance(entry[3], list):
+        host = dict(zip(entry[3][::2], entry[3][1::2], strict=False)).get("ip")
+    return ("" if host in (None, _UNKNOWN) else str(host)), port

@@ -35,6 +35,13 @@ CLUSTER = [
         test=_CLUSTER + "only_the_redirected_calls_are_sent_again",
     ),
     Bug(
+        "the unknown host of a redirect is looked up as a name",
+        "sidecar/redis/cluster.py",
+        right='node[0] in ("", _UNKNOWN)',
+        wrong='node[0] == ""',
+        test=_CLUSTER + "a_redirect_to_an_unknown_host_leads_to_the_same_host",
+    ),
+    Bug(
         "all nodes of a cluster except the seed are forgotten",
         "sidecar/redis/cluster.py",
         right="*kept][:REMEMBERED]",

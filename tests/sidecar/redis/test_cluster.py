@@ -7,12 +7,14 @@ import pytest
 
 from ops.local.servers import RedisServer, free_port
 from sidecar.protocol import Kind, Outcome, Timings
-from sidecar.redis.connection import Connector
+from sidecar.redis.cluster import ClusterPlace
+from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.failures import Failure
 from sidecar.redis.history import read_history
 from sidecar.redis.store import fence_of, history_of
 from sidecar.redis.watch import WatchMode
-from sidecar.server_kind import Cluster, slot_of
+from sidecar.server_kind import Cluster, Node, slot_of
+from tests.sidecar.conftest import BINARIES
 from tests.sidecar.redis.test_malformed import NONSENSE, Hostile
 from tests.sidecar.redis.test_watch import watching
 from tests.support.redis_cluster import RedisCluster, cluster_port, redis_cluster, send_command
@@ -147,6 +149,40 @@ async def test_the_replica_of_a_killed_seed_node_takes_over(tmp_path: Path) -> N
 
             await eventually(renewed)
             assert cluster.owner(key, asked=replica) is replica
+
+
+@pytest.mark.parametrize("binary", BINARIES.values(), ids=BINARIES)
+async def test_nodes_without_the_host_names_that_the_cluster_prefers_are_reached(tmp_path: Path, binary: Path) -> None:
+    async with redis_cluster(tmp_path, binary=binary) as cluster:
+        source = cluster.owner(KEY)
+        assert source is not None
+        target = cluster.other(source)
+        for node in cluster.nodes:
+            set_ = send_command(node, "CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
+            if set_ != "OK":
+                pytest.skip("this Redis does not announce host names")
+        seed = cluster.nodes.index(target)
+        async with storing(seeded_by(cluster, seed)) as store:
+            await lead(store)
+            assert str(send_command(target, "GET", KEY)).endswith(f"?:{source.port}")
+            cluster.begin_migration(KEY, source, target)
+            cluster.migrate(KEY, FENCE, source=source, target=target)
+            assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "ASK"
+            cluster.migrate(history_of(KEY), source=source, target=target)
+            cluster.end_migration(KEY, target)
+            assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "MOVED"
+
+
+def test_a_redirect_to_an_unknown_host_leads_to_the_same_host() -> None:
+    asked: list[Node] = []
+
+    def direct(node: Node) -> RedisConnection:
+        asked.append(node)
+        return at_port(node[1])()
+
+    place = ClusterPlace(("10.0.0.1", 7000), 0, direct, 1.0)
+    place.beside(("?", 7001))
+    assert asked == [("10.0.0.1", 7001)]
 
 
 async def test_a_call_is_redirected_at_most_three_times(cluster: RedisCluster) -> None:
