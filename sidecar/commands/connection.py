@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from redis.exceptions import AskError, InvalidResponse, MovedError
 
-from sidecar.redis.connection import Connector, RedisConnection, log_in
+from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.failures import failure_of
+from sidecar.redis.login import log_in
 from sidecar.redis.store import HOPS
 from sidecar.settings import Settings
 

@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import ClusterDownError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, NoPermissionError, ResponseError
 
-from sidecar.redis.connection import RedisConnection, log_in
+from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import OtherShape
+from sidecar.redis.login import log_in
+from sidecar.redis.place import shown
 from sidecar.server_kind import Node
 
 TRIES = 3
@@ -50,7 +52,7 @@ class ClusterPlace:
 
         Raises:
             ClusterDownError: no node owns the slot.
-            RedisError, OSError: no node can be asked.
+            Exception: no node can be asked.
         """
         self._found = self._owner or await self._ask()
         return self._found
@@ -68,6 +70,10 @@ class ClusterPlace:
 
     async def assure(self) -> None:
         """Do nothing: a node that is not the owner refuses the call with MOVED."""
+
+    def named(self, node: Node) -> str:
+        """The node's address, unless it is the node of the settings."""
+        return "" if node == self._seed else f"{shown(node)}, which the cluster names"
 
     def doubt(self) -> None:
         """Forget the owner, which may have failed. The next query asks the other nodes first."""
@@ -104,7 +110,7 @@ class ClusterPlace:
                 async with asyncio.timeout(self._share):
                     await log_in(connection)
                     return await self._slots(connection, node)
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
                 problem = error
                 self._put_last(node)
             finally:

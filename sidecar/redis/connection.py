@@ -19,11 +19,10 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
     parse_url,
 )
-from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import ConnectionError as Disconnected
 
 from runtime.lookup import Lookups
-from sidecar.redis.failures import KINDS
+from sidecar.redis.failures import note
 from sidecar.redis.login import login_of
 from sidecar.redis.optional import OptionalCommands
 from sidecar.redis.place import FixedPlace, Place
@@ -42,8 +41,6 @@ Such a server takes the handshake for the beginning of a command, and waits for 
 """
 _EXPECTS_TLS = "; a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL"
 """Addition to the error of a connection without TLS that ended before anything was received."""
-_UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
-"""Error of a Sentinel for SELECT, which is sent if the settings name a database."""
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 """The event of a socket whose peer has closed the connection; Linux only. POLLHUP and POLLERR are always reported."""
 
@@ -100,6 +97,10 @@ class RedisConnection(Connection):
         """The socket address of the server, once connected."""
         self.server: str | None = None
         """The run id of the server; None while unknown, or where INFO is refused."""
+        self.named = ""
+        """The server's address and who named it, for people; '' if the settings name it, or while it is unknown."""
+        self.logging_in = False
+        """Whether the login has begun, and has not succeeded yet."""
         self._has_transport = False  # remains true after redis-py has dropped the stream
 
     def awaited(self) -> str | None:
@@ -175,10 +176,21 @@ class RedisConnection(Connection):
         """
         if self._leading:
             self.host, self.port = await self._route.place.find()
+            self.named = self._route.place.named((self.host, self.port))
+        self.logging_in = True
         await super().connect()  # type: ignore[no-untyped-call]
+        self.logging_in = False
         if self._leading:
             await self._route.place.confirm(self)
             self._route.leads(self)
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read a reply. A cancellation by a limit gets a note that names the server if the settings do not name it."""
+        try:
+            return await super().read_response(*args, **options)
+        except asyncio.CancelledError as cancelled:
+            note(cancelled, self.named)
+            raise
 
     def identify(self, info: object) -> bool:
         """Read the server's run id from an answer to INFO server. Servers behind one address differ in their run id.
@@ -351,32 +363,8 @@ class Connector:
 
     def _direct(self, node: Node, **options: Any) -> RedisConnection:
         """A separate connection to a node, without companions."""
-        route = Route(FixedPlace(*node), self._lookups, self._limit)
+        route = Route(FixedPlace(*node, named=self._place.named(node)), self._lookups, self._limit)
         return self._make(route=route, leading=True, **{**self._options, **options})
-
-
-async def log_in(connection: RedisConnection) -> None:
-    """Connect and log in. Errors contain no part of a password.
-
-    A cancellation, which becomes the cause of the caller's TimeoutError, gets a note that names the interrupted step.
-    """
-    try:
-        await connection.connect()
-    except asyncio.CancelledError as cancelled:
-        if (awaited := connection.awaited()) is not None:
-            cancelled.add_note(awaited)
-        raise
-    except AuthenticationError as error:
-        raise AuthenticationError(f"{error}{connection.login_hint}") from None
-    except (Disconnected, OSError):
-        raise
-    except Exception as error:
-        if type(error) in KINDS:
-            raise
-        if (unknown := _UNKNOWN_SELECT.match(str(error))) is not None:
-            raise ResponseError(unknown.group()) from None
-        kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
-        raise kind("the server refuses AUTH or SELECT") from None  # the server's words may repeat the password
 
 
 def _is_closed(writer: asyncio.StreamWriter) -> bool:

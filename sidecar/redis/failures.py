@@ -1,6 +1,7 @@
 """Reasons why a call to Redis got no reply: a label for metrics, and a line for people."""
 
 import re
+from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -124,7 +125,7 @@ def failure_of(
     """
     text = without_script(str(error).partition("\n")[0].partition(", with args")[0])
     if isinstance(error, TimeoutError):
-        kind, text = "timeout", _awaited(error) or "no answer in time"
+        kind, text = "timeout", _noted(error.__cause__) or "no answer in time"
     elif (known := KINDS.get(type(error))) is not None:
         kind = known
         text = f"{_WORDS[kind]} ({text})" if kind in _WORDS else text
@@ -144,6 +145,9 @@ def failure_of(
         text += next((hint for words, hint in _HINTS.items() if words in text), "")
     if kind == "noperm":
         text = _missing_right(text, keys, channels)
+    where = _noted(error)
+    if where is not None and not isinstance(error, NoPrimary) and not text.startswith(where):
+        text = f"{where}: {text}"
     return Failure(kind, one_line(text or type(error).__name__, LONGEST), may_execute=may_execute)
 
 
@@ -158,9 +162,22 @@ def _tls_error(error: Exception) -> TlsError | None:
     return next((each for each in causes if isinstance(each, TlsError)), None)
 
 
-def _awaited(error: TimeoutError) -> str | None:
-    """The step that a limit interrupted, from the note of `sidecar.redis.connection.log_in`."""
-    notes: list[str] = getattr(error.__cause__, "__notes__", [])
+def note(error: BaseException, server: str, awaited: str | None = None) -> None:
+    """Add a note for `failure_of`, which names the server and the awaited step. The first note of an error stays.
+
+    Args:
+        error: the error. A cancellation by a limit becomes the cause of a TimeoutError.
+        server: `RedisConnection.named`.
+        awaited: the step that a cancellation interrupted; None if it is only a missing answer.
+    """
+    if _noted(error) is not None or not (server or awaited):
+        return
+    reason = awaited or ("no answer in time" if isinstance(error, CancelledError) else None)
+    error.add_note(": ".join(filter(None, (server, reason))))
+
+
+def _noted(error: BaseException | None) -> str | None:
+    notes: list[str] = getattr(error, "__notes__", [])
     return notes[0] if notes else None
 
 

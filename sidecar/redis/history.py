@@ -8,8 +8,9 @@ from redis.exceptions import InvalidResponse
 
 from runtime.escape import one_line
 from sidecar.history import Term, entry_of, terms_of
-from sidecar.redis.connection import RedisConnection, log_in
+from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import Failure, failure_of
+from sidecar.redis.login import log_in
 from sidecar.redis.store import fence_of, history_of
 from sidecar.scripts import script
 

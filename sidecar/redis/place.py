@@ -40,6 +40,9 @@ class Place(Protocol):
             RedisError, OSError: the check failed.
         """
 
+    def named(self, node: Node) -> str:
+        """The node's address and who named it, for people; '' if the settings name it."""
+
     def doubt(self) -> None:
         """Record that the server that was found last has failed, or may not be the right one any more."""
 
@@ -55,6 +58,12 @@ class Place(Protocol):
 
     async def elsewhere(self) -> bool:
         """Whether the server is known to be at another place than the place that was found last."""
+
+
+def shown(node: Node) -> str:
+    """The host and the port, for people."""
+    host, port = node
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class NoRedirects:
@@ -77,8 +86,9 @@ class NoRedirects:
 class FixedPlace(NoRedirects):
     """One address, or a name that leads to the primary."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, named: str = "") -> None:
         self._node = host, port
+        self._named = named
 
     async def find(self) -> Node:
         """The address."""
@@ -86,6 +96,10 @@ class FixedPlace(NoRedirects):
 
     async def confirm(self, connection: "RedisConnection") -> None:
         """Do nothing: any server at the address is the right one."""
+
+    def named(self, node: Node) -> str:
+        """The text that was given for this node."""
+        return self._named if node == self._node else ""
 
     def doubt(self) -> None:
         """Do nothing: the address stays, and its name is looked up for each connection."""

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
-from sidecar.redis.connection import RedisConnection, log_in
+from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import NoPrimary, OtherPrimary, failure_of
-from sidecar.redis.place import NoRedirects
+from sidecar.redis.login import log_in
+from sidecar.redis.place import NoRedirects, shown
 from sidecar.server_kind import Node, Sentinels
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class SentinelPlace(NoRedirects):
         """
         if await self._ask() != self._found:
             raise OtherPrimary("the sentinels name another primary now")
+
+    def named(self, node: Node) -> str:
+        """The primary's address; '' for a sentinel."""
+        return f"{shown(node)}, which the sentinels name" if node == self._found else ""
 
     def doubt(self) -> None:
         """Do nothing: the sentinels are asked for each connection."""

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from redis.exceptions import ResponseError
 
-from sidecar.redis.connection import RedisConnection, log_in
+from sidecar.redis.connection import RedisConnection
+from sidecar.redis.login import log_in
 from sidecar.redis.store import RedisStore
 
 log = logging.getLogger(__name__)

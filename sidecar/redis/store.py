@@ -31,8 +31,9 @@ from redis.exceptions import ConnectionError as Disconnected
 
 from sidecar.protocol import Kind, Outcome, Reply, ServerClock, Timings
 from sidecar.redis.acquires import has_acquire, unassured, with_acquires
-from sidecar.redis.connection import RedisConnection, log_in
+from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import Failure, failure_of
+from sidecar.redis.login import log_in
 from sidecar.redis.repeats import (
     NotExecuted,
     could_not_connect,
@@ -172,8 +173,7 @@ class RedisStore:
     def send(self, calls: Sequence[KeyedCall]) -> Sent | None:
         """Write the calls at once; `execute` then awaits their replies.
 
-        Returns None if the calls were not written: because a connection or the sentinels' answer about the primary has
-        to be awaited first, or because of an error.
+        Returns None if the calls were not written: something has to be awaited first, or there was an error.
         """
         connection = self._connection
         if connection is None or not connection.writable or (has_acquire(calls) and not connection.assured):

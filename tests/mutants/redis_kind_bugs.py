@@ -42,6 +42,13 @@ CLUSTER = [
         test=_CLUSTER + "a_redirect_to_an_unknown_host_leads_to_the_same_host",
     ),
     Bug(
+        "the silence of a primary does not name it",
+        "sidecar/redis/sentinels.py",
+        right='return f"{shown(node)}, which the sentinels name" if node == self._found else ""',
+        wrong='return ""',
+        test="tests/sidecar/commands/test_commands_and_sentinels.py::test_the_silence_of_the_primary_names_it",
+    ),
+    Bug(
         "all nodes of a cluster except the seed are forgotten",
         "sidecar/redis/cluster.py",
         right="*kept][:REMEMBERED]",

@@ -950,9 +950,9 @@ CONNECTION = [
     ),
     Bug(
         "a hanging lookup is reported as a server that does not answer",
-        "sidecar/redis/connection.py",
-        right="            cancelled.add_note(awaited)\n",
-        wrong="            pass\n",
+        "sidecar/redis/login.py",
+        right="note(cancelled, connection.named, connection.awaited())",
+        wrong="note(cancelled, connection.named)",
         test="tests/sidecar/redis/test_failures.py::test_a_hanging_name_lookup_is_reported_as_the_cause",
     ),
     Bug(

@@ -32,6 +32,15 @@ async def run(group: Group, *words: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
+async def test_the_silence_of_the_primary_names_it(tmp_path: Path) -> None:
+    async with redis_sentinels(tmp_path) as group:
+        group.servers[0].pause()
+        status, output = await run(group, "leaders")
+        group.servers[0].resume()
+    named = f"127.0.0.1:{group.servers[0].port}, which the sentinels name: no answer in time"
+    assert (status, named in output) == (1, True), output
+
+
 async def test_every_command_reaches_the_primary(tmp_path: Path) -> None:
     async with redis_sentinels(tmp_path) as group:
         status, output = await run(group, "disable", LEASE, "600", "--reason", REASON)

@@ -1,11 +1,16 @@
 """The store and the watch in a real cluster: they find the owner of the slot, and follow a moved slot."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from ops.local.servers import RedisServer, free_port
+from sidecar.commands.connection import CommandError, in_redis
+from sidecar.commands.look import look
 from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.cluster import ClusterPlace
 from sidecar.redis.connection import Connector, RedisConnection
@@ -14,6 +19,7 @@ from sidecar.redis.history import read_history
 from sidecar.redis.store import fence_of, history_of
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Cluster, Node, slot_of
+from sidecar.settings import read
 from tests.sidecar.conftest import BINARIES
 from tests.sidecar.redis.test_malformed import NONSENSE, Hostile
 from tests.sidecar.redis.test_watch import watching
@@ -171,6 +177,39 @@ async def test_nodes_without_the_host_names_that_the_cluster_prefers_are_reached
             cluster.migrate(history_of(KEY), source=source, target=target)
             cluster.end_migration(KEY, target)
             assert await store.outcome(Kind.RENEW) is Outcome.RENEWED, "MOVED"
+
+
+@pytest.mark.parametrize(("answer", "reason"), [(b"", "no answer in time"), (b"HTTP/1.1 400\r\n\r\n", "not an answer")])
+@pytest.mark.parametrize("binary", BINARIES.values(), ids=BINARIES)
+async def test_the_failure_of_an_announced_node_names_the_node(
+    tmp_path: Path, binary: Path, answer: bytes, reason: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    async with redis_cluster(tmp_path, binary=binary) as cluster, AsyncExitStack() as servers:
+        for node in cluster.nodes:
+            await servers.enter_async_context(await asyncio.start_server(serve, "127.9.9.9", node.port))
+            send_command(node, "CONFIG", "SET", "cluster-announce-hostname", "127.9.9.9")
+            if send_command(node, "CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname") != "OK":
+                pytest.skip("this Redis does not announce host names")
+
+        async def announced() -> bool:
+            return str(send_command(cluster.nodes[0], "CLUSTER", "SLOTS")).count("'127.9.9.9'") >= len(cluster.nodes)
+
+        await eventually(announced)
+        port = cluster.nodes[0].port
+        here = {"REDIS_CLUSTER": "true", "LEASE_KEY": "{portfolio}:{name}:leader", "LEASES": "tracker"}
+        settings = read(here | {"REDIS_PORT": str(port)})
+        async with storing(seeded_by(cluster, 0, limit=2.0)) as store:
+            failure = await store.failure(Kind.ACQUIRE, limit=2.0)
+        with pytest.raises(CommandError) as error:
+            await asyncio.to_thread(in_redis, settings, lambda redis: look(redis, settings.keys["tracker"]))
+    for text in (failure.text, str(error.value)):
+        assert re.search(rf"127\.9\.9\.9:\d+, which the cluster names: {reason}", text), text
 
 
 def test_a_redirect_to_an_unknown_host_leads_to_the_same_host() -> None:
