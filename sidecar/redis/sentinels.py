@@ -136,7 +136,8 @@ class SentinelPlace(NoRedirects):
                 await log_in(connection)
                 return await self._named(connection)
         except (RedisError, OSError) as error:
-            return failure_of(error, may_execute=False).text
+            failure = failure_of(error, may_execute=False)
+            return failure.text + (" (REDIS_SENTINEL_PASSWORD)" if failure.kind in ("auth", "noauth") else "")
         except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
             return f"malformed: {type(error).__name__}"
         finally:

@@ -213,6 +213,9 @@ async def test_the_password_of_the_sentinels_is_sent_only_to_sentinels(group: Gr
         failure = await store.failure(Kind.ACQUIRE)
         assert failure.kind == "sentinel"
         assert "wrong" not in failure.text.lower().replace("wrongpass", "")
+        assert "(REDIS_SENTINEL_PASSWORD)" in failure.text
+    async with storing(by_all(group)) as store:
+        assert "(REDIS_SENTINEL_PASSWORD)" in (await store.failure(Kind.ACQUIRE)).text
     async with storing(at_port(1, Sentinels(kind.nodes, MASTER, None, "correct-horse"), limit=8.0)) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
