@@ -21,6 +21,9 @@ LIMIT = 5.0
 MALFORMED = "the answer of Redis does not have the shape that the script returns"
 """Error for the answer of a program that is not Redis."""
 
+_WITHOUT_SENTINELS = "(REDIS_HOST and REDIS_PORT of the primary, in place of REDIS_SENTINELS, need no sentinels) "
+"""Hint for an operator whose sentinels name no primary."""
+
 _REFUSALS = ("noperm", "response", "wrongtype", "oom")
 """Kinds of failures that show that the right server has answered."""
 
@@ -101,8 +104,9 @@ class CommandRedis:
             await connection.disconnect(nowait=True)
             if not isinstance(error, Exception):
                 raise
-            text = failure_of(error, may_execute=False).text
-            raise CommandError(f"Redis at {self.place}: {text}") from None
+            failure = failure_of(error, may_execute=False)
+            hint = _WITHOUT_SENTINELS if failure.kind == "sentinel" else ""
+            raise CommandError(f"Redis at {self.place}: {hint}{failure.text}") from None
         connection.when_ended = self._ended
         self._connection = connection
         return connection

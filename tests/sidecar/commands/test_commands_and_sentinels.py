@@ -32,6 +32,16 @@ async def run(group: Group, *words: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
+async def test_without_a_majority_of_the_sentinels_the_error_names_a_way_without_them(tmp_path: Path) -> None:
+    async with redis_sentinels(tmp_path) as group:
+        for sentinel in group.sentinels[:2]:
+            sentinel.kill()
+        status, output = await run(group, "leaders")
+    assert (status, "REDIS_HOST and REDIS_PORT of the primary, in place of REDIS_SENTINELS" in output) == (1, True), (
+        output
+    )
+
+
 async def test_the_silence_of_the_primary_names_it(tmp_path: Path) -> None:
     async with redis_sentinels(tmp_path) as group:
         group.servers[0].pause()
