@@ -168,7 +168,13 @@ end
 -- script.
 local function record(event, reason)
   local stream = 'history:' .. (string.find(key, '{', 1, true) and key or '{' .. key .. '}') -- named like the fence
-  local appended = redis.pcall('XADD', stream, 'MAXLEN', '~', '1000', '*',
-                               'event', event, 'token', last, 'holder', id, 'reason', reason)
+  local function append(...)
+    return redis.pcall('XADD', stream, ...)
+  end
+  local entry = {'MAXLEN', '~', '1000', '*', 'event', event, 'token', last, 'holder', id, 'reason', reason}
+  -- While the slot migrates, the stream may still be at the other node. A second stream here would stop the migration.
+  local appended = event == 'release' and append('NOMKSTREAM', unpack(entry))
+  -- Redis before 6.2 does not know NOMKSTREAM.
+  if event ~= 'release' or type(appended) == 'table' and appended.err then appended = append(unpack(entry)) end
   history = type(appended) == 'table' and appended.err and 'refused' or 'kept'
 end

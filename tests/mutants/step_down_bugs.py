@@ -174,10 +174,17 @@ STEP_DOWN = [
 
 HISTORY = [
     Bug(
+        "a release creates a second history while the slot migrates",
+        "sidecar/scripts/prelude.lua",
+        right="append('NOMKSTREAM', unpack(entry))",
+        wrong="append(unpack(entry))",
+        test="tests/sidecar/redis/test_history.py::test_a_release_creates_no_second_history_while_the_slot_migrates[wheel]",
+    ),
+    Bug(
         "a Redis user without the right to the history cannot lead",
         "sidecar/scripts/prelude.lua",
-        right="local appended = redis.pcall('XADD',",
-        wrong="local appended = call('XADD',",
+        right="return redis.pcall('XADD', stream, ...)",
+        wrong="return call('XADD', stream, ...)",
         test=_HISTORY + "an_account_without_rights_to_the_history_still_leads[wheel]",
     ),
     Bug(

@@ -249,3 +249,13 @@ async def test_an_answer_that_is_no_list_makes_the_history_unavailable() -> None
     async with Hostile(b"+OK\r\n", greets=True).listening() as server:
         with pytest.raises(HistoryUnavailable, match="the history is not a list"):
             await read_history(at_port(server.port), KEY, 20.0)
+
+
+def test_a_release_creates_no_second_history_while_the_slot_migrates(any_redis: Redis) -> None:
+    """At the node that has the key and the fence already, but not the history yet."""
+    caller = Caller(any_redis)
+    token = caller.acquire().token
+    any_redis.delete(history_of(KEY))
+    assert caller.release(token).outcome == "released"
+    version = tuple(int(part) for part in str(any_redis.info("server")["redis_version"]).split(".")[:2])
+    assert bool(any_redis.exists(history_of(KEY))) == (version < (6, 2)), "Redis before 6.2 has no NOMKSTREAM"
