@@ -19,7 +19,7 @@ usage: python -m sidecar [COMMAND]
   step-down LEASE        let another task lead: the holder stops its work, then releases the lease; the command waits
                          for the next leader
   disable LEASE SECONDS [--reason TEXT]
-                         let nobody lead for that time; work stops at once
+                         let nobody lead for that time; work stops at once, or at the latest after LEASE_TTL
   enable LEASE           let tasks lead again
   fence LEASE            show the last token in Redis; if the lease is disabled, repair a fence that refuses every term
                          (--dry-run changes nothing; --above TOKEN: the next token is above TOKEN)

@@ -10,6 +10,7 @@ import socket
 from runtime.escape import one_line
 from sidecar.commands.connection import CommandError, CommandRedis
 from sidecar.commands.report import Report
+from sidecar.protocol import Timings
 from sidecar.redis.failures import without_script
 from sidecar.scripts import script
 
@@ -22,7 +23,7 @@ _DISABLE, _ENABLE = script("call", "disable"), script("call", "enable")
 
 
 async def disable(
-    redis: CommandRedis, lease: str, key: str, *, seconds: int, reason: str, by: str, heartbeat: float
+    redis: CommandRedis, lease: str, key: str, *, seconds: int, reason: str, by: str, timings: Timings
 ) -> Report:
     """Let nobody lead for the given time.
 
@@ -33,7 +34,7 @@ async def disable(
         seconds: the duration.
         reason: one line for the other operators; '' for none.
         by: who disables the lease.
-        heartbeat: the heartbeat of the sidecars, in seconds.
+        timings: the timings of the sidecars.
 
     Raises:
         CommandError: Redis refuses, or does not answer.
@@ -41,7 +42,12 @@ async def disable(
     found, holder, notice, note = await redis.run_script(_DISABLE, [key], seconds, by, reason, words=4)
     holder = one_line(holder)
     lines = [f"{lease} is disabled for {seconds} s; it was held by {_shown(found, holder)}"]
-    warnings = _notice_refused(notice, key, heartbeat)
+    warnings = _notice_refused(notice, key, timings.heartbeat)
+    if found != "vacant" and holder.upper() != "DISABLED" and seconds < timings.ttl:
+        warnings.append(
+            f"another task can lead in {seconds} s;"
+            f" a leader that is cut off from Redis acts for up to {timings.ttl:g} s"
+        )
     if note and reason:
         warnings.append(
             f"the reason could not be stored beside the key ({one_line(without_script(note))});"

@@ -71,9 +71,7 @@ def _report(words: Words, environment: Mapping[str, str], say: Say) -> Report | 
         seconds, reason = _duration(words.positional[1]), _reason(words)
         return in_redis(
             settings,
-            lambda redis: disable(
-                redis, lease, key, seconds=seconds, reason=reason, by=operator(), heartbeat=timings.heartbeat
-            ),
+            lambda redis: disable(redis, lease, key, seconds=seconds, reason=reason, by=operator(), timings=timings),
         )
     if words.command == "enable":
         return in_redis(settings, lambda redis: enable(redis, lease, key, heartbeat=timings.heartbeat))

@@ -42,6 +42,19 @@ def test_disable_sets_the_key_to_disabled_and_shows_the_reason_and_its_author(re
     assert f"{BY}: {REASON}" in shown(run)
 
 
+def test_a_disable_shorter_than_the_ttl_of_a_leader_warns_that_a_cut_off_leader_still_acts(
+    redis: Redis, run: Run
+) -> None:
+    Caller(redis).acquire()
+    assert (
+        "another task can lead in 29 s; a leader that is cut off from Redis acts for up to 30 s"
+        in run("disable", LEASE, "29")[1]
+    )
+    redis.delete(KEY)
+    Caller(redis).acquire()
+    assert "cut off" not in run("disable", LEASE, "30")[1]
+
+
 def test_enable_removes_the_reason(redis: Redis, run: Run) -> None:
     run("disable", LEASE, "3600", "--reason", REASON)
     assert stored(redis).keys() == FIELDS
