@@ -9,7 +9,6 @@ import ipaddress
 import json
 import logging
 import socket
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -44,14 +43,12 @@ class Limits:
 
     Args:
         connections: maximum number of open connections. Further connections are closed at once.
-        reserve: number of these connections that are kept for health checks. See `is_reserved`.
         per_peer: maximum number of open connections of a peer: an IPv4 address, or a /64 network of IPv6.
         header: seconds for a request's header, from its first byte to its last.
         idle: seconds for which a connection may have no request, and for which the peer may leave an answer unread.
     """
 
     connections: float = inf
-    reserve: int = 0
     per_peer: float = inf
     header: float = inf
     idle: float = inf
@@ -103,18 +100,8 @@ class Listener(web.BaseSite):
         now = asyncio.get_running_loop().time()
         if now >= self._silent_until:
             self._silent_until = now + REPORT_INTERVAL
-            usual = self._limits.connections - self._limits.reserve
-            refused = "further requests get 503, except health checks" if self._limits.reserve else "others are closed"
-            logger.warning("%s: %d connections are open, which is the limit; %s", self.name, usual, refused)
-
-
-def is_reserved(request: web.BaseRequest) -> bool:
-    """Whether the request came over a connection of the reserve, which is kept for health checks.
-
-    The application must refuse every other request on such a connection, without a wait. The connection is closed after
-    one answer. A new connection may replace it earlier.
-    """
-    return isinstance(request.protocol, _Connection) and request.protocol.reserved
+            most = self._limits.connections
+            logger.warning("%s: %d connections are open, which is the limit; others are closed", self.name, most)
 
 
 class _Admission(asyncio.Protocol):
@@ -133,51 +120,24 @@ class _Admission(asyncio.Protocol):
         if not self._admits(_network(transport)):
             transport.abort()
             return
-        reserved = self._is_full()
-        if reserved:
-            self._report_limit()
-            if not self._make_room_in_reserve(_network(transport)):
-                transport.abort()
-                return
         if self._limits.idle < inf:
             # Without this limit an unread answer keeps a connection open forever, even after this side has closed it.
             milliseconds = int(self._limits.idle * 1000)
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         kind = _Connection if self._limits.header == inf else _TimedConnection
         connection = kind(self._server, self._limits, self._at_once)
-        connection.reserved = reserved
         transport.set_protocol(connection)
         connection.connection_made(transport)
 
     def _admits(self, network: str) -> bool:
-        """Whether the peer is below its own limit."""
+        connections = self._server.connections
+        if len(connections) >= self._limits.connections:
+            self._report_limit()
+            return False
         if self._limits.per_peer == inf:
             return True
-        theirs = sum(isinstance(each, _Connection) and each.network == network for each in self._server.connections)
+        theirs = sum(isinstance(each, _Connection) and each.network == network for each in connections)
         return theirs < self._limits.per_peer
-
-    def _is_full(self) -> bool:
-        """Whether all connections are in use, except those of the reserve."""
-        usual = self._limits.connections - self._limits.reserve
-        connections = self._server.connections
-        return len(connections) >= usual and len(connections) - len(self._reserve()) >= usual
-
-    def _make_room_in_reserve(self, network: str) -> bool:
-        """Make room for a peer's connection in the reserve; returns False if there is no reserve.
-
-        In a full reserve, the peer with the most connections loses its oldest one. So neither silent connections nor
-        many connections of one peer keep another peer's health check out.
-        """
-        reserve = [each for each in self._reserve() if each.transport is not None and not each.transport.is_closing()]
-        if reserve and len(reserve) >= self._limits.reserve:
-            ((busiest, _),) = Counter([*(each.network for each in reserve), network]).most_common(1)
-            oldest = next(each for each in reserve if each.network == busiest)
-            cast("asyncio.Transport", oldest.transport).abort()
-        return self._limits.reserve > 0
-
-    def _reserve(self) -> list["_Connection"]:
-        """The connections of the reserve, oldest first."""
-        return [each for each in self._server.connections if isinstance(each, _Connection) and each.reserved]
 
 
 class _Connection(web.RequestHandler):
@@ -187,7 +147,7 @@ class _Connection(web.RequestHandler):
     known as soon as the request is parsed needs none of them.
     """
 
-    __slots__ = ("_at_once", "network", "reserved")
+    __slots__ = ("_at_once", "network")
 
     def __init__(self, server: web.Server, limits: Limits, at_once: AtOnce | None = None) -> None:
         options: dict[str, Any] = {} if limits.idle == inf else {"keepalive_timeout": limits.idle}
@@ -197,7 +157,6 @@ class _Connection(web.RequestHandler):
         if at_once is not None:
             self._parser = cast("Any", _AnsweringParser(self._parser, self._answers))
         self.network = ""
-        self.reserved = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve the connection."""
@@ -220,8 +179,6 @@ class _Connection(web.RequestHandler):
         if isinstance(resp, web.Response) and resp.status >= 400 and resp.content_type != "application/json":
             is_default = resp.text in (None, f"{resp.status}: {resp.reason}") or not isinstance(resp, web.HTTPError)
             _set_error(resp, f"{resp.reason}: {request.method} {request.path}" if is_default else str(resp.text))
-        if self.reserved:
-            resp.force_close()
         return super().finish_response(request, resp, start_time)
 
     def _answers(self, message: RawRequestMessage, payload: StreamReader) -> bool:

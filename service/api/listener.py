@@ -9,14 +9,7 @@ import resource
 from aiohttp import web
 
 from runtime.listener import Limits
-from service.api.limits import (
-    HEADER_LIMIT,
-    KEEP_ALIVE,
-    MAX_CONNECTIONS,
-    RESERVE_SHARE,
-    RESERVED_DESCRIPTORS,
-    STREAMS_SHARE,
-)
+from service.api.limits import HEADER_LIMIT, KEEP_ALIVE, MAX_CONNECTIONS, RESERVED_DESCRIPTORS, STREAMS_SHARE
 
 
 def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
@@ -33,8 +26,7 @@ def connection_limits() -> Limits:
 
     All clients behind a node of a load balancer share one address, so there is no limit per address.
     """
-    most = max_connections()
-    return Limits(connections=most, reserve=max(1, int(most * RESERVE_SHARE)), header=HEADER_LIMIT, idle=KEEP_ALIVE)
+    return Limits(connections=max_connections(), header=HEADER_LIMIT, idle=KEEP_ALIVE)
 
 
 def max_streams() -> int:

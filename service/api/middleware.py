@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from runtime.escape import one_line
-from runtime.listener import is_reserved
 from service.api.auth import Unauthorized
 from service.api.jwks import KeysUnavailable
 from service.api.limits import ANSWER_LIMIT, TooManyStreams
@@ -30,8 +29,6 @@ from service.telemetry import HttpMetrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-HEALTH = "/healthz"
-"""The route that is also answered when all usual connections are in use."""
 REPORT_INTERVAL = 60.0
 """Minimum time between two log lines about requests that failed because of the database, in seconds."""
 
@@ -56,8 +53,7 @@ class Middleware:
     def application(self, largest_body: int) -> web.Application:
         """An application without routes that uses this middleware. `largest_body` is in bytes."""
         return web.Application(
-            middlewares=[self._count, self._explain_errors, self._keep_reserve, self._limit_time],
-            client_max_size=largest_body,
+            middlewares=[self._count, self._explain_errors, self._limit_time], client_max_size=largest_body
         )
 
     @web.middleware
@@ -101,13 +97,6 @@ class Middleware:
         except Exception:  # a bug: the log gets the traceback, and the client a JSON error
             logger.exception("%s %s failed", request.method, request.path)
             return json_response(Error(error="internal error"), status=500)
-
-    @web.middleware
-    async def _keep_reserve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if is_reserved(request) and request.path != HEALTH:
-            text = "this task has too many open connections"
-            raise web.HTTPServiceUnavailable(text=text, headers={"Retry-After": "5"})
-        return await handler(request)
 
     @web.middleware
     async def _limit_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:

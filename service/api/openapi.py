@@ -33,8 +33,7 @@ Money, quantities and fractions are decimals in strings, never binary floats; mo
 in UTC; dates are the exchange's.
 
 Errors are JSON with an `error` for people to read. In addition to the errors of each path, an unknown path is 404, an
-unknown method is 405 with `Allow`, and an `Expect` other than 100-continue is 417. A task with too many open
-connections answers each path except `/healthz` with 503. Every path that answers GET answers
+unknown method is 405 with `Allow`, and an `Expect` other than 100-continue is 417. Every path that answers GET answers
 HEAD, except streams. A path with query parameters answers an unknown parameter with 400; the other paths ignore
 parameters. A portfolio of another user is 404, like one that does not exist. An answer takes at most
 {ANSWER_LIMIT:g} s, except streams.
@@ -54,8 +53,8 @@ ERRORS = {
     429: f"The user already has {MAX_STREAMS} open streams, or {MAX_WAITING_WRITES} writes under way, on this task.",
     500: "A bug; the log has the traceback.",
     503: "The database or the keys of the access tokens are unavailable, the answer took too long, "
-    "another writer has locked the positions, the task has too many connections, "
-    "or it has too little memory or too few connections for another stream.",
+    "another writer has locked the positions, "
+    "or the task has too little memory or too few connections for another stream.",
 }
 """The meaning of each error status, for all paths."""
 

@@ -21,7 +21,7 @@ from service.api.auth import Caller, Guard
 from service.api.cors import Cors
 from service.api.health import Health
 from service.api.limits import BODY_LIMIT, MAX_BODY, StreamQuota
-from service.api.middleware import HEALTH, Middleware
+from service.api.middleware import Middleware
 from service.api.openapi import description
 from service.api.position_body import FieldError, InvalidEntries, read_entries
 from service.api.query import check_names, read_dates, read_limit, read_portfolio_id
@@ -97,7 +97,7 @@ class Api:
         app.router.add_get("/portfolios/{id:[^/]+}/history", self._history)
         app.router.add_get("/portfolios/{id:[^/]+}/stream", self._stream, allow_head=False)
         app.router.add_put("/portfolios/{id:[^/]+}/positions", self._put_positions)
-        app.router.add_get(HEALTH, self._healthz)
+        app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/openapi.json", document_response(description()))
         return app
 

@@ -214,24 +214,17 @@ async def test_a_connection_limit_per_peer_leaves_connections_for_other_peers() 
             connection.close()
 
 
-async def test_no_peer_can_keep_the_others_out_of_the_reserve(caplog: pytest.LogCaptureFixture) -> None:
-    async with serving(Limits(connections=3, reserve=2)) as served:
-        usual = await served.connect()
+async def test_the_limit_on_connections_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Limits(connections=1, per_peer=1)) as served:
+        only = await served.connect(THERE)
         await eventually(lambda: served.open == 1)
-        ours = await served.connect()
-        await eventually(lambda: served.open == 2)
-        theirs = [await served.connect(THERE) for _ in range(3)]
-        assert [await each.is_closed() for each in theirs[:2]] == [True, True]
-        await eventually(lambda: served.open == 3)
-        ours.send(WHOLE)
-        assert await ours.answer() == 200
-        assert await ours.is_closed(), "each connection of the reserve serves one request"
-        for _ in range(2):
-            usual.send(WHOLE)
-            assert await usual.answer() == 200
-        assert [record.levelname for record in caplog.records if record.name == "runtime.listener"] == ["WARNING"]
-        for connection in (usual, *theirs):
-            connection.close()
+        for _ in range(3):
+            assert await (await served.connect()).refused()
+        said = [record.getMessage() for record in caplog.records if record.name == "runtime.listener"]
+        assert [each.partition(": ")[2] for each in said] == [
+            "1 connections are open, which is the limit; others are closed"
+        ]
+        only.close()
 
 
 async def test_invalid_bytes_close_only_their_connection() -> None:
