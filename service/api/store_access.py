@@ -24,6 +24,8 @@ PROBE_LIMIT = 3.0
 NO_ANSWER = f"no answer within {PROBE_LIMIT:g} s"
 TRIAL_INTERVAL = 1.0
 """Time between two requests that use a database which does not answer, in seconds."""
+NEW_CONNECTION_INTERVAL = 1.0
+"""Time between two attempts at a new connection to a database that does not answer, in seconds."""
 SESSIONS_INTERVAL = 60.0
 """Time between two checks for a pooler that swaps sessions, in seconds."""
 CONNECT_INTERVAL = 1.0
@@ -82,13 +84,13 @@ class StoreAccess:
             pause = PROBE_INTERVAL
             # A separate task reports a late probe. A timeout of the probe would report it later, because the cancelled
             # query of a frozen server takes seconds to end.
-            late = asyncio.create_task(self._report_late_probe())
+            late = asyncio.create_task(self._watch_late_probe())
             try:
                 condition = await self._probe()
             except StoreError as error:
                 timed_out = isinstance(error.__cause__, TimeoutError)
-                if timed_out and self._is_busy():
-                    continue
+                if late.done() or (timed_out and self._is_busy()):
+                    continue  # the probe used a dead connection, or waited for a connection
                 self._set_trouble(NO_ANSWER if timed_out else str(error).removeprefix("database: "))
                 if self._store is None and not isinstance(error.__cause__, ServerRefused):
                     pause = CONNECT_INTERVAL
@@ -102,11 +104,28 @@ class StoreAccess:
                 await asyncio.wait((late,))
             await asyncio.sleep(pause)
 
-    async def _report_late_probe(self) -> None:
+    async def _watch_late_probe(self) -> None:
+        """Report a late probe, and look for dead connections, until some were replaced."""
+        await asyncio.sleep(PROBE_LIMIT)
         while True:
-            await asyncio.sleep(PROBE_LIMIT)
             if not self._is_busy():
                 self._set_trouble((self._store and self._store.overload) or NO_ANSWER)
+                if await self._replaces_dead_connections():
+                    return
+            await asyncio.sleep(NEW_CONNECTION_INTERVAL)
+
+    async def _replaces_dead_connections(self) -> bool:
+        """Replace dead connections, if the database can be reached; returns whether there were any.
+
+        Otherwise a few requests that wait on such connections would keep all other requests from new connections.
+        """
+        try:
+            replaced = self._store is not None and await self._store.replace_dead_connections()
+        except StoreError:
+            return False
+        if replaced:
+            logger.warning("database: open connections did not answer, and a new one does; they are replaced")
+        return replaced
 
     def _is_busy(self) -> bool:
         """Whether the database answers other queries while the probe waits for a connection. This is not an outage."""

@@ -10,6 +10,7 @@ import random
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from math import inf
 from typing import TypeAlias
 
 import asyncpg
@@ -99,6 +100,8 @@ class ConnectionPool:
         """The server's refusal of another connection. It is None again once a caller gets a connection."""
         self.answered_at: float | None = None
         """Time of the server's last successful answer, by the event loop's clock."""
+        self._in_use: dict[PooledConnection, int] = {}
+        self._answered_before_replacement: float | None = -inf
         group.add(self)
 
     async def close(self) -> None:
@@ -125,6 +128,7 @@ class ConnectionPool:
                 raise ServerRefused(TRANSACTION_POOLER_ERROR)
             slot, connection = await self._acquire()
             try:
+                self._in_use[connection] = connection.get_server_pid()
                 yield connection
                 self.answered_at = asyncio.get_running_loop().time()
             except asyncpg.PostgresError as error:
@@ -137,6 +141,7 @@ class ConnectionPool:
                     await self._after_error(cause, connection)
                 raise
             finally:
+                self._in_use.pop(connection, None)
                 try:
                     await self._release(slot, connection)
                 finally:
@@ -173,6 +178,32 @@ class ConnectionPool:
         """Close every connection before its next use."""
         for slot in self._slots:
             await slot.expire_connections()
+
+    def waiting(self) -> dict[PooledConnection, int]:
+        """The connections in use, with the process id of each one's session, which a pooler may invent.
+
+        The result is empty if connections were replaced and the server has not answered since. Otherwise connections
+        that wait for a lock behind a pooler, whose process ids are unknown, would be replaced again and again.
+        """
+        if self.answered_at == self._answered_before_replacement:
+            return {}
+        return dict(self._in_use)
+
+    async def replace(self, dead: set[PooledConnection]) -> None:
+        """Close the dead connections, so that their users get an error, and all idle connections, which may be dead."""
+        self._answered_before_replacement = self.answered_at
+        for connection in self._in_use.keys() & dead:
+            terminate(connection)
+        while (slot := next((slot for slot in self._free if slot.get_size()), None)) is not None:
+            self._free.remove(slot)
+            try:
+                idle = await slot.acquire()
+                terminate(idle)
+                await slot.release(idle)
+            except DRIVER_ERRORS:
+                pass  # the connection is closed
+            finally:
+                self._return_slot(slot)
 
     async def give_up_connection(self) -> bool:
         """Close an idle connection, or the next one that is released; returns whether any connection is open."""

@@ -15,9 +15,11 @@ from service.database.connection import (
     ISOLATION,
     Connection,
     StoreError,
+    connect,
     dsn_errors,
     overload_text,
     store_errors,
+    terminate,
     transaction,
 )
 from service.database.pool import ConnectionPool, PoolGroup, Slot, open_pool
@@ -25,6 +27,8 @@ from service.database.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.database.sql import statement
 from service.database.write_watch import WriteWatch
 
+NEW_CONNECTION_LIMIT = 2.0
+"""Seconds for a new connection and its answer while the connections of the pool do not answer."""
 CLOSE_LIMIT = 3.0
 """Seconds that running statements may take to end when the connections are closed."""
 
@@ -121,6 +125,32 @@ class Transactions:
         """Raise an error if a pooler gives each transaction another session; see `pooler`."""
         with store_errors():
             await self._pool.check()
+
+    async def replace_dead_connections(self) -> bool:
+        """Close the connections that wait for a server which answers a new connection and does not work for them.
+
+        After some faults of a network, and some failovers, open connections stay silent forever while new ones work.
+        A connection whose statement the server still executes is kept. Returns whether any connection was closed.
+
+        Raises:
+            StoreError: there is no new connection, such as because the server allows no further one.
+        """
+        waiting, answered_at = self._pool.waiting(), self._pool.answered_at
+        if not waiting:
+            return False
+        with store_errors():
+            async with asyncio.timeout(NEW_CONNECTION_LIMIT):
+                connection = await connect(self._dsn)
+                try:
+                    rows = await connection.fetch(statement("at_work"), list(waiting.values()))
+                finally:
+                    terminate(connection)
+        at_work = {row["pid"] for row in rows}
+        dead = {each for each, pid in waiting.items() if pid not in at_work}
+        if not dead or self._pool.answered_at != answered_at:
+            return False
+        await self._pool.replace(dead)
+        return True
 
     @property
     def overload(self) -> str | None:

@@ -133,6 +133,27 @@ BUGS = [
         test=_SILENCE + "one_request_per_interval_waits_for_a_database_that_does_not_answer",
     ),
     Bug(
+        "requests wait on dead connections until each one's time limit",
+        "service/api/store_access.py",
+        right="if await self._replaces_dead_connections():",
+        wrong="if False:",
+        test=_SILENCE + "dead_connections_are_replaced_while_requests_wait_on_all_of_them",
+    ),
+    Bug(
+        "a connection that waits for a lock counts as dead",
+        "service/database/transactions.py",
+        right="if pid not in at_work",
+        wrong="if True",
+        test=_SILENCE + "connections_whose_statements_wait_for_a_lock_are_kept",
+    ),
+    Bug(
+        "connections are replaced again and again without an answer",
+        "service/database/pool.py",
+        right="self._answered_before_replacement = self.answered_at",
+        wrong="pass",
+        test=_CONNECTIONS + "dead_connections_are_replaced_once_until_the_server_answers",
+    ),
+    Bug(
         "writes that wait for locked rows use every connection",
         "service/api/write_turns.py",
         right="async with lock, self._writers:",

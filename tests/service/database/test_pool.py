@@ -53,6 +53,19 @@ async def busy_connection(store: Store) -> AsyncIterator[asyncio.Event]:
         await holding
 
 
+async def test_dead_connections_are_replaced_once_until_the_server_answers(migrated: str) -> None:
+    """To the server, a connection in an idle transaction looks like a connection whose requests do not arrive."""
+    async with await Store.connect(migrated, connections=2) as store:
+        await store.ping()
+        for _ in range(2):
+            with pytest.raises(StoreError, match="closed"):
+                async with busy_connection(store):
+                    assert await store.replace_dead_connections()
+            async with busy_connection(store):
+                assert not await store.replace_dead_connections()
+                await store.ping()
+
+
 async def test_at_the_roles_connection_limit_a_caller_waits_for_a_connection_of_the_store(
     narrow: str, raw: Connection
 ) -> None:
