@@ -35,7 +35,7 @@ MAX_STREAMS = 20
 """Limit of a user's open streams on one task."""
 MAX_WRITERS = 3
 """Limit of the database connections that PUTs use at the same time on one task. HTTP has five; reads use the others."""
-MAX_WAITING_WRITES = 20
+MAX_WAITING_WRITES = 100
 """Limit of a user's PUTs under way on one task: one writes, and the others wait for it."""
 
 

@@ -92,6 +92,13 @@ async def test_too_many_writes_of_one_user_are_429_and_delay_no_other_user(
     assert sorted(each.result().status for each in puts) == [200] * 4 + [429] * 2
 
 
+async def test_a_user_may_save_many_portfolios_at_once(writing: Served) -> None:
+    mine = [UUID(int=number, version=4) for number in range(100, 160)]
+    await writing.store.put_positions(PositionEntry(each, ONE, "A", Decimal(1), LONG_AGO) for each in mine)
+    async with asyncio.timeout(LIMIT):
+        assert {answer.status for answer in await asyncio.gather(*(put(writing, each) for each in mine))} == {200}
+
+
 async def test_a_user_s_writes_take_turns_in_order_and_leave_nothing_behind() -> None:
     turns = WriteTurns(writers=2, per_user=3)
     order: list[str] = []
