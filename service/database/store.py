@@ -307,7 +307,7 @@ class Store(Transactions):
 
     async def runs(self, since: date) -> dict[tuple[JobName, date], JobRun]:
         """The runs from that session on, by job and session date."""
-        rows = await self._fetch("select * from public.job_run where session_date >= $1", since)
+        rows = await self._fetch(statement("runs"), since)
         return {(row["job"], row["session_date"]): job_run(row.items()) for row in rows}
 
     # Writes of users and of the command `sample`: portfolios and positions. They need no fence: no leader writes these.

@@ -13,4 +13,6 @@ on conflict (job, session_date) do update set
     attempts = run.attempts + 1,
     updated_at = now()
     where run.status <> 'done' or $5
-returning *
+returning
+    job, session_date, status, cursor_date, cursor_portfolio, skipped, rows_written, rows_added, rows_changed, attempts,
+    error, holder, token, started_at, updated_at, finished_at

@@ -15,7 +15,7 @@ from service.database.connection import END_IF_IDLE, Connection, StoreError
 from service.database.live_notifications import BACKEND_QUERY, listen
 from service.database.store import Store
 from service.market.overrides import MarketOverride
-from service.portfolio.records import Fence
+from service.portfolio.records import Fence, JobRun
 from tests.service.portfolio.reference import nothing_held
 from tests.support.positions import USER, entry, held, somebody_waits_for_a_lock
 from tests.support.proxy import Proxy
@@ -54,6 +54,27 @@ async def test_fences_and_overrides_are_read_as_stored(store: Store, raw: Connec
     await raw.execute("insert into market_override values ('NYSE', $1, null, null, 'mourning')", DAY)
     assert await store.market_overrides("NYSE") == {DAY: MarketOverride(DAY, None, None, "mourning")}
     assert await store.market_overrides("24/7") == {}
+
+
+async def test_a_column_that_a_later_migration_adds_to_the_runs_disturbs_no_open_session(
+    store: Store, raw: Connection
+) -> None:
+    async def claimed() -> JobRun | None:
+        async with store.fenced(FakeTerm(7, "one")) as writes:
+            return await writes.claim("eod", DAY)
+
+    await store.claim_fence(FakeTerm(7, "one"))
+    assert await claimed() is not None
+    assert len(await store.job_runs()) == len(await store.runs(DAY)) == 1
+    await raw.execute("alter table job_run add column added text default 'by a later version'")
+    try:
+        again = await claimed()
+        assert again is not None
+        assert again.attempts == 2
+        assert await store.job_runs() == {"eod": again}
+        assert await store.runs(DAY) == {("eod", DAY): again}
+    finally:
+        await raw.execute("alter table job_run drop column added")
 
 
 async def test_an_entry_imported_twice_exists_once_and_a_bad_entry_prevents_all(store: Store) -> None:
