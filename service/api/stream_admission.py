@@ -20,7 +20,7 @@ REFUSE_ABOVE = 0.85
 ACCEPT_BELOW = 0.80
 """Share of the memory limit below which new streams are accepted again."""
 NOT_FULL_BELOW = 0.95
-"""Share of the limit of open streams below which the log and the metric report the end of the refusals."""
+"""Share of the limit of open streams below which the log reports the end of the refusals."""
 INTERVAL = 1.0
 """Time between two readings, in seconds."""
 TRIM_EVERY = 10
@@ -57,6 +57,7 @@ class StreamAdmission:
         self._most = most
         self._open = 0
         self._full = False
+        self._refused_one = False
         self._use: MemoryUse | None = None
         self._refusing = False
 
@@ -77,7 +78,7 @@ class StreamAdmission:
         if self._open >= self._most:
             if not self._full:
                 logger.warning("new streams are refused: %d are open, which is the limit of this task", self._open)
-            self._full = True
+            self._full = self._refused_one = True
             raise NoNewStream("this task has too many open streams; no new stream can be opened now")
         self._open += 1
         try:
@@ -96,16 +97,16 @@ class StreamAdmission:
     def look(self) -> None:
         """Read the memory once, and decide; see also whether streams have ended."""
         use = self._use = self._read()
+        refused_before = self._refusing or self._full
         refusing = refuses(use, refused_before=self._refusing)
         if refusing and not self._refusing:
             logger.warning("new streams are refused: %s; open streams stay", _described(use))
-        elif self._refusing and not refusing:
-            logger.info("new streams are accepted again: %s", _described(use))
         self._refusing = refusing
-        if self._full and self._open < self._most * NOT_FULL_BELOW:
-            self._full = False
-            logger.info("fewer streams are open: %d; new streams are accepted again", self._open)
-        self._metrics.streams_refused.set(refusing or self._full)
+        self._full = self._full and self._open >= self._most * NOT_FULL_BELOW
+        if refused_before and not (self._refusing or self._full):
+            logger.info("new streams are accepted again: %s; %d streams are open", _described(use), self._open)
+        self._metrics.streams_refused.set(refusing or self._refused_one or self._open >= self._most)
+        self._refused_one = False
         self._metrics.memory_share.set(use.share if use is not None else 0.0)
 
 

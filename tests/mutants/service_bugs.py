@@ -24,6 +24,7 @@ _STORE = "tests/service/database/test_store.py::test_"
 _POSITIONS = "tests/service/portfolio/test_positions.py::test_"
 
 _ADMISSION = "tests/service/api/test_stream_admission.py::test_"
+_STORE = "tests/service/database/test_store.py::test_"
 _SILENCE = "tests/service/api/test_store_access.py::test_"
 _TURNS = "tests/service/api/test_write_turns.py::test_"
 _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
@@ -117,6 +118,27 @@ BUGS = [
         right="if self._open >= self._most:",
         wrong="if False:",
         test=_ADMISSION + "a_new_stream_is_refused_while_too_many_are_open",
+    ),
+    Bug(
+        "the metric reports refusals until many streams have ended",
+        "service/api/stream_admission.py",
+        right="self._metrics.streams_refused.set(refusing or self._refused_one or",
+        wrong="self._metrics.streams_refused.set(refusing or self._full or",
+        test=_ADMISSION + "the_metric_is_1_only_while_a_stream_would_be_refused_or_one_was_since_the_last_reading",
+    ),
+    Bug(
+        "streams are reported as accepted while memory is short",
+        "service/api/stream_admission.py",
+        right="if refused_before and not (self._refusing or self._full):",
+        wrong="if refused_before and not self._full:",
+        test=_ADMISSION + "streams_are_accepted_again_only_when_no_cause_is_left",
+    ),
+    Bug(
+        "a new column of job_run breaks the look at the runs",
+        "service/database/sql/runs.sql",
+        right="updated_at, finished_at\n",
+        wrong="updated_at, finished_at, job_run.*\n",
+        test=_STORE + "a_column_that_a_later_migration_adds_to_the_runs_disturbs_no_open_session",
     ),
     Bug(
         "every request waits for a database that does not answer",

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from service.api import stream_admission
 from service.api.cgroup_memory import MemoryUse
-from service.api.stream_admission import StreamAdmission, refuses
+from service.api.stream_admission import NoNewStream, StreamAdmission, refuses
 from service.telemetry import HttpMetrics
 from tests.support.served_api import PORTFOLIO, Served
 from tests.support.waiting import eventually
@@ -123,8 +124,45 @@ async def test_a_new_stream_is_refused_while_too_many_are_open(
     assert served.registry.get_sample_value("portfolio_streams_refused") == 0
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "new streams are refused: 2 are open, which is the limit of this task"),
-        ("INFO", "fewer streams are open: 0; new streams are accepted again"),
+        ("INFO", "new streams are accepted again: no memory limit is known; 0 streams are open"),
     ]
+
+
+def test_the_metric_is_1_only_while_a_stream_would_be_refused_or_one_was_since_the_last_reading() -> None:
+    registry = CollectorRegistry()
+    admission = StreamAdmission(lambda: None, HttpMetrics(registry), 100)
+
+    def shown() -> float | None:
+        admission.look()
+        return registry.get_sample_value("portfolio_streams_refused")
+
+    with ExitStack() as most:
+        for _ in range(99):
+            most.enter_context(admission.admitted())
+        assert shown() == 0
+        with admission.admitted():
+            assert shown() == 1
+            with pytest.raises(NoNewStream), admission.admitted():
+                pass
+        assert [shown(), shown()] == [1, 0], "99 of 100 streams are open"
+        with admission.admitted():
+            pass
+
+
+def test_streams_are_accepted_again_only_when_no_cause_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "service.api.stream_admission")
+    memory = MemoryUse(100, 1000)
+    admission = StreamAdmission(lambda: memory, HttpMetrics(CollectorRegistry()), 1)
+    with admission.admitted():
+        with pytest.raises(NoNewStream), admission.admitted():
+            pass
+        memory = MemoryUse(900, 1000)
+        admission.look()
+    admission.look()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"], "memory is still short"
+    memory = MemoryUse(100, 1000)
+    admission.look()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING", "INFO"]
 
 
 async def test_an_invalid_request_gets_its_own_error_while_memory_is_short(served: Served) -> None:
