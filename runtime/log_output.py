@@ -1,14 +1,11 @@
-"""The output of a log. The process never waits for the reader of its log, except for a moment at its end."""
+"""The output of a log. Only its thread writes, so no other part of the process waits for the reader of the log."""
 
-import atexit
 import logging
 import os
 import select
 import threading
-import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import TextIO
 
 KEPT = 1 << 20
@@ -20,13 +17,17 @@ _STDERR = 2
 
 
 class LogOutput(logging.Handler):
-    """Writes each line at once while the output is ready; otherwise a thread writes the lines when the reader reads.
+    """Gives each line to a thread, which writes the lines in order.
 
-    The lines keep their order. A line is lost if `KEPT` is used up, or if the output refuses it. When the output works
-    again, one line has the number of lost lines.
+    A line is lost if `KEPT` is used up, or if the output refuses it. When the output works again, one line has the
+    number of lost lines.
+
+    A signal handler or the garbage collector may log at any time, also within `emit`. So `emit` takes no lock of its
+    own, and callers and thread share only a queue and numbers that one side changes.
 
     Args:
-        stream: standard output or standard error.
+        stream: standard output or standard error. What a program prints there comes before later lines of the log only
+            if the program flushes it.
         name: the name of the stream, for messages.
     """
 
@@ -34,133 +35,90 @@ class LogOutput(logging.Handler):
         super().__init__()
         self._stream = stream
         self._output = name
-        self._kept: deque[tuple[bytes, int]] = deque()  # what to write, and the number of lines that are lost with it
-        self._size = 0
-        self._lost = 0
-        self._cause = ""
-        self._writing = False
-        self._is_within_a_line = False
-        self._is_broken = False
-        atexit.register(self._end)  # not `flush`: `logging.shutdown` calls it with the lock, which the thread needs
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Format and keep the record, then write what is kept, unless a thread already does."""
-        handled = super().handle(record)
-        with self._locked():
-            is_idle, self._writing = not self._writing, True
-        if is_idle:
-            self._write(wait=False)
-        return handled
+        self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
+        self._queued = self._written = 0  # bytes
+        self._dropped = self._noticed = 0  # lines: so many did not fit into the queue; the thread knows of so many
+        self._lost, self._why = 0, ""  # lines that the thread has not reported yet
+        self._is_broken = self._is_within_a_line = False
+        threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Format the record and keep the line, or count it as lost."""
+        """Format the record and give the line to the thread, or count it as lost."""
         try:
             line = self._encoded(record)
         except Exception:  # noqa: BLE001 - an invalid record; `logging` decides how to report it
             self.handleError(record)
             return
-        with suppress(OSError, ValueError):
-            self._stream.flush()  # what a command has printed comes first
-        if self._kept and (self._lost or self._size + len(line) > KEPT):
-            self._lost += 1
-            self._cause = f"{self._output} was blocked"
-        else:
-            self._report_loss()
-            self._keep(line, 1)
+        waiting = self._queued - self._written
+        if self._dropped == self._noticed and (not waiting or waiting + len(line) <= KEPT):
+            self._queued += len(line)
+            self._queue.put(line)
+            return
+        self._dropped += 1
+        if self._queue.empty():  # the thread may sleep already, and must notice the loss
+            self._queue.put(b"")
+
+    def flush(self) -> None:
+        """Wait until the lines so far are written or lost, at most `END` seconds. The end of a process calls this."""
+        done = threading.Event()
+        self._queue.put(done)
+        done.wait(END)
 
     def _encoded(self, record: logging.LogRecord) -> bytes:
         return f"{self.format(record)}\n".encode(self._stream.encoding or "utf-8", "backslashreplace")
 
-    def _keep(self, line: bytes, lines: int) -> None:
-        self._kept.append((line, lines))
-        self._size += len(line)
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, bytes):
+                self._write(item)
+                self._written += len(item)
+            dropped = self._dropped
+            if dropped > self._noticed and self._queue.empty():  # the lines before the lost ones are written
+                self._lost += dropped - self._noticed
+                self._why = f"{self._output} was blocked"
+                self._noticed = dropped
+                self._write(b"")
+            if isinstance(item, threading.Event):
+                item.set()
 
-    def _report_loss(self) -> None:
-        """Keep a line with the number of lost lines, if any are lost."""
-        if not self._lost:
-            return
-        fields = {"event": "log_lines_lost", "lines": self._lost}
-        log, message = logging.getLogger(__name__), "%d log lines were lost: %s"
-        record = log.makeRecord(
-            log.name, logging.WARNING, __file__, 0, message, (self._lost, self._cause), None, extra=fields
-        )
-        line_break = b"\n" if self._is_within_a_line else b""
-        self._keep(line_break + self._encoded(record), self._lost)
-        self._lost = 0
+    def _write(self, line: bytes) -> None:
+        """Write the number of lost lines, if any, and the line; count the line as lost if the output refuses it."""
+        try:
+            if self._lost:
+                self._write_all(self._loss())
+                self._lost = 0
+            self._write_all(line)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            self._lost += bool(line)
+            self._why = f"{self._output}: {why}"
+            if not self._is_broken and _has_room(_STDERR, 0):
+                with suppress(OSError):
+                    os.write(_STDERR, f"the log cannot be written to {self._why}\n".encode())
+            self._is_broken = True
 
-    def _write(self, *, wait: bool) -> None:
-        """Write the kept lines; without `wait`, a thread continues when the output is not ready."""
-        while text := self._next():
+    def _write_all(self, text: bytes) -> None:
+        while text:
+            descriptor = self._stream.fileno()
             try:
-                self._remove(_write_part(self._stream.fileno(), text, wait=wait))
+                written = os.write(descriptor, text)
             except BlockingIOError:
-                if not wait:
-                    self._write_in_thread()
-                    return
-            except (OSError, ValueError) as error:
-                self._lose(getattr(error, "strerror", None) or str(error))
-                return
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock of the handler. A second lock could deadlock: the garbage collector may log at any time."""
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
-
-    def _next(self) -> bytes:
-        """What to write next; if it is empty, the writing has ended."""
-        with self._locked():
-            if not self._kept:
-                self._report_loss()
-            self._writing = bool(self._kept)
-            return self._kept[0][0] if self._kept else b""
-
-    def _remove(self, written: int) -> None:
-        with self._locked():
-            line, lines = self._kept.popleft()
-            self._size -= written
-            self._is_within_a_line = written < len(line)
+                _has_room(descriptor, None)
+                continue
+            text = text[written:]
+            self._is_within_a_line = bool(text)
             self._is_broken = False
-            if self._is_within_a_line:
-                self._kept.appendleft((line[written:], lines))
 
-    def _lose(self, why: str) -> None:
-        """Count everything as lost. The first failure is reported on standard error, if that takes it at once."""
-        with self._locked():
-            self._lost += sum(lines for _, lines in self._kept)
-            self._cause = f"{self._output}: {why}"
-            self._kept.clear()
-            self._size = 0
-            was_broken, self._is_broken = self._is_broken, True
-            self._writing = False
-        if not was_broken:
-            with suppress(OSError):
-                _write_part(_STDERR, f"the log cannot be written to {self._output}: {why}\n".encode(), wait=False)
-
-    def _write_in_thread(self) -> None:
-        try:
-            threading.Thread(target=self._write, kwargs={"wait": True}, name="log", daemon=True).start()
-        except RuntimeError:  # no thread can be started now; the next line tries again
-            self._writing = False
-
-    def _end(self) -> None:
-        until = time.monotonic() + END
-        while self._writing and time.monotonic() < until:
-            time.sleep(0.01)
+    def _loss(self) -> bytes:
+        log, fields = logging.getLogger(__name__), {"event": "log_lines_lost", "lines": self._lost}
+        message, values = "%d log lines were lost: %s", (self._lost, self._why)
+        record = log.makeRecord(log.name, logging.WARNING, __file__, 0, message, values, None, extra=fields)
+        return (b"\n" if self._is_within_a_line else b"") + self._encoded(record)
 
 
-def _write_part(descriptor: int, text: bytes, *, wait: bool) -> int:
-    """Write the beginning of a text; returns its length.
-
-    Raises:
-        BlockingIOError: the write would wait, although `wait` is false; or the output is non-blocking and has no room.
-        OSError: the output is broken.
-    """
+def _has_room(descriptor: int, limit: int | None) -> bool:
+    """Wait until a descriptor has room or is broken, at most so many milliseconds."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    if not poll.poll(None if wait else 0):
-        raise BlockingIOError
-    return os.write(descriptor, text[: select.PIPE_BUF])  # a pipe that is ready has room for so many bytes
+    return bool(poll.poll(limit))

@@ -84,19 +84,21 @@ def main(arguments: list[str]) -> int:
 
 async def migrate(settings: "Settings") -> None:
     """Apply the migrations that the database lacks; the log names each of them."""
+    from service.commands.output import print_line
     from service.database.migrations import migrate as apply
 
     if not await apply(settings.database_url.get_secret_value()):
-        print("the database is up to date")
+        print_line("the database is up to date")
 
 
 async def sample(settings: "Settings") -> None:
     """Add the missing sample portfolios, and print the ids of all of them."""
+    from service.commands.output import print_line
     from service.commands.samples import load_samples
     from service.database.store import Store
 
     async with await Store.connect(settings.database_url.get_secret_value(), connections=1) as store:
-        print("\n".join(map(str, await load_samples(store))))
+        print_line("\n".join(map(str, await load_samples(store))))
 
 
 def run(

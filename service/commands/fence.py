@@ -3,13 +3,12 @@
 import argparse
 import asyncio
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runtime.escape import one_line
-from service.commands.output import Parser
+from service.commands.output import Parser, print_line
 from service.database.connection import connect, store_errors
 from service.database.fence_state import FenceState, read_fence, time_of
 from service.database.sql import statement
@@ -77,23 +76,23 @@ async def run(arguments: FenceArguments, settings: Settings, clock: Callable[[],
     try:
         with store_errors():
             state = await read_fence(connection, arguments.lease)
-        _print(_described(arguments.lease, state))
+        print_line(_described(arguments.lease, state))
         if state is None or not state.refuses_all:
-            _print("nothing to repair")
+            print_line("nothing to repair")
             return
         if arguments.dry_run:
-            _print(f"would set the token to the database's time, now {state.now_token}; nothing was written")
+            print_line(f"would set the token to the database's time, now {state.now_token}; nothing was written")
             return
-        _print(f"waiting for {arguments.ttl:g} s, the ttl, in which the lease must stay disabled")
+        print_line(f"waiting for {arguments.ttl:g} s, the ttl, in which the lease must stay disabled")
         await _stays_disabled(arguments, settings.sidecar_url, clock)
         holder = f"repaired:{socket.gethostname()}"
         with store_errors():
             token = await connection.fetchval(statement("repair_fence"), arguments.lease, state.token, holder)
         if token is None:
             raise NotRepaired(f"lease {arguments.lease}: not repaired: the fence has another token now")
-        _print(f"repaired: the token is {token} ({time_of(token)}); the next term's token is larger")
-        _print(f"to elect again: python -m sidecar fence {arguments.lease} --above {token}")
-        _print(f"then python -m sidecar enable {arguments.lease}")
+        print_line(f"repaired: the token is {token} ({time_of(token)}); the next term's token is larger")
+        print_line(f"to elect again: python -m sidecar fence {arguments.lease} --above {token}")
+        print_line(f"then python -m sidecar enable {arguments.lease}")
     finally:
         connection.terminate()
 
@@ -159,11 +158,6 @@ def _described(lease: str, state: FenceState | None) -> str:
         f"since {state.taken_at:%Y-%m-%d %H:%M:%S%z}\n"
         f"the database's time is {state.now_token} ({time_of(state.now_token)}): the token is {verdict}"
     )
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def _seconds(text: str) -> float:

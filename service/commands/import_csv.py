@@ -17,7 +17,7 @@ from tqdm import tqdm
 from runtime.escape import one_line
 from service.clock import utc_now
 from service.commands.csv_file import CsvFile
-from service.commands.output import Parser
+from service.commands.output import Parser, print_line
 from service.database.connection import (
     END_IF_IDLE,
     ISOLATION,
@@ -103,7 +103,7 @@ async def run(arguments: ImportArguments, settings: Settings) -> None:
         async with await Store.connect(dsn, connections=1) as store:
             calendar.override(await store.market_overrides(calendar.name))
         done = await import_prices(dsn, arguments.path, calendar, utc_now(), dry_run=arguments.dry_run)
-    sys.stdout.write(f"{done}{'; nothing was written: this was a dry run' if arguments.dry_run else ''}\n")
+    print_line(f"{done}{'; nothing was written: this was a dry run' if arguments.dry_run else ''}")
 
 
 async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> str:

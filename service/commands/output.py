@@ -1,7 +1,9 @@
-"""Errors of commands: bounded, printable lines."""
+"""What commands print: reports, and errors as bounded, printable lines."""
 
 import argparse
+import logging
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from runtime.escape import one_line
@@ -18,6 +20,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the process with status 2. Standard error gets the usage, then the error as one line."""
         super().error(one_line(message, LIMIT))
+
+
+def print_line(line: str) -> None:
+    """Print a line after what was logged so far, and before what is logged later."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    sys.stdout.write(f"{line}\n")
+    with suppress(OSError):  # the command's work continues; the flush at its end fails again and gives the exit status
+        sys.stdout.flush()
 
 
 def print_error(error: Exception) -> None:

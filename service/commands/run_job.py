@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from runtime.escape import one_line
 from service.clock import EarlierClock, utc_now
-from service.commands.output import Parser
+from service.commands.output import Parser, print_line
 from service.database.store import Store
 from service.market.calendar import CALENDARS, Calendar, Session
 from service.market.overrides import OverriddenCalendar
@@ -147,7 +146,7 @@ async def _run(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) 
                 await writes.fail(job, session.date, str(error))
             unpriced.append(str(error))
         else:
-            sys.stdout.write(f"{job} of {session.date}: {rows or 0} rows written\n")
+            print_line(f"{job} of {session.date}: {rows or 0} rows written")
     if unpriced:
         raise PricesUnavailable("; ".join(unpriced))
 
@@ -165,13 +164,13 @@ async def _print_plan(job: JobName, sessions: list[Session], jobs: Jobs, store: 
         if not len(book):
             has_rows = await store.has_positions(day)
             why = "every portfolio with positions has a row" if has_rows else "no portfolio had positions"
-            sys.stdout.write(f"{job} of {day} would write nothing: {why}\n")
+            print_line(f"{job} of {day} would write nothing: {why}")
             continue
         closes = await store.closes(day, book.held())
         official = sum(close.is_official(day) for close in closes.values())
-        sys.stdout.write(
+        print_line(
             f"{job} of {day} would value {len(book)} portfolios; "
-            f"{official} of {len(book.held())} symbols have that day's close\n"
+            f"{official} of {len(book.held())} symbols have that day's close"
         )
 
 

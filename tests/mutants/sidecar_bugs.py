@@ -682,22 +682,45 @@ SCRIPTS = [
     Bug(
         "a log that nobody reads stops the sidecar",
         "runtime/log_output.py",
-        right="poll.poll(None if wait else 0)",
-        wrong="poll.poll(None)",
+        right="            self._queue.put(line)\n",
+        wrong="            self._write(line)\n            self._written += len(line)\n",
         test="tests/sidecar/test_stopping.py::test_a_sidecar_whose_log_cannot_be_written_leads_and_ends_in_order",
+    ),
+    Bug(
+        "a terminal that nobody reads stops the process",
+        "runtime/log_output.py",
+        right="            self._queue.put(line)\n",
+        wrong="            if _has_room(self._stream.fileno(), 0):\n"
+        "                self._write(line[: select.PIPE_BUF])\n"
+        "            self._queue.put(line)\n",
+        test=_OUTPUT + "a_terminal_that_nobody_reads_does_not_delay_the_caller",
+    ),
+    Bug(
+        "a loss after the thread's last line is not reported",
+        "runtime/log_output.py",
+        right="dropped > self._noticed and self._queue.empty()",
+        wrong="False",
+        test=_OUTPUT + "lines_beyond_the_limit_are_lost_and_a_line_counts_them",
+    ),
+    Bug(
+        "the last lines of a process are lost at its exit",
+        "runtime/log_output.py",
+        right="        self._queue.put(done)\n        done.wait(END)\n",
+        wrong="",
+        test=_OUTPUT + "a_reader_that_comes_late_gets_the_last_lines_of_a_process",
     ),
     Bug(
         "the end of a process waits for a reader of the log for ever",
         "runtime/log_output.py",
-        right="while self._writing and time.monotonic() < until:",
-        wrong="while self._writing:",
+        right="done.wait(END)",
+        wrong="done.wait()",
         test=_OUTPUT + "a_process_ends_with_its_own_status_although_its_log_cannot_be_written",
     ),
     Bug(
         "the log lines that wait for a reader have no limit",
         "runtime/log_output.py",
-        right="self._size + len(line) > KEPT",
-        wrong="self._size < 0",
+        right="waiting + len(line) <= KEPT",
+        wrong="waiting >= 0",
         test=_OUTPUT + "lines_beyond_the_limit_are_lost_and_a_line_counts_them",
     ),
     Bug(

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from runtime import log_output
 from runtime.log_output import LogOutput
 from tests.support.outputs import FullPipe, full_pipe, output
 from tests.support.processes import ROOT
-from tests.support.waiting import eventually
 
 LATE = 30.0
 """Limit for the end of a process on a busy machine, in seconds."""
@@ -24,6 +22,7 @@ SETUP = """
 import logging, resource, sys
 from runtime.command_line import run_and_exit
 from runtime.logs import log_to_stdout
+from service.commands.output import print_line
 log = logging.getLogger("some")
 def main(_):
     log_to_stdout("text", "INFO")
@@ -65,7 +64,7 @@ def ended(body: str, stdout: int = subprocess.PIPE) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_lines_wait_in_order_for_a_reader_while_the_caller_continues(pipe: FullPipe, blocking: bool) -> None:
+def test_lines_wait_in_order_for_a_reader_while_the_caller_continues(pipe: FullPipe, blocking: bool) -> None:
     os.set_blocking(pipe.writer, blocking)
     log, _ = log_to(pipe.writer)
     changed = ["before"]
@@ -74,15 +73,58 @@ async def test_lines_wait_in_order_for_a_reader_while_the_caller_continues(pipe:
     lines = [f"{number} {'x' * (20_000 if number == 7 else 10)}" for number in range(300)]
     for line in lines:
         log.info(line)
-    assert [thread.name for thread in threading.enumerate()].count("log") == 1
     written = pipe.read(b"\n299 xxxxxxxxxx\n").decode()
     assert written.splitlines() == ["['before']", *lines]
-    await eventually(lambda: "log" not in [thread.name for thread in threading.enumerate()])
     log.info("at once")
     assert pipe.read(b"\n") == b"at once\n"
 
 
-async def test_lines_beyond_the_limit_are_lost_and_a_line_counts_them(
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("length", [50, 3000])
+def test_a_terminal_that_nobody_reads_does_not_delay_the_caller(blocking: bool, length: int) -> None:
+    terminal, descriptor = os.openpty()
+    os.set_blocking(descriptor, blocking)
+    lines = [f"{number} {'x' * length}" for number in range(300)]
+    try:
+        log, _ = log_to(descriptor)
+        for line in lines:
+            log.info(line)
+        shown = bytearray()
+        while not shown.endswith(f"{lines[-1]}\r\n".encode()):
+            shown += os.read(terminal, 1 << 16)
+    finally:
+        os.close(descriptor)
+    assert shown.decode().splitlines() == lines
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("reaction", ["raise Interrupted", "log.info('within')"])
+def test_a_signal_handler_that_raises_or_logs_in_the_middle_of_a_line_leaves_a_log_that_works(reaction: str) -> None:
+    body = f"""\
+import signal
+class Interrupted(BaseException): pass
+times = 0
+def handle(_, frame):
+    nonlocal times
+    while frame and not frame.f_code.co_filename.endswith("log_output.py"): frame = frame.f_back
+    if frame and times < 20:
+        times += 1
+        {reaction}
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+while times < 20:
+    try: log.info("some")
+    except Interrupted: pass
+signal.setitimer(signal.ITIMER_REAL, 0, 0)
+logging.getLogger().handlers[0].flush()
+log.info("later")"""
+    status, printed, errors = ended(body)
+    assert (status, errors) == (0, "")
+    assert printed.splitlines()[-1].endswith("INFO    later")
+    assert printed.count("within") == (20 if "within" in reaction else 0)
+
+
+def test_lines_beyond_the_limit_are_lost_and_a_line_counts_them(
     pipe: FullPipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_output, "KEPT", 1000)
@@ -103,10 +145,12 @@ def test_a_full_disk_is_reported_once_and_the_lost_lines_are_counted_when_it_has
         log, handler = log_to(full)
     log.info("first")
     log.info("second")
+    handler.flush()
     assert capfd.readouterr() == ("", "the log cannot be written to standard output: No space left on device\n")
     with (tmp_path / "log").open("wb") as file:
         os.dup2(file.fileno(), handler._stream.fileno())
     log.info("third")
+    handler.flush()
     expected = "2 log lines were lost: standard output: No space left on device\nthird\n"
     assert (tmp_path / "log").read_text() == expected
 
@@ -115,6 +159,7 @@ def test_a_line_that_a_full_disk_cuts_does_not_spoil_the_next_line(tmp_path: Pat
     body = """\
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 log.info("x" * 200)
+logging.getLogger().handlers[0].flush()
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 log.info("later")"""
     with (tmp_path / "log").open("wb") as file:
@@ -130,7 +175,7 @@ log.info("later")"""
 
 def test_a_line_that_is_logged_while_another_is_formatted_is_written(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
-        log, _ = log_to(file.fileno())
+        log, handler = log_to(file.fileno())
 
         class Logs:
             def __str__(self) -> str:
@@ -138,13 +183,20 @@ def test_a_line_that_is_logged_while_another_is_formatted_is_written(tmp_path: P
                 return "around"
 
         log.info("%s", Logs())
+        handler.flush()
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["around", "within"]
 
 
 def test_what_a_command_prints_and_logs_keeps_its_order() -> None:
-    body = "print('one')\nlog.info('two')\nprint('three')"
+    body = "print_line('one')\nlog.info('two')\nprint_line('three')\nlog.info('four')"
     _, printed, _ = ended(body)
-    assert [line.split()[-1] for line in printed.splitlines()] == ["one", "two", "three"]
+    assert [line.split()[-1] for line in printed.splitlines()] == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "1 / 0"])
+def test_what_was_logged_before_an_exit_or_an_uncaught_error_is_written(end: str) -> None:
+    _, printed, _ = ended(f"for number in range(1000): log.info('text %d', number)\n{end}")
+    assert [line.rpartition("text ")[2] for line in printed.splitlines()] == [str(number) for number in range(1000)]
 
 
 @pytest.mark.parametrize("kind", ["unread", "closed", "full disk"])

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from runtime.log_lines import JsonLines, TextLines
 from service.telemetry import LeadershipMetrics, new_registry, set_up_logs
 from sidecar.client import LeaseClient
+from tests.support.outputs import flush_log
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
@@ -23,6 +24,7 @@ def test_json_lines_hold_the_fields_and_a_traceback_stays_in_its_line(capfd: pyt
     except ValueError:
         logger.exception("failed")
     logger.debug("below the level")
+    flush_log()
     first, second = (json.loads(line) for line in capfd.readouterr().out.splitlines())
     assert first.pop("time").endswith("Z")
     assert first == {

@@ -15,6 +15,7 @@ from sidecar.redis.watch import WatchMode
 from sidecar.telemetry import log_to_stdout
 from tests.sidecar.conftest import client_of, command
 from tests.support.listening import leave_before_the_continue
+from tests.support.outputs import flush_log
 from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually
 
@@ -411,6 +412,7 @@ async def test_invalid_http_harms_no_other_client_and_writes_no_log_line(
         await writer.wait_closed()
         async with sidecar.session.get(f"{url}/healthz") as response:
             assert response.status == 200
+    flush_log()
     assert capfd.readouterr() == ("", "")
 
 
@@ -423,6 +425,7 @@ async def test_clients_that_do_not_await_the_continue_write_no_log_line(
         await leave_before_the_continue(url)
         async with sidecar.session.get(f"{url}/healthz") as response:
             assert response.status == 200
+    flush_log()
     assert capfd.readouterr() == ("", "")
 
 

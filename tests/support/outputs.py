@@ -1,5 +1,6 @@
 """Outputs of a process that nobody reads, or that are broken."""
 
+import logging
 import os
 import select
 from collections.abc import Iterator
@@ -8,20 +9,28 @@ from contextlib import contextmanager
 from tests.support.waiting import LIMIT
 
 
+def flush_log() -> None:
+    """Wait until the log of this process is written."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 class FullPipe:
-    """A pipe that has no room for another byte, until a test reads it."""
+    """A pipe that has no room for another byte, from `fill` on, until a test reads it."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
-        os.set_blocking(self.writer, False)
         self._filled = 0
+
+    def fill(self) -> None:
+        filler = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
         for size in (4096, 1):
             try:
                 while True:
-                    self._filled += os.write(self.writer, b"." * size)
+                    self._filled += os.write(filler, b"." * size)
             except BlockingIOError:
                 continue
-        os.set_blocking(self.writer, True)
+        os.close(filler)
 
     def close_writer(self) -> None:
         """Leave the writing end to the processes that have a copy of it."""
@@ -52,12 +61,20 @@ class FullPipe:
 
 
 @contextmanager
-def full_pipe() -> Iterator[FullPipe]:
+def empty_pipe() -> Iterator[FullPipe]:
+    """A pipe that a test fills later."""
     pipe = FullPipe()
     try:
         yield pipe
     finally:
         pipe.close()
+
+
+@contextmanager
+def full_pipe() -> Iterator[FullPipe]:
+    with empty_pipe() as pipe:
+        pipe.fill()
+        yield pipe
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from service.api import limits
 from service.api.listener import connection_limits, max_connections, max_streams
 from service.telemetry import set_up_logs
 from tests.support.listening import leave_before_the_continue
+from tests.support.outputs import flush_log
 from tests.support.served_api import PORTFOLIO, Served
 from tests.support.waiting import eventually
 
@@ -171,6 +172,7 @@ async def test_clients_that_do_not_await_the_continue_write_no_log_line(
     for url, get in ((served.url, served.get), (served.internal_url, served.get_internal)):
         await leave_before_the_continue(url)
         assert (await get("/healthz"))[0] == 200
+    flush_log()
     assert capfd.readouterr() == ("", "")
 
 

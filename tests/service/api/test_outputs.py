@@ -23,6 +23,7 @@ from service.market.calendar import CALENDARS
 from service.prices import PricesUnavailable
 from service.prices.alpaca_client import AlpacaClient, Credentials
 from service.telemetry import set_up_logs
+from tests.support.outputs import flush_log
 from tests.support.processes import command_of
 from tests.support.served_api import Served
 
@@ -74,6 +75,7 @@ def test_no_text_can_forge_a_log_line(form: str, capfd: pytest.CaptureFixture[st
     try:
         set_up_logs("json" if form == "json" else "text", "info")
         logging.getLogger("service.some").warning("refused: %s", HOSTILE, extra={"holder": HOSTILE})
+        flush_log()
     finally:
         logging.captureWarnings(capture=False)
         root.handlers[:], root.level = before
