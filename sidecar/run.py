@@ -27,7 +27,7 @@ from sidecar.redis.history import Histories
 from sidecar.redis.server_facts import ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
-from sidecar.server_kind import LATE_DEMOTION, Sentinels
+from sidecar.server_kind import Sentinels, late_demotion_of
 from sidecar.settings import Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
@@ -88,7 +88,7 @@ async def _run(settings: Settings) -> None:
         clock=elapsed,
         failover_guard=settings.failover_guard,
         min_replicas=settings.min_replicas,
-        late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,
+        late_demotion=late_demotion_of(settings.kind),
     )
     telemetry = Telemetry(name, clock=elapsed)
     if connect.login is not None:

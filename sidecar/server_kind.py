@@ -48,6 +48,11 @@ ServerKind = Cluster | Sentinels | None
 """Kind of Redis; None means one server, or a host name that always leads to the primary."""
 
 
+def late_demotion_of(kind: ServerKind) -> float:
+    """The seconds by which the failover guard waits longer than one ttl."""
+    return LATE_DEMOTION if isinstance(kind, Sentinels) else 0.0
+
+
 def read_kind(env: Mapping[str, str], keys: Iterable[str], *, cluster: bool) -> tuple[ServerKind, dict[str, str]]:
     """The kind of Redis in the environment, and problems by the name of their variable.
 

@@ -35,10 +35,12 @@ def time_left(left: int) -> str:
 
 
 def notes_on(lease: str, seen: Look) -> list[str]:
-    """Lines to add to the table: who disabled the lease, a requested step-down, and what is wrong."""
+    """Lines to add to the table: who disabled the lease, a requested step-down, the guard, and what is wrong."""
     notes = [f"{lease}: {seen.disable}"] if seen.disable else []
     if seen.asked_to_step_down:
         notes.append(f"{lease}: {seen.holder} was asked to step down")
+    if seen.word == "vacant" and seen.server_changed:
+        notes.append(f"{lease}: the Redis server has changed, so the failover guard may delay the next term")
     if seen.trouble:
         notes.append(f"{lease}: {seen.trouble}")
         if seen.problem != "wrong_type":

@@ -17,6 +17,7 @@ from sidecar.protocol import Timings
 from sidecar.redis.failures import without_script
 from sidecar.redis.store import fence_of
 from sidecar.scripts import script
+from sidecar.server_kind import late_demotion_of
 from sidecar.settings import Settings
 
 _SCRIPT = script("call", "prelude", "step_down")
@@ -76,7 +77,7 @@ async def step_down(
         except asyncio.CancelledError:
             say(f"{lease}: the request remains in force; this command no longer waits")
             raise
-    return _report(lease, before, now, clock() - asked, problem or _after_limit(lease, before, now, limit))
+    return _report(lease, before, now, clock() - asked, problem or _after_limit(settings, lease, before, now))
 
 
 async def _ask(redis: CommandRedis, lease: str, key: str, seen: Look) -> str:
@@ -121,9 +122,17 @@ def _end(lease: str, before: Look, now: Look) -> str | None:
     return f"{lease}: nobody leads: {now.disable or now.held}"
 
 
-def _after_limit(lease: str, before: Look, now: Look, limit: float) -> str:
+def _after_limit(settings: Settings, lease: str, before: Look, now: Look) -> str:
+    limit = limit_of(settings.timings)
     if now.word == "vacant":
-        return f"{lease}: nobody acquired the lease within {limit:.0f} s, and nobody leads"
+        guard = ""
+        if settings.failover_guard and (now.server_changed or not now.token):  # a restart can lose the fence
+            seconds = settings.timings.ttl + late_demotion_of(settings.kind)
+            guard = (
+                "; the Redis server has changed or restarted, and the failover guard allows no new term for"
+                f" {seconds:.0f} s after that"
+            )
+        return f"{lease}: nobody acquired the lease within {limit:.0f} s, and nobody leads{guard}"
     return (
         f"{lease}: {before.holder} has not released the lease within {limit:.0f} s;"
         " a sidecar of a version without this command ignores the request"

@@ -4,6 +4,7 @@ from tests.mutants.trial import Bug
 
 _DISABLING = "tests/sidecar/commands/test_disabling.py::test_"
 _STEP_DOWN = "tests/sidecar/commands/test_step_down.py::test_"
+_LOOK = "tests/sidecar/commands/test_look.py::test_"
 _WATCH = "tests/sidecar/commands/test_watch.py::test_"
 _JSON = "tests/sidecar/commands/test_json.py::test_"
 _LAYOUT = "tests/sidecar/commands/test_layout.py::test_"
@@ -49,6 +50,20 @@ STEP_DOWN = [
         right='if now.word == "held" and now.holder == before.holder:',
         wrong="if False:",
         test=_STEP_DOWN + "the_status_is_1_if_no_other_task_acquires_the_lease",
+    ),
+    Bug(
+        "a step-down that the failover guard delays does not name the guard",
+        "sidecar/commands/step_down.py",
+        right="(now.server_changed or not now.token)",
+        wrong="False",
+        test=_LOOK + "a_step_down_that_the_failover_guard_delays_names_the_guard[another-server]",
+    ),
+    Bug(
+        "a step-down does not name the guard if Redis has lost its data",
+        "sidecar/commands/step_down.py",
+        right="(now.server_changed or not now.token)",
+        wrong="now.server_changed",
+        test=_LOOK + "a_step_down_that_the_failover_guard_delays_names_the_guard[lost-data]",
     ),
     Bug(
         "step-down does not wait for the next leader",

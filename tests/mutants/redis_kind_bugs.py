@@ -146,7 +146,7 @@ SENTINELS = [
     Bug(
         "a sidecar with sentinels does not pass the demotion time to the guard",
         "sidecar/run.py",
-        right="late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,",
+        right="late_demotion=late_demotion_of(settings.kind),",
         wrong="late_demotion=0.0,",
         test="tests/bench/test_redis_kinds.py::test_a_late_demotion_has_two_believers_only_without_the_guard[true-0]",
     ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import count
 
 import pytest
 from redis import Redis
@@ -13,7 +14,7 @@ from sidecar.commands.fence import fence
 from sidecar.commands.history import history
 from sidecar.commands.layout import COLUMNS, Layout
 from sidecar.commands.look import look, parse
-from sidecar.commands.step_down import step_down
+from sidecar.commands.step_down import limit_of, step_down
 from sidecar.commands.view import View
 from sidecar.redis.connection import Connector
 from sidecar.settings import Settings, read
@@ -89,6 +90,58 @@ async def test_a_holder_that_lost_the_lease_after_the_look_is_not_asked_to_step_
     assert not redis.hexists(FENCE, "step_down")
 
 
+def release(redis: Redis) -> None:
+    """Release the lease at the same server."""
+    Caller(redis).release(str(redis.hget(FENCE, "token")))
+
+
+def release_at_another_server(redis: Redis) -> None:
+    """Release the lease; the next candidate sees a server that has not acted on the lease."""
+    release(redis)
+    redis.hset(FENCE, mapping={"run_id": "f" * 40, "replid": "e" * 40})
+    assert Caller(redis, "b", guarding=True).acquire().outcome == "guarded"
+
+
+SENTINELS = {"REDIS_SENTINELS": "127.0.0.1:1", "REDIS_SENTINEL_MASTER": "portfolio", "REDIS_TIMEOUT": "2"}
+GUARD = "; the Redis server has changed or restarted, and the failover guard allows no new term for {} s after that"
+
+
+@pytest.mark.parametrize(
+    ("action", "changes", "guard"),
+    [
+        (release_at_another_server, {}, GUARD.format(30)),
+        (release_at_another_server, SENTINELS, GUARD.format(50)),
+        (release_at_another_server, {"FAILOVER_GUARD": "false"}, ""),
+        (Redis.flushall, {}, GUARD.format(30)),
+        (release, {}, ""),
+    ],
+    ids=["another-server", "another-server-of-sentinels", "without-the-guard", "lost-data", "the-same-server"],
+)
+async def test_a_step_down_that_the_failover_guard_delays_names_the_guard(
+    redis: Redis, settings: Settings, action: Callable[[Redis], object], changes: dict[str, str], guard: str
+) -> None:
+    Caller(redis).acquire()
+    connection = Interrupted(settings, 3, lambda: action(redis))
+    asked = read({"LEASE_KEY": "portfolio:{name}:leader"} | changes)
+    limit = limit_of(asked.timings)
+    times = count(0, limit * 0.999)  # one look after the request
+    report = await step_down(connection, asked, LEASE, say=lambda _: None, clock=lambda: next(times))
+    await connection.close()
+    assert report.failure == f"{LEASE}: nobody acquired the lease within {limit:.0f} s, and nobody leads{guard}"
+
+
+def test_a_vacant_lease_that_the_failover_guard_may_delay_is_shown(redis: Redis, run: Run) -> None:
+    note = "the Redis server has changed"
+    Caller(redis).acquire()
+    release_at_another_server(redis)
+    assert note in run("leaders")[1]
+    Caller(redis).acquire()
+    assert note not in run("leaders")[1]
+    Caller(redis, guarding=True).renew(str(redis.hget(FENCE, "token")))
+    release(redis)
+    assert note not in run("leaders")[1]
+
+
 async def test_a_fence_that_was_repaired_after_the_look_is_not_repaired_again(redis: Redis, settings: Settings) -> None:
     redis.set(KEY, "DISABLED", px=60_000)
     token = Caller(redis).look().time
@@ -119,7 +172,7 @@ async def test_an_answer_of_another_shape_is_a_one_line_error() -> None:
 
 @pytest.mark.parametrize(("place", "word"), [(3, "9" * 400), (3, "-3"), (4, "9" * 400), (4, "-1")])
 def test_a_number_out_of_range_is_a_one_line_error(place: int, word: str) -> None:
-    answer = ["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", ""]
+    answer = ["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", "", ""]
     answer[place] = word
     with pytest.raises(CommandError, match=MALFORMED):
         parse(answer)
@@ -129,7 +182,7 @@ def test_the_table_leaves_out_unseen_leases_and_explains_late_changes() -> None:
     view = View(
         {LEASE: KEY, "unseen": "key"}, "127.0.0.1", clock=elapsed, now=lambda: datetime.now(UTC), report=lambda _: None
     )
-    view.saw(LEASE, parse(["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", ""]))
+    view.saw(LEASE, parse(["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", "", ""]))
     view.late = "no permission for the command CLIENT TRACKING"
     table = view.table(Layout(COLUMNS))
     assert [line.split()[0] for line in table[:2]] == ["lease", LEASE]

@@ -196,7 +196,7 @@ def test_a_command_with_wrong_arguments_prints_its_usage(run: Run, words: list[s
 
 
 @pytest.mark.parametrize(
-    "answer", ["$abc\r\n", "+OK\r\n", "*1\r\n$1\r\nx\r\n", "*13\r\n" + 13 * "$1\r\nx\r\n", "HTTP/1.1 400\r\n", ""]
+    "answer", ["$abc\r\n", "+OK\r\n", "*1\r\n$1\r\nx\r\n", "*14\r\n" + 14 * "$1\r\nx\r\n", "HTTP/1.1 400\r\n", ""]
 )
 @pytest.mark.parametrize(
     "words", [["leaders"], ["disable", "background_services", "60"], ["enable", "background_services"]]
