@@ -1,18 +1,20 @@
 """The end of a process within a limit, even if a thread, a frozen database or a full pipe hangs."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import FrameType
 
 COMMAND_LIMIT = 5.0
 """Limit for a command to end after SIGINT or SIGTERM, in seconds."""
 REPORT_LIMIT = 0.5
-"""Limit for the last report, in seconds. A report on standard error hangs if nobody reads it."""
+"""Limit for the last report and the log, in seconds. They hang if nobody reads them."""
 
 
 class Stopped(Exception):
@@ -34,9 +36,13 @@ def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], o
         report: called before the exit; it may hang.
     """
 
+    def report_and_log() -> None:
+        report()
+        logging.shutdown()  # waits until the log is written, as the usual exit does
+
     def exit_now() -> None:
         time.sleep(seconds)
-        reporting = threading.Thread(target=report, daemon=True)
+        reporting = threading.Thread(target=report_and_log, daemon=True)
         reporting.start()
         reporting.join(REPORT_LIMIT)
         os._exit(status())
@@ -61,7 +67,8 @@ async def until_stopped(work: Coroutine[None, None, None]) -> None:
             task.cancel()
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stop, number)
+        with suppress(RuntimeError):  # the loop is closed, so the process already ends
+            loop.call_soon_threadsafe(stop, number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)

@@ -346,6 +346,20 @@ BUGS = [
         test=_SHUTDOWN + "a_run_by_hand_that_is_stopped_removes_its_protection",
     ),
     Bug(
+        "the last line of a forced exit is lost",
+        "service/shutdown.py",
+        right="        logging.shutdown()  # waits until the log is written, as the usual exit does\n",
+        wrong="",
+        test=_SHUTDOWN + "a_reader_that_comes_late_gets_the_last_line_of_a_process_that_ends_at_its_limit",
+    ),
+    Bug(
+        "a second signal at the end of a command prints a traceback",
+        "service/shutdown.py",
+        right="with suppress(RuntimeError):",
+        wrong="with suppress(OSError):",
+        test=_SHUTDOWN + "a_signal_after_the_end_of_a_command_prints_no_traceback",
+    ),
+    Bug(
         "the end of the process waits for a thread that hangs",
         "service/shutdown.py",
         right="        os._exit(status())",

@@ -21,7 +21,7 @@ from ops.local.servers import free_port
 from tests.runtime.test_connecting import dropping
 from tests.service.work.test_protection import Agent
 from tests.support.fake_sidecar import LeadingSidecar
-from tests.support.outputs import output
+from tests.support.outputs import full_pipe, output
 from tests.support.processes import LIMIT, ROOT, Process, Service, command_of
 from tests.support.proxy import Proxy
 from tests.support.served_api import PORTFOLIO
@@ -238,3 +238,42 @@ exit_after(0.1, lambda: 7, lambda: time.sleep(600))
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, cwd=ROOT)
     async with asyncio.timeout(LATE):
         assert await process.wait() == 7
+
+
+async def test_a_reader_that_comes_late_gets_the_last_line_of_a_process_that_ends_at_its_limit() -> None:
+    program = f"""
+import logging, runtime.log_output, service.shutdown, sys, time
+from runtime.logs import log_to_stdout
+runtime.log_output.END = service.shutdown.REPORT_LIMIT = {LATE}
+log_to_stdout("text", "INFO")
+def report():
+    logging.critical("the limit is over")
+    sys.stderr.write("reported\\n")
+service.shutdown.exit_after(0.1, lambda: 7, report)
+time.sleep(600)
+"""
+    with full_pipe() as pipe:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, cwd=ROOT, stdout=pipe.writer, stderr=asyncio.subprocess.PIPE
+        )
+        pipe.close_writer()
+        assert process.stderr is not None
+        async with asyncio.timeout(LATE):
+            assert await process.stderr.readline() == b"reported\n"
+            assert b"CRITICAL the limit is over\n" in await asyncio.to_thread(pipe.read)
+            assert await process.wait() == 7
+
+
+async def test_a_signal_after_the_end_of_a_command_prints_no_traceback() -> None:
+    program = """
+import asyncio, os, signal
+from service.shutdown import until_stopped
+asyncio.run(until_stopped(asyncio.sleep(0)))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(LATE):
+        assert (await process.communicate())[1] == b""
+    assert process.returncode == 0
