@@ -7,17 +7,14 @@ another task leads within milliseconds. After that the streams end and the conne
 import asyncio
 import logging
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from types import FrameType
 
 from aiohttp import web
 
 from runtime.addresses import Address
 from runtime.listener import Limits, Listener
 from runtime.metric_lines import log_metrics
+from runtime.stop_signals import stop_signals
 from service.api.auth import guard_from
 from service.api.background_status import BackgroundStatus
 from service.api.cgroup_memory import CgroupMemory
@@ -81,7 +78,8 @@ async def serve(settings: Settings) -> None:
     Raises:
         SettingsError: a setting is missing, or a listener cannot use its address.
     """
-    with _stop_signals() as stop:
+    stop = asyncio.Event()
+    with stop_signals(lambda _: stop.set()):
         async with LeaseClient(settings.sidecar_url) as client:
             await _Service(settings, client).run(stop)
     logger.info("stopped", extra={"event": "api_stopped"})
@@ -222,27 +220,6 @@ async def _start(setting: str, address: Address, serving: web.AppRunner, limits:
         await Listener(serving, address, limits).start()
     except OSError as error:
         raise SettingsError(f"{setting}: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
-
-
-@contextmanager
-def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set. Further signals change nothing, even while the process ends.
-
-    `add_signal_handler` is not used: while the loop removes such a handler, a signal can kill the process.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stop.set)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

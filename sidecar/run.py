@@ -5,7 +5,6 @@ import logging
 import os
 import random
 import secrets
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from runtime.environment import log_ignored
 from runtime.listener import AtOnce, Limits, Listener
 from runtime.lookup import Lookups
 from runtime.metric_lines import log_metrics
+from runtime.stop_signals import stop_signals
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
@@ -32,8 +32,6 @@ from sidecar.settings import Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
 log = logging.getLogger(__name__)
-
-_STOP = (signal.SIGTERM, signal.SIGINT)
 
 LOGGED_METRICS = ("sidecar_leading", "sidecar_redis_up")
 """Metrics that are also logged, once a minute. CloudWatch's alarms read them from the log (ops/aws)."""
@@ -126,29 +124,25 @@ async def _run(settings: Settings) -> None:
         candidate, name, timings, boot=boot, clock=elapsed, status=status, history=histories.terms
     )  # fmt: skip
     metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
-    loop = asyncio.get_running_loop()
-    for number in _STOP:
-        loop.add_signal_handler(number, candidate.drain)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # a signal that came during the start arrives now
-    listeners = [
-        await _listen("CONTROL_BIND", settings.control, control.app(), Limits(), control.answer_at_once),
-        await _listen("METRICS_BIND", settings.metrics, metrics, METRICS_LIMITS),
-    ]
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            logging_metrics = log_metrics(telemetry.registry, LOGGED_METRICS)
-            beside = [tasks.create_task(each) for each in (watch.run(), facts.run(), logging_metrics)]
-            if isinstance(settings.kind, Sentinels):
-                beside.append(tasks.create_task(connect.follow(store.abort, timings.heartbeat)))
-            if connect.login is not None:
-                beside.append(tasks.create_task(connect.login.run()))
-            await candidate.run()
-            for task in beside:
-                task.cancel()
-    finally:
-        for listener in listeners:
-            await listener.cleanup()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # a signal during the end of the process changes nothing
+    with stop_signals(lambda _: candidate.drain()):
+        listeners = [
+            await _listen("CONTROL_BIND", settings.control, control.app(), Limits(), control.answer_at_once),
+            await _listen("METRICS_BIND", settings.metrics, metrics, METRICS_LIMITS),
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                logging_metrics = log_metrics(telemetry.registry, LOGGED_METRICS)
+                beside = [tasks.create_task(each) for each in (watch.run(), facts.run(), logging_metrics)]
+                if isinstance(settings.kind, Sentinels):
+                    beside.append(tasks.create_task(connect.follow(store.abort, timings.heartbeat)))
+                if connect.login is not None:
+                    beside.append(tasks.create_task(connect.login.run()))
+                await candidate.run()
+                for task in beside:
+                    task.cancel()
+        finally:
+            for listener in listeners:
+                await listener.cleanup()
     fields = {"instance": name, "event": "sidecar_stopped"}
     if kept := ", ".join(candidate.not_given_up):
         text = "Sidecar %s stops without an answer of Redis about %s: the key may remain for up to %g s"

@@ -19,6 +19,7 @@ from runtime.clock import elapsed
 from runtime.escape import one_line
 from runtime.log_lines import JsonLines, TextLines
 from runtime.log_output import LogOutput
+from runtime.stop_signals import stop_signals
 from sidecar.client import LeaseClient, Term
 from sidecar.settings import SettingsError
 from sidecar.wrapper.arguments import GRACE, Arguments, UsageError, Variables, parse, read
@@ -30,8 +31,6 @@ MARGIN = 0.5
 """Seconds from the latest time for SIGKILL to the end of the grant; an eighth of the grant, if that is shorter."""
 LOOKUP = 2.0
 """Limit of the request that checks whether the sidecar has the lease, in seconds."""
-
-_STOP = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger("sidecar.exec")
 
@@ -76,11 +75,9 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, wrapper.child_ended)
     wrapper.child_ended()  # perhaps before the handler was set
-    for number in _STOP:
-        loop.add_signal_handler(number, stop, number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # a signal that came during the start is handled now
     try:
-        return await work
+        with stop_signals(stop):
+            return await work
     except asyncio.CancelledError:
         if not received or not arguments.once:
             return 0

@@ -22,6 +22,7 @@ _HOSTILE = "tests/sidecar/test_hostile_texts.py::test_"
 _GUARD = "tests/sidecar/redis/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/redis/test_watch.py::test_"
 _OUTPUT = "tests/runtime/test_log_output.py::test_"
+_STOPPING = "tests/sidecar/test_stopping.py::test_"
 
 WIRING = [
     Bug(
@@ -708,6 +709,13 @@ SCRIPTS = [
         right="        self._queue.put(done)\n        done.wait(END)\n",
         wrong="",
         test=_OUTPUT + "a_reader_that_comes_late_gets_the_last_lines_of_a_process",
+    ),
+    Bug(
+        "a second signal kills a sidecar that waits for the reader of its log",
+        "runtime/stop_signals.py",
+        right="signal.signal(number, signal.SIG_IGN)",
+        wrong="signal.signal(number, signal.SIG_DFL)",
+        test=_STOPPING + "further_signals_do_not_end_a_sidecar_that_waits_for_the_reader_of_its_log",
     ),
     Bug(
         "the end of a process waits for a reader of the log for ever",

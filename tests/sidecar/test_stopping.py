@@ -14,7 +14,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from tests.sidecar.test_process import SMALL, Asker, key
-from tests.support.outputs import output
+from tests.support.outputs import empty_pipe, output
 from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -157,6 +157,23 @@ async def test_a_sidecar_whose_log_cannot_be_written_leads_and_ends_in_order(
         await ends_in_time(logging)
     assert not redis.exists(key(asker))
     assert logging.output.count("\n") == (0 if kind == "unread" else 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_further_signals_do_not_end_a_sidecar_that_waits_for_the_reader_of_its_log(
+    redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, number: signal.Signals
+) -> None:
+    logging = sidecar(tmp_path, redis_server, LEASE_TTL="30")
+    with empty_pipe() as pipe, killed_at_exit(logging):
+        logging.outputs["stdout"] = pipe.writer
+        logging.start()
+        asker = Asker(logging, session)
+        await eventually(lambda: _leads(asker))
+        pipe.fill()
+        while logging.is_running:
+            logging.send(number)
+            await asyncio.sleep(0.005)
+        assert logging.wait() == 0
 
 
 async def _leads(asker: Asker) -> bool:

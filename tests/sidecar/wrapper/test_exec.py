@@ -27,7 +27,7 @@ from tests.sidecar.wrapper.programs import (
     state,
 )
 from tests.support.hostile_sidecar import fake_sidecar
-from tests.support.outputs import output
+from tests.support.outputs import empty_pipe, output
 from tests.support.processes import ROOT, SHORT_LEASE, Process, RealSidecar, clean_environment, get_json, killed_at_exit
 from tests.support.waiting import eventually, undisturbed
 
@@ -91,6 +91,23 @@ async def test_a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_
         assert await asyncio.to_thread(wrapper.stop, signal.SIGTERM) == 0
     assert [line.split()[0] for line in wrapper.diary] == ["begin", "end"]
     assert "resigned" in sidecars[0].output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_further_signals_do_not_end_a_wrapper_that_waits_for_the_reader_of_its_log(
+    sidecars: Pair, tmp_path: Path, number: signal.Signals
+) -> None:
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", f"exec 2>/dev/null; {POLITE}")
+    with empty_pipe() as pipe, killed_at_exit(wrapper):
+        wrapper.outputs["stderr"] = pipe.writer
+        wrapper.start()
+        await asyncio.to_thread(pipe.read, b"runs as process")
+        await eventually(lambda: wrapper.began)
+        pipe.fill()
+        while wrapper.is_running:
+            wrapper.send(number)
+            await asyncio.sleep(0.005)
+        assert wrapper.wait() == 7
 
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)

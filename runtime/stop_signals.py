@@ -1,0 +1,32 @@
+"""SIGTERM and SIGINT, which end a process in order."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def stop_signals(stop: Callable[[signal.Signals], object]) -> Iterator[None]:
+    """Call `stop` on the event loop for each of the signals. They are ignored from the end of the block on.
+
+    The loop's `add_signal_handler` is not used: a signal can kill the process as soon as the loop or the interpreter
+    removes such a handler. To block the signals is not enough, because uvloop's threads do not block them. A loop of
+    asyncio notices the signals at once only if it has another such handler; uvloop always does.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop, signal.Signals(number))
+
+    for number in STOP:
+        signal.signal(number, handle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # a signal that came during the start arrives now
+    try:
+        yield
+    finally:
+        for number in STOP:
+            signal.signal(number, signal.SIG_IGN)
