@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 FOLDER = ROOT / "tests" / "languages" / "program"
 LEASES = [f"lease_{number}" for number in range(10, 26)]
-"""As many leases as the detector of data races needs to find a race in each run."""
+"""Leases: as many as Go's detector of data races needs to find the race in each run."""
 
 
 class Program(Process):
@@ -25,7 +25,7 @@ class Program(Process):
         super().__init__(folder / "log", ["-c", BECOME, *command, *leases], SIDECAR_URL=url, **environment)
 
     def said(self, first: str) -> list[list[str]]:
-        """The words of the lines that begin with this word."""
+        """The words of each line of output that begins with the word `first`."""
         return [line.split() for line in self.output.splitlines() if line.startswith(f"{first} ")]
 
 

@@ -181,7 +181,8 @@ BROKEN = (
     ),
     Check(
         "step_down_not_extended",
-        "after a failover to a stale replica, a renewal with a step-down ends the guard, but does not extend the key",
+        "after a failover to a stale replica, a renewal that reports a step-down ends the guard, "
+        "but does not extend the key",
         ("STEP_DOWN", "STEP_DOWN_NOT_EXTENDED", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
     Check("no_guard", "there is no failover guard", ("NO_GUARD", *ONE_FAULT)),

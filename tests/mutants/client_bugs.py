@@ -242,11 +242,11 @@ BUGS = [
         test=_LEADERSHIP + "an_error_beside_term_over_in_a_task_group_ends_run_with_the_group",
     ),
     Bug(
-        "a job that raises a group of TermOver is not cancelled",
+        "a cancelled job that raises a group of TermOver does not end as cancelled",
         "sidecar/client/term.py",
         right="except (TermOver, BaseExceptionGroup) as error:",
         wrong="except TermOver as error:",
-        test=_THREAD + "a_job_that_ends_its_cancelled_work_with_a_group_of_term_over_is_cancelled",
+        test=_THREAD + "a_cancelled_job_that_raises_a_group_of_term_over_is_cancelled",
     ),
     Bug(
         "the token is read from a term that has ended meanwhile",

@@ -26,7 +26,7 @@ BUGS = [
         test=_LISTENER + "the_limit_on_connections_is_logged_once_a_minute",
     ),
     Bug(
-        "streams may use every connection that a health check needs",
+        "streams may use the connections that health checks need",
         "service/api/listener.py",
         right="int(max_connections() * STREAMS_SHARE)",
         wrong="int(max_connections())",

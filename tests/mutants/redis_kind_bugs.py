@@ -42,11 +42,11 @@ CLUSTER = [
         test=_CLUSTER + "a_redirect_to_an_unknown_host_leads_to_the_same_host",
     ),
     Bug(
-        "the silence of a primary does not name it",
+        "the error about a silent primary does not name it",
         "sidecar/redis/sentinels.py",
         right='return f"{shown(node)}, which the sentinels name" if node == self._found else ""',
         wrong='return ""',
-        test="tests/sidecar/commands/test_commands_and_sentinels.py::test_the_silence_of_the_primary_names_it",
+        test="tests/sidecar/commands/test_commands_and_sentinels.py::test_the_error_about_a_silent_primary_names_it",
     ),
     Bug(
         "all nodes of a cluster except the seed are forgotten",
@@ -189,7 +189,7 @@ WATCH = [
         test=_WATCH + "after_a_restart_of_the_server_the_watch_may_be_connected_before_the_election",
     ),
     Bug(
-        "a watch at another server stays off when the election has come to that server",
+        "a watch at another server stays off although the election has moved to that server",
         "sidecar/redis/route.py",
         right="if _differ(each, connection) != (each in self._apart)]",
         wrong="if _differ(each, connection)]",

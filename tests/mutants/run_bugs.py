@@ -24,7 +24,7 @@ BUGS = [
         test=_SERVERS + "a_failed_initdb_is_one_line_with_the_cause_and_the_log_of_its_whole_output",
     ),
     Bug(
-        "a file of Postgres that cannot be copied has no text",
+        "the error about a file of Postgres that cannot be copied has no text",
         "ops/local/postgres_server.py",
         right="except shutil.Error as error:",
         wrong="except shutil.ReadError as error:",
@@ -45,7 +45,7 @@ BUGS = [
         test=_RUN + "a_character_that_the_screen_lacks_does_not_end_the_run",
     ),
     Bug(
-        "a screen on a full disk ends the run with the status 0",
+        "a run whose output is on a full disk ends with the status 0",
         "ops/local/command.py",
         right="lost.errno not in HUNG_UP",
         wrong="not lost.errno",

@@ -85,7 +85,7 @@ BUGS = [
         test=_HOSTS + "a_standby_serves_reads_until_another_host_accepts_writes",
     ),
     Bug(
-        "the reason of an override is logged whole",
+        "the whole reason of an override is logged, at any length",
         "service/market/overrides.py",
         right="else one_line(override.reason)",
         wrong="else override.reason",
@@ -134,7 +134,7 @@ BUGS = [
         test=_ADMISSION + "streams_are_accepted_again_only_when_no_cause_is_left",
     ),
     Bug(
-        "a new column of job_run breaks the look at the runs",
+        "a new column of job_run breaks the query for the runs",
         "service/database/sql/runs.sql",
         right="updated_at, finished_at\n",
         wrong="updated_at, finished_at, job_run.*\n",
@@ -734,7 +734,7 @@ BUGS = [
         test=_CRASHED + "a_change_whose_transaction_id_was_given_out_before_a_crash_is_not_missed",
     ),
     Bug(
-        "after a restart of the database, a leader continues with the transaction ids of before",
+        "after a restart of the database, a leader continues with the transaction ids from before the restart",
         "service/database/sql/checkpoint.sql",
         right="extract(epoch from pg_postmaster_start_time())",
         wrong="null",
@@ -748,7 +748,7 @@ BUGS = [
         test=_RESTORED + "positions_loaded_in_the_middle_of_a_restore_are_loaded_again_after_it",
     ),
     Bug(
-        "a leader keeps the positions of a database whose name another one got",
+        "a leader keeps the positions of a database whose name another database got",
         "service/database/sql/checkpoint.sql",
         right="select oid::bigint from",
         wrong="select null from",
@@ -787,15 +787,14 @@ BUGS = [
     cursor_portfolio = case run.status when 'running' then run.cursor_portfolio end,
 """,
         test="tests/service/commands/test_run_job.py::"
-        "test_a_run_interrupted_by_hand_begins_again_and_corrects_every_row",
+        "test_an_interrupted_run_by_hand_begins_again_and_corrects_every_row",
     ),
     Bug(
         "a run that was interrupted before it was due keeps its unofficial closes",
         "service/work/backlog.py",
         right="return self.record is not None and _is_early(",
         wrong="return self.record is not None and self.record.status == 'done' and _is_early(",
-        test="tests/service/work/test_scheduler.py::"
-        "test_a_run_interrupted_by_hand_before_it_was_due_begins_again_when_it_is_due",
+        test="tests/service/work/test_scheduler.py::test_an_interrupted_run_by_hand_begins_again_when_it_is_due",
     ),
     Bug(
         "a new leader begins an unfinished run again",

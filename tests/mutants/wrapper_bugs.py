@@ -150,7 +150,7 @@ BUGS = [
         test=_START + "a_child_from_before_the_wrapper_is_reaped_while_no_program_runs",
     ),
     Bug(
-        "the error about a missing interpreter names the existing file",
+        "the error about a missing interpreter says that the existing program is missing",
         "sidecar/wrapper/group.py",
         right="number == errno.ENOENT and shutil.which(command) is not None",
         wrong="number == errno.ENOTDIR and shutil.which(command) is not None",

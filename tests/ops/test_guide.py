@@ -67,7 +67,7 @@ URL, SECRET = "https://project.supabase.co", "a shared secret of at least 32 byt
 
 
 def look(**api: str) -> list[str]:
-    """Return the commands to look at the run, without their explanations."""
+    """Return the printed commands that show the state of the run, without their explanations."""
     return [text.strip() for text in guide.look([TASK], str(PORTFOLIO), api, ROOT) if not text.startswith("  #")]
 
 

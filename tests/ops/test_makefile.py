@@ -120,7 +120,7 @@ def with_part_of_pip(environment: Path) -> None:
 
 
 def with_python_that_was_removed(environment: Path) -> None:
-    """Install everything for a Python that no longer exists."""
+    """Create an environment that counts as installed, but whose Python no longer exists."""
     (environment / "bin").mkdir(parents=True)
     (environment / "bin/python").symlink_to(environment / "removed")
     (environment / ".installed-local").touch()

@@ -169,7 +169,7 @@ def test_a_service_that_does_not_exist_is_a_failure_that_names_it(tmp_path: Path
 
 
 def described(*containers: tuple[str, str]) -> Mapping[str, Any]:
-    """Return the answer of ECS about a task definition with these names and images."""
+    """Return the answer of ECS that describes a task definition with these containers (name, image)."""
     definitions = [{"name": name, "image": image} for name, image in containers]
     return {"describe-task-definition": {"taskDefinition": {**DOCUMENT, "containerDefinitions": definitions}}}
 

@@ -492,7 +492,7 @@ def test_a_limit_of_open_files_is_one_line(tmp_path: Path, limit: int) -> None:
     assert "Too many open files" in refused(variables, before=f"ulimit -n {limit}")
 
 
-def test_a_closed_standard_output_changes_nothing_else(tmp_path: Path) -> None:
+def test_an_error_is_reported_although_standard_output_is_closed(tmp_path: Path) -> None:
     variables = {"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), "LEASE_TTL": "soon"}
     assert refused(variables, redirection=">&-").startswith("run: container sidecar: LEASE_TTL: 'soon' is not a")
 
@@ -614,7 +614,13 @@ def test_an_unusable_server_of_the_caller_is_one_line_without_its_password(
 
 
 def refused(variables: dict[str, str], *, before: str = ":", redirection: str = "") -> str:
-    """Start a run that must fail, after a shell command and with a redirection. Return its single line of output."""
+    """Start a run that must fail, and return its single line of output.
+
+    Args:
+        variables: additional environment variables.
+        before: a shell command that is executed before the run.
+        redirection: a redirection of the run's output, in the syntax of the shell.
+    """
     ended = subprocess.run(
         ["/bin/sh", "-c", f'{before}; exec "$@" {redirection}', "sh", sys.executable, "-m", "ops.local"],
         cwd=ROOT,

@@ -67,7 +67,7 @@ def binary_of(version: Version, kept: Path) -> Path:
 
 
 def _on_this_machine(version: Version) -> list[Path]:
-    """Return the installed servers that may have the version: the one of `redis_binary` for 6.2, else those on PATH."""
+    """Return the installed server that may have the version: from `redis_binary` for Redis 6.2, otherwise from PATH."""
     if version.suite is None:
         try:
             return [redis_binary()]

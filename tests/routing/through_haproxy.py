@@ -231,7 +231,7 @@ async def _listen(handler: Callable[[web.Request], Awaitable[web.Response]], add
 
 @dataclass
 class Pair:
-    """The old leader and the new leader behind the proxy, at the port `front`."""
+    """The old leader and the new leader behind the proxy, which listens on the port `front`."""
 
     old: Member
     new: Member
@@ -257,7 +257,7 @@ class Pair:
         """Send requests until the old leader has been asked; return the statuses of all answers."""
         self.old.asked = self.new.asked = 0
         found = {await self.post(size)}
-        while not self.old.asked:  # the proxy chooses the servers in turn
+        while not self.old.asked:  # the proxy may send a request to the new leader first
             found.add(await self.post(size))
         return found
 
@@ -283,12 +283,12 @@ async def pair(folder: Path, old: Member, new: Member) -> AsyncIterator[Pair]:
 
 
 async def test_the_proxy_repeats_a_small_request_that_the_old_leader_refused(tmp_path: Path) -> None:
-    """A check has found the new leader, and no check has seen yet that the old leader does not lead."""
+    """The checks have found the new leader, but have not yet found that the old leader no longer leads."""
     async with pair(tmp_path, Member(status=503, check=200), Member(status=200, check=200)) as members:
         assert await members.statuses(size=10) == {200}
         assert await members.statuses(size=10_000) == {200}
         assert 503 in await members.statuses(size=100_000), (
-            "docs/routing.md says so of a body that the buffer cannot hold"
+            "a larger body does not fit into the proxy's buffer, as docs/routing.md states"
         )
 
 

@@ -53,7 +53,7 @@ def test_a_character_that_the_terminal_cannot_print_is_escaped() -> None:
     [path.relative_to(ROOT) for path in sorted(ROOT.glob("ops/*/__main__.py"))] + [Path("bench/report.py")],
     ids=str,
 )
-def test_every_other_program_of_the_checkout_escapes_such_a_character_too(file: Path) -> None:
+def test_every_other_program_of_the_checkout_escapes_what_the_terminal_cannot_print(file: Path) -> None:
     assert "    prepare_streams()\n" in (ROOT / file).read_text()
 
 

@@ -36,7 +36,7 @@ def pipe() -> Iterator[FullPipe]:
 
 
 def log_to(descriptor: int) -> tuple[logging.Logger, LogOutput]:
-    """A logger that writes only messages, to a copy of this descriptor."""
+    """A logger that writes only the messages, to a copy of this descriptor; and its handler."""
     stream = os.fdopen(os.dup(descriptor), "w", encoding="utf-8")
     log = logging.Logger("some")  # noqa: LOG001 - this test needs its own logger
     handler = LogOutput(stream, "standard output")
@@ -57,7 +57,7 @@ def started(body: str, stdout: int) -> Iterator[subprocess.Popen[str]]:
 
 
 def ended(body: str, stdout: int = subprocess.PIPE) -> tuple[int, str, str]:
-    """Run such a program until its end; returns its exit status, its output and its errors."""
+    """Run a program as `started` does, until its end; returns its exit status, its output and its errors."""
     with started(body, stdout) as process:
         printed, errors = process.communicate(timeout=LATE)
     return process.returncode, printed or "", errors

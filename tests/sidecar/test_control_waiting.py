@@ -45,7 +45,7 @@ async def follow(sidecar: Served, redis: Redis, name: str = "tracker") -> str:
 
 
 async def test_a_call_that_fails_before_the_first_reply_of_redis_ends_the_hold(redis_server: RedisServer) -> None:
-    """A client of the library waits for one second only, and then says that its sidecar does not answer."""
+    """The client library waits at most a second for its first answer, and then logs that the leader is unknown."""
     patient = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit=20.0)
     async with served(redis_server, timings=patient, calls=free_port()) as sidecar:  # nothing listens there
         for path in ("/is-leader/tracker", "/is-leader"):

@@ -43,7 +43,7 @@ class FullPipe:
             os.close(self.writer)
 
     def read(self, *until: bytes) -> bytes:
-        """What was written after the pipe was full: until all of these texts have come, or until the end.
+        """Read until all of these texts have come, or until the end; return what was written after the pipe was full.
 
         Raises:
             TimeoutError: nothing came for `LIMIT` seconds.

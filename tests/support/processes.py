@@ -29,7 +29,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 class Process:
     """A Python program with a clean environment, whose output goes to a file.
 
-    `outputs` may contain a descriptor in the place of the file, as `stdout` or `stderr`.
+    A descriptor in `outputs`, under the name `stdout` or `stderr`, replaces the file.
 
     The async context manager starts the program and, at the end of the block, kills it if it still runs.
     """

@@ -178,7 +178,7 @@ async def test_an_outage_does_not_end_the_recording_of_progress(
 
 
 async def record_runs(served: Served, job: JobName, days: Iterable[int], error: str | None = None) -> None:
-    """Record that the job is done for those days of February 2026, or fails with the error."""
+    """Record that the job is done for these days of February 2026, or that it fails with the error."""
     async with served.store._connection() as connection:
         for day in days:
             await connection.execute(

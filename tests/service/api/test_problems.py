@@ -156,7 +156,7 @@ def test_a_run_that_fails_is_a_problem_at_once() -> None:
         job(updated_at=DUE - timedelta(hours=1)),
         job(status="done", updated_at=DUE, finished_at=DUE - timedelta(hours=1)),
     ],
-    ids=["no attempt", "interrupted by hand", "done by hand"],
+    ids=["no attempt", "interrupted run by hand", "done by hand"],
 )
 def test_a_run_that_has_not_started_since_it_was_due_is_a_problem_after_a_while(record: JobRun | None) -> None:
     assert not wrong(record, DUE + timedelta(minutes=14))

@@ -24,7 +24,7 @@ CONNECTIONS = 5
 
 @pytest.fixture(autouse=True)
 def intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short intervals, but a probe that is late only on a machine that stands still for a second."""
+    """Make the intervals short. A probe may take a second, so a busy machine does not make a probe late."""
     monkeypatch.setattr(store_access, "PROBE_LIMIT", 1.0)
     monkeypatch.setattr(store_access, "PROBE_INTERVAL", 0.01)
     monkeypatch.setattr(store_access, "NEW_CONNECTION_INTERVAL", 0.01)
@@ -42,7 +42,8 @@ async def serving(samples_url: str, session: ClientSession) -> AsyncIterator[tup
             probing = asyncio.create_task(served.access.run())
             await served.access.connected()
             async with served.listening(Listener, address=Address("127.0.0.1", 0)):
-                await eventually(lambda: served.access._sessions_due)  # a later check could close a connection
+                # The check of the sessions could close a connection later.
+                await eventually(lambda: served.access._sessions_due)
                 async with AsyncExitStack() as all_open:
                     for _ in range(CONNECTIONS):
                         await all_open.enter_async_context(store._connection())

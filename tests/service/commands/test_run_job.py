@@ -128,10 +128,10 @@ async def test_a_repetition_without_prices_leaves_the_run_finished_and_records_t
     assert (repeated.status, repeated.rows_written, repeated.error) == ("done", 0, None)
 
 
-async def test_a_run_interrupted_by_hand_begins_again_and_corrects_every_row(
+async def test_an_interrupted_run_by_hand_begins_again_and_corrects_every_row(
     settings: Settings, raw: Connection, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runbooks tell operators to import corrected closes, and then to run the snapshot."""
+    """Operators import missing closes and then run the snapshot, as the runbooks describe."""
 
     async def closes(_: date) -> Mapping[str, str]:
         return {"A": "10"}

@@ -22,7 +22,10 @@ FLUSHED_BY_COMMITS_ONLY = (
     "max_wal_senders=0",
     "wal_writer_delay=10s",
 )
-"""Settings with which only a commit flushes the log for some seconds, so that a crash loses an aborted transaction."""
+"""Settings with which, for some seconds, only commits flush the write-ahead log.
+
+A crash then loses the id of a transaction that was aborted.
+"""
 READY = b"database system is ready to accept connections"
 
 

@@ -1,4 +1,7 @@
-"""A logical restore, into the same server or a younger one, whose transaction ids are lower than those in the dump."""
+"""A logical restore: into the same server, or into a younger one.
+
+The transaction ids of a younger server are lower than those in the dump.
+"""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""A DATABASE_URL with several hosts: a host that accepts writes is preferred, and else a standby serves reads."""
+"""A DATABASE_URL with several hosts: a host that accepts writes is preferred; without one, a standby serves reads."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,7 +13,7 @@ from tests.support.proxy import Proxy
 
 @pytest.fixture(scope="module")
 def standby(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A cluster in recovery, without a primary that it follows."""
+    """A server in recovery that follows no primary."""
     server = PostgresServer(tmp_path_factory.mktemp("standby"), settings=("fsync=off",))
     server.prepare()
     (server.data / "standby.signal").touch()

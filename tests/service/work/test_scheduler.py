@@ -406,7 +406,7 @@ async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_
 async def test_a_clock_that_is_set_right_does_not_delay_the_close(
     store: Store, metrics: WorkMetrics, hours: int
 ) -> None:
-    """The leader looks at the timetable before NTP corrects its clock. The database's clock is right all the time."""
+    """The leader looks at the timetable before NTP corrects its clock. The database's clock is always right."""
     office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=30) + timedelta(hours=hours), look_back=1)
     office.ahead = timedelta(hours=hours)
 
@@ -434,7 +434,7 @@ async def test_a_database_that_is_away_during_a_sleep_ends_no_term(store: Store,
 
 
 async def interrupted_snapshot(store: Store, raw: Connection, wrote_at: datetime) -> None:
-    """Leave a snapshot that wrote the first of three portfolios at a close of 7, and then ended."""
+    """Interrupt a snapshot after it has written the first of three portfolios, at a close of 7."""
     await store.put_positions([entry(n, "A", "1") for n in (1, 2, 3)])
 
     async def closes(_: date) -> Mapping[str, str]:
@@ -460,10 +460,10 @@ async def snapshot_by_the_next_leader(store: Store, metrics: WorkMetrics) -> Sch
     return office
 
 
-async def test_a_run_interrupted_by_hand_before_it_was_due_begins_again_when_it_is_due(
+async def test_an_interrupted_run_by_hand_begins_again_when_it_is_due(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """The closes that the interrupted run stored are not official yet."""
+    """The run by hand stored its closes before the official closes were available."""
     await interrupted_snapshot(store, raw, CLOSE + timedelta(hours=2))
     await snapshot_by_the_next_leader(store, metrics)
     found = await raw.fetch("select value, stale from portfolio_history where date = $1", MONDAY)

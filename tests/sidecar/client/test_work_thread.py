@@ -174,7 +174,7 @@ async def test_a_job_that_raises_term_over_ends_the_work_with_it() -> None:
         await Term("lease", 7, "task-a", lambda: 1.0).run_in_thread(job)
 
 
-async def test_a_job_that_ends_its_cancelled_work_with_a_group_of_term_over_is_cancelled() -> None:
+async def test_a_cancelled_job_that_raises_a_group_of_term_over_is_cancelled() -> None:
     def job(term: Term) -> None:
         began.set()
         while term.remaining():

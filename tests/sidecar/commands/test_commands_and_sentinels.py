@@ -42,7 +42,7 @@ async def test_without_a_majority_of_the_sentinels_the_error_names_a_way_without
     )
 
 
-async def test_the_silence_of_the_primary_names_it(tmp_path: Path) -> None:
+async def test_the_error_about_a_silent_primary_names_it(tmp_path: Path) -> None:
     async with redis_sentinels(tmp_path) as group:
         group.servers[0].pause()
         status, output = await run(group, "leaders")

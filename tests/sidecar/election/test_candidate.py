@@ -360,7 +360,7 @@ async def test_the_release_notice_of_a_resign_is_always_published_after_the_rele
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         candidate = sidecar.candidate
-        for _ in range(5):  # repeated: only in some rounds does the timer fire slightly early by the clock `elapsed`
+        for _ in range(5):  # the timer fires slightly early by the clock `elapsed`, but only in some rounds
             await sidecar.lead()
             version = candidate.version(["tracker"])
             held = asyncio.create_task(candidate.hold(["tracker"], version, 20, "", None))

@@ -255,7 +255,7 @@ def test_a_renewal_that_finds_another_term_ends_the_own_term(outcome: Outcome, h
 
 
 def test_a_leader_whose_fence_is_lost_acquires_at_once() -> None:
-    """Somebody deleted the fence, or the server evicted it: the key with the own id belongs to no term."""
+    """Somebody deleted the fence, or the server evicted it: the key names this sidecar, but belongs to no term."""
     lease = leading(100)
     lost = Reply(Outcome.SUPERSEDED, "a", ttl=20.0, tenure="-")
     lease.replied(due(lease, 110, Kind.RENEW), lost, 110.1)

@@ -1,6 +1,6 @@
-"""The fallbacks of the sidecar on a server without INFO and client tracking, which ends a connection after each error.
+"""The fallbacks of the sidecar on a server without INFO and without client tracking.
 
-The server is the TCP server of fakeredis.
+The server is the TCP server of fakeredis. It ends a connection after each error.
 """
 
 import asyncio

@@ -252,7 +252,7 @@ async def test_an_answer_that_is_no_list_makes_the_history_unavailable() -> None
 
 
 def test_a_release_creates_no_second_history_while_the_slot_migrates(any_redis: Redis) -> None:
-    """At the node that has the key and the fence already, but not the history yet."""
+    """The release comes to the node that already has the key and the fence, but not yet the history."""
     caller = Caller(any_redis)
     token = caller.acquire().token
     any_redis.delete(history_of(KEY))

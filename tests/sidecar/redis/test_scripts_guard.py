@@ -70,7 +70,7 @@ def test_the_guard_starts_when_the_first_candidate_sees_the_change(any_redis: Re
 async def test_the_first_replica_of_a_primary_starts_the_guard_until_the_next_renewal(
     tmp_path: Path, renewed: bool
 ) -> None:
-    """Redis makes a new replication id for the primary, as it does for a promoted replica."""
+    """When the first replica connects, the primary gets a new replication id, as a promoted replica does."""
     with replicating(tmp_path / "primary") as primary, client_of(primary) as redis:
         token = known_server(redis, "a")
         with replicating(tmp_path / "replica", of=primary.port) as replica:
@@ -172,7 +172,7 @@ async def test_after_the_loss_of_the_fence_the_leader_waits_for_one_ttl_on_a_ser
 
 
 def acquired(caller: Caller) -> Answer | None:
-    """The answer to an acquire that succeeded."""
+    """The answer to an acquire; None if the acquire did not succeed."""
     answer = caller.acquire()
     return answer if answer.outcome == "acquired" else None
 

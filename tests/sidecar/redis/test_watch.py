@@ -255,7 +255,7 @@ async def test_after_a_restart_of_the_server_the_watch_may_be_connected_before_t
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         with client_of(redis_of_its_own) as redis:
             redis.set(KEY, "b")
-        await watch.reports("tracker")  # the connection is still the same, because not every lease is reported
+        await watch.reports("tracker")  # a new connection of the watch would report every lease
 
 
 async def test_a_watch_at_another_server_recovers_as_soon_as_the_election_is_at_that_server(

@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 
 NAME = "background_services"
 BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
-"""A Python program that becomes the program of its arguments."""
+"""A Python program that executes the command in its arguments, in its own process."""
 
 POLITE = """\
 trap 'echo "stop $LEASE_HOLDER" >>"$DIARY"; sleep 0.3; echo "end $LEASE_HOLDER $LEASE_TOKEN" >>"$DIARY"; exit 7' TERM

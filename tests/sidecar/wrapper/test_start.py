@@ -1,4 +1,4 @@
-"""The start of the program: what it inherits, its status if it is stopped at its start, and the children before it."""
+"""The start of the program: what it inherits, its status if it is stopped at once, and children that came before it."""
 
 import asyncio
 import os
@@ -63,7 +63,7 @@ async def test_a_missing_interpreter_is_named_as_the_cause(sidecars: Pair, tmp_p
 
 
 async def test_with_once_the_status_of_a_program_that_was_stopped_at_its_start_is_kept(tmp_path: Path) -> None:
-    """The loop stands still until the program runs, so the wrapper does not know about it when it is stopped."""
+    """The event loop stands still until the program runs. So the wrapper is stopped before it knows of the program."""
     began = tmp_path / "began"
     program = script(tmp_path, f"trap 'exit 3' TERM\n: >'{began}'\nwhile :; do sleep 0.01; done\n")
     async with fake_sidecar() as fake:
@@ -93,7 +93,7 @@ async def test_with_once_a_wrapper_stopped_before_the_program_is_executed_has_no
 
 
 async def _starting(fake: FakeSidecar, program: str) -> tuple[run.Wrapper, asyncio.Task[int]]:
-    """A wrapper that has just started the process that becomes the program, and the watchdog before it."""
+    """Start a wrapper; return just after it has started the watchdog and the process that becomes the program."""
     await fake.elect(7)
     wrapper = run.Wrapper(Arguments(NAME, (program,), None, once=True), elapsed)
     running = asyncio.create_task(wrapper.run(LeaseClient(fake.url)))
