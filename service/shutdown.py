@@ -14,7 +14,7 @@ from types import FrameType
 COMMAND_LIMIT = 5.0
 """Limit for a command to end after SIGINT or SIGTERM, in seconds."""
 REPORT_LIMIT = 0.5
-"""Limit for the last report and the log, in seconds. They hang if nobody reads them."""
+"""Limit for the last report and the last lines of the log, in seconds. Both hang if nobody reads them."""
 
 
 class Stopped(Exception):

@@ -1,7 +1,10 @@
-"""Orphans: processes of a run whose parent has ended. On Linux the runner becomes their parent, reaps and kills them.
+"""Orphans: processes of a run whose parent has ended. On Linux the runner becomes their parent.
 
-asyncio and `subprocess` reap the processes that the runner starts. If `reap` took one of them, its exit code would be
-lost. So `ours` contains these processes, and a start that does not block the event loop is within `starting`.
+The runner reaps the orphans, and at its end kills those that still run.
+
+asyncio and `subprocess` reap the processes that the runner itself starts. If `reap` reaped one of them, its exit code
+would be lost. So `reap` leaves out the processes in `ours`. A start that does not block the event loop is within
+`starting`, during which `reap` does nothing.
 """
 
 import asyncio
@@ -42,7 +45,7 @@ _starts: set[object] = set()
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Let `reap` wait while the block starts processes that are not yet in `ours`."""
+    """Make `reap` do nothing while the block starts processes that are not yet in `ours`."""
     start = object()
     _starts.add(start)
     try:

@@ -140,7 +140,7 @@ class PostgresServer(Server):
         ours = re.search(r"\) (\d+)", said.stdout.decode())  # such as: postgres (PostgreSQL) 17.2 (Debian 17.2-1)
         if ours is not None and ours[1] != made_by:
             raise ServerError(
-                f"{self.data} is of Postgres {made_by}, but {program} is Postgres {ours[1]}:"
+                f"{self.data} was made by Postgres {made_by}, but {program} is Postgres {ours[1]}:"
                 f" remove this folder, or set POSTGRES_SERVER to a postgres {made_by}"
             )
 
@@ -192,7 +192,7 @@ def _copy_install(install: Path, to: Path) -> Path:
         shutil.copytree(install, copy, symlinks=True)
         if libraries.is_dir():
             shutil.copytree(libraries, to / libraries.name, symlinks=True)
-    except shutil.Error as error:  # it has a list of all files, and no text
+    except shutil.Error as error:  # the error has a list of all files, and no text
         *_, (source, _, why) = error.args[0]
         raise ServerError(f"{source} cannot be copied: {why}") from error
     for entry in to.rglob("*"):  # the umask can have removed these rights when the wheel was unpacked

@@ -1,7 +1,7 @@
 """Child processes that end with the runner; on Linux even if the runner is killed.
 
 Each process has its own session, and a pipe for its output. A process that a child starts in another session outlives
-the child: `ops.local.orphans`.
+the child; see `ops.local.orphans`.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ LAST_WORDS = 1.0
 
 
 class Process:
-    """A running process and the processes that it starts in its session. `running` creates it."""
+    """A running process and the processes of its process group. `running` creates it."""
 
     def __init__(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         self._process = process

@@ -27,7 +27,7 @@ from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
 
 LEAD_WITHIN = 5.0
-"""Seconds, from the start of the tasks, until which the printed guide waits for a leader of each lease."""
+"""Longest time, in seconds from the start of the tasks, for which the guide waits for a leader of each lease."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

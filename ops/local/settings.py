@@ -16,7 +16,12 @@ class UsageError(Exception):
 
 
 def unwritable(path: Path, error: OSError) -> UsageError:
-    """Return the UsageError of a file or folder that cannot be written; the error of a full disk has no path."""
+    """Return the UsageError for a file or folder that cannot be written.
+
+    Args:
+        path: the path in the text if the error has none, such as the error of a full disk.
+        error: the error of the write.
+    """
     return UsageError(f"{error.filename or path}: cannot be written: {error.strerror}; set RUN_FOLDER")
 
 

@@ -14,9 +14,9 @@ RUN_GRACE = timedelta(minutes=15)
 MISSED_TICKS = 3
 """Number of tick intervals without a tick after which a problem is reported."""
 MOST_RUNS = 10
-"""Maximum number of runs that fail or stand still and have a problem of their own."""
+"""Maximum number of failing runs, and runs that stand still, that are reported one by one. The others are counted."""
 MOST_SESSIONS = 10
-"""Maximum number of unsettled sessions in a text."""
+"""Maximum number of unsettled sessions that one text names."""
 TICK_GRACE = timedelta(seconds=15)
 """Minimum time without a tick before a problem is reported; it applies when the interval is short."""
 
@@ -95,7 +95,7 @@ def job_problems(left: Backlog, now: datetime) -> Iterator[Problem]:
     if len(texts) > MOST_RUNS:
         yield _error(f"{len(texts) - MOST_RUNS} other runs of the daily jobs also fail or stand still.")
     for job, (first, *later) in missing.items():
-        more = f" Later runs of it that have not started: {len(later)}." if later else ""
+        more = f" Later runs of this job that have not started: {len(later)}." if later else ""
         late = in_words(now - first.due)
         yield _error(f"The job {job} of {first.session.date} was due {late} ago and has not started.{more}")
     if left.unsettled:

@@ -184,7 +184,7 @@ class Api:
 
 
 class _EventStream(EventSourceResponse):
-    """Server-sent events. To a client of HTTP/1.0, only the end of the connection marks the end of the stream."""
+    """Server-sent events. In HTTP/1.0 only the end of the connection marks the end of the stream."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the headers."""

@@ -23,7 +23,7 @@ PROBE_LIMIT = 3.0
 """Limit for the answer to a probe, in seconds."""
 NO_ANSWER = f"no answer within {PROBE_LIMIT:g} s"
 TRIAL_INTERVAL = 1.0
-"""Time between two requests that use a database which does not answer, in seconds."""
+"""Time between two requests that wait for a database that does not answer, in seconds."""
 NEW_CONNECTION_INTERVAL = 1.0
 """Time between two attempts at a new connection to a database that does not answer, in seconds."""
 SESSIONS_INTERVAL = 60.0
@@ -105,26 +105,26 @@ class StoreAccess:
             await asyncio.sleep(pause)
 
     async def _watch_late_probe(self) -> None:
-        """Report a late probe, and look for dead connections, until some were replaced."""
+        """Report a late probe, and replace dead connections; returns as soon as some were replaced."""
         await asyncio.sleep(PROBE_LIMIT)
         while True:
             if not self._is_busy():
                 self._set_trouble((self._store and self._store.overload) or NO_ANSWER)
-                if await self._replaces_dead_connections():
+                if await self._replace_dead_connections():
                     return
             await asyncio.sleep(NEW_CONNECTION_INTERVAL)
 
-    async def _replaces_dead_connections(self) -> bool:
-        """Replace dead connections, if the database can be reached; returns whether there were any.
+    async def _replace_dead_connections(self) -> bool:
+        """Replace dead connections if the database accepts a new connection; returns whether any were replaced.
 
-        Otherwise a few requests that wait on such connections would keep all other requests from new connections.
+        If dead connections were kept, the few requests that wait on them would leave no connection for other requests.
         """
         try:
             replaced = self._store is not None and await self._store.replace_dead_connections()
         except StoreError:
             return False
         if replaced:
-            logger.warning("database: open connections did not answer, and a new one does; they are replaced")
+            logger.warning("database: open connections do not answer, but a new one does; the silent ones are replaced")
         return replaced
 
     def _is_busy(self) -> bool:
@@ -135,7 +135,8 @@ class StoreAccess:
         """Whether a request should not wait for the database, because the database does not answer.
 
         Each waiting request keeps a connection of its client open for half a minute. One request per `TRIAL_INTERVAL`
-        waits nevertheless: it replaces a dead connection, and may find the end of the outage before the next probe.
+        waits nevertheless: its connection is replaced if it is dead, and the request may find the end of the outage
+        before the next probe.
         """
         if self._probed != NO_ANSWER or self._is_busy():
             return False

@@ -20,7 +20,7 @@ REFUSE_ABOVE = 0.85
 ACCEPT_BELOW = 0.80
 """Share of the memory limit below which new streams are accepted again."""
 NOT_FULL_BELOW = 0.95
-"""Share of the limit of open streams below which the log reports the end of the refusals."""
+"""Share of the maximum number of open streams. Below it, the log reports that new streams are accepted again."""
 INTERVAL = 1.0
 """Time between two readings, in seconds."""
 TRIM_EVERY = 10
@@ -68,7 +68,7 @@ class StreamAdmission:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Count a stream for the length of the block.
+        """Count a stream as open during the block.
 
         Raises:
             NoNewStream: new streams are refused.
@@ -95,7 +95,7 @@ class StreamAdmission:
             await asyncio.sleep(INTERVAL)
 
     def look(self) -> None:
-        """Read the memory once, and decide; see also whether streams have ended."""
+        """Read the memory once, decide about new streams, and update the log and the metrics."""
         use = self._use = self._read()
         refused_before = self._refusing or self._full
         refusing = refuses(use, refused_before=self._refusing)

@@ -182,15 +182,15 @@ class ConnectionPool:
     def waiting(self) -> dict[PooledConnection, int]:
         """The connections in use, with the process id of each one's session, which a pooler may invent.
 
-        The result is empty if connections were replaced and the server has not answered since. Otherwise connections
-        that wait for a lock behind a pooler, whose process ids are unknown, would be replaced again and again.
+        The result is empty if connections were replaced and the server has not answered since. Behind a pooler the real
+        process ids are unknown, so connections that wait for a lock would otherwise be replaced again and again.
         """
         if self.answered_at == self._answered_before_replacement:
             return {}
         return dict(self._in_use)
 
     async def replace(self, dead: set[PooledConnection]) -> None:
-        """Close the dead connections, so that their users get an error, and all idle connections, which may be dead."""
+        """Close the dead connections, so that their callers get an error, and all idle ones, which may be dead."""
         self._answered_before_replacement = self.answered_at
         for connection in self._in_use.keys() & dead:
             terminate(connection)

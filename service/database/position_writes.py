@@ -17,8 +17,8 @@ term."""
 
 
 LOCK_LIMIT = 2.0
-"""Seconds that a user's write waits for another writer of the same rows, such as an import. It keeps a connection
-meanwhile."""
+"""Seconds that a user's write waits for another writer of the same rows, such as an import. The write keeps a
+connection meanwhile."""
 
 
 class PositionsLocked(Exception):

@@ -25,7 +25,7 @@ CONNECT_LIMIT = 10.0
 MIN_ATTEMPT = 0.5
 """Seconds that must be left of the limit for another attempt."""
 WRITABLE_LIMIT = 2.0
-"""Seconds of the search for a host that accepts writes, after another host has accepted the connection."""
+"""Seconds for the search for a host that accepts writes, if the first connection is to a host that accepts none."""
 WRITABLE = "select not pg_catalog.pg_is_in_recovery() and not current_setting('transaction_read_only')::boolean"
 
 _connect: Callable[..., Awaitable["asyncpg.Connection[asyncpg.Record]"]] = asyncpg.connect
@@ -202,7 +202,7 @@ async def _start(addresses: Sequence[AddressInfo], stagger: float) -> socket.soc
 
 
 def _hosts(dsn: str) -> tuple[int, bool]:
-    """The number of hosts in a DSN, and whether the DSN itself says which of the hosts to use."""
+    """The number of hosts in a DSN, and whether the DSN has `target_session_attrs`."""
     parts = urlsplit(dsn)
     options = dict(parse_qsl(parts.query))
     named = parts.netloc.rpartition("@")[2] or options.get("host", "")

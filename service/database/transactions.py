@@ -127,13 +127,13 @@ class Transactions:
             await self._pool.check()
 
     async def replace_dead_connections(self) -> bool:
-        """Close the connections that wait for a server which answers a new connection and does not work for them.
+        """Close the connections whose callers wait, if the server answers a new connection but does no work for them.
 
-        After some faults of a network, and some failovers, open connections stay silent forever while new ones work.
-        A connection whose statement the server still executes is kept. Returns whether any connection was closed.
+        After some network faults and failovers, open connections stay silent forever while new ones work. A connection
+        whose statement the server still executes is kept. Returns whether any connection was closed.
 
         Raises:
-            StoreError: there is no new connection, such as because the server allows no further one.
+            StoreError: no new connection can be opened, for example because the server allows no more connections.
         """
         waiting, answered_at = self._pool.waiting(), self._pool.answered_at
         if not waiting:

@@ -33,7 +33,7 @@ MAX_CLOCK_LEAD = timedelta(minutes=1)
 
 TRIALS_PER_MINUTE = 20.0
 """Requests a minute for symbols of unknown standing, on average: a tenth of the basic plan's 200. The largest
-burst is the number of these requests in the interval of one tick, at most in one minute (`service.price_source`)."""
+burst is the number for the interval of one tick, or for one minute if that is shorter (`service.price_source`)."""
 
 logger = logging.getLogger(__name__)
 

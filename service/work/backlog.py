@@ -59,7 +59,7 @@ def backlog(
     now: datetime,
     look_back: int = LOOK_BACK,
 ) -> Backlog:
-    """The runs of `due` that are not done by their records."""
+    """The runs of `due` that are not done according to their records, and the unsettled sessions."""
     earliest = last_sessions(calendar, calendar.last_closed(now), look_back)[0].date
     waiting, left, settled = list[WaitingRun](), list[date](), list[date]()
     for run in due:

@@ -157,7 +157,7 @@ BUGS = [
     Bug(
         "requests wait on dead connections until each one's time limit",
         "service/api/store_access.py",
-        right="if await self._replaces_dead_connections():",
+        right="if await self._replace_dead_connections():",
         wrong="if False:",
         test=_SILENCE + "dead_connections_are_replaced_while_requests_wait_on_all_of_them",
     ),

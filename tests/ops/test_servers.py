@@ -199,7 +199,8 @@ def test_data_of_another_version_is_refused_with_the_folder_and_the_remedies(tmp
         (server.data / "PG_VERSION").write_text("9\n")
         with pytest.raises(ServerError) as caught:
             server.start()
-        assert str(caught.value).startswith(f"{server.data} is of Postgres 9, but {server.binaries / 'postgres'} is ")
+        program = server.binaries / "postgres"
+        assert str(caught.value).startswith(f"{server.data} was made by Postgres 9, but {program} is ")
         assert str(caught.value).endswith(": remove this folder, or set POSTGRES_SERVER to a postgres 9")
     finally:
         server.stop()

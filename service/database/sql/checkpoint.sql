@@ -1,9 +1,12 @@
 -- The snapshot of this transaction, and its origin. A snapshot consists of transaction ids. They have no meaning on
--- another server, or on a promoted replica that lacks the last of them. The start of the server's process identifies the
--- server. If a backend crashes, this process stays, but the server recovers from the write-ahead log and gives out again
--- the ids that the log lacks. The recovery also discards the statistics, so the time of their last reset changes.
--- A restored dump contains older ids too. A restore creates new triggers after it has copied the data. If another
--- database got this database's name, the id of the database differs.
+-- another server, or on a promoted replica that lacks the last of them. The origin has four parts:
+-- - The start of the server's process identifies the run of the server.
+-- - The last reset of the statistics changes if a backend crashes. The server's process then stays, but the server
+--   recovers from the write-ahead log, gives out again the ids that the log lacks, and resets the statistics.
+-- - The id of the database differs if another database got this database's name. The reader has seen none of its
+--   changes, although their ids may be in the snapshot.
+-- - The newest trigger changes if a dump is restored, because a restore creates new triggers after it has copied the
+--   data. The data of a dump contains older ids.
 select
     pg_current_snapshot()::text as snapshot,
     array[

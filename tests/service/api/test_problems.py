@@ -175,7 +175,7 @@ def test_the_runs_of_a_job_that_have_not_started_share_one_problem() -> None:
     (problem,) = job_problems(Backlog([waiting(None)] * 3, []), DUE + timedelta(minutes=65))
     assert problem.text == (
         "The job eod of 2026-03-03 was due 1 h 5 min ago and has not started. "
-        "Later runs of it that have not started: 2."
+        "Later runs of this job that have not started: 2."
     )
 
 

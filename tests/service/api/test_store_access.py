@@ -89,7 +89,7 @@ async def test_dead_connections_are_replaced_while_requests_wait_on_all_of_them(
     said = [record.getMessage() for record in caplog.records if record.name == store_access.__name__]
     assert said == [
         f"database: {NO_ANSWER}",
-        "database: open connections did not answer, and a new one does; they are replaced",
+        "database: open connections do not answer, but a new one does; the silent ones are replaced",
     ]
 
 
