@@ -21,10 +21,12 @@ setup: $(STAMP) ## Create the virtual environment from the lock file
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-# Two calls of make at once install one after the other: a line's shell holds a lock on the Makefile until the line has ended.
+# If make runs twice at the same time, the installations follow one another: the shell of a recipe line locks the Makefile until
+# the line has ended.
 LOCK    = exec 9<Makefile; $(1) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null
 
-# An interrupted venv leaves a Python without pip, or with a part of pip. RECORD, the list of pip's files, is written last.
+# An interrupted `python -m venv` leaves a Python without pip, or with a part of pip. RECORD, the list of pip's files, is
+# written last.
 HAS_PIP = $(BIN)/python -Ic 'from importlib.metadata import files; files("pip")[0]' 2>/dev/null
 
 define CREATE_VENV

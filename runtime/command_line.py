@@ -14,8 +14,8 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
     """Run `main` with the arguments of the command line, and exit with the status that it returns.
 
     The status is 130 after Ctrl-C, and 1 if the reader of standard output, such as `head`, has closed the pipe, or if
-    the output cannot be written; a log that cannot be written does not count. The status is 2 if a package of the extra
-    `program` is missing: an install without extras has only the packages that the client library needs.
+    the output cannot be written. A log that cannot be written does not change the status. The status is 2 if a package
+    of the extra `program` is missing: an install without extras has only the packages that the client library needs.
     """
     prepare_streams()
     try:
@@ -40,7 +40,7 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
 
 
 def prepare_streams() -> None:
-    """Let a program print any text: a closed stream discards the text, and a missing character is escaped."""
+    """Let a program print any text: a closed stream discards it, and characters that the encoding lacks are escaped."""
     _open_closed_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
 

@@ -1,4 +1,4 @@
-"""The output of a log. Only its thread writes, so no other part of the process waits for the reader of the log."""
+"""The output of a log. A thread of its own writes the lines, so the rest of the process never waits for the reader."""
 
 import logging
 import os
@@ -19,11 +19,12 @@ _STDERR = 2
 class LogOutput(logging.Handler):
     """Gives each line to a thread, which writes the lines in order.
 
-    A line is lost if `KEPT` is used up, or if the output refuses it. When the output works again, one line has the
-    number of lost lines.
+    A line is lost if more than `KEPT` bytes would wait, or if the output refuses it. When the output works again, one
+    line reports the number of lost lines.
 
     A signal handler or the garbage collector may log at any time, also within `emit`. So `emit` takes no lock of its
-    own, and callers and thread share only a queue and numbers that one side changes.
+    own. The callers and the thread share only a queue and counters; each counter is changed by only one of the two
+    sides.
 
     Args:
         stream: standard output or standard error. What a program prints there comes before later lines of the log only
@@ -37,7 +38,7 @@ class LogOutput(logging.Handler):
         self._output = name
         self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         self._queued = self._written = 0  # bytes
-        self._dropped = self._noticed = 0  # lines: so many did not fit into the queue; the thread knows of so many
+        self._dropped = self._noticed = 0  # lines that did not fit into the queue; those that the thread has seen
         self._lost, self._why = 0, ""  # lines that the thread has not reported yet
         self._is_broken = self._is_within_a_line = False
         threading.Thread(target=self._run, name="log", daemon=True).start()
@@ -55,11 +56,14 @@ class LogOutput(logging.Handler):
             self._queue.put(line)
             return
         self._dropped += 1
-        if self._queue.empty():  # the thread may sleep already, and must notice the loss
+        if self._queue.empty():  # the thread may wait for an item already, and must notice the loss
             self._queue.put(b"")
 
     def flush(self) -> None:
-        """Wait until the lines so far are written or lost, at most `END` seconds. The end of a process calls this."""
+        """Wait until the lines so far are written or lost, at most `END` seconds.
+
+        `logging` calls this at the end of the process.
+        """
         done = threading.Event()
         self._queue.put(done)
         done.wait(END)
@@ -118,7 +122,7 @@ class LogOutput(logging.Handler):
 
 
 def _has_room(descriptor: int, limit: int | None) -> bool:
-    """Wait until a descriptor has room or is broken, at most so many milliseconds."""
+    """Wait until a descriptor has room or is broken; returns False after `limit` milliseconds. None means no limit."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(limit))

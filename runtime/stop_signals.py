@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, which end a process in order."""
+"""The handlers of SIGTERM and SIGINT."""
 
 import asyncio
 import signal
@@ -11,11 +11,11 @@ STOP = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def stop_signals(stop: Callable[[signal.Signals], object]) -> Iterator[None]:
-    """Call `stop` on the event loop for each of the signals. They are ignored from the end of the block on.
+    """Call `stop` on the event loop for each of the signals. From the end of the block on, the signals are ignored.
 
     The loop's `add_signal_handler` is not used: a signal can kill the process as soon as the loop or the interpreter
-    removes such a handler. To block the signals is not enough, because uvloop's threads do not block them. A loop of
-    asyncio notices the signals at once only if it has another such handler; uvloop always does.
+    removes such a handler. Blocking the signals is not enough, because uvloop's threads do not block them. An asyncio
+    loop notices a signal at once only if `add_signal_handler` was called for another signal; uvloop always does.
     """
     loop = asyncio.get_running_loop()
 

@@ -140,7 +140,7 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
     version = _parameter("version", "query", {"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"})
     name = {
         "type": "string",
-        "description": "The client's name, which is compared whole; only one named client of a task leads",
+        "description": "The client's name, compared in full; only one named client of a task leads at a time",
     }
     client = _parameter("X-Lease-Client", "header", {**name, "minLength": 1})
     asked = [wait, version, token, _parameter("X-Lease-Client", "header", name)]

@@ -224,7 +224,7 @@ class _Gauges(Collector):
         )
         unconfirmed = GaugeMetricFamily(
             "sidecar_unconfirmed",
-            "1 while this task leads nothing because fewer replicas than MIN_REPLICAS have its write",
+            "1 while this task does not lead because fewer replicas than MIN_REPLICAS have its write",
             labels=["lease"],
         )
         campaigns = GaugeMetricFamily(

@@ -91,7 +91,7 @@ export class LeaseClient {
   #agent = new http.Agent({ keepAlive: true });
   #client = randomBytes(8).toString("hex"); // new at each start: an earlier process's late resign must not count
   #sent = 0;
-  #running = new Set(); // the names of the leases
+  #running = new Set(); // names of the leases with an active run()
 
   /** `stopBefore`: seconds between the request to stop the work and the deadline; at most a quarter of the grant. */
   constructor(url = "http://127.0.0.1:4040", { stopBefore = 0.5 } = {}) {
@@ -185,7 +185,7 @@ export class LeaseClient {
 
   /** Send one request; returns null if no valid answer came in `within` seconds (without `wait`: in `LIMIT` at most). */
   async #ask(name, query, token, within, signal) {
-    this.#sent = Math.max(this.#sent + SPACING, now()); // before the pause: another lease may ask meanwhile
+    this.#sent = Math.max(this.#sent + SPACING, now()); // reserved before the pause: another lease's run() may ask meanwhile
     await sleep(Math.max(this.#sent - now(), 0) * 1000);
     const words = new URLSearchParams(token === null ? query : { ...query, token });
     const sentAt = now();

@@ -93,9 +93,9 @@ class Leadership:
 
         `run` cancels the work when its term is over: `stop_before` seconds before the deadline, or at once when the
         sidecar reports the end of the term. It awaits the end of the work, resigns the lease, and campaigns again. Work
-        that returns after its cancellation, or raises `TermOver` or an exception group of nothing but `TermOver`,
-        counts as ended by the term. The work must not block the event loop: blocking calls belong in
-        `term.run_in_thread`.
+        that returns after its cancellation counts as ended by the term. So does work that raises `TermOver`, or an
+        exception group that contains only `TermOver`, once the term is over. The work must not block the event loop:
+        blocking calls belong in `term.run_in_thread`.
 
         When the work returns or raises by itself, or `run` is cancelled, `run` also awaits the end of the work and
         resigns. It then returns the result, or raises the error or the cancellation.

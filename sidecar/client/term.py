@@ -17,7 +17,7 @@ class TermOver(Exception):
 
 
 def says_only_that_a_term_is_over(error: BaseException | None) -> bool:
-    """Whether the error is `TermOver`, or a group of nothing else; a task group raises such a group."""
+    """Whether the error is `TermOver`, or an exception group that contains only `TermOver`; task groups raise these."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(TermOver)[1] is None
     return isinstance(error, TermOver)

@@ -21,7 +21,9 @@ LIMIT = 5.0
 MALFORMED = "the answer of Redis does not have the shape that the script returns"
 """Error for the answer of a program that is not Redis."""
 
-_WITHOUT_SENTINELS = "(REDIS_HOST and REDIS_PORT of the primary, in place of REDIS_SENTINELS, need no sentinels) "
+_WITHOUT_SENTINELS = (
+    "(set REDIS_HOST and REDIS_PORT of the primary, in place of REDIS_SENTINELS, to connect without sentinels) "
+)
 """Hint for an operator whose sentinels name no primary."""
 
 _REFUSALS = ("noperm", "response", "wrongtype", "oom")

@@ -96,7 +96,7 @@ def checked_reason(text: str) -> str:
 
 
 def _shown(found: str, holder: str) -> str:
-    """What a script found in the key, for people."""
+    """The value that a script found in the key, for people."""
     if found == "held":
         return holder or "an empty value"
     return "nobody" if found == "vacant" else "a value that could not be read"

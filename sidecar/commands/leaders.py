@@ -35,7 +35,7 @@ def time_left(left: int) -> str:
 
 
 def notes_on(lease: str, seen: Look) -> list[str]:
-    """Lines to add to the table: who disabled the lease, a requested step-down, the guard, and what is wrong."""
+    """Lines to add to the table: who disabled the lease, a requested step-down, a changed server, and what is wrong."""
     notes = [f"{lease}: {seen.disable}"] if seen.disable else []
     if seen.asked_to_step_down:
         notes.append(f"{lease}: {seen.holder} was asked to step down")

@@ -56,7 +56,7 @@ class Candidate:
         self._leases = leases
         self._trouble: dict[str, str | None] = dict.fromkeys(leases)
         self._trouble_at = dict.fromkeys(leases, -inf)
-        self._not_connected: str | None = None  # the trouble of the last attempt to connect that failed
+        self._not_connected: str | None = None  # the trouble of the last failed attempt to connect
         self._key_expires_at: dict[str, float | None] = dict.fromkeys(leases)
         self._ttls = {name: LeaseTtl(timings) for name in leases}
         self._keys = keys

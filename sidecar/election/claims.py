@@ -5,8 +5,8 @@ sidecar's answer. `UnansweredAcquires`: calls that may have taken the key withou
 
 The program beside a sidecar may be several processes: the workers of a server, or an old process and its successor. All
 of them ask one sidecar, and one of them leads. A client names itself with a word that is new at each start (the header
-X-Lease-Client). A client without a name, such as a person with curl, is answered with yes while the sidecar leads, even
-if another client may act.
+X-Lease-Client). A client without a name, such as a person with curl, gets the answer yes while the sidecar leads, even
+while another client may act.
 """
 
 from dataclasses import dataclass

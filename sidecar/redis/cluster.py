@@ -21,7 +21,7 @@ from sidecar.server_kind import Node
 TRIES = 3
 """Maximum number of nodes that are asked, in turn, for one connection."""
 _UNKNOWN = "?"
-"""Host of a node whose host name its cluster does not know, although the cluster prefers host names."""
+"""Host that a cluster which prefers host names gives for a node whose host name it does not know."""
 REMEMBERED = 32
 """Maximum number of nodes whose addresses are kept."""
 
@@ -72,7 +72,7 @@ class ClusterPlace:
         """Do nothing: a node that is not the owner refuses the call with MOVED."""
 
     def named(self, node: Node) -> str:
-        """The node's address, unless it is the node of the settings."""
+        """The node's address and who named it, for people; '' for the node of the settings."""
         return "" if node == self._seed else f"{shown(node)}, which the cluster names"
 
     def doubt(self) -> None:
@@ -82,7 +82,7 @@ class ClusterPlace:
         self._owner = None
 
     def moved(self, node: Node) -> None:
-        """Use the owner that a node named. If the host is unknown, the nodes are asked, because they know addresses."""
+        """Use the owner that a node named. If its host is `?`, the nodes are asked for its address."""
         unknown = node[0] == _UNKNOWN and bool(self._nodes)
         self._owner = None if unknown else self._named(node, self._found or self._seed)
 
@@ -153,7 +153,7 @@ class ClusterPlace:
 def _node(entry: Sequence[Any]) -> Node:
     """A node in the answer to CLUSTER SLOTS. An empty host means the host that was asked.
 
-    A node of Redis 7 that prefers host names names a node without a host name `?`, and adds its IP address.
+    If a cluster of Redis 7 prefers host names, a node without a host name has the host `?`. Its IP address follows.
     """
     host, port = entry[0], int(entry[1])
     if host == _UNKNOWN and len(entry) > 3 and isinstance(entry[3], list):

@@ -163,12 +163,12 @@ def _tls_error(error: Exception) -> TlsError | None:
 
 
 def note(error: BaseException, server: str, awaited: str | None = None) -> None:
-    """Add a note for `failure_of`, which names the server and the awaited step. The first note of an error stays.
+    """Add a note with the server and the awaited step to an error, for `failure_of`. An error keeps its first note.
 
     Args:
         error: the error. A cancellation by a limit becomes the cause of a TimeoutError.
         server: `RedisConnection.named`.
-        awaited: the step that a cancellation interrupted; None if it is only a missing answer.
+        awaited: the step that a cancellation interrupted; None if only an answer was missing.
     """
     if _noted(error) is not None or not (server or awaited):
         return

@@ -45,8 +45,8 @@ def login_of(address: RedisAddress, lookups: Lookups) -> "Login | None":
 async def log_in(connection: "RedisConnection") -> None:
     """Connect and log in. Errors contain no part of a password.
 
-    An error gets a note that names the server if the settings do not name it. A cancellation, which becomes the cause
-    of the caller's TimeoutError, also gets a note that names the interrupted step.
+    An error gets a note that names the server if the settings do not name it. The note of a cancellation, which
+    becomes the cause of the caller's TimeoutError, also names the interrupted step.
     """
     try:
         await _log_in(connection)

@@ -38,7 +38,7 @@ class EndingRefusals:
         self._refusals: dict[str, tuple[str, float]] = {}
 
     def add(self, command: str, text: str) -> None:
-        """Record a refusal, and log the first one of a command."""
+        """Record a refusal, and log the first refusal of each command."""
         text = f"{text} (the server then ends the connection, so the command is sent again only after {LEFT_OUT:g} s)"
         if command not in self._refusals:
             log.info("Redis refuses the command %s: %s", command, text)
@@ -98,16 +98,16 @@ class OptionalCommands:
         self._aborted = True
 
     def _compare(self) -> None:
-        """Check for a refusal with an end at once. The end may be noticed before the refusal is read."""
+        """Record the last refusal if the connection ended at once after it. The end may be noticed first."""
         if self._last is not None and not self._aborted and self._ended_at <= self._last[2] + AT_ONCE:
             self._known.add(*self._last[:2])
             self.ended_connection = True
 
 
 def _refuses(text: str, command: str) -> bool:
-    """Whether an error is about the command: it names the whole command, or calls it unknown.
+    """Whether an error is about the command: it has all words of the command's name, or reports an unknown command.
 
-    An error about the whole server or connection is not, even if it has a word of the command, such as `cluster`.
+    An error about the whole server or connection may have one of these words, such as `cluster`.
     """
     text = text.lower()
     names = [word for word in command.lower().split() if word.isalpha()]  # a channel is not part of the name

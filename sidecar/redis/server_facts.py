@@ -84,7 +84,7 @@ class ServerFacts:
             self._store.learn(policy, guarded=guard == 1, notice=notice)
             self._learned()
         except TimeoutError:
-            # The server may hang. While the store makes calls, they show whether its own connection hangs, too.
+            # The server may hang. If the store makes calls, these show whether its own connection hangs.
             if connection.reached and self._store.idle:
                 self._store.abort()
         except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error

@@ -4,9 +4,9 @@
 -- ARGV[1]  the time in seconds
 -- ARGV[2]  who disables the lease
 -- ARGV[3]  the reason; '' for none
--- Returns what was found ('vacant', 'held', or 'unreadable' for a key that is not a string, or without the right to GET),
--- the holder ('' if none), why the notice was refused ('' if it was not), and why the reason could not be stored ('' if
--- it was).
+-- Returns the state that was found, the holder ('' if none), the refusal of the notice ('' if it was sent), and the
+-- error that kept the reason from being stored ('' if it was stored). The state is 'vacant', 'held', or 'unreadable': the
+-- key is not a string, or the user has no right to GET.
 --
 -- The fence is not in KEYS: without a right to the fence, a user can disable the lease, but cannot store the reason.
 -- `disabled_until` (ms) ties the reason to this DISABLED: a later SET by hand expires at another time.

@@ -1,7 +1,7 @@
 -- Delete an operator's DISABLED with its reason, and notify the candidates at once. Another holder is not changed.
 -- KEYS[1]  the lease's key
--- Returns what was found ('vacant' or 'held'), the holder ('' if none), and why the notice was refused ('' if it was
--- not).
+-- Returns the state that was found ('vacant' or 'held'), the holder ('' if none), and the refusal of the notice ('' if
+-- there was none).
 local value = call('GET', KEYS[1])
 local holder = value or ''
 local published

@@ -172,7 +172,8 @@ local function record(event, reason)
     return redis.pcall('XADD', stream, ...)
   end
   local entry = {'MAXLEN', '~', '1000', '*', 'event', event, 'token', last, 'holder', id, 'reason', reason}
-  -- While the slot migrates, the stream may still be at the other node. A second stream here would stop the migration.
+  -- While the slot migrates, the stream may still be at the other node, and a second stream here would stop the migration.
+  -- So a release appends only to a stream that exists.
   local appended = event == 'release' and append('NOMKSTREAM', unpack(entry))
   -- Redis before 6.2 does not know NOMKSTREAM.
   if event ~= 'release' or type(appended) == 'table' and appended.err then appended = append(unpack(entry)) end

@@ -159,7 +159,7 @@ class Group:
         """End and reap the watchdog, then reap COMMAND, whose id may be reused after that."""
         os.close(self._watched)
         if self._command:
-            while self._read_outcome():  # the rest, if `start` was cancelled; nobody can write any more
+            while self._read_outcome():  # the rest, if `start` was cancelled; every writer has ended
                 pass
             os.close(self._report)
         if self._watchdog:
@@ -178,7 +178,7 @@ class Group:
 
 
 def reap_others(*started: int) -> None:
-    """Reap the ended children of this process, up to the first one of those that this process has `started`.
+    """Reap the ended children of this process. Stop at an ended child in `started`, the ids of the wrapper's processes.
 
     The other children are orphans, if this process is the container's init, or were started before the wrapper was
     executed in this process.
@@ -216,7 +216,7 @@ def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int,
     report, write = os.pipe()
     try:
         words = [sys.executable, "-I", "-S", str(FOLDER / "starter.py"), str(write), *command]
-        os.set_inheritable(write, True)  # under its own number: COMMAND may inherit every other descriptor
+        os.set_inheritable(write, True)  # keeps its number, because COMMAND may have inherited any other
         actions = [(os.POSIX_SPAWN_DUP2, read, 0)]
         environment = first_environment() | {name.encode(): os.fsencode(value) for name, value in variables.items()}
         pid = os.posix_spawn(words[0], words, environment, file_actions=actions, setsid=True, setsigmask=())

@@ -74,7 +74,7 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, wrapper.child_ended)
-    wrapper.child_ended()  # perhaps before the handler was set
+    wrapper.child_ended()  # a child may have ended before the handler was set
     try:
         with stop_signals(stop):
             return await work

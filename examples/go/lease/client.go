@@ -156,7 +156,7 @@ type Client struct {
 
 	mutex   sync.Mutex
 	sent    time.Duration
-	running map[string]bool // by the names of the leases
+	running map[string]bool // names of the leases with an active Run
 }
 
 // New returns a client of the sidecar at url, such as http://127.0.0.1:4040.
