@@ -24,7 +24,6 @@ _STORE = "tests/service/database/test_store.py::test_"
 _POSITIONS = "tests/service/portfolio/test_positions.py::test_"
 
 _ADMISSION = "tests/service/api/test_stream_admission.py::test_"
-_STORE = "tests/service/database/test_store.py::test_"
 _SILENCE = "tests/service/api/test_store_access.py::test_"
 _TURNS = "tests/service/api/test_write_turns.py::test_"
 _CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"

@@ -14,6 +14,7 @@ from sidecar.redis.failures import Failure
 from sidecar.redis.watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
 from tests.support.one_lease import BELIEVED, T, fresh_lease, leading
+from tests.support.outputs import flush_log
 from tests.support.storing import Storing, at_port, storing
 
 
@@ -294,6 +295,7 @@ def test_a_text_log_line_is_time_level_message_and_the_set_fields(capfd: pytest.
         raise ValueError("why")
     except ValueError:
         log.exception("failed", extra={"lease": "x"})
+    flush_log()
     line, failed, *traceback = capfd.readouterr().out.splitlines()
     time = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ"
     assert re.fullmatch(rf"{time} WARNING leads now lease=x token=7", line)
@@ -305,6 +307,7 @@ def test_a_text_log_line_is_time_level_message_and_the_set_fields(capfd: pytest.
 def test_a_json_log_line_contains_the_same(capfd: pytest.CaptureFixture[str]) -> None:
     log_to_stdout("json", "INFO")
     logging.getLogger("sidecar.some").info("leads %s", "now", extra={"lease": "x", "token": 7})
+    flush_log()
     line = json.loads(capfd.readouterr().out)
     assert line.pop("time").endswith("Z")
     assert line == {"level": "INFO", "logger": "sidecar.some", "message": "leads now", "lease": "x", "token": 7}
