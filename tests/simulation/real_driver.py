@@ -41,6 +41,7 @@ class Line:
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
         self.ended = self.redirects = False
         self.assured = True
+        self.named = ""
         self.optional = OptionalCommands(EndingRefusals(real.now))
         self.when_ended: Callable[[], None] = lambda: None
 
