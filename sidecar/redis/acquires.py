@@ -25,7 +25,7 @@ async def unassured(connection: RedisConnection) -> Failure | None:
         await connection.assure()
     except OtherPrimary:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a sentinel's answer raises withholds the acquires only
+    except Exception as error:  # noqa: BLE001 - any error from a sentinel's answer withholds only the acquires
         return failure_of(error, may_execute=False)
     return None
 

@@ -21,7 +21,7 @@ from sidecar.server_kind import Node
 TRIES = 3
 """Maximum number of nodes that are asked, in turn, for one connection."""
 _UNKNOWN = "?"
-"""Host that a cluster which prefers host names gives for a node whose host name it does not know."""
+"""Host of a node without a known host name, in the answers of a cluster that prefers host names."""
 REMEMBERED = 32
 """Maximum number of nodes whose addresses are kept."""
 

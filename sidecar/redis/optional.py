@@ -79,7 +79,7 @@ class OptionalCommands:
         self._last = None
 
     async def answer(self, connection: "RedisConnection", command: str) -> Any:
-        """The answer to a command that was sent unless it is left out; None if it is left out or refused."""
+        """The answer to an optional command; None if the connection leaves it out, or the server refuses it."""
         if self.refusal(command) is not None:
             return None
         try:

@@ -1,5 +1,5 @@
 -- Limits of dates and instants that every reader supports: not infinite, not before year 1, not after year 9999. A
--- single price at infinity stopped the tracker for everybody.
+-- single price with an infinite time stopped the tracker for everybody.
 
 -- Existing rows that are out of range: prices with an impossible session are deleted, and so are live prices with an
 -- impossible time. A close with an impossible time gets 16:00 in New York. The date of a position moves to the nearest
@@ -10,7 +10,7 @@ delete from public.price_eod where session_date not between '0001-01-02' and '99
 update public.price_eod
 set at = (session_date + time '16:00') at time zone 'America/New_York'
 where at not between '0001-01-02Z' and '9999-12-30Z';
--- Of several entries that would move to one limit, the nearest one moves.
+-- If several entries would have the same limit as their date, only the entry nearest to the limit is kept.
 delete from public.position as entry
 where valid_from not between '0001-01-02' and '9999-12-30'
     and exists (

@@ -128,7 +128,7 @@ BUGS = [
         test=_ALPACA + "an_attempt_has_a_time_limit_even_if_the_budget_ends_before_it_begins",
     ),
     Bug(
-        "a query finds out from the present standing which queue a batch came from",
+        "a query derives the queue of a batch from the current standing of its symbols",
         "service/prices/batches.py",
         right="if answers.queue.gave(batch):",
         wrong="if self._standing.unknown(batch[:1]):",

@@ -38,7 +38,7 @@ BUGS = [
         test=_SERVERS + "data_of_another_version_is_refused_with_the_folder_and_the_remedies",
     ),
     Bug(
-        "a character that the screen lacks ends the run",
+        "a character that is not in the encoding of the output ends the run",
         "ops/local/__main__.py",
         right="    prepare_streams()\n",
         wrong="",

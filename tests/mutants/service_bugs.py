@@ -154,7 +154,7 @@ BUGS = [
         test=_SILENCE + "one_request_per_interval_waits_for_a_database_that_does_not_answer",
     ),
     Bug(
-        "requests wait on dead connections until each one's time limit",
+        "a request waits on a dead connection until its time limit",
         "service/api/store_access.py",
         right="if await self._replace_dead_connections():",
         wrong="if False:",
@@ -479,7 +479,7 @@ BUGS = [
         test=_CANCELLATIONS + "failed_steps_do_not_leave_their_caller_cancelled",
     ),
     Bug(
-        "of several connections only the one entered last is replaced after an error",
+        "an error in a block with several connections replaces only the innermost connection",
         "service/database/pool.py",
         right="if isinstance(cause := error.__cause__, asyncpg.PostgresError) and not is_overload(cause):",
         wrong="if isinstance(cause := None, asyncpg.PostgresError):",

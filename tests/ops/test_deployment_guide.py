@@ -112,7 +112,7 @@ def test_each_alarm_and_each_reference_of_the_guide_names_an_existing_section() 
 
 
 def test_each_alert_leads_to_an_existing_section() -> None:
-    table = GUIDE.split("### Which alert leads where")[1].split("\n## ")[0]
+    table = GUIDE.split("### Section for each alert")[1].split("\n## ")[0]
     rules = yaml.safe_load((ROOT / "ops/prometheus/rules.yml").read_text())
     alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
     rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \| "([^"]+)" \|$', table, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""No web page in a browser on this machine can use the control listener: every route refuses it."""
+"""No web page of another origin can use the control listener: every route refuses its requests."""
 
 import asyncio
 import json

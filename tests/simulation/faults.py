@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CALM_END = 6
-"""The number of ttls at the end of a world in which no fault begins."""
+"""Length of the last part of a world, in ttls. No fault begins in this part."""
 
 
 class Faults:

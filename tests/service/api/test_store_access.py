@@ -1,4 +1,4 @@
-"""Requests while the database does not answer, and while only open connections do not answer."""
+"""Requests while the database does not answer, or answers only new connections."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -92,7 +92,7 @@ async def roles(samples_url: str) -> AsyncIterator[tuple[str, str, Connection]]:
 
 
 async def make_read_only(admin: Connection, role: str) -> None:
-    """Make the role's present and future sessions read-only."""
+    """Make the role's future sessions read-only, and end its present sessions."""
     await admin.execute(f"alter role {role} set default_transaction_read_only = on")
     await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
 

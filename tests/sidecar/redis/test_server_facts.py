@@ -144,7 +144,8 @@ async def test_a_hanging_new_connection_does_not_end_the_connection_of_the_elect
 ) -> None:
     """A proxy or a firewall may hold up new connections while the open ones work.
 
-    With calls, the new connection is made, and gets no answer. Without calls, it cannot be made.
+    If `calls` is true, the election makes calls, and the new connection gets no answer. Otherwise no connection can be
+    made.
     """
     with ExitStack() as sockets:
         silent = sockets.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""The start of the program: what it inherits, its status if it is stopped at once, and children that came before it."""
+"""The start of the program, and child processes that are older than the wrapper."""
 
 import asyncio
 import os
