@@ -51,7 +51,7 @@ def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], o
 
 
 async def until_stopped(work: Coroutine[None, None, None]) -> None:
-    """Run a command. SIGINT or SIGTERM cancels it, and the process ends at most `COMMAND_LIMIT` s after the signal.
+    """Run a command. SIGINT or SIGTERM cancels it. `COMMAND_LIMIT` s after the signal, `exit_after` ends the process.
 
     Raises:
         Stopped: a signal ended the command.

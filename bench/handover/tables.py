@@ -15,7 +15,7 @@ MEDIAN_GOAL, P99_GOAL = 1.0, 1.5
 """Goals for the library, as ratios to python-redis-lock."""
 
 LEAST = 0.1
-"""Smallest value of a plot, in milliseconds: the axis is logarithmic, and Redis reports an expiry in whole ms."""
+"""Smallest value of a plot, in milliseconds. The axis is logarithmic; an expiry in whole ms can be 0."""
 
 TEXT = """\
 Three candidates campaign for one lease, and one of them works. The time runs from the line of code after the end of its

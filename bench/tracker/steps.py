@@ -30,7 +30,7 @@ UPDATES = (
 
 
 async def steps(dsn: str, limit: Limit, machine: Machine) -> list[tuple[str, Cost]]:
-    """Measure each step once, in one transaction each."""
+    """Measure each step in a transaction of its own. Updates run twice, and the second run is kept."""
     connection = await asyncpg.connect(dsn)
     found = []
     for name, table in COPIES:

@@ -25,7 +25,7 @@ PASSED_ON = {
 """The caller's secrets. Each goes to the containers whose definition has the variable on the right."""
 
 FIXED = {"LOG_FORMAT": "text"}
-"""Settings that the caller cannot change: the screen parses the logs."""
+"""Settings that the caller cannot change. The console finds warnings and errors only in logs of this format."""
 
 _IMAGE = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "TZ": "UTC"}
 _OF_THE_MACHINE = ("HOME", "TMPDIR", "LD_LIBRARY_PATH")

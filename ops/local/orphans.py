@@ -63,7 +63,7 @@ def adopt() -> bool:
 
 
 async def keep_reaping() -> None:
-    """Call `reap` regularly until cancelled; on other systems init reaps the orphans."""
+    """On Linux, call `reap` regularly until cancelled. Elsewhere, return at once: init reaps the orphans."""
     while sys.platform.startswith("linux"):
         reap()
         await asyncio.sleep(REAP_EVERY)

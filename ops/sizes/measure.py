@@ -53,9 +53,9 @@ class Size:
         first_tick: time from the start of the task to its first values.
         tick: median duration of the ticks with streams.
         eod: duration of the job `eod`, which runs while the tracker ticks.
-        beginning: use of each container until the daily jobs are done.
-        steady: use of each container by ticks alone.
-        streaming: use of each container by ticks with `streams` open streams.
+        beginning: what each container uses until the daily jobs are done.
+        steady: what each container uses while only ticks run.
+        streaming: what each container uses while ticks run and `streams` streams are open.
     """
 
     portfolios: int

@@ -104,7 +104,7 @@ def description() -> Json:
                         "content": json_of("Positions"),
                     },
                     **_owners(
-                        "Add or change some of the positions. The others stay. Either all are written, or none",
+                        "Add or change some of the positions. Either every entry of the request is written, or none",
                         json_of("Written"),
                         *(400, 401, 404, 408, 409, 413, 415, 429),
                     ),

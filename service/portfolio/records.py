@@ -157,7 +157,7 @@ class Close:
     close: Decimal
     at: datetime
     provisional: bool
-    """Whether no source had the close. Then it is the last price before the session's close, made at `at`."""
+    """True if no source had the close. Then `close` is the last price made by the session's close, at the time `at`."""
 
     def is_official(self, day: date) -> bool:
         """Whether this is the close of that day and not a substitute."""

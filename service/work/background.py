@@ -23,7 +23,7 @@ Work = Callable[[Term], Awaitable[object]]
 RESTART_PAUSE = 1.0, 30.0
 """Seconds from a failure of the work to the next campaign for its lease: first pause and longest pause."""
 STOP_STAGGER = 0.05
-"""Pause in seconds between stopping one task and the next."""
+"""Maximum wait, in seconds, for the end of one task before the next task is stopped."""
 HEALTHY_AFTER = 60.0
 """Seconds without a failure after which the pauses start again with the first pause."""
 
