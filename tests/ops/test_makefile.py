@@ -126,6 +126,7 @@ def with_python_that_was_removed(environment: Path) -> None:
     (environment / ".installed-local").touch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [without_pip, with_part_of_pip, with_python_that_was_removed])
 def test_an_incomplete_environment_is_created_again(without_requirements: Path, broken: Callable[[Path], None]) -> None:
     broken(without_requirements / ".venv")
@@ -135,6 +136,7 @@ def test_an_incomplete_environment_is_created_again(without_requirements: Path, 
     assert has_pip(without_requirements)
 
 
+@pytest.mark.slow
 def test_an_environment_that_has_pip_is_kept(without_requirements: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", without_requirements / ".venv"], check=True)
     (without_requirements / ".venv/kept").touch()
@@ -144,6 +146,7 @@ def test_an_environment_that_has_pip_is_kept(without_requirements: Path) -> None
     assert (without_requirements / ".venv/kept").exists()
 
 
+@pytest.mark.slow
 async def test_two_calls_of_make_at_once_both_succeed(without_requirements: Path) -> None:
     first = install(without_requirements)
     await eventually((without_requirements / ".venv/bin/python").exists)
