@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from errno import EIO, ENOSPC
+from io import TextIOWrapper
 from typing import NoReturn
 
 OURS = ("runtime", "service", "sidecar")
@@ -42,7 +43,8 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
 def prepare_streams() -> None:
     """Let a program print any text: a closed stream discards it, and characters that the encoding lacks are escaped."""
     _open_closed_streams()
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
+    if isinstance(sys.stdout, TextIOWrapper):  # always, unless the caller replaced it
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _open_closed_streams() -> None:

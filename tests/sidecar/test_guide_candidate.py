@@ -129,7 +129,7 @@ async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[
                 continue
             before = sum(len(asker.believes) for asker in askers)
             give_up()
-            await eventually(lambda: sum(len(asker.believes) for asker in askers) > before)  # noqa: B023
+            await eventually(lambda: sum(len(asker.believes) for asker in askers) > before)  # noqa: B023 - awaited in this round
             guide.wants = True
             began = elapsed()
 
