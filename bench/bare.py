@@ -25,11 +25,11 @@ class Bare:
         self._changed = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
-        """The body of the path."""
+        """Answer with the body of the path."""
         return web.Response(body=self._answers[request.path], content_type="application/json")
 
     async def held(self, request: web.Request) -> web.Response:
-        """An answer after the next change, or after the seconds of `wait`."""
+        """Answer after the next change, or after `wait` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(float(request.query.get("wait", "inf"))):
                 await self._changed.wait()

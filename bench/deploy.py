@@ -1,9 +1,8 @@
 """The whole hand-over of a deploy: `python -m bench.deploy [ROUNDS]`.
 
-Runs the two tasks of `make run` with their own ports and folder. In each round it stops the leader's API with SIGTERM,
-as ECS does in a deploy. The containers' logs then show the time without work. This time starts at the log line for the
-end of the old work, just before the resign, and ends at the line for the start of the new work. The times in the logs
-are whole milliseconds.
+Runs the two tasks of `make run` with their own ports and folder. Each round stops the leader's API with SIGTERM, as ECS
+does in a deploy. The time without work begins at the log line for the end of the old work, just before the resign. It
+ends at the log line for the start of the new work. The times in the logs are whole milliseconds.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Write `docs/benchmarks.md` and its plots from the reports in `build/bench`: `python -m bench.docs`.
 
-The text of the document is in `bench/benchmarks.md`. Below each line `<!-- report: NAME -->` there, the document has
-the tables and the plots of `build/bench/NAME.json`, which the benchmarks write. Without this file the document keeps
-its section; each section names its machine and its time.
+The text of the document is in `bench/benchmarks.md`. Below each line `<!-- report: NAME -->`, the document has the
+tables and the plots of `build/bench/NAME.json`, which the benchmark NAME writes. If this file does not exist, the
+document keeps its old section. Each section names its machine and its time.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 Compares the sidecar's memory and start-up time with those of a program that imports the same libraries and serves one
 aiohttp handler. Compares the process of the health check with a Python process that only imports `http.client`. Also
-measures the processor time and the Redis commands of an idle leader. One run gives all ratios.
+measures the processor time and the Redis commands of an idle leader.
 """
 
 import json

@@ -90,7 +90,7 @@ class Measured:
     memory: int
     """Bytes of Redis."""
     herd: tuple[float, ...]
-    """Scripts that followed each release, above the steady state; negative if fewer heartbeats than usual fell due."""
+    """Scripts after each release, above the steady state; negative if fewer heartbeats than usual fell due."""
     release: tuple[float, ...]
     """Seconds of Redis's processor time for each release, above the steady state."""
     all_call: tuple[float, float]
@@ -229,7 +229,7 @@ class Fleet:
         return last
 
     def _next(self, word: str, limit: float) -> Word:
-        """Return the next event with this word; other events are dropped."""
+        """Return the next event with this word, and drop the events before it."""
         while (event := self._words.get(timeout=limit)).word != word:
             pass
         return event

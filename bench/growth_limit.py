@@ -22,9 +22,9 @@ PAUSE = 0.1
 def measure_limit(redis: Redis, redis_url: str, members: int, rounds: int) -> tuple[float, ...]:
     """Return the seconds from each release until Redis confirms the next claim.
 
-    Every member has the same kind of watch as a sidecar. Beside the claimer, at most `SMALL_FLEET` have a direct watch.
-    One member claims the key, and the other members drop their messages. Half of the other members connect before the
-    claimer and half after it, as in `bench.growth`.
+    Every member has the same kind of watch as a sidecar. One member, the claimer, claims the key; the others drop their
+    messages. At most `SMALL_FLEET` of the others have a direct watch. Half of the others connect before the claimer and
+    half after it, as in `bench.growth`.
     """
     crowd = max(0, members - 2)
     direct = min(crowd, SMALL_FLEET)

@@ -119,8 +119,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--event", action="append", choices=[str(event) for event in Event], default=[], help="event (see below)"
     )
     parser.add_argument(
-        "--ttl", action="append", type=_ttl, help="LEASE_TTL in seconds (6 and 30); from 30 s on, the servers have"
-        " their default timings, below that short timings",
+        "--ttl", action="append", type=_ttl, help="LEASE_TTL in seconds (6 and 30); below 30 s the servers have"
+        " short timings, otherwise their default timings",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, choices=range(1, 9), default=3, help="rows side by side (3)")
     return parser.parse_args(arguments)

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     folder = options.folder.absolute()
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
-        print(f"soak: {folder}: is not empty, and is not the folder of an earlier run", file=sys.stderr)
+        print(f"soak: {folder} is not empty, and is not the folder of an earlier run", file=sys.stderr)
         return 2
 
     from bench.docs import draw

@@ -9,7 +9,7 @@ from sidecar.protocol import Reason
 GRACE_MS = 1000
 """Time after a standstill, in ms, in which the end of a term counts as a consequence of the standstill.
 
-It covers a grant and a retry.
+This time covers a grant and a retry.
 """
 LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE, Reason.RESIGNED
 """Reasons of an end that a standstill can cause, such as a client that resigns late.

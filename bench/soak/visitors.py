@@ -26,7 +26,7 @@ _PORTFOLIOS = [f"/portfolios/{each}" for each in SAMPLES]
 _REQUESTS = [
     (API, "API_BIND", [f"{_PORTFOLIOS[0]}/live", f"{_PORTFOLIOS[1]}/history", "/healthz", "/openapi.json"]),
     (API, "INTERNAL_BIND", ["/", "/background/status", "/background/history", "/healthz", "/metrics"]),
-    # /is-leader is left out, because a request for it campaigns, and only the task's API may do that.
+    # /is-leader is left out: such a request campaigns, and only the task's API may campaign.
     (SIDECAR, "CONTROL_BIND", ["/status", "/history/daily_scheduler", "/healthz"]),
     (SIDECAR, "METRICS_BIND", ["/metrics", "/leader/background_services", "/healthz"]),
 ]

@@ -57,7 +57,7 @@ class Rounds:
     free: list[Round] = field(default_factory=list)
     half_core: list[Round] = field(default_factory=list)
     no_quota: str = ""
-    """The reason if this process could not be limited to half a core; empty if it was limited."""
+    """The reason why this process could not be limited to half a core; empty if it was limited."""
 
 
 class _EnoughError(Exception):

@@ -98,7 +98,7 @@ def _share(spent: float, column: dict[str, float]) -> str:
 
 
 def steps_table(size: Size) -> Table:
-    """Return the report's table of the steps of `bench.tracker.steps`."""
+    """Return the table of the steps of `bench.tracker.steps`."""
     rows = tuple((name, _seconds(cost.wall), _seconds(cost.postgres)) for name, cost in size.steps)
     first = size.rounds.first.tick
     rows += (("the first tick of a new database: inserts", _seconds(first.wall), _seconds(first.postgres)),)

@@ -124,9 +124,8 @@ def break_it(
 def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
     """Return a command that runs a job while the tasks run, with the API's settings.
 
-    The command has the database's address only if the database is `ours`. A caller who set the address already has it
-    in the environment; the address can contain a password, so it is not shown. The command changes to `folder`, the
-    checkout, first.
+    The command first changes to `folder`, the checkout. It has the database's address only if the database is `ours`: a
+    caller's address is already in the caller's environment, and is not shown, because it can contain a password.
     """
     names = ("MARKET_CALENDAR", "PRICE_SOURCE", *(("DATABASE_URL",) if ours else ()))
     settings = [f"{name}={shlex.quote(api[name])}" for name in names if name in api]

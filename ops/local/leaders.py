@@ -102,7 +102,7 @@ class Board:
 
 
 class Watch:
-    """Polls the sidecars of all tasks and updates the board; a poll sends no command to Redis.
+    """Polls the sidecars of all tasks and updates the board.
 
     Args:
         addresses: the control address (`127.0.0.1:4040`) of each task's sidecar, by the task's label.

@@ -3,8 +3,8 @@
 The runner reaps the orphans, and at its end kills those that still run.
 
 asyncio and `subprocess` reap the processes that the runner itself starts. If `reap` reaped one of them, its exit code
-would be lost. So `reap` leaves out the processes in `ours`. A start that does not block the event loop is within
-`starting`, during which `reap` does nothing.
+would be lost. So `reap` leaves out the processes in `ours`. A start that does not block the event loop runs in a
+`starting` block, during which `reap` does nothing.
 """
 
 import asyncio

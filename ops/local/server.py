@@ -34,7 +34,7 @@ def free_port() -> int:
 
     On Linux the port is reserved until this process has taken `MOST_HELD` more ports: a socket with SO_REUSEADDR is
     bound to it and does not listen. The kernel gives the port to no other program, but a server that asks for this port
-    with SO_REUSEADDR can bind it. On other systems the port was free a moment ago, and nothing reserves it.
+    with SO_REUSEADDR can bind it. On other systems nothing reserves the port.
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -59,7 +59,7 @@ def cause(output: bytes) -> str:
 
 
 class Server:
-    """A server process with its folder, log and port; `start` again after `kill` brings it up on the same port."""
+    """A server process with its folder, log and port. A `start` after `kill` uses the same port."""
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         self.folder = folder

@@ -15,7 +15,7 @@ from ops.rehearse.programs import RehearsalError
 from ops.rehearse.stage import TASKS, Stage
 
 AT_ONCE = 2.0
-"""Maximum time of a hand-over, in seconds. It takes milliseconds; the rest is for the observers and a busy machine."""
+"""Maximum time of a hand-over, in seconds. A hand-over takes milliseconds; observers and a busy machine add delays."""
 
 WELL_WITHIN = 240.0
 """Seconds after an event within which the service must be healthy again."""

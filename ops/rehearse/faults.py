@@ -73,8 +73,7 @@ async def fill_memory(member: Member, container: str) -> None:
             await filling.wait()
     except TimeoutError as error:
         raise RehearsalError(f"{member.label}/{container} was not killed for its memory") from error
-    # The engine may end the filling program together with the container. So this checks whether the container's process
-    # has ended, and not the exit status of the filling program.
+    # The engine may end the filling program together with the container, so the program's exit status proves nothing.
     if await asyncio.to_thread(Path(f"/proc/{pid}").exists):
         last = b"".join(said).decode(errors="replace").strip().splitlines()[-1:]
         raise RehearsalError(f"the memory of {member.label}/{container} cannot be filled: {' '.join(last)}")

@@ -1,4 +1,4 @@
-"""A run with real containers on a private network. Signals end it, and all that it made is removed at its end."""
+"""A run with real containers on a private network. A signal ends the run; at its end, all that it made is removed."""
 
 import asyncio
 import signal

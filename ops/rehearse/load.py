@@ -69,7 +69,7 @@ class Load:
         self._streams = streams
 
     async def run(self) -> None:
-        """Send requests and read streams until cancelled."""
+        """Run until cancelled."""
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
             for number in range(self._streams):

@@ -145,6 +145,6 @@ def touches(request: Request, none: Span) -> bool:
 def windows(began: Sequence[float], ended: float) -> list[Span]:
     """Return the span of each event.
 
-    It lasts until the next event begins, or until `ended`, so that there are no gaps.
+    A span lasts until the next event begins, or until `ended`, so that there are no gaps.
     """
     return [Span(first, second) for first, second in pairwise([*began, ended])]

@@ -62,7 +62,7 @@ def _tasks_between(record: Record, began: float, ended: float) -> list[int]:
 def _tasks(axis: Axes, record: Record, began: float, ended: float, shown: list[int]) -> None:
     """Draw a bar for each task: pale until it is healthy and while it stops.
 
-    A narrow bar on it shows each lease that it leads.
+    A narrow bar inside shows each lease that the task leads.
     """
     zero = record.began
     for place, number in enumerate(shown):

@@ -50,7 +50,7 @@ def test_a_folder_with_other_files_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("the only copy")
     status, output = soak("--folder", str(tmp_path))
     assert status == 2
-    assert output == f"soak: {tmp_path}: is not empty, and is not the folder of an earlier run\n"
+    assert output == f"soak: {tmp_path} is not empty, and is not the folder of an earlier run\n"
     assert (tmp_path / "thesis.txt").exists()
 
 

@@ -49,6 +49,5 @@ def test_the_limit_of_half_a_core_ends_with_its_block() -> None:
 
 
 def tracker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the benchmark's command."""
     command = [sys.executable, "-m", "bench.tracker", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)

@@ -77,7 +77,7 @@ class ClusterNodes(RedisNodes):
         return self.nodes[max(owners)[1]]
 
     async def settled(self) -> bool:
-        """Return true if all nodes run, three are masters, the replicas are connected, and one owns the slot."""
+        """Return true if all nodes run, three are masters, the replicas are connected, and one node owns the slot."""
         owns = await asyncio.gather(*map(self._own, self.nodes))
         states = await asyncio.gather(*(ask(node, "CLUSTER", "INFO") for node in self.nodes))
         links = await asyncio.gather(

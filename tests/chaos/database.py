@@ -1,6 +1,7 @@
 """The accepted writes to the watched tables and the claims of the fence, in commit order.
 
-Triggers record both in `chaos_write`, so no client can omit one. The writer of the run adds its rows there itself.
+Triggers record both in the table `chaos_write`, so no client can leave a write out. The writer of `tests.chaos.api`
+inserts its rows into this table itself.
 """
 
 from dataclasses import dataclass

@@ -239,7 +239,7 @@ class Injector:
     async def _catch(self, lease: str) -> list[tuple[Checked, psutil.Process]]:
         """Suspend the leader of the lease if it is a writer between check and write.
 
-        The list has this writer and its process; it is empty if nothing was suspended.
+        Returns this writer and its process; an empty list if nothing was suspended.
         """
         seen = self._fleet.seen
         seen.read()

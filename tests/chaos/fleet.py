@@ -57,7 +57,6 @@ class EcsLog(Console):
         super().__init__(self._story, folder, colours=False, closed=lambda: None)
 
     def event(self, who: str, text: str, *, tone: str = "event") -> None:
-        """Record an event."""
         if "UNHEALTHY" in text:
             self.unhealthy.append((elapsed(), who, text))
         super().event(who, text, tone=tone)

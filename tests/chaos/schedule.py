@@ -1,8 +1,8 @@
 """The faults and their times, drawn from a seed before the start, so that the seed and the options identify them.
 
-A run has rounds. Each round begins with a storm of overlapping faults. In the calm after it, all faults are repaired,
-each lease must have a leader, a writer of each lease becomes stale, and one hand-over or takeover is measured without
-other faults.
+A run has rounds. Each round begins with a storm of overlapping faults. In the calm after the storm, all faults are
+repaired, each lease must have a leader, a writer of each lease becomes stale, and one hand-over or takeover is measured
+without other faults.
 """
 
 import random

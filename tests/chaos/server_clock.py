@@ -1,4 +1,4 @@
-"""The wall clock that all Redis data servers share, set by a preloaded shim. A failover does not step it."""
+"""The wall clock that all Redis data servers share, set by a preloaded shim. A failover does not step the clock."""
 
 import shutil
 import struct

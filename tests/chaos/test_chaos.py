@@ -32,7 +32,7 @@ def test_every_promise_is_kept_under_random_faults(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_run_without_the_fence_reports_a_stale_write(tmp_path: Path) -> None:
-    """This shows that the verdict can fail; otherwise a good verdict would prove nothing."""
+    """If the verdict could not fail, a good verdict would prove nothing."""
     status, said = chaos(tmp_path, "--minutes=0.1", "--tasks=2", "--services=0", "--seed=1", "--without-fence")
     assert status == 1, said
     assert "promise 1 is broken" in said

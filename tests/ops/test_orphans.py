@@ -1,4 +1,4 @@
-"""The reaping of orphans. Each test runs it in a new process, since `adopt` cannot be undone."""
+"""The reaping of orphans. Each test uses a new process, since `adopt` cannot be undone."""
 
 import subprocess
 import sys

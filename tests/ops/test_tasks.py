@@ -27,8 +27,6 @@ QUICK = Pace(start_probe=0.02, restart_attempt_period=0.2)
 
 
 class RecordingJournal:
-    """A journal that keeps its events."""
-
     def __init__(self) -> None:
         self.events: list[str] = []
         self.written = b""

@@ -43,7 +43,6 @@ def types(wanted: Callable[[str], bool]) -> set[str]:
 
 
 def client(service: str) -> Any:
-    """Return a client of the account."""
     return boto3.client(service, region_name=REGION, aws_access_key_id="none", aws_secret_access_key="none")
 
 

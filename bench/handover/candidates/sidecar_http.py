@@ -1,6 +1,7 @@
 """A program with a sidecar and `http.client` alone: `python -m bench.handover.candidates.sidecar_http URL`.
 
-This is the smallest client: it has a held request while it follows and while it leads, and resigns after its work.
+This is the smallest client: the sidecar holds a request of the client while it follows and while it leads. The client
+resigns after its work.
 """
 
 import json
