@@ -49,7 +49,7 @@ BUGS = [
         "sidecar/client/sidecar_api.py",
         right='f"***@{host}" if login else url',
         wrong="url",
-        test=_LEADERSHIP + "an_address_with_a_login_is_refused_without_the_password",
+        test=_LEADERSHIP + "the_error_for_an_address_with_a_login_does_not_show_the_password",
     ),
     Bug(
         "a grant of any length is accepted",

@@ -896,7 +896,7 @@ CONNECTION = [
         "sidecar/election/candidate.py",
         right="return call.kind is not Kind.LOOK and",
         wrong="return",
-        test=_CANDIDATE + "a_look_that_finds_its_own_id_reports_no_duplicate_instance_id",
+        test=_CANDIDATE + "a_look_that_finds_the_sidecars_own_id_reports_no_duplicate_instance_id",
     ),
     Bug(
         "the eviction policy is read only once",

@@ -112,7 +112,7 @@ async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[
 
     Meanwhile the other side campaigns.
 
-    A pause of this machine that is longer than the ttl ends a lease, as it should. The test then tries again.
+    A pause of this machine that is longer than the ttl ends a lease. The test then tries again.
     """
     for _ in range(ROUNDS):
         guide.wants = True

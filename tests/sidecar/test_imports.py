@@ -1,4 +1,4 @@
-"""A sidecar imports only the modules of its own kind of Redis and of login. Real processes of each kind are tested."""
+"""A sidecar process imports only the modules of its own kind of Redis and of login."""
 
 import re
 import subprocess

@@ -169,7 +169,7 @@ async def test_a_resign_after_sigterm_ends_the_wait_for_the_last_grant(leader: A
 
 
 @pytest.mark.parametrize("one", [SMALL | {"LEASE_TTL": "60"}], ids=["a lease of 60 s"], indirect=True)
-async def test_sigterm_ends_within_its_bound_while_redis_is_frozen(leader: Asker, server: RedisServer) -> None:
+async def test_sigterm_ends_the_sidecar_in_time_while_redis_is_frozen(leader: Asker, server: RedisServer) -> None:
     server.pause()
     began = time.monotonic()
     assert leader.sidecar.stop(signal.SIGTERM) == 0

@@ -4,14 +4,14 @@ For one lease, this module copies the loop of `Candidate` (`run`, `_act`, `_open
 transfer of a result to the lease (`_settle`), and the publication of a change (`_publish`). The copy of `hold` is in
 the simulated client. All rules are in the production lease. `test_drivers.py` compares this module with the real code.
 
-A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, but the simulator would
-run at a fifth of its speed. Most of this module (the connection and its time limits) would still be a copy.
+A loop without I/O, shared with `Candidate`, would replace about 60 lines here, but the simulator would run at a fifth
+of its speed.
 
 The loop is blocked during a call and while it connects. A call ends at its own time limit. A failed call closes the
 connection, and the next call connects again. If no call is due, the loop connects after a pause that doubles each time.
 A call that was certainly not executed (no connection could be made, or the server refused the script as a whole) is
-repeated once, immediately, with the same limit. A frozen process (SIGSTOP) handles the events that reached it during
-the freeze when it thaws.
+repeated once, immediately, with the same limit. When a frozen process (SIGSTOP) thaws, it handles the events that
+arrived during the freeze.
 """
 
 from collections.abc import Callable
@@ -265,8 +265,8 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # While a request is held, the lease is wanted in any case: the loop need not wake when the demand of answered
-        # requests ends. Without a connection it wakes at that time as well, because that round may connect.
+        # A held request is demand, so the loop need not wake when the demand of answered requests ends. Without a
+        # connection the loop wakes at that time too, because that round may connect.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))
@@ -288,7 +288,6 @@ class Sidecar:
                 self._answer_held(self.boot)
 
     def _answer_held(self, boot: int) -> None:
-        """Answer the held request, because the version has changed."""
         if self.frozen:
             self._inbox.append((self._answer_held, boot))
         elif self.alive and boot == self.boot and self.client.held:
@@ -597,7 +596,7 @@ class Sidecar:
         self.world.at(max(self.true(until), self.world.now) + TIMER, self._time_out, self._attempt)
 
     def _term_ends(self, boot: int) -> None:
-        """Answer the held request at the end of the term, even if the loop is blocked, as `Candidate.hold` does."""
+        """Like `Candidate.hold`, answer the held request at the end of the term, even if the loop is blocked."""
         if self.frozen:
             self._inbox.append((self._term_ends, boot))
         elif self.alive and boot == self.boot and self.client.held and not self.lease.leads(self.now()):

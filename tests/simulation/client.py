@@ -1,9 +1,8 @@
-"""A simulated client: asks as `sidecar.client` does, and believes for as long as the production `Grant` allows.
+"""A simulated client: it asks as `sidecar.client` does, and believes for as long as the production `Grant` allows.
 
 The end of a held request is usually not an event in the queue. While nothing changes, the client asks many times, and
 only the last answer matters, because each answer replaces the previous answer. `sync` catches up with the skipped
-requests. The simulator skips about 1,400 requests an hour in this way, and can simulate several hundred hours per
-second.
+requests, about 1,400 in a simulated hour.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ STOP_BEFORE = 0.5
 ROUND = TIMER + HANDLING
 """Seconds that an `/is-leader` request takes in addition to the time for which it is held."""
 NO_HURRY = 1e9
-"""The value in place of the remaining working time, in seconds, while a client has no grant; in effect unlimited."""
+"""The remaining working time of a client without a grant, in seconds: in effect unlimited."""
 
 Version = tuple[int, int]
 HeardAnswer = tuple[int, float, float, int | None, float | None, Version, str]
@@ -125,7 +124,7 @@ class Client:
         self._awaits = -1
         """The value that `_ask` has while the client waits for the answer to its resign."""
         self._asks = False
-        """Whether a request of `ask` waits for the answer to the resign; if false, the next campaign waits for it."""
+        """Whether `ask` waits for the answer to the resign; if false, the next campaign waits for it."""
         self._trouble = False
         """Whether the last `/is-leader` request got no answer."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
@@ -254,7 +253,6 @@ class Client:
         self.world.at(self.world.now + takes, self._ended, self.life)
 
     def _ended(self, life: int) -> None:
-        """The work has ended."""
         if life != self.life or not self._stopping:
             return
         if self.frozen:
@@ -415,7 +413,6 @@ class Client:
                 self.sidecar.wake()
 
     def _hear(self, heard: HeardAnswer) -> None:
-        """An answer arrives."""
         if heard[0] != self._ask or not self.running:
             return
         if self.frozen:
@@ -537,7 +534,7 @@ class Client:
                 else:
                     self.deadline = arrived + expires_in
                     if times > 1:
-                        self._clock, grant._reserve = self._asked_at, reserve  # the time skipped is not part of a grant
+                        self._clock, grant._reserve = self._asked_at, reserve  # the skipped time is not part of a grant
                         grant.extend(self.deadline)
                 left = grant.working_time()
             self._choose_wait_and_limit(left)
@@ -609,6 +606,6 @@ class Client:
                 self._retry()
 
     def sidecar_thawed(self) -> None:
-        """The sidecar continues, and answers the held request if its time is over and the client still waits."""
+        """The sidecar continues, and answers the held request if the wait is over and the client is not frozen."""
         if self.held and not self.frozen and self.sidecar.now() >= self._limit_at:
             self.release(answered=True)

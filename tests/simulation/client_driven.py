@@ -75,11 +75,9 @@ class Bare(World):
         """The client does not write."""
 
     def due(self) -> float:
-        """The time of the next event."""
         return self._queue[0][0] if self._queue else inf
 
     def step(self) -> None:
-        """Run the next event."""
         self.now, _, action, argument = heappop(self._queue)
         self._nested = 0
         action(argument)

@@ -83,7 +83,7 @@ _LEASE_GRANT, _LEASE_ANSWER_VALID_FOR = Lease.grant, Lease.answer_valid_for
 def mutant(
     name: str, owner: type | ModuleType, attribute: str, *, mix: str | None = None, pace: float = PACE
 ) -> Callable[[Any], Any]:
-    """Register the decorated function as a bug in the place of `owner.attribute`."""
+    """Register the decorated function as a bug that replaces `owner.attribute`."""
 
     def register(substitute: Any) -> Any:
         MUTANTS.append(Mutant(name, ((owner, attribute, substitute),), mix, pace))

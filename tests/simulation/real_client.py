@@ -17,7 +17,7 @@ from tests.simulation.world_loop import WorldLoop
 
 
 class Real:
-    """The production client, in the place of the simulated client."""
+    """The production client, in place of the simulated client."""
 
     def __init__(self, share: float, grant_ttl: float) -> None:
         self.notes = Notes()
@@ -43,7 +43,6 @@ class Real:
         self.notes.note(self.world.now, what, *more, times=times)
 
     def begins(self, token: int) -> None:
-        """The work begins."""
         self._quiet = False
         self.note("begins", self.notes.nth("token", token))
 
@@ -109,7 +108,6 @@ class Real:
     # Requests.
 
     def sends(self, request: Request) -> None:
-        """The client sends a request."""
         process, sidecar = request.process, self.sidecar
         if process.dead:
             raise aiohttp.ClientConnectionError

@@ -1,7 +1,7 @@
 """`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection to a model of Redis.
 
-One difference from a real server remains, here as in the simulation: a stopped server never answers a greeting that it
-got while it was stopped. A real server answers that greeting when it continues.
+As in the simulation, a stopped server never answers a greeting that arrived while it was stopped. A real server answers
+that greeting when it continues.
 """
 
 import asyncio

@@ -98,11 +98,11 @@ class Process:
         return self.leadership._term is not None
 
     def request(self, method: str, url: str, *, params: Any = None, **_: object) -> Request:
-        """A request, in the place of `aiohttp.ClientSession.request`."""
+        """A request, in place of `aiohttp.ClientSession.request`."""
         return Request(self, method, url.removeprefix("http://sidecar"), params or {})
 
     async def close(self) -> None:
-        """The end of the session, in the place of `aiohttp.ClientSession.close`."""
+        """The end of the session, in place of `aiohttp.ClientSession.close`."""
 
     async def _live(self) -> None:
         while True:

@@ -86,7 +86,6 @@ class Total:
     digest: str = ""
 
     def add(self, result: Result) -> None:
-        """Add one world."""
         self.hours += result.hours
         self.lifetimes += result.hours * 3600 / result.ttl
         self.worlds += 1
@@ -218,7 +217,6 @@ class Progress:
         self._tenths = 0
 
     def __call__(self, total: Total, worlds: int) -> None:
-        """Show the progress."""
         now, share = time.monotonic(), total.worlds / worlds
         line = (
             f"{share:4.0%}  {total.hours:,.0f} h, {total.hours / (now - self.began):,.0f} h/s, {total.terms:,} terms,"

@@ -138,7 +138,6 @@ class Scenario:
 
     @property
     def length(self) -> float:
-        """The length of the world."""
         return LIFETIMES * self.timings.ttl
 
     def watches(self, direct: int, relayed: int) -> tuple[int, int] | None:

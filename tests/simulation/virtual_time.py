@@ -12,7 +12,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(_Jumps(self))
 
     def time(self) -> float:
-        """The virtual time."""
         return self.now
 
 

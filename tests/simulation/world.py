@@ -16,11 +16,11 @@ from tests.simulation.server import EPOCH, Server
 from tests.simulation.store import Tenure
 
 STORY = 60
-"""Maximum number of events that are printed: the last recorded events of a world. A violation is the last of them."""
+"""Maximum number of printed events: the last recorded events of a world."""
 NESTED = 50
 """Number of consecutive events that bypass the queue; after more than this, the next event enters the queue."""
 BUSY = 500
-"""Maximum rounds of all election loops per ttl, on average over a world, without those of retries.
+"""Maximum rounds of all election loops per ttl, on average over a world, not counting retries.
 
 More rounds count as a violation, because a loop then runs without a pause.
 """
@@ -227,17 +227,14 @@ class World:
     # Records.
 
     def count(self, what: str) -> None:
-        """Count an event."""
         self.counts[what] += 1
 
     def transition(self, sidecar: Sidecar, transition: Transition) -> None:
-        """Record the transition of a candidate."""
         if self.trace is not None:
             word = "LEADS" if transition.leads else "does not lead"
             self.record(f"{sidecar.instance} {word}, token {transition.token}, {transition.reason}")
 
     def record(self, text: str) -> None:
-        """Record an event."""
         if self.trace is not None:
             self.trace.append(f"{self.now:12.4f}  {text}")
 

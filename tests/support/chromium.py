@@ -48,7 +48,7 @@ class ChromiumError(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """A request of a page and its result. A preflight is also such a request."""
+    """A request of a page and its result. A preflight is a separate request."""
 
     method: str
     url: str

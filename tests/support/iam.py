@@ -132,7 +132,6 @@ class IamCache:
         await self.cut_all()
 
     async def cut_all(self) -> None:
-        """End every connection."""
         connections = list(self._connections)
         for connection in connections:
             connection.cancel()

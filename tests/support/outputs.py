@@ -16,7 +16,7 @@ def flush_log() -> None:
 
 
 class FullPipe:
-    """A pipe that has no room for another byte, from `fill` on, until a test reads it."""
+    """A pipe that is full from `fill` on, until a test reads it."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
@@ -33,7 +33,7 @@ class FullPipe:
         os.close(filler)
 
     def close_writer(self) -> None:
-        """Leave the writing end to the processes that have a copy of it."""
+        """Close the writing end in this process only; other processes may have a copy."""
         os.close(self.writer)
         self.writer = -1
 

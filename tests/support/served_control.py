@@ -59,7 +59,6 @@ class Served:
             return response.status, await response.json()
 
     async def resign(self, name: str = "tracker") -> None:
-        """Send `POST /resign/NAME`."""
         async with self.session.post(f"{self.url}/resign/{name}", headers={"X-Lease-Client": "test"}) as response:
             assert response.status == 200
 

@@ -9,10 +9,7 @@ from redis.client import PubSub
 
 @contextmanager
 def subscribed(redis: Redis, key: str, direct: int, relayed: int) -> Iterator[tuple[list[PubSub], list[PubSub]]]:
-    """Subscribe as candidates do: `direct` with a direct watch, and `relayed` with a relayed one; yields both lists.
-
-    `direct` and `relayed` are numbers of candidates.
-    """
+    """Subscribe as `direct` candidates with a direct watch, and as `relayed` candidates with a relayed watch."""
     with ExitStack() as open_:
         yield (
             [open_.enter_context(subscriber(redis, f"{key}:changed", f"{key}:direct:changed")) for _ in range(direct)],

@@ -118,7 +118,6 @@ class Terminal:
         os.write(self._ours, keys.encode())
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the program."""
         self.process.send_signal(number)
 
     def status(self) -> int:

@@ -688,7 +688,7 @@ async def test_a_lease_has_one_leadership_which_runs_once_at_a_time(sidecar: Fak
 
 
 async def test_resign_is_refused_while_run_is_active_even_between_two_terms(sidecar: FakeSidecar) -> None:
-    """Otherwise the resign could release a term whose grant has arrived but is not read yet."""
+    """Otherwise the resign could release a term whose grant has arrived but has not been read."""
     async with LeaseClient(sidecar.url) as client:
         lead = client.leadership(NAME)
         run = asyncio.create_task(lead.run(Work(sidecar.events)))
@@ -729,7 +729,7 @@ def test_an_invalid_address_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://user:secret@h:4040", "http://user:sec@ret@h", "user:secret@h", "http://secret@h"]
 )
-def test_an_address_with_a_login_is_refused_without_the_password(url: str) -> None:
+def test_the_error_for_an_address_with_a_login_does_not_show_the_password(url: str) -> None:
     with pytest.raises(ValueError, match="http://HOST:PORT") as caught:
         LeaseClient(url)
     assert "sec" not in str(caught.value)

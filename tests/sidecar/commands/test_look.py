@@ -26,7 +26,7 @@ LEASE = "background_services"
 
 
 class Interrupted(CommandRedis):
-    """Calls `interrupt` before script number `number` of the command, as if another program acted at that moment."""
+    """A connection that calls `interrupt` before script number `number`, as if another program acted at that moment."""
 
     def __init__(self, settings: Settings, number: int, interrupt: Callable[[], object]) -> None:
         super().__init__(Connector(settings.redis, settings.kind), settings.redis.place)

@@ -256,7 +256,7 @@ async def test_while_redis_is_unreachable_connections_are_tried_after_doubling_p
         assert pauses[0] <= FIRST * 1.5, "the pauses start over after a connection that carried a call"
 
 
-async def test_a_look_that_finds_its_own_id_reports_no_duplicate_instance_id(
+async def test_a_look_that_finds_the_sidecars_own_id_reports_no_duplicate_instance_id(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
     """After a restart within a term, the key may still contain this id from an acquire of the previous process."""

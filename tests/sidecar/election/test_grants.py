@@ -165,7 +165,7 @@ def test_a_new_term_is_granted_at_once() -> None:
     assert lease.grant(100, 100, "one") == T.grant_ttl
 
 
-def test_an_earlier_ending_second_grant_does_not_shorten_the_first() -> None:
+def test_a_second_grant_that_ends_earlier_does_not_shorten_the_first() -> None:
     grants = Grants(0)
     grants.give("one", 10)
     grants.give("one", 8)  # the answer to an earlier request

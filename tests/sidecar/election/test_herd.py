@@ -164,7 +164,7 @@ def test_candidates_that_decide_one_after_the_other_never_leave_too_few_direct_w
 
 
 def follower(direct: int, watchers: int = FLEET) -> Lease:
-    """A candidate that found the lease held by another one, and that always draws the highest numbers."""
+    """A candidate that found the lease held by another candidate, and that always draws the highest number."""
     lease = fresh_lease()
     lease._uniform = lambda low, high: high
     lease.asked(100)

@@ -71,7 +71,7 @@ def test_after_a_step_down_the_key_stays_until_the_last_grant_has_ended() -> Non
 
 
 def test_a_release_after_a_late_acquire_of_the_same_term_begins_the_rest_again() -> None:
-    """A late acquire executes before the first release, which therefore deletes nothing (simulation: seed 8401)."""
+    """A late acquire executes before the first release, which therefore deletes nothing."""
     lease = asked()
     lease.asked(STEPS)
     lease.resigned(STEPS, 1)
@@ -92,7 +92,7 @@ def test_a_release_after_a_late_acquire_of_the_same_term_begins_the_rest_again()
 
 
 def test_after_a_step_down_nothing_is_acquired_for_a_silent_client_whose_grant_has_ended() -> None:
-    """Otherwise the candidate would acquire the lease again for a client that does not ask (simulation: seed 8102)."""
+    """Otherwise the candidate would acquire the lease again for a client that does not ask."""
     lease = leading(100.0, waits=False)
     lease.asked(STEPS - 1)
     asked(lease)

@@ -63,7 +63,7 @@ def test_an_answer_of_another_shape_is_refused(answer: object) -> None:
         parse(answer)
 
 
-def test_a_number_and_a_time_are_refused_in_another_shape() -> None:
+def test_a_number_or_a_time_of_another_shape_is_refused() -> None:
     assert number(3) == 3
     assert server_time(["1790000000", "7"]) == 1_790_000_000_000_007
     with pytest.raises(InvalidResponse):

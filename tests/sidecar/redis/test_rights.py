@@ -32,7 +32,7 @@ def contents(redis: Redis) -> list[object]:
 
 
 class Trial:
-    """Sends the calls of a term as one user, and finds the first call that fails.
+    """The calls of a term, sent as one user until the first call that fails.
 
     A refused call must change nothing.
     """

@@ -31,7 +31,7 @@ def test_a_step_down_of_an_earlier_term_does_not_end_a_later_term(any_redis: Red
     assert Caller(any_redis).acquire().outcome == "adopted"
 
 
-def test_a_new_term_removes_the_step_down_of_the_last_one(any_redis: Redis) -> None:
+def test_a_new_term_removes_the_step_down_of_the_previous_term(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     step_down(any_redis, KEY)
     Caller(any_redis).release(token)

@@ -55,7 +55,7 @@ def test_a_server_fact_is_at_most_30_seconds_old() -> None:
 
 
 async def test_while_the_facts_are_recent_the_task_sleeps() -> None:
-    """An idle sidecar does not wake up to find that it has nothing to ask."""
+    """An idle sidecar does not wake up while it has nothing to ask."""
 
     class Recent:
         checks = 0
@@ -124,7 +124,7 @@ async def test_a_refused_notice_is_published_again_until_it_is_accepted(
 async def test_a_frozen_server_is_not_shown_as_up(
     redis: Redis, redis_server: RedisServer, username: str | None
 ) -> None:
-    """While no call is made, only the request for the facts checks the connection. A login may be its first step."""
+    """While no call is made, only the request for the facts can find the server frozen, with or without a login."""
     command(redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all")
     try:
         async with Proxy(redis_server.port) as way, shown(way.port, username, limit=0.5) as (store, learned):
