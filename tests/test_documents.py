@@ -55,7 +55,7 @@ def test_the_readme_has_at_most_120_lines() -> None:
 
 
 def test_each_image_tag_and_the_changelog_name_the_version_of_the_code() -> None:
-    """The deployment guide makes tags immutable, so a tag that names an older version cannot be pushed."""
+    """The tags are immutable (deployment guide), so the tag of an older version cannot be pushed again."""
     files = ("task-definition.json", "examples/exec/task-definition.json", "compose.yaml", "ops/aws/service.yaml")
     texts = {name: (ROOT / name).read_text() for name in (*files, "docs/exec.md", "docs/deployment-guide.md")}
     tag = re.compile(r"(?:(?:portfolio-api|lease-sidecar):|\bVersion:\n +Type: String\n +Default: )([0-9]+\.[0-9.]+)\b")

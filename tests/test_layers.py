@@ -35,10 +35,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
 }
 """Packages and top-level modules of each program by layer, lowest first; each may import only from lower layers."""
 CLIENT_IMPORTS = ("aiohttp.", "runtime.clock.", "runtime.host_names.", "sidecar.client.")
-"""Modules that the client library may import besides the standard library.
-
-Its only third-party dependency is aiohttp.
-"""
+"""Modules that the client library may import besides the standard library."""
 MOST_PAIRS = 75
 """Maximum number of imports between packages and top-level modules of `service/`, each pair counted once."""
 MOST_TOP_LEVEL = 14

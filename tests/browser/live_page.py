@@ -88,7 +88,6 @@ def token(user: UUID = USERS[0], *, hours: float = 1.0, **changed: str) -> str:
 
 
 async def sign_in(page: Page, **fields: str) -> None:
-    """Fill in the form and submit it."""
     await page.wait_for("!document.querySelector('#sign-in').hidden")
     for name, value in fields.items():
         await page.evaluate(f"document.forms[0]['{name}'].value = {json.dumps(value)}")

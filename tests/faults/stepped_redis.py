@@ -35,7 +35,6 @@ class SteppedRedis(RedisServer):
         return ["/usr/bin/env", f"LD_PRELOAD={self._shim}", f"CLOCK_OFFSET={self._file}", *super().command()]
 
     def step(self, seconds: float) -> None:
-        """Step the clock of the running server by this number of seconds."""
         self._offset += seconds
         with self._file.open("r+b") as file:  # in place: the server has mapped this file
             file.write(struct.pack("=q", round(self._offset * 1e6)))

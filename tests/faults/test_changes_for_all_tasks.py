@@ -60,7 +60,7 @@ class Deploy:
         assert await task.sidecar.end() == 0
 
     async def operator(self, task: Task, *words: str) -> str:
-        """Run `python -m sidecar WORDS` with the settings of a task; returns its output."""
+        """Run `python -m sidecar WORDS` with the settings of a task, and return its output."""
         log = f"{task.sidecar._log}.{words[0]}"
         async with command_of("sidecar", Path(log), *words, **task.sidecar.environment) as command:
             assert await command.end() == 0, command.output

@@ -127,10 +127,8 @@ async def _follows(task: Task) -> bool:
 
 
 async def _follows_and_watches(task: Task) -> bool:
-    """Whether a task follows and its watch receives releases."""
     return await _follows(task) and await _receives_releases(task)
 
 
 async def _receives_releases(task: Task) -> bool:
-    """Whether a task's watch receives releases."""
     return bool((await task.status())["watch"]["mode"] == "notices")

@@ -185,7 +185,7 @@ async def test_the_stop_signal_is_seen_before_the_next_request(tmp_path: Path, w
                 one.start()
                 await eventually(lambda: len(fake.polls) == 2)  # the second request is held
                 fake.misbehave = answer_and_stop
-                await fake.follow()  # answers it
+                await fake.follow()  # answers the held request
                 await eventually(lambda: len(fake.polls) == 3)
                 async with asyncio.timeout(8):  # less than the ten seconds
                     assert await one.end() == 0

@@ -1,4 +1,4 @@
-"""Bugs in the client library, each found by a test of the library with a fake or a real sidecar."""
+"""Seeded bugs in the client library."""
 
 from tests.mutants.trial import Bug
 
@@ -101,7 +101,7 @@ BUGS = [
         test=_LEADERSHIP + "the_end_of_the_event_loop_awaits_the_work_before_the_resign[the work first]",
     ),
     Bug(
-        "the client does not cancel work that has survived a failed task group",
+        "the client does not cancel work that has swallowed a cancellation",
         "sidecar/client/leadership.py",
         right="interruption is not None and asking.cancelling() > 0 and job.cancelling() > 0",
         wrong="interruption is not None and job.cancelling() > 0",

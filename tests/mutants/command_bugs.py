@@ -1,4 +1,4 @@
-"""Bugs in the operator's commands and in the sidecar's `GET /status`, and the test that must find each."""
+"""Seeded bugs in the operator's commands and in the sidecar's `GET /status`."""
 
 from tests.mutants.trial import Bug
 

@@ -1,7 +1,4 @@
-"""Seeded bugs in the listener of both containers, the refusal of web pages, CORS, and the reconnect time of streams.
-
-Tests with real sockets find them.
-"""
+"""Seeded bugs in the listener of both containers, the refusal of web pages, CORS, and the reconnect time of streams."""
 
 from tests.mutants.trial import Bug
 
@@ -61,7 +58,7 @@ BUGS = [
         test=_LISTENER + "an_idle_connection_outlives_the_header_limit",
     ),
     Bug(
-        "a header after a held request ends the connection",
+        "an incomplete header after a held request ends the connection",
         "runtime/listener.py",
         right="if self._waiter is not None and not self._waiter.done():",
         wrong="if True:",

@@ -1,7 +1,4 @@
-"""Bugs in the operators' page and in the JSON that it shows.
-
-Tests of the internal listener and of the client library find them.
-"""
+"""Seeded bugs in the operators' page and in the JSON that it shows."""
 
 from tests.mutants.trial import Bug
 

@@ -1,6 +1,6 @@
-"""The fifteen faults of an earlier implementation, each seeded again, and the test that finds it.
+"""The fifteen faults of an earlier implementation, each seeded again.
 
-The numbers only identify the faults. A fault with several aspects is several bugs.
+The numbers only identify the faults. A fault with several variants is several bugs.
 """
 
 from tests.mutants.trial import Bug
@@ -139,7 +139,7 @@ BUGS = [
         test=_TRACKER + "open_high_low_and_change_are_reset_with_each_session",
     ),
     Bug(
-        "fault 13: a reconstruction runs only once ever",
+        "fault 13: no reconstruction runs after the first finished one",
         "service/work/backlog.py",
         right="records.get((run.job, run.session.date))",
         wrong="next((done for done in records.values() if done.job == run.job and done.finished_at), None)",

@@ -1,4 +1,4 @@
-"""Bugs in the requests for symbols without a price, and in the choice between two prices."""
+"""Seeded bugs in the requests for symbols without a price, and in the choice between two prices."""
 
 from tests.mutants.trial import Bug
 
@@ -51,14 +51,14 @@ BUGS = [
         test=_STANDING + "a_portfolios_only_symbol_does_not_wait_for_anothers_thousands",
     ),
     Bug(
-        "the rest of a refused batch goes before other symbols",
+        "the rest of a failed batch goes before other symbols",
         "service/prices/standing.py",
         right="_replace(negative_limit=-_half(rest))",
         wrong="_replace(negative_limit=-2 * NO_LIMIT)",
         test=_STANDING + "the_rest_of_a_failed_batch_is_requested_last_and_in_halves",
     ),
     Bug(
-        "symbols that failed before lose their place in a query for closes",
+        "a query for closes drops the symbols that failed before",
         "service/prices/standing.py",
         right="self._heap = rest\n",
         wrong="self._heap = []\n",
@@ -128,7 +128,7 @@ BUGS = [
         test=_ALPACA + "an_attempt_has_a_time_limit_even_if_the_budget_ends_before_it_begins",
     ),
     Bug(
-        "a query derives the queue of a batch from the current standing of its symbols",
+        "the current standing of a symbol decides from which queue its batch came",
         "service/prices/batches.py",
         right="if answers.queue.gave(batch):",
         wrong="if self._standing.unknown(batch[:1]):",

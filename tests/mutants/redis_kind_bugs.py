@@ -1,7 +1,4 @@
-"""Bugs in the code for several Redis servers (a cluster, sentinels, ElastiCache Serverless) and for different ttls.
-
-Tests with real servers find most of them.
-"""
+"""Seeded bugs in the code for several Redis servers (cluster, sentinels, ElastiCache Serverless) and different ttls."""
 
 from tests.mutants.trial import Bug
 
@@ -274,7 +271,7 @@ SERVERLESS = [
         test=_SERVERLESS + "without_redis_cluster_a_watch_at_another_server_is_off",
     ),
     Bug(
-        "the lack of WAIT is reported without the setting that needs it",
+        "the lack of WAIT is reported without the name of the setting that needs it",
         "sidecar/redis/store.py",
         right='return replace(failure, text=f"{failure.text}; MIN_REPLICAS above 0 needs WAIT")',
         wrong="return replace(failure)",

@@ -1,7 +1,4 @@
-"""Bugs in the login to Redis and in TLS.
-
-Tests with a real Redis, real certificates or botocore find most of them.
-"""
+"""Seeded bugs in the login to Redis and in TLS."""
 
 from tests.mutants.trial import Bug
 

@@ -1,4 +1,4 @@
-"""Bugs in `make run`, and the test that must find each."""
+"""Seeded bugs in `make run`."""
 
 from tests.mutants.trial import Bug
 

@@ -1,7 +1,4 @@
-"""Seeded bugs in the service, for example in the fence, the writes through it, connections, streams and runs.
-
-Many of the tests that find them use a real Postgres.
-"""
+"""Seeded bugs in the service, for example in its fenced writes, connections, streams and runs."""
 
 from tests.mutants.trial import Bug
 
@@ -42,14 +39,14 @@ BUGS = [
         test=_STREAMS + "the_end_of_a_stream_closes_the_connection_of_an_http_1_0_client",
     ),
     Bug(
-        "a migrate that is cut off keeps its locks without a limit",
+        "a migrate command that is cut off keeps its locks without a limit",
         "service/database/migrations.py",
         right='f"{END_IF_IDLE}; {limits}"',
         wrong="limits",
         test=_MIGRATIONS + "a_migrate_that_is_cut_off_keeps_its_locks_only_for_a_limited_time",
     ),
     Bug(
-        "a migrate waits for another without a limit",
+        "a migrate command waits for another migrate command without a limit",
         "service/database/migrations.py",
         right="set local lock_timeout = '{LOCK_LIMIT}s'",
         wrong="set local lock_timeout = 0",
@@ -168,7 +165,7 @@ BUGS = [
         test=_SILENCE + "connections_whose_statements_wait_for_a_lock_are_kept",
     ),
     Bug(
-        "connections are replaced again and again without an answer",
+        "dead connections are replaced repeatedly while the server does not answer",
         "service/database/pool.py",
         right="self._answered_before_replacement = self.answered_at",
         wrong="pass",
@@ -224,7 +221,7 @@ BUGS = [
         test=_ADMISSION + "free_memory_is_returned_only_while_streams_are_refused",
     ),
     Bug(
-        "the reader of live values keeps closed streams",
+        "the reader of live values keeps closed streams in memory",
         "service/api/streams.py",
         right="            try:\n                await self._serve(store, wanted)",
         wrong="            kept = [*map(tuple, self._subscribers.values())]\n            try:\n"

@@ -1,7 +1,4 @@
-"""Bugs in the sidecar's election, listener, Redis client, scripts, name lookups and log.
-
-Many of the tests that find them use a real Redis.
-"""
+"""Seeded bugs in the sidecar's election, listener, Redis client, scripts, name lookups and log."""
 
 from tests.mutants.trial import Bug
 
@@ -155,7 +152,7 @@ ELECTION = [
         test=_CANDIDATE + "each_reply_of_a_round_trip_reaches_its_lease",
     ),
     Bug(
-        "a drain ends when any lease is given up",
+        "a drain ends as soon as one lease is given up",
         "sidecar/election/candidate.py",
         right="while not all(lease.drained",
         wrong="while not any(lease.drained",
@@ -509,7 +506,7 @@ REDIS = [
         test=_FAILURES + "a_term_is_not_confirmed_if_the_replicas_reply_too_late[wheel]",
     ),
     Bug(
-        "MIN_REPLICAS confirms everything",
+        "a term counts as confirmed without any replica",
         "sidecar/redis/store.py",
         right=">= self._min_replicas",
         wrong=">= 0",
@@ -718,7 +715,7 @@ SCRIPTS = [
         test=_STOPPING + "further_signals_do_not_end_a_sidecar_that_waits_for_the_reader_of_its_log",
     ),
     Bug(
-        "the end of a process waits for a reader of the log for ever",
+        "the end of a process waits forever for a reader of the log",
         "runtime/log_output.py",
         right="done.wait(END)",
         wrong="done.wait()",
@@ -869,7 +866,7 @@ CONNECTION = [
         "[a term without a token-once greeted]",
     ),
     Bug(
-        "a number in a reply has no limit",
+        "a number in a reply has no upper limit",
         "sidecar/redis/replies.py",
         right="if not smallest <= found < limit:",
         wrong="if found < smallest:",

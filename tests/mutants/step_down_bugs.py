@@ -1,4 +1,4 @@
-"""Bugs in the history and in the step-down, each found by a test of the rules or by a test with a real Redis."""
+"""Seeded bugs in the history and in the step-down."""
 
 from tests.mutants.trial import Bug
 
@@ -38,7 +38,7 @@ STEP_DOWN = [
         test=_RULES + "after_a_step_down_nothing_is_acquired_for_a_silent_client_whose_grant_has_ended",
     ),
     Bug(
-        "a release after a step-down is given up while the key lives",
+        "a release after a step-down is given up while the key exists",
         "sidecar/election/lease.py",
         right="if reply.outcome in (Outcome.RENEWED, Outcome.STEPPING_DOWN):",
         wrong="term.step_down = reply.outcome is Outcome.STEPPING_DOWN\n        if reply.outcome is Outcome.RENEWED:",

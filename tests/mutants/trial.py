@@ -20,7 +20,7 @@ COPIED = (
 PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "pytest_rerunfailures")
 """Plugins that the tests need: loading every installed plugin takes longer than most tests."""
 TEST_LIMIT, LIMIT = 60, 600
-"""Timeouts of a test and of a pytest run, in seconds; `make mutants` runs several at the same time."""
+"""Timeouts of a test and of a pytest run, in seconds; `make mutants` makes several runs at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def copy(source: Path, target: Path, copy_file: Callable[[str, str], object] = s
 def attempt(source: Path, tests: list[str], bug: Bug | None = None, *, reruns: int = 0) -> Verdict:
     """Run the tests in a folder with the files of `source`, with the bug if there is one.
 
-    The folder has hard links, so `source` must be in the same file system. A failed test is repeated at most `reruns`
-    times.
+    The folder contains hard links, so `source` must be on the same file system. A failed test is repeated at most
+    `reruns` times.
     """
     with TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)

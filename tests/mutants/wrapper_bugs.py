@@ -1,4 +1,4 @@
-"""Bugs in the wrapper of `python -m sidecar exec`. Tests with real processes find all except the bug in the pauses."""
+"""Seeded bugs in the wrapper of `python -m sidecar exec`."""
 
 from tests.mutants.trial import Bug
 

@@ -269,7 +269,7 @@ def test_price_source_alpaca_needs_both_keys(
 
 @pytest.fixture
 def signals_as_they_were() -> Iterator[None]:
-    """Restore the signal handlers. A service ignores signals at its end, and child processes would inherit that."""
+    """Restore the signal handlers. A service ignores signals at its end; child processes inherit ignored signals."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():

@@ -42,7 +42,7 @@ async def serving(samples_url: str, session: ClientSession) -> AsyncIterator[tup
             probing = asyncio.create_task(served.access.run())
             await served.access.connected()
             async with served.listening(Listener, address=Address("127.0.0.1", 0)):
-                # The check of the sessions could close a connection later.
+                # Wait until the sessions are checked: a later check could close a connection.
                 await eventually(lambda: served.access._sessions_due)
                 async with AsyncExitStack() as all_open:
                     for _ in range(CONNECTIONS):

@@ -246,7 +246,6 @@ async def test_the_commands_of_the_alert_repair_a_service_whose_fences_refuse_ev
     service = await stack.enter_async_context(new_service("one", sidecar.url))
 
     async def run(module: str, *words: str) -> None:
-        """Run a command to its end."""
         settings = {"REDIS_URL": redis_server.url, "LEASE_KEY": sidecar.environment["LEASE_KEY"], **timings}
         settings |= {"DATABASE_URL": samples_url, "SIDECAR_URL": sidecar.url, "AUTH": "off"}
         command = command_of(module, tmp_path / f"{module}-{words[0]}.log", *words, **settings)

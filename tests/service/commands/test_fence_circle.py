@@ -1,7 +1,7 @@
 """An absurd token in Redis, in the database or in both is repaired by the commands that errors and alerts name.
 
-The tests use a real database, a real Redis and a real sidecar. After the commands, the database accepts the next term's
-token. This token is smaller than the absurd token and larger than every other earlier token.
+After the commands, the database accepts the next term's token. This token is smaller than the absurd token and larger
+than every other earlier token.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""`python -m tests.service.database.frozen_copy DSN`: a leader that stops in the middle of its COPY and reports it."""
+"""`python -m tests.service.database.frozen_copy DSN`: a leader that stops in the middle of its COPY.
+
+It prints 'copying' before it stops.
+"""
 
 import asyncio
 import sys
@@ -15,7 +18,7 @@ from tests.support.work_fakes import FakeTerm
 
 
 async def half(values: AsyncIterator[Values], staged: writes.Staged) -> AsyncIterator[bytes]:
-    """Yield the first half of the COPY, then wait forever."""
+    """Yield the first half of the COPY, and never the second half."""
     copied = HEADER + b"".join([copy_rows(part) async for part in values])
     yield copied[: len(copied) // 2]
     sys.stdout.write("copying\n")

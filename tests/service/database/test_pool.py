@@ -307,7 +307,7 @@ async def test_a_session_that_began_with_a_harmful_setting_is_replaced(
 async def test_of_several_connections_the_one_with_a_harmful_setting_is_replaced(
     failing: int, narrow: str, raw: Connection
 ) -> None:
-    """The error leaves through the contexts of all connections, and only the innermost sees the error itself."""
+    """The error passes through two context managers, and only the inner manager gets the error of the server."""
     await raw.execute(f"alter role {ROLE} set statement_timeout = 50")
     async with await Store.connect(narrow, connections=2) as store:
 

@@ -29,7 +29,7 @@ def nth_sunday(year: int, month: int, n: int) -> date:
 
 def test_every_session_s_open_and_close_is_the_same_in_exchange_calendars() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # from that library's use of pandas
+        warnings.simplefilter("ignore")  # pandas warns about the library's code
         other = exchange_calendars.get_calendar("XNYS", start=f"{FIRST_YEAR}-01-01", end=f"{NEXT_YEAR}-12-31")
         theirs = [
             Session(day.date(), row.open.to_pydatetime(), row.close.to_pydatetime())

@@ -149,7 +149,7 @@ def block_of(holdings: Mapping[UUID, Holdings], symbols: Sequence[str]) -> Block
 
 
 def worths(values: Values) -> list[Worth]:
-    """The values as `Worth` objects, for comparison with the reference."""
+    """The values as `Worth` objects."""
     return [
         Worth(
             _money(value) if known else None,

@@ -1,4 +1,4 @@
-"""Each symbol of unknown standing counts for one holder: the portfolio with the fewest such symbols."""
+"""The crowd of an unknown symbol: the portfolio with the fewest unknown symbols, of those that hold the symbol."""
 
 from datetime import date
 from uuid import UUID
@@ -11,7 +11,7 @@ from tests.support.positions import entry
 DAY = date(2026, 3, 2)
 
 
-async def test_a_symbol_counts_for_the_holder_with_the_fewest_unknown_symbols(store: Store) -> None:
+async def test_a_symbols_crowd_is_the_portfolio_with_the_fewest_unknown_symbols(store: Store) -> None:
     held = {1: ["A", "B", "C", "K"], 2: [], 3: ["B", "K"], 4: ["K"], 5: ["B", "D"]}
     await store.put_positions(entry(number, symbol, "1") for number, symbols in held.items() for symbol in symbols)
     await store.put_positions([entry(2, "A", "0")])

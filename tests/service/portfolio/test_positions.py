@@ -91,7 +91,7 @@ async def test_a_symbol_made_up_for_its_hash_does_not_take_the_place_of_another_
     book = await store.load_positions(DAY)
     await store.put_positions([entry(4, "AAPL", "10"), entry(4, "B", "1")])
     expected = [((SAME_HASH, Decimal(1)),)] * 3 + [(("AAPL", Decimal(10)), ("B", Decimal(1)))]
-    assert list((await held(store, DAY)).values()) == expected  # the blocks are 1 to 3, and 4
+    assert list((await held(store, DAY)).values()) == expected  # one block has portfolios 1 to 3, the other has 4
     assert list(holdings(await store.update_positions(book, DAY)).values()) == expected
 
 

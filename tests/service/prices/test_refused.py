@@ -319,7 +319,7 @@ async def test_two_queries_at_the_same_time_may_find_the_same_symbol_refused(alp
 
 
 async def test_a_source_does_not_request_a_symbol_that_another_source_saw_refused(alpaca: Alpaca) -> None:
-    """Two tasks share refusals in this way through the database."""
+    """Two tasks share refusals in the same way, through the database."""
     market(alpaca)
     async with AsyncExitStack() as stack:
         one: AlpacaPrices = await stack.enter_async_context(source(alpaca, known=GOOD))

@@ -473,7 +473,7 @@ async def test_a_tick_that_is_cancelled_while_the_database_is_silent_ends_the_wo
 async def test_a_tick_that_failed_before_the_close_is_not_due_at_the_next_opening(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise a failed tick in each of two sessions would end the term, as if a write were due since the first."""
+    """Otherwise failed ticks in two sessions would end the term, as if a write had been due since the first tick."""
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, metrics, CLOSE - TICK, {"A": "10"})
 
