@@ -1,4 +1,4 @@
-"""`python -m tests.mutants`: break the product on purpose, one bug at a time; each must be found.
+"""`python -m tests.mutants`: break the product on purpose, one bug at a time. Each bug must be found.
 
 The simulation must find the bugs of `tests/simulation/mutants.py`. Each bug of `tests/mutants/bugs.py` names a test of
 the real code that must find the bug. These tests must pass without a bug.

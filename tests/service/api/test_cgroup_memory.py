@@ -115,7 +115,6 @@ def test_a_sibling_of_the_process_s_cgroup_does_not_count(container: Container) 
 
 
 def test_the_limit_of_an_invisible_parent_counts_if_the_kernel_shows_it(tmp_path: Path) -> None:
-    """Only version 1 of cgroups shows the smallest limit of all parents."""
     container = Container(tmp_path, unified=False)
     container.group("", usage=400, limit=None, parents=512)
     assert container.sees(path="/", root="/").read() == mebibytes(400, 512)

@@ -20,7 +20,7 @@ from tests.support.served_api import Served
 from tests.support.waiting import LIMIT, eventually
 
 PORTFOLIOS = [UUID(int=number, version=4) for number in range(1, 9)]
-"""Portfolios of one user each; the user has the id of the portfolio."""
+"""Ids of the portfolios; the owner of each portfolio has the same id."""
 ONE, OTHER = UUID(int=1), UUID(int=2)
 LOCK = "select from portfolio for update"
 

@@ -159,7 +159,7 @@ async def test_an_interrupted_import_ends_within_its_file_and_keeps_nothing(
     def symbol(text: str) -> str:
         read.append(text)
         if len(read) == 10:
-            importing.cancel()  # like the event loop on Ctrl-C
+            importing.cancel()  # as the event loop does on Ctrl-C
         return text
 
     monkeypatch.setattr(imports, "read_symbol", symbol)

@@ -28,7 +28,7 @@ def say(what: object) -> None:
 
 
 def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
-    """The statements of writing transactions that this process sends. It kills itself after the statement `kill_at`.
+    """The statements of writing transactions that this process sends. The process kills itself after number `kill_at`.
 
     `kill_at` counts all statements, or with `of_commits` only commits. The commits are the same in each run, but two
     parallel writers send the other statements in any order. Reads are not counted: their number depends on which

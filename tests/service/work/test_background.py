@@ -88,8 +88,8 @@ async def test_work_that_failed_is_started_again_under_a_later_term(
 async def test_works_end_in_order_but_a_slow_one_does_not_delay_the_next(
     waits: bool, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not waits:  # so long that the pause does not end even on a slow event loop
-        monkeypatch.setattr(background_work, "STOP_STAGGER", 20.0)
+    if not waits:
+        monkeypatch.setattr(background_work, "STOP_STAGGER", 20.0)  # longer than the work, even on a slow event loop
     began = {lease: asyncio.Event() for lease in (TRACKER_LEASE, SCHEDULER_LEASE)}
     scheduler_ended = asyncio.Event()
     ends: list[str] = []
