@@ -10,10 +10,7 @@ from aiohappyeyeballs import start_connection
 from runtime.lookup import Lookups
 
 STAGGER = 0.25
-"""Longest delay before the next address is tried while earlier attempts continue, in seconds.
-
-RFC 8305 advises 0.25.
-"""
+"""Longest delay, in seconds, before the next address is tried while earlier attempts continue; advised by RFC 8305."""
 
 
 async def connected_socket(

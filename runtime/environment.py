@@ -1,8 +1,8 @@
-"""Environment variables that libraries read and both containers ignore: the variables are meant for other programs.
+"""Environment variables that libraries read, and that both containers ignore.
 
 Containers of one task definition often share an environment. A variable that is meant for another program must neither
 stop this program nor silently change its behaviour. `docs/environment.md` lists the variables. `remove_ignored` must
-run before the libraries are imported, since some of them read their variables at the import. Health checks also run
+run before the libraries are imported, since some of them read their variables at the import. Health checks also import
 this module, so it imports only modules that load quickly.
 """
 

@@ -1,6 +1,6 @@
 """The HTTP listener of both containers: errors in JSON, and limits for connections.
 
-aiohttp limits neither the number of connections nor the time for a request's header. Without limits, everybody who
+aiohttp limits neither the number of connections nor the time for a request's header. Without limits, anybody who
 reaches a port can use up the file descriptors that the connections to Redis, the database and the other container need.
 """
 
@@ -55,7 +55,7 @@ class Limits:
 
 
 AtOnce = Callable[[RawRequestMessage], bytes | None]
-"""Returns the JSON body of the answer to a request, or None for a request that the application has to answer."""
+"""Function that returns the JSON body of the answer to a request; None if the application has to answer the request."""
 
 
 class Listener(web.BaseSite):
@@ -159,7 +159,6 @@ class _Connection(web.RequestHandler):
         self.network = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Serve the connection."""
         self.network = _network(transport)
         super().connection_made(transport)
 
@@ -175,7 +174,7 @@ class _Connection(web.RequestHandler):
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Send the answer. One of aiohttp's built-in errors becomes JSON first."""
+        """Send the answer; a built-in error of aiohttp becomes JSON first."""
         if isinstance(resp, web.Response) and resp.status >= 400 and resp.content_type != "application/json":
             is_default = resp.text in (None, f"{resp.status}: {resp.reason}") or not isinstance(resp, web.HTTPError)
             _set_error(resp, f"{resp.reason}: {request.method} {request.path}" if is_default else str(resp.text))
@@ -195,7 +194,7 @@ class _Connection(web.RequestHandler):
             return False
         try:
             body = self._at_once(message)
-        except Exception:  # noqa: BLE001 - the application meets the same error, logs it and answers with the status 500
+        except Exception:  # noqa: BLE001 - the application meets the same error, logs it and answers with status 500
             return False
         if body is None:
             return False
@@ -237,7 +236,6 @@ class _TimedConnection(_Connection):
         self._last_bytes = b""
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the timer of the header."""
         self._stop_timer()
         super().connection_lost(exc)
 
@@ -276,7 +274,6 @@ def _set_error(answer: web.Response, error: str) -> None:
 
 
 def _network(transport: asyncio.BaseTransport) -> str:
-    """The network of the peer. Connections from the same network belong to the same peer."""
     peer = transport.get_extra_info("peername")
     return network_of(peer[0]) if peer else ""
 

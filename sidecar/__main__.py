@@ -14,7 +14,7 @@ from sidecar.settings import SettingsError
 _LIBRARIES = ("aiohttp.web", "prometheus_client", "redis.asyncio", "uvloop")
 """The large libraries of the sidecar."""
 _THRESHOLDS = (50_000, 1_000, 10)
-"""Thresholds of the garbage collection during the imports of the libraries, which leave little garbage."""
+"""Thresholds of the garbage collector during the imports of the libraries: the imports leave little garbage."""
 LONGEST = 1_000
 """Limit of a line of an error, in characters."""
 

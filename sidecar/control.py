@@ -29,12 +29,12 @@ CLIENT = "X-Lease-Client"
 """The header in which a client names itself. A resign requires the header, because a web page cannot send it."""
 
 METRICS_LIMITS = Limits(connections=64, per_peer=8, header=10.0, idle=75.0)
-"""Limits of the metrics listener: the network may reach it, but Redis and the client need file descriptors too."""
+"""Limits of the metrics listener, which the network may reach. Redis and the client need file descriptors too."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _to_json = json.JSONEncoder(check_circular=False).encode
-"""Encodes an answer. No answer contains itself, and the check for that would take a tenth of the time."""
+"""Encoder of an answer, without the check for circular references, which would take a tenth of the time."""
 
 _NUMBER = re.compile(r"[0-9.eE+-]+")
 _VERSION = re.compile(r"[0-9a-f]+-[0-9]+")

@@ -20,7 +20,7 @@ async def instance_id(given: str | None, metadata_uri: str | None, lookups: Look
     """The instance id: `given`, else the id of the ECS task from its metadata at `metadata_uri`, else a generated one.
 
     `aws ecs list-tasks` shows the id of the task, and a sidecar that restarts within its task keeps the id. ECS
-    throttles the metadata endpoint, so it is read once.
+    throttles the metadata endpoint, so the sidecar reads it only once.
     """
     if given is not None:
         return given

@@ -279,14 +279,14 @@ class LeaseStatus(NamedTuple):
 
 
 class ServerClock:
-    """An estimate of the server's time, never ahead of it except by steps and drift of the clocks since the last reply.
+    """An estimate of the server's time.
 
-    The estimate lags by the time that the last reply travelled. That is the safe side: the server reaches a deadline no
-    later than this process does.
+    The estimate is behind the server's clock by the time that the last reply travelled. That is safe: the server
+    reaches a deadline no later than this process does. Only steps and drift of the clocks since the last reply can put
+    the estimate ahead.
 
     Args:
-        valid_for: seconds after which a reply is not used any more, because the two clocks differ in rate. After an
-            hour without a call, a deadline would be wrong by that hour's drift.
+        valid_for: seconds after which a reply is not used any more, because the two clocks differ in rate.
     """
 
     def __init__(self, valid_for: float) -> None:

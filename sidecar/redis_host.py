@@ -25,7 +25,7 @@ def checked_redis_host(text: str) -> str:
 
 
 def _fault(text: str) -> tuple[str, str] | None:
-    """The reason why the text is no host, and the remedy for REDIS_HOST, which may be empty; None if it is a host."""
+    """The reason why the text is no host, and the remedy for REDIS_HOST ('' for none); None if the text is a host."""
     if "://" in text:
         return "not the name or the address of a host", "put a URL into REDIS_URL"
     if "@" in text:

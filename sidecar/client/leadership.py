@@ -35,8 +35,8 @@ class Leadership:
     Any thread may read the properties and call `remaining`. All other methods belong to the event loop of `run`.
 
     `LeaseClient.leadership` makes this object. `holder`, `state` and `instance_id` come from the sidecar's last answer.
-    They are None while the client does not ask the sidecar. After an answer without a grant they are None from the
-    first failed request on; after a grant, only once the grant has ended.
+    They are None while the client does not ask the sidecar. They also become None, until the next answer, when a grant
+    ends, or when a request fails while the client has no grant.
     """
 
     def __init__(self, name: str, sidecar: SidecarApi, poll: Poll, grant: Callable[[], Grant]) -> None:
@@ -196,9 +196,9 @@ class Leadership:
             text = "the sidecar has not extended the grant in time: the work stops"
             self._log(logging.INFO, term, text, "grant_over")
         self._poll.stopped = True  # a request while the work unwinds would campaign
-        # A loop that cancels every task has cancelled the work too. A second cancellation would cut its clean-up short.
-        # Only such a loop has cancelled `asking`. `job.cancelling()` alone is not enough: it also counts an earlier
-        # cancellation that the work has swallowed.
+        # A loop that cancels every task has cancelled the work too. A second cancellation would cut the work's clean-up
+        # short. Only such a loop has cancelled `asking`. `job.cancelling()` alone is not enough: it also counts an
+        # earlier cancellation that the work has swallowed.
         at_loop_end = interruption is not None and asking.cancelling() > 0 and job.cancelling() > 0
         stopped = at_loop_end or job.cancel()
         dropped = reported = False

@@ -312,8 +312,7 @@ class Poll:
     Args:
         name: the name of the lease.
         sidecar: the sidecar to ask.
-        uniform: draws a number between two bounds, like `random.uniform`; spreads the pauses after requests without a
-            valid answer.
+        uniform: as for `LeaseClient`.
     """
 
     def __init__(self, name: str, sidecar: SidecarApi, uniform: Callable[[float, float], float]) -> None:

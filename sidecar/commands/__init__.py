@@ -1,1 +1,1 @@
-"""The commands of `python -m sidecar`, apart from the sidecar itself."""
+"""The operator's commands of `python -m sidecar`."""

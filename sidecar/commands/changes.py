@@ -1,4 +1,4 @@
-"""When to look at the leases again: at once after a change if Redis allows the watch, else every second."""
+"""When to look at the leases again: at once after a change if Redis allows the watch, otherwise every second."""
 
 import asyncio
 import random

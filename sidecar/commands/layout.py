@@ -7,7 +7,7 @@ COLUMNS = 80
 """Limit of a table's width, in columns of a terminal."""
 
 NARROWEST = 20
-"""Columns that are used even where a terminal has fewer."""
+"""Minimum width of a layout, in columns, even if the terminal is narrower."""
 
 _GAP = "  "
 _INDENT = "  "

@@ -187,7 +187,7 @@ class Candidate:
         self._act()
 
     def relay_noticed(self, name: str) -> None:
-        """Record the notice of a release that asks the candidates with a direct watch to relay the notice."""
+        """Record a notice that has to be relayed; see `Lease.relay_noticed`."""
         self._leases[name].relay_noticed(self._clock())
         self._act()
 

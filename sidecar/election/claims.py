@@ -1,7 +1,4 @@
-"""The term that a candidate holds, and the other claims on its lease. The module does no I/O and reads no clock.
-
-`HeldTerm`: the term and its owner. `Demand`: clients that want the lease. `Grants`: a client that may act on the
-sidecar's answer. `UnansweredAcquires`: calls that may have taken the key without an answer.
+"""The term that a candidate holds, and the other claims on its lease.
 
 The program beside a sidecar may be several processes: the workers of a server, or an old process and its successor. All
 of them ask one sidecar, and one of them leads. A client names itself with a word that is new at each start (the header
@@ -17,7 +14,9 @@ from sidecar.protocol import ReleaseReason
 
 
 class TermOwner(NamedTuple):
-    """The client that a term belongs to. No other client may get the term's token, because both would pass the fence.
+    """The client that a term belongs to.
+
+    No other client may get the term's token, because the writes of both would pass the fence.
 
     `name` is the word that the client gives itself, '' while no named client has the term. `predecessors` is true if
     the term may have been granted to a client whose name is not known: by a previous process of this sidecar, or before

@@ -1,6 +1,6 @@
 """The facts about one lease of one candidate, and what follows from them at one instant.
 
-The module does no I/O and reads no clock. `Lease` changes the facts; the module `lease` explains the time model.
+`Lease` changes the facts; the module `lease` explains the time model.
 """
 
 from collections.abc import Callable
@@ -155,10 +155,7 @@ class Facts:
         return self._term is None and self._to_release is None
 
     def _gives_up(self, term: HeldTerm) -> bool:
-        """Whether the candidate no longer leads under the term.
-
-        It then waits for a resign or for the end of the last grant.
-        """
+        """Whether the candidate has stopped leading, and waits for a resign or for the end of the last grant."""
         return self._drain_until is not None or term.step_down
 
     def _stepping_down(self) -> bool:

@@ -11,7 +11,7 @@ candidates that notice an event, only a few call at once. The others call within
 have no client that wants the lease.
 
 Each candidate decides by itself, from the numbers of watches that the server counts. A wrong number changes only
-delays. The module does no I/O and reads no clock.
+delays.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ HEAD_START = 0.005
 """Shortest delay of a call that is delayed, in seconds: the first calls, and their replies, go ahead."""
 
 Uniform = Callable[[float, float], float]
-"""Draws a number between two bounds, like `random.uniform`."""
+"""Function that draws a number between two bounds, like `random.uniform`."""
 
 
 def delay(candidates: int | None, uniform: Uniform) -> float:

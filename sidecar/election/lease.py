@@ -44,10 +44,7 @@ class Lease(Facts):
         return self._demand.hold()
 
     def unhold(self, ticket: int, now: float, *, answered: bool) -> None:
-        """Record the end of a held request: it was `answered`, or its client has gone.
-
-        An outdated ticket is ignored.
-        """
+        """Record the end of a held request; see `Demand.unhold`."""
         self._demand.unhold(ticket, now, answered=answered)
 
     def answer_valid_for(self, now: float, client: str, token: int | None = None) -> float:

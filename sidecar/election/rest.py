@@ -1,4 +1,4 @@
-"""The time for which a candidate leaves its lease to others. The module does no I/O and reads no clock.
+"""The time for which a candidate leaves its lease to others.
 
 After its client's resign a candidate waits for a second, so that another task gets the lease. After an operator's
 step-down it waits for one and a half heartbeats, so that every follower has called once, even without a watch. Both

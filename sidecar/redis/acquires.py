@@ -16,7 +16,7 @@ def has_acquire(calls: Sequence[KeyedCall]) -> bool:
 async def unassured(connection: RedisConnection) -> Failure | None:
     """Check that the connected server is still the primary.
 
-    Returns None if it is. If this cannot be found out, returns the failure that every acquire gets.
+    Returns None if it is. If the check fails, returns the failure that every acquire gets.
 
     Raises:
         OtherPrimary: another server is the primary.

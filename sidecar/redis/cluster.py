@@ -2,8 +2,8 @@
 
 Each node of the cluster can name the owner of a slot (CLUSTER SLOTS). A node that is not the owner refuses a call with
 the error MOVED. This error also names the owner, and proves that nothing was executed. A node that failed is asked
-last. Until the failover has ended, the other nodes still name the failed node as the owner, so
-connections to the owner fail until then.
+last. Until the failover has ended, the other nodes still name the failed node as the owner, and connections to the
+owner fail.
 """
 
 import asyncio

@@ -110,12 +110,12 @@ class RedisConnection(Connection):
 
     @property
     def login_hint(self) -> str:
-        """Text to append to the error of a refused login: a fact about the password, or other possible causes."""
+        """The `Login.hint` of the login; '' for a fixed login."""
         login = cast("Login | None", self.credential_provider)
         return "" if login is None else login.hint
 
     def lifetime(self) -> float | None:
-        """Seconds after which the connection must be replaced, before the server cuts it. None means no limit."""
+        """The `Login.connection_lifetime` of the login, in seconds; None means no limit."""
         login = cast("Login | None", self.credential_provider)
         return None if login is None else login.connection_lifetime()
 

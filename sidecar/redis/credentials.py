@@ -1,7 +1,7 @@
 """Logins that may change while the sidecar runs. redis-py asks for the login at each connect.
 
 A `Login` answers at once: credentials that take time to fetch are fetched in the background. If no credentials are
-available, it raises `CredentialsError`, which has its own kind of failure.
+available, it raises `CredentialsError`.
 """
 
 import os

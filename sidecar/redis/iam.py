@@ -43,7 +43,7 @@ class IamLogin(Login):
         lookups: the name lookups to use for the credentials' endpoint.
         uniform: `random.uniform`; spreads the requests of a fleet.
         now: the time of day in UTC. AWS rejects signatures from a wrong clock.
-        lifetime: maximum age in seconds at which a connection is replaced.
+        lifetime: see `LIFETIME`.
     """
 
     hint = (

@@ -1,4 +1,4 @@
-"""The store's parsers for answers of Redis. They check everything, because any program may be at the other end."""
+"""Parsers for the answers of Redis. They check everything, because any program may be at the other end."""
 
 import re
 from typing import Any

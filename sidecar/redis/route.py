@@ -69,7 +69,7 @@ class Route:
 
         A companion is compared only with an open leading connection: after a restart of the server, a companion may be
         connected again before the leading connection is. When a new leading connection is identified, every companion
-        whose result would change is aborted. It then connects, and is compared, again.
+        whose result would change is aborted. It then connects again, and is compared again.
         """
         if not leading:
             leader = self._leader

@@ -38,8 +38,8 @@ class ServerFacts:
         channel: a lease's channel for notices. While notices are refused, each request for the facts also publishes a
             notice, to see whether it is still refused.
         limit: seconds that the server may take to answer.
-        look: minimum number of seconds between two checks of the facts' age.
-        old: age, in seconds, at which the facts are asked for.
+        look: see `LOOK`.
+        old: see `OLD`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ServerFacts:
             self._store.learn(policy, guarded=guard == 1, notice=notice)
             self._learned()
         except TimeoutError:
-            # The server may hang. If the store makes calls, these show whether its own connection hangs.
+            # The server may hang. If the store makes calls, these calls show whether the store's connection hangs.
             if connection.reached and self._store.idle:
                 self._store.abort()
         except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error

@@ -18,7 +18,7 @@ that the slot, and so every lease, has moved.
 
 A call always ends with a `Reply` or a `Failure`. A malformed answer can make redis-py raise any error (ValueError for
 `$abc` or `-MOVED x`, RecursionError for deeply nested arrays). Such an error must not end the sidecar, hence the broad
-`except Exception`. A cancellation is not an Exception, so it is not caught.
+`except Exception`.
 """
 
 import asyncio

@@ -8,8 +8,8 @@ or an operator's `enable` reports that the lease is vacant.
 
 A user of Redis may lack the right to the tracking or to a channel. The watch requests each of them separately, and a
 refusal disables only what was refused: the watch degrades from tracking to notices, and from notices to off. A degraded
-watch is set up again every `RETRY` seconds, since no server announces a new right. Behind a proxy or a balancer, one
-address may lead to several servers. A watch that is connected to another server than the election is also degraded,
+watch is set up again every `RETRY` seconds, since no server announces a new right. Behind a proxy or a load balancer,
+one address may lead to several servers. A watch that is connected to another server than the election is also degraded,
 and is set up again.
 """
 
@@ -156,7 +156,7 @@ class RedisWatch:
         except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error
             if self._chosen_again:
                 return True
-            # At debug level only: the election's own connection reports an outage, and works without the watch.
+            # At debug level only: the election's own connection reports an outage, and the election needs no watch.
             log.debug("The watch is lost: %s", type(error).__name__)  # the error's text may repeat the password
             return False
         else:

@@ -5,8 +5,8 @@
 -- ARGV[2]  who disables the lease
 -- ARGV[3]  the reason; '' for none
 -- Returns the state that was found, the holder ('' if none), the refusal of the notice ('' if it was sent), and the
--- error that kept the reason from being stored ('' if it was stored). The state is 'vacant', 'held', or 'unreadable': the
--- key is not a string, or the user has no right to GET.
+-- error that kept the reason from being stored ('' if it was stored). The state is 'vacant', 'held' or 'unreadable'
+-- (the key is not a string, or the user has no right to GET).
 --
 -- The fence is not in KEYS: without a right to the fence, a user can disable the lease, but cannot store the reason.
 -- `disabled_until` (ms) ties the reason to this DISABLED: a later SET by hand expires at another time.

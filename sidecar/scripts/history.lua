@@ -1,4 +1,4 @@
--- Look at a lease's history, and at the term that the key shows now.
+-- Read a lease's history, and the term that the key shows now.
 -- KEYS[1]  the lease's key
 -- KEYS[2]  the lease's fence
 -- KEYS[3]  the lease's history

@@ -124,8 +124,8 @@ local function identify()
   return run_id
 end
 
--- The time at which this server, which is not the one that acted last, was first seen. Several servers may alternate
--- behind one address. The note of one server does not replace the note of another; otherwise the guard would never end.
+-- The time at which this server was first seen, if another server acted last. Several servers may alternate behind one
+-- address. The note of one server does not replace the note of another; otherwise the guard would never end.
 local function first_seen(changed, at, others)
   local name = run_id .. replid
   local seen = tonumber(changed == name and at or changed and string.match(others or '', name .. '=(%d+)') or '')
@@ -172,8 +172,8 @@ local function record(event, reason)
     return redis.pcall('XADD', stream, ...)
   end
   local entry = {'MAXLEN', '~', '1000', '*', 'event', event, 'token', last, 'holder', id, 'reason', reason}
-  -- While the slot migrates, the stream may still be at the other node, and a second stream here would stop the migration.
-  -- So a release appends only to a stream that exists.
+  -- While the slot migrates, the stream may still be at the other node, and a second stream here would stop the
+  -- migration. So a release appends only to a stream that exists.
   local appended = event == 'release' and append('NOMKSTREAM', unpack(entry))
   -- Redis before 6.2 does not know NOMKSTREAM.
   if event ~= 'release' or type(appended) == 'table' and appended.err then appended = append(unpack(entry)) end

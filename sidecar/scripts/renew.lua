@@ -13,7 +13,7 @@ if not our_term() then
   return answer(held_otherwise())
 end
 
-if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody removed or raised the ttl
+if left < tonumber(ARGV[7]) or left > ttl then -- `left` is -1 or above the ttl if somebody removed or raised the ttl
   call('PEXPIRE', key, ttl)
   left = ttl
 elseif ARGV[8] == '1' then

@@ -3,8 +3,8 @@
 The wrapper, `python -P -m sidecar exec`, starts the watchdog with a pipe as the watchdog's standard input, and writes
 two values into the pipe: the id of COMMAND's session, and the time until which COMMAND may run. The watchdog kills the
 session at that time, so that COMMAND ends even if the wrapper is frozen. If the pipe ends, the wrapper has ended. Then
-the watchdog sends SIGTERM, and sends SIGKILL after the grace or at the time until which COMMAND may run, whichever is
-first.
+the watchdog sends SIGTERM, and sends SIGKILL after the grace or at the time until which COMMAND may run, whichever
+comes first.
 
 The watchdog runs with `python -I -S`, and imports only the standard library. The wrapper imports the functions about
 processes from here.
