@@ -28,10 +28,7 @@ class Ticker:
         self.ticks = 0
 
     async def work(self, term: Term) -> None:
-        """Count while this process leads.
-
-        The client calls this method once per term, and cancels and awaits the call before the end of the term.
-        """
+        """Count until the client cancels this call at the end of the term."""
         print(f"term {term.token}: working", flush=True)
         try:
             while True:
@@ -46,8 +43,8 @@ class Ticker:
 def on_stop_signal(stop: Callable[[], object]) -> Iterator[None]:
     """At the stop signal, schedule `stop` in the event loop, then call the server's own handler.
 
-    uvicorn ends the lifespan only after all connections have closed. Without `stop`, an open stream would keep the work
-    running, and the lease would not move until the process is killed.
+    uvicorn ends the lifespan only after all connections have closed, so an open stream would otherwise keep the work
+    running.
     """
     if threading.current_thread() is not threading.main_thread():  # as in Starlette's TestClient, which has no signals
         yield

@@ -37,7 +37,7 @@ class Tokens:
         self.guard = guard_from(settings)
 
     def new(self, user_id: UUID) -> str:
-        """Return a token for a user; empty for an API without authentication."""
+        """Return a token for a user; an empty string for an API without authentication."""
         if self._settings.auth == "off":
             return ""
         return development_token(self._settings, user_id, now=time.time(), hours=self._minutes / 60)
@@ -65,9 +65,9 @@ def application(tokens: Tokens) -> web.Application:
 
 
 def links(page: str, api: str, tokens: Tokens) -> list[str]:
-    """Return a line for each sample portfolio: an address that signs its owner in.
+    """Return a line for each sample portfolio: its name, and an address that signs its owner in.
 
-    The token comes after the `#`, so that browsers send it to no server.
+    The token comes after the `#`, so browsers send it to no server.
     """
     return [
         f"{name:12}{page}/#{urlencode({'api': api, 'portfolio': portfolio, 'token': tokens.new(user)}, safe=':/')}"

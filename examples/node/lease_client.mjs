@@ -53,7 +53,7 @@ export class Term {
     if (this.remaining() <= 0) throw new TermOver(`term ${this.token} of ${this.name} is over`);
   }
 
-  /** Extend the term to a deadline; returns false if the term is over, since no answer revives it. */
+  /** Move the deadline of the term; returns false if the term is over, since no answer revives a term. */
   extend(deadline) {
     if (this.#ended || now() >= this.#deadline) return false;
     this.#deadline = deadline;
@@ -102,9 +102,9 @@ export class LeaseClient {
   /**
    * Campaign, and run `work(term, signal)` whenever this process leads, until `signal` of the options is aborted.
    *
-   * The work's signal is aborted at the end of the term. The client resigns after the work has ended. If the work returns
-   * before the end of its term, `run` returns its result or throws its error. Work that throws TermOver when its term is
-   * over counts as ended by the term. A second `run` for the same lease is refused while the first one is active.
+   * The work's signal is aborted at the end of the term. The client resigns after the work has ended. If the work ends
+   * before the end of its term, `run` returns its result or throws its error. If the work throws TermOver after the end of
+   * its term, `run` campaigns again. A second `run` for the same lease is refused while the first `run` is active.
    */
   async run(name, work, { signal = new AbortController().signal } = {}) {
     if (this.#running.has(name)) throw new Error(`run() is already active for ${name}`);
@@ -235,7 +235,7 @@ async function pause(signal) {
   await sleep(100 + 400 * Math.random(), undefined, { signal }).catch(() => {});
 }
 
-/** Resolve when the term's working time is over. It checks the clock again and again, because answers move that time. */
+/** Resolve when the term's working time is over. Each answer moves that time, so the loop checks the clock repeatedly. */
 async function expired(term, signal) {
   while (term.workingTime() > 0 && !signal.aborted) await sleep(Math.min(term.workingTime(), TICK) * 1000);
 }

@@ -11,7 +11,7 @@ const LATER = new Set([408, 429, 500, 502, 503, 504]);
 /** The reason shown if the API does not answer, or if the browser hides its answer from the page. */
 export const NO_ANSWER = "no answer";
 
-/** The reason shown if the token was not accepted, and nobody answers the request for a new token. */
+/** The reason shown if the API refuses the token, and nobody answers the request for a new token. */
 export const NOT_RENEWED = "the token cannot be renewed now";
 
 /** The API refuses the stream; a retry would not help. */
@@ -27,7 +27,7 @@ export class Follower {
    * @param {object} options
    * @param {string} options.url the address of the stream
    * @param {() => string} options.token the access token of the next connection; empty for none
-   * @param {() => Promise<boolean | null>} options.renew gets a new token; false if it is refused, null without an answer
+   * @param {() => Promise<boolean | null>} options.renew gets a new token; false if refused, null without an answer
    * @param {(value: object) => void} options.onValue called with each value
    * @param {(state: "connecting" | "live" | "waiting", wait?: {until: number, reason: string}) => void} options.onState
    */

@@ -3,7 +3,7 @@
 /** Path of the token renewal on the development server. A real front end asks its identity provider. */
 const RENEWAL = "token";
 
-/** Share of a token's life after which it is renewed. */
+/** Share of a token's validity after which the token is renewed. */
 const RENEW_AT = 0.75;
 
 /** Milliseconds until the next attempt after a failed renewal. */
@@ -34,9 +34,9 @@ export class Session {
   /**
    * Exchange the token for a new token, and renew that token before it expires.
    *
-   * The server sends the validity of the token, since this machine's clock may differ from the server's.
+   * The server sends the validity as a duration, because this machine's clock may be wrong.
    *
-   * @returns {Promise<boolean | null>} true if there is a new token; false if it was refused; null if it is tried again
+   * @returns {Promise<boolean | null>} true after a renewal; false if the server refused it; null if a retry follows
    */
   async renew() {
     clearTimeout(this.#timer);

@@ -81,7 +81,7 @@ func (t *Term) until(moment time.Duration) time.Duration {
 	return 0
 }
 
-// extend extends the term to a deadline; it returns false if the term is over, since no answer revives it.
+// extend moves the deadline of the term; it returns false if the term is over, since no answer revives a term.
 func (t *Term) extend(deadline time.Duration) bool {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
@@ -180,9 +180,9 @@ func New(url string) *Client {
 // Run campaigns, and runs the work whenever this process leads, until ctx is cancelled.
 //
 // The work's context is cancelled at the end of the term. The client resigns after the work has ended. If the work returns
-// before the end of its term, Run returns the work's error. Work that returns ErrOver when its term is over counts as
-// ended by the term. If ctx is cancelled, Run returns the error of ctx. A second Run for the same lease returns an error
-// while the first one is active.
+// before the end of its term, Run returns the work's error. If the work returns ErrOver after the end of its term, Run
+// campaigns again. If ctx is cancelled, Run returns the error of ctx. A second Run for the same lease returns an error
+// while the first Run is active.
 func (c *Client) Run(ctx context.Context, name string, work func(context.Context, *Term) error) error {
 	if !c.begin(name) {
 		return fmt.Errorf("lease %s: Run is already active", name)
