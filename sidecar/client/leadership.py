@@ -35,8 +35,8 @@ class Leadership:
     Any thread may read the properties and call `remaining`. All other methods belong to the event loop of `run`.
 
     `LeaseClient.leadership` makes this object. `holder`, `state` and `instance_id` come from the sidecar's last answer.
-    They are None while the client does not ask the sidecar. They also become None, until the next answer, when a grant
-    ends, or when a request fails while the client has no grant.
+    They are None while the client does not ask the sidecar. When a grant ends, or when a request fails while the client
+    has no grant, they become None until the next answer.
     """
 
     def __init__(self, name: str, sidecar: SidecarApi, poll: Poll, grant: Callable[[], Grant]) -> None:
