@@ -1,6 +1,6 @@
 """The wall clock, and the earlier of this machine's clock and the database's.
 
-A daily job that relied on a clock that is ahead would begin before its time.
+A daily job that relied on a clock that is ahead would begin early.
 """
 
 from collections.abc import Awaitable, Callable

@@ -29,8 +29,8 @@ IGNORED = SHARED | {
     "SPHINX_BUILD",
 }
 IGNORED_PREFIXES = (
-    # Except `KEPT`, and PGSSLMODE with one of `STRICT_MODES`. asyncpg would read a port, a service file or a
-    # target_session_attrs from the others.
+    # All except `KEPT`, and except PGSSLMODE with one of `STRICT_MODES`. From the others, asyncpg would read a port, a
+    # service file or target_session_attrs.
     "PG",
     "TQDM_",
 )

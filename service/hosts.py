@@ -1,4 +1,4 @@
-"""Hosts in addresses: valid hosts, and hosts that are this machine."""
+"""Checks of the hosts in addresses."""
 
 import re
 
@@ -7,7 +7,7 @@ from runtime.host_names import may_be_host
 
 
 def may_be_server(text: str) -> bool:
-    """Whether the text can name a server: a folder of Unix sockets, or an address or name with or without a port."""
+    """Whether the text can name a server: a folder of Unix sockets, or an address or name, with or without a port."""
     if text.startswith("/"):
         return True
     host, _, port = text.partition("]" if text.startswith("[") else ":")

@@ -53,13 +53,14 @@ from service.work.tracker import Tracker
 from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
-"""Share of SHUTDOWN_TIMEOUT in which the open connections must end. The work has the rest, and needs milliseconds."""
+"""Share of SHUTDOWN_TIMEOUT in which the open connections must end. The rest is for the work, which needs
+milliseconds."""
 INTERNAL_SHUTDOWN = 0.2
 """Seconds in which the internal listener's connections must end; the internal responses are short."""
 WORK_CONNECTIONS = 5
 """Database connections of the work: two for a tick or a load, two for a job, one to record the progress of a load.
 
-HTTP has its own connections, so that HTTP and the work do not wait for each other. The work connects when it begins.
+HTTP has its own connections, so that HTTP and the work do not wait for each other.
 """
 LOGGED_METRICS = (
     "portfolio_leading",

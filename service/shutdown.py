@@ -1,4 +1,4 @@
-"""The end of a process within a limit, even if a thread, a frozen database or a full pipe hangs."""
+"""Ends a process within a limit, even if it waits for a thread, the database or a full pipe."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from types import FrameType
 COMMAND_LIMIT = 5.0
 """Limit for a command to end after SIGINT or SIGTERM, in seconds."""
 REPORT_LIMIT = 0.5
-"""Limit for the last report and the last lines of the log, in seconds. Both hang if nobody reads them."""
+"""Limit for writing the last report and the last lines of the log, in seconds. Both hang if nobody reads them."""
 
 
 class Stopped(Exception):
@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], object]) -> None:
-    """End the process after `seconds`, even if parts of it still run. A process that ended earlier is not affected.
+    """End the process after `seconds`, even if parts of it still run.
 
     A daemon thread ends the process, because the event loop may be closed by then.
 

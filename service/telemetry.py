@@ -42,7 +42,7 @@ def new_registry() -> CollectorRegistry:
 
 
 class HttpMetrics:
-    """The metrics of HTTP requests, streams, memory and the market, and of the database as `StoreAccess` sees it."""
+    """The metrics of HTTP requests, streams, memory and the market, and of the database."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(

@@ -2,10 +2,9 @@
 
 The signature of a token is checked with one of the project's published public keys (ES256, RS256), or with the shared
 secret of an older project (HS256). Each key works with one algorithm only, so that a public key is never used as a
-shared secret.
-Issuer, audience, expiry, role and user are required and checked. The project's own keys (`anon`, `service_role`) are
-signed like a user's token and are refused. Tokens of anonymous users are refused, because such a user can be created
-without credentials.
+shared secret. Issuer, audience, expiry, role and user are required and checked. The project's own keys (`anon`,
+`service_role`) are signed like a user's token and are refused. Tokens of anonymous users are refused, because such a
+user can be created without credentials.
 """
 
 import logging
@@ -50,12 +49,12 @@ class Caller:
     """The authenticated user, and when the authentication expires."""
 
     user_id: UUID | None
-    """None if authentication is off. The caller may then do everything."""
+    """None if authentication is off: the caller may do everything."""
     expires_at: float | None = None
     """Seconds since the epoch; None means never."""
 
     def may_see(self, owner: UUID) -> bool:
-        """True if the caller may see that user's portfolios."""
+        """Whether the caller may see that user's portfolios."""
         return self.user_id is None or self.user_id == owner
 
 

@@ -1,6 +1,6 @@
 """The report of /background/status: the leaders, the last and the next run of each job, and the problems.
 
-Every task can give this report, because all tasks have the same leaders and jobs.
+Every task can make this report, because all tasks have the same leaders and jobs.
 """
 
 import asyncio
@@ -164,7 +164,7 @@ class BackgroundStatus:
         )
 
     def _silent_since(self, now: datetime) -> datetime | None:
-        """When the time without ticks began, as `problems.tick_problems` needs it; None while the market is closed."""
+        """The beginning of the time without ticks, for `problems.tick_problems`; None while the market is closed."""
         session = self._calendar.current(now)
         return max(self._last_tick() or self._started, session.open) if session is not None else None
 

@@ -1,8 +1,8 @@
 """The memory of this process's cgroups and their limits, for version 1 and version 2.
 
 ECS puts the cgroups of a task's containers below a cgroup of the task. Each of these cgroups may have a limit. A
-container sees its own cgroup, and sees the parents only if the container engine shows them. So every visible cgroup
-counts, from the process's cgroup up to the mounted one.
+container sees the parents of its cgroup only if the container engine shows them. So every visible cgroup counts, from
+the process's cgroup up to the mounted one.
 """
 
 from collections.abc import Iterator
@@ -101,8 +101,8 @@ def _chain(path: str, root: str, point: Path) -> Iterator[Path]:
 
 
 # The usage includes the page cache. Before the kernel kills a process, it frees the file pages that were not used
-# lately (`inactive_file`). So these pages are subtracted. `docker stats` and Kubernetes do the same, and call the
-# result the working set. The rest of the cache is not subtracted: it includes tmpfs, which the kernel cannot free.
+# lately (`inactive_file`). So these pages are subtracted, as in `docker stats` and in the working set of Kubernetes.
+# The rest of the cache is not subtracted: it includes tmpfs, which the kernel cannot free.
 
 
 def _read_v1(group: Path) -> MemoryUse:

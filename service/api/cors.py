@@ -2,9 +2,9 @@
 
 Every answer to these pages has the CORS headers, including errors, streams, and the answers that aiohttp makes itself.
 Without these headers, a page could not even read the status. The only exception is the answer 400 to a request that
-aiohttp cannot parse, such as a body with the `Content-Encoding` br or zstd, or a header or URL above 8190 bytes: the
-origin of such a request is unknown. Each origin is compared as a whole. Cookies are never allowed; a page sends its
-access token in `Authorization`.
+aiohttp cannot parse, such as a request with the `Content-Encoding` br or zstd, or with a header or URL above 8190
+bytes: its origin is unknown. Each origin is compared as a whole. Cookies are never allowed; a page sends its access
+token in `Authorization`.
 
 aiohttp-cors is not used: it adds no headers to the answers for unknown paths and methods, and it never adds `Vary`.
 """

@@ -14,7 +14,7 @@ from service.api.operators_page import add_headers, add_page
 from service.api.response_types import document_response, json_response
 
 MAX_BODY = 1024
-"""Limit of a request's body, in bytes; no route reads a body."""
+"""Limit of a request's body, in bytes. No route reads a body."""
 
 
 class Internal:

@@ -8,14 +8,14 @@ from uuid import UUID
 from runtime.listener import Limits
 
 KEEP_ALIVE = 75.0
-"""Limit for a connection without a request, in seconds; longer than a load balancer's idle limit of 60 s."""
+"""Limit for an idle connection, in seconds; longer than a load balancer's idle limit of 60 s."""
 HEADER_LIMIT = 10.0
 """Limit for a request's header from its first byte to its last, in seconds."""
 MAX_CONNECTIONS = 10_000
 """Limit of connections to one task, streams included; lower if the process may not open as many files."""
 STREAMS_SHARE = 0.90
-"""Share of the connections that streams may use. The other connections serve short requests and health checks. Without
-them, a task with many streams would fail its health check, and the platform would end the task with all its streams."""
+"""Share of the connections that streams may use. The rest serve short requests and health checks. Without the rest, a
+task with many streams would fail its health check, and the platform would end the task with all its streams."""
 RESERVED_DESCRIPTORS = 64
 """File descriptors that are reserved for the database, the sidecar, the price source and the log."""
 MAX_BODY = 256 * 1024

@@ -1,7 +1,7 @@
 """The runner of a listener's application, and the limits of the public listener's connections.
 
-A load balancer forwards only complete headers and shares connections among clients. But each open stream needs a
-connection of its own, so many streams can reach the limit on the number of connections.
+A load balancer shares connections among clients. But each open stream needs a connection of its own, so many streams
+can reach the limit of connections.
 """
 
 import resource

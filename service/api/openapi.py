@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 description of the public listener.
 
 The schemas of responses come from `service.api.responses`, and the limits and patterns from the code that applies them.
-Tests compare the paths with the application's routes, and each answer of a running service with its schema.
+Tests compare the paths with the routes, and each answer of a running service with its schema.
 """
 
 from runtime.version import __version__
@@ -34,8 +34,8 @@ in UTC; dates are the exchange's.
 
 Errors are JSON with an `error` for people to read. In addition to the errors of each path, an unknown path is 404, an
 unknown method is 405 with `Allow`, and an `Expect` other than 100-continue is 417. Every path that answers GET answers
-HEAD, except streams. A path with query parameters answers an unknown parameter with 400; the other paths ignore
-parameters. A portfolio of another user is 404, like one that does not exist. An answer takes at most
+HEAD, except streams. A path with query parameters answers an unknown or repeated parameter with 400; the other paths
+ignore parameters. A portfolio of another user is 404, like one that does not exist. An answer takes at most
 {ANSWER_LIMIT:g} s, except streams.
 
 A web page may use these paths if CORS_ORIGINS names its origin. The page sends its access token in `Authorization`.
@@ -77,8 +77,7 @@ def description() -> Json:
                     parameter("query", "limit", integer(1, MAX_ROWS) | {"default": MAX_ROWS}),
                 ],
                 "get": _owners(
-                    "The newest `limit` values at the end of sessions, ordered by date. "
-                    "An unknown or repeated parameter is 400",
+                    "The newest `limit` values at the end of sessions, ordered by date",
                     json_of("History"),
                     *(400, 401, 404),
                 ),

@@ -1,4 +1,4 @@
-"""The problems that this task can see, in words for people. Pure functions."""
+"""The problems that this task can see, in words for people."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ RUN_GRACE = timedelta(minutes=15)
 MISSED_TICKS = 3
 """Number of tick intervals without a tick after which a problem is reported."""
 MOST_RUNS = 10
-"""Maximum number of failing runs, and runs that stand still, that are reported one by one. The others are counted."""
+"""Maximum number of runs that fail or stand still and are reported one by one. The others are counted."""
 MOST_SESSIONS = 10
 """Maximum number of unsettled sessions that one text names."""
 TICK_GRACE = timedelta(seconds=15)

@@ -14,12 +14,10 @@ MAX_AGE = 1.0
 class Recent(Generic[T]):
     """A value that is read again if a request comes `MAX_AGE` seconds or more after the beginning of the last read.
 
-    Requests that arrive during a read share this read.
-
-    A client that disconnects does not end the read. `close` ends it.
+    Requests that arrive during a read share this read. A client that disconnects does not end the read; `close` does.
 
     Args:
-        read: reads the value. An error is raised in every request that gets the result of that read.
+        read: reads the value. Its error is raised in every request that shares the read.
         limit: seconds for which a request waits for a read, counted from the beginning of the read.
     """
 

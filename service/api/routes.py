@@ -1,8 +1,7 @@
 """The public listener, which a load balancer connects to the internet.
 
-Every answer except a stream is JSON, errors included (`service.api.middleware`). A portfolio of another user is
-answered with 404, like one that does not exist. Routes for operators are on the internal listener
-(`service.api.internal_routes`).
+Every answer except a stream is JSON, errors included. A portfolio of another user is answered with 404, like one that
+does not exist. Routes for operators are on the internal listener (`service.api.internal_routes`).
 """
 
 import asyncio

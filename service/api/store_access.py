@@ -128,15 +128,15 @@ class StoreAccess:
         return replaced
 
     def _is_busy(self) -> bool:
-        """Whether the database answers other queries while the probe waits for a connection. This is not an outage."""
+        """Whether the database has answered another query lately. Then a late probe is not an outage."""
         return self._store is not None and self._store.answered_within(PROBE_LIMIT)
 
     def _is_silent(self) -> bool:
         """Whether a request should not wait for the database, because the database does not answer.
 
         Each waiting request keeps a connection of its client open for half a minute. One request per `TRIAL_INTERVAL`
-        waits nevertheless: its connection is replaced if it is dead, and the request may find the end of the outage
-        before the next probe.
+        waits nevertheless. If its database connection is dead, the connection is replaced, and the request may find the
+        end of the outage before the next probe.
         """
         if self._probed != NO_ANSWER or self._is_busy():
             return False

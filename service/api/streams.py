@@ -1,9 +1,9 @@
 """Live values for the clients of streams, on leaders and followers.
 
 Each process has one reader. On a notification it reads the values of all subscribed portfolios in one query, and gives
-each subscriber the latest value. A slow subscriber skips values; it delays no other subscriber and costs the memory of
-one value. A value that becomes stale because no newer value follows is sent again as stale. Only the clock decides
-this, since the database may be down.
+each subscriber the latest value. A slow subscriber skips values, and does not delay the others. A value that becomes
+stale because no newer value follows is sent again as stale. Only the clock decides this, since the database may be
+down.
 
 Each value is read together with its portfolio's owner. A stream ends when the portfolio is deleted or belongs to
 another user, and shows no value that was written after this change. The reader checks the owner when the database

@@ -1,7 +1,7 @@
 """The turns of PUTs: one write of a user at a time, and few writes of all users together.
 
 A write may wait for row locks in the database, and keeps its connection meanwhile. Without turns, writes that wait for
-another write or for an import would use every connection, and leave none for reads.
+another write or for an import could leave no connection for reads.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ class WriteTurns:
     async def turn(self, user_id: UUID) -> AsyncIterator[None]:
         """Wait for the turn of a write to a portfolio of this user. The block is the write.
 
-        The writes of one user first wait for each other. So each user has at most one write among those that wait for
-        one of the `writers`, and turns are fair between users.
+        The writes of one user first wait for each other. So at most one write of each user waits for one of the
+        `writers`, and turns are fair between users.
 
         Raises:
             TooManyWrites: the user has reached the limit.

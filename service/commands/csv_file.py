@@ -191,7 +191,7 @@ class _Records:
     def _open_quote(self) -> _OpenQuote:
         """The error for a record with an open quote.
 
-        A lenient parser reads everything after the open quote as the last field. That field's index is the place.
+        A lenient parser reads everything after the open quote as the last field, whose index is the place.
         """
         return _OpenQuote(len(next(csv.reader([self._first]))) - 1)
 

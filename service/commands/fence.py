@@ -22,7 +22,7 @@ ANSWER_LIMIT = 5.0
 NOT_ANSWERED_YET = (None, "waiting", "disconnected")
 """States of a lease before Redis has answered the sidecar; None before the sidecar has answered."""
 POLL_INTERVAL = 0.1
-"""Time between two checks of the sidecar's last report, in seconds. The sidecar reports changes at once."""
+"""Time between two checks of the sidecar's last report, in seconds."""
 
 ABOUT = """Show a lease's fence in the database: the newest token, its holder, and since when.
 

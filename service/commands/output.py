@@ -1,4 +1,4 @@
-"""What commands print: reports, and errors as bounded, printable lines."""
+"""The output of commands: reports, and errors as bounded, printable lines."""
 
 import argparse
 import logging

@@ -112,7 +112,7 @@ def _words(error: asyncpg.PostgresError) -> str:
 
 
 def row_count(done: str) -> int:
-    """The row count in a command's status, such as "UPDATE 3"."""
+    """The row count in a command's status, such as 3 in "UPDATE 3"."""
     return int(done.rsplit(" ", 1)[-1])
 
 

@@ -2,7 +2,7 @@
 
 asyncpg sends every unknown option to the server as a setting, and the server then refuses each connection. asyncpg
 ignores a duplicate port or host, and a password file that it cannot read. So this module refuses an address for every
-fault that it can find without the network.
+fault that can be found without the network.
 
 A connection to another machine is encrypted unless the address says otherwise: `sslmode=require` is added. asyncpg's
 own default, `prefer`, continues without TLS if the server, or a machine in between, offers none.

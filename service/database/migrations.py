@@ -25,8 +25,8 @@ FOLDER = FOLDERS[0] if FOLDERS[0].is_dir() else FOLDERS[1]
 FILE_NAME = re.compile(r"(\d{14})_(\w+)\.sql")
 LOCK = 0x6D696772  # 'migr': the advisory lock of a process that migrates
 LOCK_LIMIT = 300
-"""Seconds that a process waits for the advisory lock. It is longer than the time until the server ends the transaction
-of a process that is stopped."""
+"""Seconds that a process waits for the advisory lock; longer than the time until the server ends the transaction of a
+process that is stopped."""
 LOCK_HOLDER = """
 select pid, state, state_change from pg_catalog.pg_locks join pg_catalog.pg_stat_activity using (pid)
 where locktype = 'advisory' and granted and classid = 0 and objid = $1 and objsubid = 1
@@ -69,12 +69,11 @@ class Migration:
 async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
     """Apply the missing migrations, each in its own transaction; returns the names of the files applied.
 
-    Several processes may migrate at the same time: one applies the migrations, and the others wait and then find
-    nothing to do.
+    Several processes may migrate at the same time: one applies the migrations while the others wait.
 
     Raises:
-        MigrationError: the folder has no migrations, or two of one version; or a file is misnamed, fails, or is older
-            than an applied one, which `supabase db push` refuses too; or another process has held the lock for
+        MigrationError: the folder has no migrations, or two of one version; a file is misnamed, fails, or is older than
+            an applied one (`supabase db push` refuses such a file too); or another process has held the lock for
             `LOCK_LIMIT` seconds.
         StoreError: the database does not answer.
     """

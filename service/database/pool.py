@@ -1,8 +1,8 @@
 """The connections of one store: opened when needed, shared, and closed after a fault that may persist in the session.
 
-Each slot is an asyncpg pool of one connection. So the pool can prefer a connected slot to an unconnected one, which a
-larger asyncpg pool cannot. Where the server or a pooler allows fewer connections than there are slots, a caller waits
-for a connection that is open already.
+Each slot is an asyncpg pool of one connection, so that a connected slot can be preferred to an unconnected one. Where
+the server or a pooler allows fewer connections than there are slots, a caller waits for a connection that is open
+already.
 """
 
 import asyncio
@@ -135,8 +135,8 @@ class ConnectionPool:
                 await self._after_error(error, connection)
                 raise
             except StoreError as error:
-                # The block has several connections, and another one's context has converted the error. Which connection
-                # failed is unknown. A refusal of a further connection is no fault of this one.
+                # Another connection's context has converted the error, so it is unknown which connection failed. The
+                # refusal of a further connection is not this connection's fault.
                 if isinstance(cause := error.__cause__, asyncpg.PostgresError) and not is_overload(cause):
                     await self._after_error(cause, connection)
                 raise
@@ -180,10 +180,11 @@ class ConnectionPool:
             await slot.expire_connections()
 
     def waiting(self) -> dict[PooledConnection, int]:
-        """The connections in use, with the process id of each one's session, which a pooler may invent.
+        """The connections in use, each with the process id of its session.
 
-        The result is empty if connections were replaced and the server has not answered since. Behind a pooler the real
-        process ids are unknown, so connections that wait for a lock would otherwise be replaced again and again.
+        The result is empty if connections were replaced and the server has not answered since. Behind a pooler the
+        process ids are not the real ones, and connections that wait for a lock would otherwise be replaced again and
+        again.
         """
         if self.answered_at == self._answered_before_replacement:
             return {}

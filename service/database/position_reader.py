@@ -2,9 +2,8 @@
 
 The table `position_change` records which portfolios each transaction changed. The reader's checkpoint is a snapshot of
 the database. An update asks for the changes that the snapshot does not contain, and reads the changed portfolios again.
-The order in which the changes were committed does not matter. The positions and their checkpoint come from the same
-transaction. A snapshot consists of transaction ids of one server, so after a restart, a crash of a backend, a failover
-or a restore everything is loaded again.
+The positions and their checkpoint come from the same transaction. A snapshot consists of transaction ids of one server,
+so after a restart, a crash of a backend, a failover or a restore everything is loaded again.
 """
 
 import asyncio
@@ -76,11 +75,7 @@ class PositionReader:
         portfolios_per_block: int,
         progress: Progress,
     ) -> Book:
-        """The portfolios after `after` that had opened a position by that date, with their positions.
-
-        With `without_row`, a kind of history row, the book has only portfolios without a row of that kind and date.
-        With `or_stale`, it also has the portfolios whose row is stale.
-        """
+        """The portfolios after `after` that had opened a position by that date; see `Store.opened_positions`."""
         symbols = Symbols()
 
         async def read(reader: PositionReader, start: UUID | None, portfolios: Ids) -> Block | None:

@@ -1,4 +1,7 @@
-"""Writes of users and of the command `sample`: portfolios and positions. They need no fence: no leader writes these."""
+"""Writes of users and of the command `sample`: portfolios and positions.
+
+The writes need no fence, because no leader writes these tables.
+"""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID

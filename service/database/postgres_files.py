@@ -1,7 +1,7 @@
 """Files of a connection to Postgres: passwords, the CA's certificate and revocations, the client's certificate and key.
 
 asyncpg reads the files at each connection, and its errors do not name them. This module opens each file once at the
-start. It finds a file in the same place as asyncpg: the address's option, libpq's variable, or the home folder.
+start. Like asyncpg, it looks for a file in the address's option, in libpq's variable, and in the home folder.
 """
 
 import ssl

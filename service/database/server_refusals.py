@@ -1,7 +1,7 @@
 """Refusals of a Postgres server that last until a setting is changed, and refusals for too many connections.
 
-asyncpg and the network raise many types of errors for a lasting refusal, some of them without a text. A temporary
-fault, such as a server that is starting, is not a lasting refusal.
+asyncpg and the network raise many types of errors for a lasting refusal, some without a text. A temporary fault, such
+as a server that is starting, is not a lasting refusal.
 """
 
 import re

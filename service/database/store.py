@@ -1,8 +1,7 @@
 """The portfolio database.
 
-Only this package and `service.commands` contain SQL. This module uses `transactions`, `fenced_writes`,
-`position_reader`, `position_writes` and `live_notifications`. Imports, migrations and the fence's repair each use a
-separate connection.
+Only this package and `service.commands` contain SQL. Imports, migrations and the fence's repair each use a separate
+connection.
 
 A leader writes through `Store.fenced` or `Store.fenced_lanes`, which refuse a term once a newer term has claimed the
 fence.
@@ -129,7 +128,7 @@ class Store(Transactions):
     ) -> AsyncIterator[FencedWrites]:
         """A transaction of the term that has claimed the fence; committed when the block ends without an error.
 
-        `values` are in key order. They are copied to the server before the transaction enters the fence. If the COPY
+        `values` are in key order, and are copied to the server before the transaction enters the fence. If the COPY
         came after the fence, a leader that froze during the COPY would hold the fence against every later term: while a
         server waits for the rest of a COPY, none of its limits ends a transaction.
 
@@ -137,9 +136,8 @@ class Store(Transactions):
         writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader that
         freezes during this wait blocks only the vacuuming of tables, and no other transaction.
 
-        `connected` is called when the transaction has its connection. Before that, the caller must not open
-        another transaction that waits for this transaction. Otherwise the other transaction could take the only
-        connection, and both would wait.
+        `connected` is called when the transaction has its connection. Before that, the caller must not open another
+        transaction that waits for this transaction, because the other transaction could take the only connection.
 
         Raises:
             StaleTerm: the term is not the newest; nothing of the block was committed.
@@ -269,8 +267,8 @@ class Store(Transactions):
     ) -> Book:
         """The portfolios after `after`, in key order, that had opened a position by that date, with their positions.
 
-        With `without_row`, the book has only portfolios without a history row of that kind and date. With `or_stale`,
-        it also has the portfolios whose row is stale.
+        With `without_row`, a kind of history row, the book has only portfolios without a row of that kind and date.
+        With `or_stale`, it also has the portfolios whose row is stale.
         """
         async with self._positions(READERS) as reader:
             return await reader.load_opened(
@@ -310,7 +308,7 @@ class Store(Transactions):
         rows = await self._fetch(statement("runs"), since)
         return {(row["job"], row["session_date"]): job_run(row.items()) for row in rows}
 
-    # Writes of users and of the command `sample`: portfolios and positions. They need no fence: no leader writes these.
+    # Writes of users and of the command `sample`; see `position_writes`.
 
     async def put_own_positions(
         self, portfolio_id: UUID, user_id: UUID, entries: Iterable[PositionEntry]

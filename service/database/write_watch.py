@@ -1,9 +1,9 @@
 """The outcome of this process's writes: whether a leader commits due writes, and why the database refuses writes.
 
 A leader whose writes all fail resigns, so that a task with a working connection can lead. While no task can write, the
-lead must not move too often. So the limit for a term without a commit is at least the time that the outage had already
-lasted when the term began, up to `MAX_LIMIT`. Each such term is about twice as long as the one before it, even on
-another task.
+lead must not move too often. So the limit for a term without a commit is at least the time that the outage had lasted
+when the term began, up to `MAX_LIMIT`. Each such term is about twice as long as the term before it, even on another
+task.
 """
 
 import time
@@ -22,7 +22,8 @@ TROUBLE_LIFETIME = 300.0
 """Seconds for which a refused write counts as the state of the database, unless a later write succeeds."""
 READ_ONLY = "25006"
 LASTING_CLASSES = (READ_ONLY, "53", "58")
-"""SQLSTATEs, or their first digits, of a database that takes no writes: read-only, a full disk, a disk error."""
+"""SQLSTATEs, or their first digits, of a database that takes no writes: read-only, too few resources such as a full
+disk, a system error."""
 
 
 class LeaseWrites:

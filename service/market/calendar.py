@@ -1,7 +1,7 @@
 """The sessions of a market.
 
-A session is one trading day of an exchange. All instants are aware and in UTC. All dates are dates in New York, the
-exchange's own: 'today' is never the server's date.
+A session is one trading day of an exchange. All instants are aware and in UTC. All dates are dates in New York, never
+the server's.
 """
 
 import logging

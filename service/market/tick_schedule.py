@@ -10,7 +10,7 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, slots=True)
 class TickSchedule:
-    """The slots of the ticks: multiples of the interval since the epoch, the same for consecutive leaders.
+    """The slots of the ticks: multiples of the interval since the epoch.
 
     Every `datetime` argument must be aware.
     """

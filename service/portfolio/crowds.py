@@ -2,8 +2,8 @@
 
 The order depends on each symbol's crowd. A symbol's crowd is one of the portfolios that hold it: the portfolio with the
 fewest unknown symbols. The size of a crowd is the number of its unknown symbols; a refused symbol counts as
-`SMALL_CROWD` symbols. Symbols of small crowds are tried first, so a portfolio with few unknown symbols does not wait
-for a portfolio with many.
+`SMALL_CROWD` symbols. Symbols of small crowds are tried first, so that a portfolio with few unknown symbols does not
+wait for a portfolio with many.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ async def set_trial_order(standing: Standing, book: Book, symbols: Collection[st
 def crowds(book: Book, unknown: Collection[str], refused: Collection[str]) -> dict[str, Crowd]:
     """For each unknown symbol, the least crowded portfolio that holds it.
 
-    Refused symbols are unknown too; each counts as `SMALL_CROWD` symbols. A symbol that no portfolio holds is left out.
+    A symbol that no portfolio holds is left out.
     """
     weights = np.fromiter(
         ((symbol in unknown) + (SMALL_CROWD - 1) * (symbol in refused) for symbol in book.symbols),

@@ -1,4 +1,7 @@
-"""The formats of values in requests and in files, and the limits of what the database can hold."""
+"""The formats of values in requests and in files, and the limits of what the database can hold.
+
+Each ValueError of this module has a text that begins with "not".
+"""
 
 import re
 from datetime import date
@@ -23,7 +26,7 @@ def read_id(text: str) -> UUID:
     """The id of a portfolio or a user: a UUID, written as 36 hexadecimal digits and hyphens.
 
     Raises:
-        ValueError: the text is not an id. In this module, each error's text begins with "not".
+        ValueError: the text is not an id.
     """
     if not ID.fullmatch(text):
         raise ValueError("not a UUID")

@@ -1,7 +1,7 @@
 """The positions of all portfolios in memory, as arrays of 12 bytes per position. No I/O.
 
-Portfolios are in key order, in blocks. A block is loaded, valued and changed as a whole. Its arrays fit the processor's
-cache.
+Portfolios are in key order, in blocks. A block is loaded, valued and changed as a whole. The arrays of a block fit the
+processor's cache.
 """
 
 import secrets

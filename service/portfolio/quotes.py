@@ -1,4 +1,4 @@
-"""Quotes from the prices of a source: which prices are valid, and which price replaces a known one. Pure rules."""
+"""Quotes from the prices of a source: which prices are valid, and which price replaces a known one."""
 
 from collections.abc import Iterable
 from datetime import datetime

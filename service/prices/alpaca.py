@@ -1,9 +1,8 @@
 """Prices from Alpaca's market data: snapshots for the latest prices, daily bars for the closes.
 
-Every plan may read the `iex` feed, which has one exchange's trades, live. Every plan may also read data of the
-consolidated feed, `sip`, that is 15 minutes old. So closes come from `sip` as soon as they are official. Until then
-they come from `sip` if ALPACA_FEED is `sip`, otherwise from `iex`. The job `snapshot` later replaces
-them.
+Every plan may read the live trades of one exchange, the feed `iex`, and data of the consolidated feed, `sip`, that is
+15 minutes old. So closes come from `sip` as soon as they are official. Until then they come from `sip` if ALPACA_FEED
+is `sip`, otherwise from `iex`. The job `snapshot` later replaces these early closes.
 """
 
 import logging
@@ -41,9 +40,9 @@ logger = logging.getLogger(__name__)
 class AlpacaPrices:
     """A `PriceSource` on Alpaca's market data.
 
-    A symbol that Alpaca refuses or does not know has no price, and it does not affect other symbols. `latest` returns
-    the prices that arrive within the budget. `closes` raises if a request fails, because the closes can be asked for
-    again later. A few extra requests try symbols of unknown standing (see `Batches`); a failure of such a request is
+    A symbol that Alpaca refuses or does not know has no price, and does not affect other symbols. `latest` returns the
+    prices that arrive within the budget. `closes` raises if a request fails, because the closes can be requested again
+    later. A few extra requests try symbols of unknown standing (see `Batches`). The failure of such a request is
     ignored if any other request was answered.
 
     Args:

@@ -1,7 +1,6 @@
 """Requests to Alpaca's market data over HTTP: retries, the rate limit, and the meaning of each refusal.
 
-This module does not depend on the content of the requests. Numbers are read as `Decimal`, and an invalid number as
-None. The keys appear in no log line and no error.
+Numbers are read as `Decimal`, and an invalid number as None. The keys appear in no log line and no error.
 """
 
 import asyncio

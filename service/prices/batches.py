@@ -1,7 +1,7 @@
 """Queries to Alpaca about many symbols, in batches: known symbols first, then a few of unknown standing.
 
-The requests for symbols of unknown standing are few, are not retried, and do not wait for the rate limit. So these
-symbols and their refusals do not delay the symbols that Alpaca has priced before.
+The requests for symbols of unknown standing are few, are not retried, and do not wait for the rate limit. So they do
+not delay the requests for symbols that Alpaca has priced before.
 """
 
 import asyncio
@@ -24,8 +24,7 @@ MAX_LIST_LENGTH = 6_000
 MAX_REFUSALS = 30
 """Limit of the refused batches of known symbols in one query.
 
-Further refused batches wait for the next query. So a source that suddenly refuses many symbols does not use up the
-requests for the other symbols.
+Further refused batches wait for the next query, so that many refusals do not use up the requests for the other symbols.
 """
 KNOWN_PER_TRIAL = 10
 """Number of requests for known symbols per allowed request for symbols of unknown standing.

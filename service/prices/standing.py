@@ -1,8 +1,7 @@
 """The standing that each symbol has with a price source, and the order of the trials.
 
 A symbol is either priced or unknown. A refused symbol counts as unknown too. A trial is a request for symbols that the
-source has not priced before. Pure rules; the clock is injected. `Standing` remembers the standing of each symbol, and
-`Trials` is the queue of one query. A symbol that was priced before never waits for one that was not.
+source has not priced before. A symbol that was priced before never waits for a trial.
 """
 
 import heapq
@@ -12,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 FIRST_REFUSAL, LONGEST_REFUSAL = timedelta(hours=1), timedelta(days=1)
-"""Time until a refused symbol is asked for again. It doubles with each consecutive refusal, up to a day. So a newly
-listed symbol is found within a day."""
+"""Time until a refused symbol is asked for again. The time doubles with each consecutive refusal, up to a day. So a
+newly listed symbol is found within a day."""
 NO_PRICE_PAUSE = timedelta(minutes=5)
 """Time until a symbol is asked for again after an answer without its price, or after a failed request for it alone."""
 TRIAL_LIFETIME = timedelta(days=1)

@@ -41,7 +41,7 @@ async def _never() -> None:
 class Background:
     """Runs each `Work` under its own lease, and restarts failed work after a pause.
 
-    When work fails, this process resigns the lease and does not ask for it during the pause, so that another task may
+    When work fails, this process resigns the lease and does not campaign during the pause, so that another task may
     lead. A leader that commits nothing, though a write is due, resigns too: see `service.database.write_watch`.
 
     Args:

@@ -32,7 +32,7 @@ class WaitingRun:
     def is_early(self) -> bool:
         """Whether the record's progress was made before the run was due.
 
-        A run by hand may be that early. The closes that it used were not official yet, so the run must begin again.
+        A run by hand may be that early. Its closes were not official yet, so the run must begin again.
         """
         return self.record is not None and _is_early(self.record, self.due)
 

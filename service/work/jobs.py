@@ -45,7 +45,7 @@ WRITERS = 2
 
 
 class Jobs:
-    """The three jobs, for any session.
+    """The three daily jobs, for any session.
 
     - `eod`: one row for each portfolio at the session's close.
     - `snapshot`: every portfolio's row at the official closes. A row that changes or becomes settled gets the next

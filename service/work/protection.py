@@ -1,12 +1,12 @@
 """ECS scale-in protection: a deploy or a scale-in does not stop this task while it runs a job.
 
 A protected task delays deployments, so the task is protected for the length of its jobs and never for a whole term. The
-task role needs `ecs:UpdateTaskProtection`. Without this permission everything else still works: the next leader
+task role needs `ecs:UpdateTaskProtection`. Without this permission everything else still works, because the next leader
 continues an interrupted job. So a refusal is only logged, and no job waits for the agent.
 
 The API and a run by hand in its container protect the same task, and each could end the protection of the other. So
-before a process ends its protection, it reads the task's state (`ecs:GetTaskProtection`). It leaves a protection that
-expires later than its own: the other process set it.
+before a process ends its protection, it reads the task's state (`ecs:GetTaskProtection`). A protection that expires
+later than the process's own was set by the other process, and is left.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """The log of the daily runs: the term, job, session, start, duration and rows of each attempt.
 
 A run that fails is tried again each minute, or every 10 s after a failure of the database. So its beginning is logged
-at INFO once in a term, and only its first failure is logged at WARNING until the run is done. The repetitions are
-logged at DEBUG.
+at INFO once in a term, and its first failure at WARNING. The repetitions are logged at DEBUG.
 """
 
 import logging

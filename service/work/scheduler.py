@@ -31,8 +31,8 @@ DATABASE_RETRY = timedelta(seconds=10)
 class Scheduler:
     """Runs the daily jobs of the last `look_back` sessions under one lease.
 
-    A failed run does not stop the others. It is tried again every `retry_after` seconds (sooner after a failure of the
-    database) until it is done or out of the look-back. A session is unsettled until its snapshot is done. A session
+    A failed run does not stop the others. The run is tried again every `retry_after` seconds (sooner after a failure of
+    the database) until it is done or out of the look-back. A session is unsettled until its snapshot is done. A session
     that leaves the look-back unsettled is reported until a snapshot by hand settles it. The scheduler looks for that
     snapshot every `retry_after` seconds.
 

@@ -11,7 +11,7 @@ JOBS: tuple[JobName, ...] = ("eod", "snapshot", "reconstruction")
 
 SNAPSHOT_TIME = time(4, 0)
 RECONSTRUCTION_TIME = time(4, 30)
-"""Times in New York. Both exist exactly once on every day of the year, unlike times that a clock change skips."""
+"""Times in New York. Both exist exactly once on every day, unlike times that a clock change skips or repeats."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,12 +58,11 @@ class Tracker:
     first tick of a term comes at once. A tick is skipped if the one before takes too long.
 
     Positions are loaded when a term begins, whether or not the market is open, and updated at each tick. Each portfolio
-    gets an intraday point at each tick. If there are more than `points_per_tick` portfolios, each gets a point at least
-    every `MAX_TURNS` ticks.
+    gets an intraday point at each tick or, if there are more than `points_per_tick` portfolios, in turns.
 
     If the source gives no price for a symbol, the symbol's last price is carried forward and marked stale. A price that
     is too old or from the future (see `is_fresh`) is stale too. If the source gives an older price than before, the
-    newer one stays, and only its age can make it stale.
+    newer price stays, and only its age can make it stale.
     """
 
     def __init__(
@@ -283,9 +282,9 @@ class Tracker:
     def _portfolios_in_turn(self, part: Sequence[Block], points: int) -> tuple[UUID, UUID]:
         """The first and the last of the portfolios that get a point at this tick.
 
-        If `points` is large enough, these are all portfolios. Otherwise groups of adjacent portfolios take turns, in
-        at most `MAX_TURNS` ticks. A turn depends on the number of ticks written and not on the clock. If it depended on
-        the clock and every second tick were skipped, half of the portfolios would get no points.
+        If `points` is too small for all portfolios, groups of adjacent portfolios take turns, in at most `MAX_TURNS`
+        ticks. A turn depends on the number of ticks written and not on the clock. If it depended on the clock and every
+        second tick were skipped, half of the portfolios would get no points.
         """
         turns = min(-(-sum(map(len, part)) // max(points, 1)), MAX_TURNS)
         in_turn = divided(part, turns)[self._written % turns]

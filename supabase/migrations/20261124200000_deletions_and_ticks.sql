@@ -1,6 +1,6 @@
 -- A tick in lanes is several transactions that are committed together. If the tick and a deletion wanted two locks in
--- different orders, the database would not see the deadlock, because a lane waits for the service. So one does not
--- begin before the other ends.
+-- different orders, the database would not see the deadlock, because a lane waits for the service. So a deletion and
+-- the writes of such a tick never overlap.
 create function hold_off_deletions() returns void language sql as $$
     select pg_advisory_xact_lock(hashtext('portfolio_live'), 0)
 $$;

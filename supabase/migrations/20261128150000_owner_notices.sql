@@ -1,5 +1,5 @@
--- When a portfolio's owner changes, a task that streams its values checks the owner again. A transaction sends one
--- notification, however many portfolios it changes: the server drops duplicates.
+-- When a portfolio's owner changes, a task that streams the portfolio's values checks the owner again. A transaction
+-- sends one notification, however many portfolios it changes: the server drops duplicates.
 create function public.notify_changed_owners() returns trigger language plpgsql security definer set search_path = '' as $$
 begin
     perform pg_catalog.pg_notify('portfolio_owner', '');

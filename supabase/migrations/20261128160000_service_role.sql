@@ -34,7 +34,8 @@ $$;
 
 -- Only the tables' owner can create and drop partitions. These functions do it for the service. With an empty
 -- search_path, Postgres would find a temporary table or type of the caller before one of the catalog with the same
--- name, and would use it with the owner's rights. So the path names the catalog first and the caller's temporary schema last.
+-- name, and would use it with the owner's rights. So the path names the catalog first and the caller's temporary schema
+-- last.
 alter function public.make_partition(regclass, date, date) set search_path = pg_catalog, pg_temp;
 alter function public.make_intraday_partition(date) security definer set search_path = pg_catalog, pg_temp;
 alter function public.make_history_partition(date) security definer set search_path = pg_catalog, pg_temp;

@@ -1,6 +1,6 @@
--- TRUNCATE fires no trigger for DELETE. So a leader continued to value the positions of a truncated table. The trigger
--- fires before the truncation, because after TRUNCATE portfolio CASCADE there is no portfolio whose change could be
--- noted.
+-- TRUNCATE fires no trigger for DELETE. Without this trigger, a leader would continue to value the positions of a
+-- truncated table. The trigger fires before the truncation, because after TRUNCATE portfolio CASCADE there is no
+-- portfolio whose change could be noted.
 create function public.note_truncated_positions() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin

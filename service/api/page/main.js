@@ -8,7 +8,7 @@ const POLL = 1000; // milliseconds from an answer to the next request
 const DRAW = 250; // milliseconds between two updates of the moving parts
 const LIMIT = 10000; // milliseconds for an answer
 const HISTORY = 5000; // milliseconds from one request for the last terms to the next, unless a lease changes
-const SETTLING = 3000; // milliseconds of frequent history requests after a change, since an answer may be older than the change
+const SETTLING = 3000; // milliseconds of frequent history requests after a change: an answer may be older than the change
 const SILENCE = 4; // seconds without an answer after which the page reports the silence
 
 const leases = new Map();

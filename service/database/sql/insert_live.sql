@@ -1,6 +1,6 @@
 -- $1 session date, $2 as of, $3 token, $4 and $5 the first and the last staged portfolio.
 -- Insert the staged values of portfolios without a live value. Portfolios that were deleted meanwhile, and portfolios
--- whose deletion is under way, are skipped. During a deletion, the foreign key's check would wait for its end and then
+-- whose deletion is under way, are skipped. The foreign key's check would wait for the end of the deletion and then
 -- fail. If the deletion is rolled back, the next tick inserts the value. Only the new portfolios are locked.
 insert into public.portfolio_live (
     portfolio_id, session_date, as_of, value, day_open, day_high, day_low, priced_fraction, stale, oldest_price_at, token

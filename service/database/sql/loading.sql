@@ -1,5 +1,5 @@
 -- $1 lease.
--- The progress of the newest term's load. No row if the progress was not updated lately: the loading process may have ended.
+-- The progress of the newest term's load. No row if the progress is old: the loading process may have ended.
 select portfolios_done, portfolios
 from public.position_loading
 join public.lease_fence using (lease, token)
