@@ -168,7 +168,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 class AuthSettings(BaseModel):
-    """Settings for authentication. Each is an environment variable of the same name; an empty one counts as not set."""
+    """Settings for authentication. Each is an environment variable of the same name; an empty value means not set."""
 
     model_config = ConfigDict(frozen=True, str_strip_whitespace=True)  # stripping makes pydantic refuse invalid UTF-8
 

@@ -1,4 +1,4 @@
-"""New streams are refused while the memory of the container, or of the task, is short, or too many streams are open.
+"""New streams are refused while the container or the task is short of memory, or too many streams are open.
 
 A container above its memory limit is killed with all its streams. Each stream also needs a connection, and short
 requests need some too. A refused client can reach another task with its next attempt. Open streams stay.
@@ -113,8 +113,8 @@ def return_free_memory() -> None:
     """Return the memory of closed streams to the system; does nothing without glibc.
 
     The C library keeps freed memory, and the cgroup counts this memory as used. Without this call, a task that has once
-    refused streams would refuse them until its end. Python's own allocator keeps much more than the C library does, so
-    the image sets PYTHONMALLOC=malloc.
+    refused streams would refuse them until its end. Python's own allocator keeps much more memory, so the image sets
+    PYTHONMALLOC=malloc.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

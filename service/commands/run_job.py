@@ -59,7 +59,7 @@ class RunArguments:
 
 @dataclass(frozen=True, slots=True)
 class ManualTerm:
-    """A term without an election. It ends when a newer term claims the fence. The next write then raises StaleTerm."""
+    """A term without an election. After a newer term has claimed the fence, the next write raises StaleTerm."""
 
     token: int
     holder: str

@@ -1,6 +1,6 @@
 """The statements of one transaction that has passed the fence.
 
-A leader writes everything with them, except the claim of the fence and the progress of loading positions.
+A leader uses them for every write except the claim of the fence and the progress of loading positions.
 """
 
 import asyncio

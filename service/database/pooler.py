@@ -1,8 +1,8 @@
 """Detection of a pooler that gives each transaction another session, such as PgBouncer in transaction mode.
 
 The service needs sessions: a LISTEN that receives notifications, prepared statements that still exist when they are
-used, and settings that affect no other client. A pooler gives a client that is alone the same session again and again.
-So the check needs two transactions that overlap.
+used, and settings that affect no other client. A pooler gives a single client the same session again and again. So the
+check needs two transactions that overlap.
 """
 
 import asyncpg

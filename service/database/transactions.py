@@ -127,10 +127,10 @@ class Transactions:
             await self._pool.check()
 
     async def replace_dead_connections(self) -> bool:
-        """Close the connections whose callers wait, if the server answers a new connection but does no work for them.
+        """Close the waiting connections for which the server executes nothing, if the server answers a new connection.
 
-        After some network faults and failovers, open connections stay silent forever while new ones work. A connection
-        whose statement the server still executes is kept. Returns whether any connection was closed.
+        After some network faults and failovers, open connections stay silent forever while new connections work.
+        Returns whether any connection was closed.
 
         Raises:
             StoreError: no new connection can be opened, for example because the server allows no more connections.

@@ -26,7 +26,7 @@ class MarketOverride:
 
 
 class OverriddenCalendar(Calendar):
-    """A calendar with overrides. With an invalid override, such as hours of another day, the day has no session."""
+    """A calendar with overrides. A day with an invalid override, such as hours of another day, has no session."""
 
     def __init__(self, calendar: Calendar) -> None:
         self.name = calendar.name

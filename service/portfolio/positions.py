@@ -173,8 +173,8 @@ class HashCollision(Exception):
 class Symbols:
     """Symbols by number, and numbers by the database's hash of a symbol. The number of a symbol never changes.
 
-    The hash function is public. If users knew the seed, a user could make up a symbol that has another symbol's hash
-    and takes its place in all portfolios. So each object has its own seed.
+    The hash function is public. A user who knew the seed could make up a symbol that has another symbol's hash and
+    takes that symbol's place in all portfolios. So each object has its own seed.
 
     Args:
         seed: seed of the hash, a signed 64-bit number; a random one by default.

@@ -163,8 +163,8 @@ def _fractions(parts: Numbers, wholes: Numbers) -> Numbers:
 def report_overflow(overflow: Ids, already_reported: set[UUID] | None = None) -> None:
     """Log the portfolios that have no value because their positions overflow, if there are any.
 
-    Portfolios in `already_reported` are left out. The log line counts the others and names a few of them. They are then
-    added to `already_reported`.
+    Portfolios in `already_reported` are left out. The log line counts the others and names a few of them. Then the
+    others are added to `already_reported`.
     """
     new = [portfolio_id for portfolio_id in uuids(overflow) if portfolio_id not in (already_reported or ())]
     if already_reported is not None:

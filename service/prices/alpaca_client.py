@@ -25,8 +25,8 @@ from service.outgoing import http_session
 from service.prices import PricesUnavailable
 
 PARALLEL_REQUESTS = 4
-"""Parallel requests of one query (see `service.prices.batches`). The tracker and a job may query at the same time, so
-the client opens up to twice as many connections."""
+"""Parallel requests of one query. The tracker and a job may query at the same time, so the client opens up to twice as
+many connections."""
 REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
 SHORTEST_ATTEMPT = 0.1

@@ -89,9 +89,9 @@ class Jobs:
             job: the name of the job.
             session: the session that the run is for.
             term: the term that claims the run.
-            progress: called after each chunk with two numbers: a session's portfolios that are done, and all of them.
-            rerun: begin the run again, without its cursor and even if it is done. The rerun adds missing rows. As far
-                as `OVERWRITE` allows, it also overwrites rows whose values differ.
+            progress: called after each chunk with the number of a session's portfolios that are done, and their total.
+            rerun: begin the run again, without its cursor and even if it is done. The rerun adds missing rows and, as
+                far as `OVERWRITE` allows, overwrites rows whose values differ.
             stale_prices: let an `eod` use the last known prices if the source has no closes even when the snapshot is
                 due, because a stale row is better than none.
 
@@ -262,7 +262,7 @@ class _JobAttempt:
 
         The chunks are committed in order, because a cursor means that all chunks before it are committed. They also get
         their connections in order: if there is only one connection, a chunk that waits for its turn must not have it. A
-        chunk that fails also cancels the preceding chunk if that one is still being written.
+        chunk that fails also cancels the preceding chunk if that chunk is still being written.
         """
         self.term.check()
         closes = await self._store.closes(day, list(book.symbols))

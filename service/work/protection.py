@@ -28,7 +28,7 @@ from service.work.metrics import WorkMetrics
 EXPIRY_MINUTES = 10
 """Minutes after which the protection ends by itself if this process is gone."""
 REFRESH_INTERVAL = 180.0
-"""Seconds until the protection is renewed."""
+"""Seconds from one request for the protection to the next."""
 RETRY_INTERVAL = 30.0
 """Seconds until the next attempt after a failure."""
 ANSWER_LIMIT = 5.0

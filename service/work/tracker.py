@@ -32,7 +32,7 @@ from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
 logger = logging.getLogger(__name__)
 
 PORTFOLIOS_PER_LANE, MAX_LANES = 25_000, 2
-"""Number of portfolios above which a tick uses another transaction, and the maximum number of parallel transactions.
+"""Maximum number of portfolios for which a tick uses one transaction, and the maximum number of parallel transactions.
 The database uses one processor for each transaction."""
 
 POINTS_PER_TICK, MAX_TURNS = 20_000, 10

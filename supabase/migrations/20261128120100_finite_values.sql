@@ -1,5 +1,5 @@
--- Limits of dates and instants that every reader supports: not infinite, not before year 1, not after year 9999. A
--- single price with an infinite time stopped the tracker for everybody.
+-- Limits of dates and instants that every reader supports: not infinite, not before year 1, not after year 9999.
+-- Without the limits, a single price with an infinite time stopped the tracker for everybody.
 
 -- Existing rows that are out of range: prices with an impossible session are deleted, and so are live prices with an
 -- impossible time. A close with an impossible time gets 16:00 in New York. The date of a position moves to the nearest

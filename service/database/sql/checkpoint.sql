@@ -1,5 +1,5 @@
--- The snapshot of this transaction, and its origin. A snapshot consists of transaction ids. They have no meaning on
--- another server, or on a promoted replica that lacks the last of them. The origin has four parts:
+-- The snapshot of this transaction, and its origin. A snapshot consists of transaction ids. The ids have no meaning on
+-- another server, or on a promoted replica that lacks the last ids. The origin has four parts:
 -- - The start of the server's process identifies the run of the server.
 -- - The last reset of the statistics changes if a backend crashes. The server's process then stays, but the server
 --   recovers from the write-ahead log, gives out again the ids that the log lacks, and resets the statistics.
