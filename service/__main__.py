@@ -29,10 +29,7 @@ WITHOUT_ARGUMENTS = "serve", "migrate", "sample", "healthcheck"
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command and return its exit status: 0 success, 1 failure, 2 invalid arguments or settings.
-
-    If SIGINT or SIGTERM ended a command other than `serve`, the status is 128 plus the number of the signal.
-    """
+    """Run a command and return its exit status; see `USAGE`."""
     ignored = ignore_switches()  # before the libraries that read the variables are imported
     match arguments:
         case [] | ["serve"]:

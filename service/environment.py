@@ -1,7 +1,7 @@
 """Environment variables that the API's libraries read: some have an effect, and the service ignores the others.
 
-`runtime.environment` has the variables that both containers ignore. `docs/environment.md` lists all variables, and a
-test compares that list with the libraries' code. `ignore_switches` must run before the libraries are imported.
+`runtime.environment` has the variables that both containers ignore. `docs/environment.md` lists all variables.
+`ignore_switches` must run before the libraries are imported.
 """
 
 import os

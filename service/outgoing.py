@@ -1,8 +1,7 @@
 """Shared parts of outgoing connections: name lookups, and HTTP sessions that try every address of a name.
 
-The connections to Postgres, the key server, the price source and the ECS agent use these parts. A lookup that hangs
-delays neither other lookups nor the end of the process. An address that drops packets does not delay the next address
-for long.
+A lookup that hangs delays neither other lookups nor the end of the process. An address that drops packets does not
+delay the next address for long.
 """
 
 import asyncio

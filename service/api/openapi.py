@@ -1,7 +1,6 @@
 """The OpenAPI 3.1 description of the public listener.
 
 The schemas of responses come from `service.api.responses`, and the limits and patterns from the code that applies them.
-Tests compare the paths with the routes, and each answer of a running service with its schema.
 """
 
 from runtime.version import __version__

@@ -26,8 +26,8 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Headers of every answer of the internal listener. The browser loads nothing from elsewhere, runs no inline script,
-accepts no text as HTML, and shows the page in no frame."""
+"""Headers of every answer of the internal listener. With them, the browser loads nothing from elsewhere, runs no inline
+script, accepts no text as HTML, and shows the page in no frame."""
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MAX_AGE = 1.0
-"""Minimum time between the beginnings of two reads, in seconds. It bounds the number of reads."""
+"""Minimum time between the beginnings of two reads, in seconds."""
 
 
 class Recent(Generic[T]):

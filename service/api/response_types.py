@@ -48,7 +48,7 @@ def json_response(body: ResponseModel, *, status: int = 200, headers: Mapping[st
 
 
 def document_response(document: Json) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """A handler that answers with a fixed document. The JSON is made once: an OpenAPI document takes milliseconds."""
+    """A handler that answers with a fixed document, whose JSON is made once."""
     text = json.dumps(document, separators=(",", ":"))
 
     async def handler(_: web.Request) -> web.Response:

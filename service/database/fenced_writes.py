@@ -48,7 +48,7 @@ class Staged:
 
     count: int = 0
     between: list[UUID] = field(default_factory=list)
-    """Two ids, or none if `count` is 0."""
+    """The first id and the last, or none if `count` is 0."""
 
     def add(self, ids: Ids) -> None:
         """Add portfolios that come after all portfolios added before, in key order."""

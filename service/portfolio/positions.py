@@ -219,7 +219,7 @@ class Symbols:
 class _KeyIndex:
     """The index of each key in an array of hashes. Most keys are found at once, in the slot of their lowest bits.
 
-    The few keys that share a slot are found by binary search, which takes ten times as long.
+    The few keys that share a slot are found by binary search, which is slower.
     """
 
     SLOTS_PER_KEY = 64

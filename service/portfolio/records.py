@@ -90,7 +90,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """One run of a job for a session. A run is never identified by the time at which it runs."""
+    """One run of a job for a session."""
 
     job: JobName
     session_date: date

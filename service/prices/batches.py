@@ -89,7 +89,6 @@ class Answers:
     """Symbols that were refused alone, each with Alpaca's message."""
     failures: list[PricesUnavailable] = field(default_factory=list)
     failed_batches: list[list[str]] = field(default_factory=list)
-    """Batches that failed."""
     trial_failures: list[PricesUnavailable] = field(default_factory=list)
     """Failures of requests for symbols of unknown standing."""
     access_refused: AccessRefused | None = None

@@ -43,7 +43,7 @@ class RunLog:
 
     @contextmanager
     def attempt(self, run: JobRun, term: Term) -> Iterator[Attempt]:
-        """Log the attempt at a run in the block: its beginning, and its end, failure or interruption."""
+        """Log an attempt at a run: its beginning, and its end, failure or interruption. The block is the attempt."""
         attempt, began = Attempt(), self._clock()
         fields: dict[str, object] = {
             "lease": term.name,

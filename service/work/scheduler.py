@@ -169,8 +169,8 @@ class Scheduler:
         """Sleep until a run is due that is not in `seen`, or until the next retry unless everything is done.
 
         Runs that became due meanwhile start at once. After each sleep the clocks are compared again, because this
-        machine's clock may have been set, and the timetable is read again, because the calendar may have changed. The
-        change may even move a due time to before the last look.
+        machine's clock may have been set, and the timetable is read again, because the calendar may have changed. Such
+        a change may move a due time to before the last look.
         """
         retry_after = min(self._retry_after, DATABASE_RETRY) if self._retry_soon else self._retry_after
         retry_at = None if everything_done else self._now() + retry_after

@@ -39,7 +39,7 @@ POINTS_PER_TICK, MAX_TURNS = 20_000, 10
 """Number of portfolios up to which each gets an intraday point at every tick, and the maximum number of turns.
 
 If there are more portfolios, they take turns, so that each gets a point at least every `MAX_TURNS` ticks: every five
-minutes by default. A million points every 30 seconds is too much for a database.
+minutes by default. A million points every 30 seconds are too many for a database.
 """
 
 RETENTION_PAUSE = timedelta(minutes=10)

@@ -2,7 +2,7 @@
 -- Write the closes of a source, which are not provisional. A symbol without a close gets its stored live price, if
 -- that price was made at or before the session's close and is newer than every close up to this session. Such a close
 -- is provisional: the price may be old.
--- One statement, in key order, like an import: two writers that lock the same rows in different orders would deadlock.
+-- One statement, in key order, like an import; see put_positions.sql.
 with given as (
     select symbol, close, at from unnest($2::text[], $3::numeric[], $4::timestamptz[]) as row (symbol, close, at)
 ),
