@@ -20,10 +20,10 @@ Both this pause and the limit depend on the number of terms without a commit, so
 """
 TROUBLE_LIFETIME = 300.0
 """Seconds for which a refused write counts as the state of the database, unless a later write succeeds."""
-READ_ONLY = "25006"
-LASTING_CLASSES = (READ_ONLY, "53", "58")
-"""SQLSTATEs, or their first digits, of a database that takes no writes: read-only, too few resources such as a full
-disk, a system error."""
+READ_ONLY, DISK_FULL, SYSTEM_ERRORS = "25006", "53100", "58"
+LASTING = (READ_ONLY, DISK_FULL, SYSTEM_ERRORS)
+"""SQLSTATEs, or their first digits, of a database that takes no writes. A lack of connections or memory passes, and
+prevents reads too, so it does not count."""
 
 
 class LeaseWrites:
@@ -110,7 +110,7 @@ class WriteWatch:
 
     def refused(self, sqlstate: str | None, reason: str) -> None:
         """Record that the database refused a write."""
-        if sqlstate is not None and sqlstate.startswith(LASTING_CLASSES):
+        if sqlstate is not None and sqlstate.startswith(LASTING):
             self._trouble, self._trouble_at = reason, self._clock()
             self._was_read_only = sqlstate == READ_ONLY
 

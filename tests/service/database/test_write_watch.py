@@ -133,9 +133,9 @@ def test_a_refused_write_is_the_databases_trouble_until_a_write_is_accepted_or_i
     clock: Clock,
 ) -> None:
     watch = WriteWatch(clock=clock)
-    watch.refused("23505", "duplicate key")
-    watch.refused(None, "connection lost")
-    assert not watch.trouble
+    for passing in ("23505", "53200", "53300", None):
+        watch.refused(passing, "duplicate key, no memory, no connection, connection lost")
+        assert not watch.trouble
     for state in ("25006", "53100", "58030"):
         watch.refused(state, "no room")
         assert str(watch.trouble) == "no room"
