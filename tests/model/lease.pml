@@ -496,7 +496,7 @@ proctype network(byte i) provided (!calm) {
   od
 }
 
-/* The pending request may still execute after its sender has stopped waiting. At most LATE such requests of a task are kept. */
+/* A pending request may still execute after its sender gave up. At most LATE such requests of a task are kept. */
 #if LATE == 2
 #define slot(i)  (task[i].late[0].kind == NONE -> 0 : 1)
 #define crowded(i) (task[i].late[0].kind != NONE && task[i].late[1].kind != NONE)
