@@ -15,7 +15,8 @@ MEDIAN_GOAL, P99_GOAL = 1.0, 1.5
 """Goals for the library, as ratios to python-redis-lock."""
 
 LEAST = 0.1
-"""Smallest value of a plot, in milliseconds. The axis is logarithmic; an expiry in whole ms can be 0."""
+"""Smallest value of a plot, in milliseconds. The axis is logarithmic, and a time after an expiry can be 0:
+Redis reports expiries in whole milliseconds."""
 
 TEXT = """\
 Three candidates campaign for one lease, and one of them works. The time runs from the line of code after the end of its

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 FOLDER = ROOT / "tests" / "languages" / "program"
 LEASES = [f"lease_{number}" for number in range(10, 26)]
-"""Leases: as many as Go's detector of data races needs to find the race in each run."""
+"""Names of the leases: so many that Go's race detector finds a missing lock of the client in every run."""
 
 
 class Program(Process):
@@ -31,7 +31,7 @@ class Program(Process):
 
 @pytest.fixture(scope="session")
 def go_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program in Go, compiled with Go's detector of data races."""
+    """The program in Go, compiled with Go's race detector."""
     target = tmp_path_factory.mktemp("go") / "program"
     subprocess.run(["go", "build", "-race", "-o", target, "."], cwd=FOLDER, check=True)
     return target

@@ -1,6 +1,6 @@
 -- $1 job, $2 session date, $3 token, $4 cursor date, $5 cursor portfolio, $6 rows written, $7 rows added, $8 rows
 -- changed.
--- The first step makes a finished run unfinished, and counts the rows from 0.
+-- The first step of a run counts the rows from 0. If the run is a rerun, the first step also makes it unfinished.
 update public.job_run set
     status = 'running',
     finished_at = null,
