@@ -15,8 +15,8 @@ def stop_signals(stop: Callable[[signal.Signals], object]) -> Iterator[None]:
 
     The loop's `add_signal_handler` is not used: a signal can kill the process as soon as the loop or the interpreter
     removes such a handler. Blocking the signals is not enough, because uvloop's threads do not block them. A
-    plain asyncio loop may notice a signal late that arrives just before the loop begins to wait: only `add_signal_handler`
-    sets the file descriptor that wakes the loop. uvloop always sets one.
+    plain asyncio loop may notice a signal late that arrives just before the loop begins to wait, because only
+    `add_signal_handler` sets the file descriptor that wakes the loop. uvloop always sets one.
     """
     loop = asyncio.get_running_loop()
 

@@ -157,8 +157,8 @@ class Close:
     close: Decimal
     at: datetime
     provisional: bool
-    """True if no source had the close. Then `close` is the last price before the end of the session, and
-    `at` is the time of that price."""
+    """True if no source had the close. Then `close` is the last price before the end of the session, and `at` is
+    the time of that price."""
 
     def is_official(self, day: date) -> bool:
         """Whether this is the close of that day and not a substitute."""
