@@ -26,6 +26,7 @@ DATABASE_LIMIT = 2.0
 SIDECAR_LIMIT = 1.5
 """Seconds to wait for the sidecar's status; longer than the limit of `sidecar.client`."""
 NO_ANSWER = "no answer in time"
+NO_LEASE = "the sidecar of this task has no such lease; add the lease to LEASES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ class BackgroundStatus:
     def _lease(self, name: str, records: _Records, sidecar: _Sidecar) -> internal_responses.Lease:
         leadership, fence, seen = self._leaderships[name], records.fences.get(name), sidecar.leases.get(name)
         state = leadership.state or (seen.state if seen else None)
+        missing = NO_LEASE if sidecar.trouble is None else None
         return internal_responses.Lease(
             is_leader=leadership.is_leader,
             state=state or "unknown",
@@ -152,7 +154,7 @@ class BackgroundStatus:
             token=leadership.token,
             remaining=round(leadership.remaining(), 3),
             lease_remaining=_lease_remaining(seen, self._sidecar.age),
-            trouble=(seen.trouble or seen.step_down) if seen else None,
+            trouble=(seen.trouble or seen.step_down) if seen else missing,
             last_writer=internal_responses.LastWriter.of(fence) if fence else None,
         )
 

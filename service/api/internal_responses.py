@@ -41,7 +41,7 @@ class Lease(ResponseModel):
     """A lease as this task's process sees it."""
 
     is_leader: bool = Field(description="Whether this task's process leads.")
-    state: OutsideText = Field(description="The state that the sidecar reports; `unknown` until it answers.")
+    state: OutsideText = Field(description="The state that the sidecar reports; `unknown` while it reports none.")
     holder: OutsideText | None
     token: Token | None
     remaining: float = Field(

@@ -44,7 +44,10 @@ def _of_lease(lease: Lease) -> Iterator[Problem]:
             yield _warning(f"this task is stopping and releases the lease{because}.")
         case "waiting":
             yield _warning(f"this task does not campaign for the lease{because}. Its work is starting or paused.")
-        case _ if lease.holder is None and lease.state != "unknown":
+        case "unknown":  # without a trouble the sidecar does not answer, which `sidecar_problems` reports
+            if lease.trouble:
+                yield _error(f"{lease.trouble}. This task cannot lead.")
+        case _ if lease.holder is None:
             yield _error(f"no task leads{because}.")
         case _ if lease.trouble:
             yield _warning(lease.trouble)

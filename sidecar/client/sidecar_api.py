@@ -158,9 +158,7 @@ class SidecarApi:
             if not resign.done():
                 raise Unknown("the resign is not answered yet")
         sent_at = self._clock()
-        status, body = await self._get(("is-leader", name), limit, LONGEST_ANSWER, hold)
-        if status != 200:
-            raise Unknown(f"the answer is HTTP {status}")
+        body = await self._get(("is-leader", name), limit, LONGEST_ANSWER, hold)
         return parse(body, name, sent_at)
 
     async def status(self) -> SidecarReport:
@@ -169,7 +167,7 @@ class SidecarApi:
         Raises:
             Unknown: no valid answer came.
         """
-        return parse_status(await self._report(("status",), LIMIT))
+        return parse_status(await self._get(("status",), LIMIT, LONGEST_REPORT))
 
     async def history(self, name: str) -> list[PastTerm]:
         """`GET /history/NAME`, which does not count as demand. Returns the newest term first.
@@ -177,21 +175,15 @@ class SidecarApi:
         Raises:
             Unknown: no valid answer came. Older sidecars have no history, and answer 404.
         """
-        return parse_history(await self._report(("history", name), HISTORY_LIMIT), name)
-
-    async def _report(self, path: Sequence[str], limit: float) -> bytes:
-        status, body = await self._get(path, limit, LONGEST_REPORT)
-        if status != 200:
-            raise Unknown(f"the answer is HTTP {status}{explanation(body)}")
-        return body
+        return parse_history(await self._get(("history", name), HISTORY_LIMIT, LONGEST_REPORT), name)
 
     async def _get(
         self, path: Sequence[str], limit: float, longest: int, query: Mapping[str, str] | None = None
-    ) -> tuple[int, bytes]:
-        """The status and the body of the answer to a GET: `longest` bytes at most, within `limit` seconds.
+    ) -> bytes:
+        """The body of the answer to a GET: `longest` bytes at most, within `limit` seconds.
 
         Raises:
-            Unknown: no such answer came.
+            Unknown: no such answer came, or its status is not 200.
         """
         body = bytearray()
         try:
@@ -204,7 +196,9 @@ class SidecarApi:
             raise Unknown("no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unknown(f"no answer ({type(error).__name__})") from error
-        return response.status, bytes(body)
+        if response.status != 200:
+            raise Unknown(f"the answer is HTTP {response.status}{explanation(bytes(body))}")
+        return bytes(body)
 
     async def open_spare_connection(self, name: str) -> None:
         """Open a second connection, so that a resign need not open one. This does not count as demand, and may fail."""

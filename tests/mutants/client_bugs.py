@@ -6,6 +6,7 @@ _LEADERSHIP = "tests/sidecar/client/test_leadership.py::test_"
 _HOSTILE = "tests/sidecar/client/test_hostile.py::test_"
 _RESIGN = "tests/sidecar/client/test_resign.py::test_"
 _THREAD = "tests/sidecar/client/test_work_thread.py::test_"
+_REAL = "tests/sidecar/client/test_real_sidecar.py::test_"
 
 BUGS = [
     Bug(
@@ -40,9 +41,16 @@ BUGS = [
     Bug(
         "an HTTP error counts as an answer",
         "sidecar/client/sidecar_api.py",
-        right='if status != 200:\n            raise Unknown(f"the answer is HTTP {status}")',
-        wrong='if status == 0:\n            raise Unknown(f"the answer is HTTP {status}")',
+        right="if response.status != 200:\n            raise",
+        wrong="if response.status == 0:\n            raise",
         test=_HOSTILE + "a_hostile_sidecar_makes_no_client_lead_and_gets_few_requests[HTTP 500]",
+    ),
+    Bug(
+        "the client does not say why the sidecar refuses a request",
+        "sidecar/client/sidecar_api.py",
+        right="{response.status}{explanation(bytes(body))}",
+        wrong="{response.status}",
+        test=_REAL + "the_log_says_that_the_sidecar_has_no_such_lease",
     ),
     Bug(
         "the error about the sidecar's address repeats a password",

@@ -28,6 +28,13 @@ BUGS = [
         test=_PAGE + "the_status_shows_the_leader_while_the_database_does_not_answer",
     ),
     Bug(
+        "nothing reports a lease that the sidecar lacks",
+        "service/api/background_status.py",
+        right="NO_LEASE if sidecar.trouble is None else None",
+        wrong="None",
+        test=_PAGE + "a_lease_that_the_sidecar_lacks_is_an_error",
+    ),
+    Bug(
         "each client's request goes to the sidecar",
         "service/api/recent.py",
         right="now - self._began >= MAX_AGE",

@@ -11,7 +11,7 @@ const STATES = {
   disabled: "waits, since the lease is disabled",
   guarded: "waits, since the Redis server has changed",
   disconnected: "cannot use Redis",
-  unknown: "has no information: its sidecar does not answer",
+  unknown: "knows nothing about the lease",
 };
 
 export class LeaseCard {

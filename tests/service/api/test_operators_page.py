@@ -179,8 +179,19 @@ async def test_the_status_shows_the_jobs_while_the_sidecar_does_not_answer(
     sidecar.is_frozen = True
     answer = await status(beside)
     assert answer["sidecar"] == "no answer in time"
-    assert answer["leases"]["background_services"]["state"] == "unknown"
+    lease = answer["leases"]["background_services"]
+    assert (lease["state"], lease["trouble"]) == ("unknown", None)
     assert answer["jobs"]["eod"]["next_run"] == "2026-02-14T05:00:00Z"
+
+
+async def test_a_lease_that_the_sidecar_lacks_is_an_error(beside: Served, sidecar: ReportingSidecar) -> None:
+    del sidecar.leases["daily_scheduler"]
+    answer = await status(beside)
+    missing = "the sidecar of this task has no such lease; add the lease to LEASES"
+    shown = {name: (lease["state"], lease["trouble"]) for name, lease in answer["leases"].items()}
+    assert shown == {"background_services": ("following", None), "daily_scheduler": ("unknown", missing)}
+    problem = {"severity": "error", "text": f"daily_scheduler: {missing}. This task cannot lead."}
+    assert problem in answer["problems"]
 
 
 async def test_the_history_has_the_last_terms(beside: Served, sidecar: ReportingSidecar) -> None:

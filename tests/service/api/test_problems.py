@@ -48,6 +48,9 @@ def test_nothing_is_wrong_with_a_lease_that_has_a_holder(state: str) -> None:
 
 def test_a_lease_in_an_unknown_state_is_not_a_problem_by_itself() -> None:
     assert texts_of(one=lease(state="unknown", holder=None)) == []
+    assert texts_of(one=lease(state="unknown", holder=None, trouble="no such lease")) == [
+        ("error", "one: no such lease. This task cannot lead.")
+    ]
 
 
 @pytest.mark.parametrize(

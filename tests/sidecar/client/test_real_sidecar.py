@@ -86,6 +86,17 @@ class Task:
         return self.work.running == 1
 
 
+async def test_the_log_says_that_the_sidecar_has_no_such_lease(
+    sidecars: tuple[RealSidecar, RealSidecar], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with LeaseClient(sidecars[0].url) as client:
+        run = asyncio.create_task(client.leadership("none").run(Work([])))
+        await eventually(lambda: caplog.messages)
+        run.cancel()
+        await asyncio.wait((run,))
+    assert caplog.messages[:1] == ["none: the leader is unknown: the answer is HTTP 404: there is no lease 'none'"]
+
+
 async def test_one_leads_and_the_other_follows_and_takes_over(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one, Task(sidecars[1].url, events).open() as other:
