@@ -109,8 +109,9 @@ class Store(Transactions):
             StaleTerm: the term is not the newest.
         """
         progress = loading.done, loading.total
-        if not await self._fetch(statement("record_loading"), term.name, term.token, term.holder, *progress):
-            raise StaleTerm(f"lease {term.name}: the term {term.token} is not the newest in the database")
+        async with self._writing() as connection:
+            if not await connection.fetch(statement("record_loading"), term.name, term.token, term.holder, *progress):
+                raise StaleTerm(f"lease {term.name}: the term {term.token} is not the newest in the database")
         self.writes.of(term.name).cleared()
 
     async def forget_loading(self, term: FencedTerm) -> None:

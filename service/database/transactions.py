@@ -1,8 +1,8 @@
 """The store's access to the database: connections, transactions, and the condition of the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Self
 
@@ -184,15 +184,21 @@ class Transactions:
             (row,) = await connection.fetch(statement("condition"))
             return Condition(**row, asked_at=asked_at, answered_at=utc_now())
 
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[Connection]:
-        """A connection for writing; the outcome is recorded."""
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Record the block's error as a refused write."""
         try:
-            async with self._connection() as connection:
-                yield connection
+            yield
         except StoreError as error:
             self.writes.refused(getattr(error.__cause__, "sqlstate", None), str(error).removeprefix("database: "))
             raise
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Connection]:
+        """A connection for writing; the outcome is recorded."""
+        with self._refusals():
+            async with self._connection() as connection:
+                yield connection
         self.writes.accepted()
 
     @asynccontextmanager
@@ -202,11 +208,12 @@ class Transactions:
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[Connection]:
-        async with (
-            self._connection() as connection,
-            transaction(connection, isolation="repeatable_read", readonly=True),
-        ):
-            yield connection
+        with self._refusals():  # the export of a snapshot writes a file, and fails on a full disk
+            async with (
+                self._connection() as connection,
+                transaction(connection, isolation="repeatable_read", readonly=True),
+            ):
+                yield connection
 
     async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         async with self._connection() as connection:

@@ -575,6 +575,13 @@ BUGS = [
         test=_READ_ONLY + "a_full_disk_is_reported_as_the_trouble_of_the_database",
     ),
     Bug(
+        "a full disk that prevents the load of the positions is not reported",
+        "service/database/transactions.py",
+        right="        with self._refusals():  # the export",
+        wrong="        with suppress():  # the export",
+        test=_READ_ONLY + "a_full_disk_is_reported_even_if_it_prevents_only_the_load_before_the_writes",
+    ),
+    Bug(
         "an outage is reported repeatedly",
         "service/outage.py",
         right="self._level if first else logging.DEBUG",

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from uuid import UUID
 
 import asyncpg
@@ -19,6 +20,7 @@ from service.database.connection import Connection, StoreError
 from service.database.store import Store
 from service.database.write_watch import WriteWatch
 from service.market.calendar import AroundTheClockCalendar
+from service.portfolio.records import Loading
 from service.prices.simulated import SimulatedPrices
 from service.telemetry import HttpMetrics
 from service.work.background import TRACKER_LEASE, Background
@@ -169,3 +171,45 @@ async def test_a_full_disk_is_reported_as_the_trouble_of_the_database(samples_ur
         await store.claim_fence(FakeTerm())
         assert not writes.trouble
     await admin.close()
+
+
+async def test_a_full_disk_is_reported_even_if_it_prevents_only_the_load_before_the_writes(samples_url: str) -> None:
+    writes, name = WriteWatch(), samples_url.rpartition("/")[2]
+    admin = await asyncpg.connect(samples_url)
+    await admin.execute(
+        f"""
+        create function public.pg_export_snapshot() returns text language plpgsql as $$
+        begin
+            raise sqlstate '53100' using message = 'could not write to file: No space left on device';
+        end $$;
+        create function full_disk() returns trigger language plpgsql as $$
+        begin
+            raise sqlstate '53100' using message = 'could not extend file: No space left on device';
+        end $$;
+        create trigger full_disk before insert on position_loading for each row execute function full_disk();
+        alter database {name} set search_path = public, pg_catalog;
+        """
+    )
+    async with await Store.connect(samples_url, writes=writes) as store:
+        await store.claim_fence(FakeTerm())
+        with pytest.raises(StoreError, match="could not write"):
+            await store.load_positions(date(2026, 3, 2))
+        assert writes.trouble == "could not write to file: No space left on device"
+        await admin.execute("drop function public.pg_export_snapshot")
+        await store.load_positions(date(2026, 3, 2))
+        assert writes.trouble is not None, "a load commits no write, so it does not clear the trouble"
+        with pytest.raises(StoreError, match="could not extend"):
+            await store.record_loading(FakeTerm(), Loading(0, 1))
+        assert writes.trouble == "could not extend file: No space left on device"
+    await admin.close()
+
+
+async def test_a_load_from_a_read_only_database_reports_no_refused_write(samples_url: str) -> None:
+    writes = WriteWatch()
+    read_only = f"{samples_url}?options=-c%20default_transaction_read_only%3Don"
+    async with await Store.connect(read_only, writes=writes) as store:
+        await store.load_positions(date(2026, 3, 2))
+        assert writes.trouble is None
+        with pytest.raises(StoreError, match="read-only"):
+            await store.claim_fence(FakeTerm())
+        assert writes.trouble is not None
