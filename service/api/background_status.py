@@ -129,6 +129,7 @@ class BackgroundStatus:
                     {TRACKER_LEASE: leases.background_services, SCHEDULER_LEASE: leases.daily_scheduler}
                 ),
                 *problems.database_problems(trouble),
+                *problems.clock_problems(self._access.clock_difference),
                 *problems.tick_problems(self._silent_since(now), self._interval, now),
                 *(problems.job_problems(self._backlog(records, now), now) if records.trouble is None else ()),
             ],

@@ -67,6 +67,16 @@ def database_problems(trouble: str | None) -> Iterator[Problem]:
         yield _error(f"The database cannot be used ({trouble}). This task can write no values and run no jobs.")
 
 
+def clock_problems(difference: timedelta | None) -> Iterator[Problem]:
+    """The problem of a clock that is ahead of the database's by `difference`, if there is one."""
+    if difference is not None:
+        side = "ahead of" if difference > timedelta() else "behind"
+        yield _warning(
+            f"The clock of this task is {in_words(abs(difference))} {side} the database's. "
+            "Values may look stale, and jobs may run late."
+        )
+
+
 def tick_problems(silent_since: datetime | None, interval: timedelta, now: datetime) -> Iterator[Problem]:
     """The problem of the live values, if there is one.
 

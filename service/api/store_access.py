@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from service.database.condition import ClockWatch, Condition
 from service.database.connection import StoreError
@@ -60,6 +61,11 @@ class StoreAccess:
     def trouble(self) -> str | None:
         """Why the database cannot be used, as of the last probe and the last writes; None while it can be used."""
         return self._probed or self._writes.trouble
+
+    @property
+    def clock_difference(self) -> timedelta | None:
+        """See `ClockWatch.difference`."""
+        return self._clock_watch.difference
 
     @property
     def store(self) -> Store:

@@ -53,6 +53,8 @@ class ClockWatch:
     """Reports how far this machine's clock is ahead of the database's."""
 
     def __init__(self, ahead_seconds: Gauge) -> None:
+        self.difference: timedelta | None = None
+        """How far this machine's clock is ahead of the database's; None up to `CLOCK_TOLERANCE`."""
         self._ahead_seconds = ahead_seconds
         self._outage = Outage(
             logger,
@@ -65,7 +67,8 @@ class ClockWatch:
         if clock_lead is None:
             return
         self._ahead_seconds.set(clock_lead.total_seconds())
-        if abs(clock_lead) > CLOCK_TOLERANCE:
+        self.difference = clock_lead if abs(clock_lead) > CLOCK_TOLERANCE else None
+        if self.difference is not None:
             self._outage.failed(f"{clock_lead.total_seconds():+.1f} s")
         else:
             self._outage.recovered()

@@ -35,6 +35,13 @@ BUGS = [
         test=_PAGE + "a_lease_that_the_sidecar_lacks_is_an_error",
     ),
     Bug(
+        "the page does not warn of a task whose clock is wrong",
+        "service/api/background_status.py",
+        right="*problems.clock_problems(self._access.clock_difference)",
+        wrong="*problems.clock_problems(None)",
+        test=_PAGE + "the_status_warns_of_a_clock_that_differs_from_the_databases",
+    ),
+    Bug(
         "each client's request goes to the sidecar",
         "service/api/recent.py",
         right="now - self._began >= MAX_AGE",

@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from aiohttp import ClientSession
 
 from runtime.addresses import Address
 from runtime.listener import Listener
-from service.api import internal_responses, recent
+from service.api import internal_responses, recent, store_access
 from service.api.listener import connection_limits
 from service.api.operators_page import PARTS, SECURITY_HEADERS
+from service.clock import utc_now
+from service.database import transactions
 from service.database.store import Store
 from tests.service.api.test_outputs import HOSTILE, is_harmless
 from tests.support.fake_sidecar import ReportingSidecar, lease_report, past_term
 from tests.support.served_api import Served
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "service/api/page"
@@ -40,6 +44,7 @@ async def beside(
 ) -> AsyncIterator[Served]:
     """An API with the fake sidecar. Each request reads everything again."""
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
+    monkeypatch.setattr(store_access, "PROBE_INTERVAL", 0.1)
     async with await Store.connect(shared_url, connections=2) as store:
         served = Served(store, session, sidecar_url=sidecar.url)
         probing = asyncio.create_task(served.access.run())
@@ -192,6 +197,23 @@ async def test_a_lease_that_the_sidecar_lacks_is_an_error(beside: Served, sideca
     assert shown == {"background_services": ("following", None), "daily_scheduler": ("unknown", missing)}
     problem = {"severity": "error", "text": f"daily_scheduler: {missing}. This task cannot lead."}
     assert problem in answer["problems"]
+
+
+async def test_the_status_warns_of_a_clock_that_differs_from_the_databases(
+    beside: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = timedelta(minutes=7, seconds=30)
+
+    async def has_warning() -> bool:
+        texts = [each["text"] for each in (await status(beside))["problems"] if each["severity"] == "warning"]
+        return any("7 min ahead of the database's" in text for text in texts)
+
+    assert not await has_warning()
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "utc_now", lambda: utc_now() + lead)
+        await eventually(has_warning)
+    await eventually(lambda: beside.access.clock_difference is None)
+    assert not await has_warning()
 
 
 async def test_the_history_has_the_last_terms(beside: Served, sidecar: ReportingSidecar) -> None:

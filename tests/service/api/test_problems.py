@@ -7,6 +7,7 @@ import pytest
 
 from service.api.internal_responses import Lease
 from service.api.problems import (
+    clock_problems,
     database_problems,
     in_words,
     job_problems,
@@ -90,6 +91,14 @@ def test_problems_of_sidecar_and_database_have_their_reasons() -> None:
     (database,) = database_problems("cannot connect")
     assert "(no answer in time)" in sidecar.text
     assert "(cannot connect)" in database.text
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(420, "7 min ahead of"), (-3, "3 s behind")])
+def test_a_clock_that_differs_from_the_databases_is_a_warning(seconds: int, words: str) -> None:
+    assert list(clock_problems(None)) == []
+    (clock,) = clock_problems(timedelta(seconds=seconds))
+    assert clock.severity == "warning"
+    assert clock.text.startswith(f"The clock of this task is {words} the database's. ")
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,11 @@ def test_clocks_more_than_two_seconds_apart_are_reported_once_and_show_in_a_metr
         for clock_lead in (SECOND, 2 * SECOND, 3 * SECOND, 4 * SECOND, -4 * SECOND):
             watch.compare(clock_lead)
             assert gauge._value.get() == clock_lead.total_seconds()
+            assert watch.difference == (clock_lead if abs(clock_lead) > 2 * SECOND else None)
         watch.compare(None)
+        assert watch.difference == -4 * SECOND
         watch.compare(timedelta())
+        assert not watch.difference
     first, last = (line.getMessage() for line in caplog.records)
     assert "differs from the database's by +3.0 s" in first
     assert "agrees with the database's again" in last
