@@ -433,6 +433,13 @@ LISTENER = [
         test="tests/sidecar/test_telemetry.py::test_a_lease_follows_a_holder_only_if_another_candidate_has_the_key",
     ),
     Bug(
+        "the alert on a shared INSTANCE_ID counts acquired terms",
+        "ops/prometheus/rules.yml",
+        right='to="follower", reason="superseded"',
+        wrong='to="leader", reason="acquired"',
+        test="tests/ops/test_monitoring.py::test_a_clash_of_two_instance_ids_grows_the_counter_of_its_alert",
+    ),
+    Bug(
         "the listener cuts the name of a client",
         "sidecar/control.py",
         right='headers.get(CLIENT, "")',

@@ -23,6 +23,7 @@ from service.work.metrics import WorkMetrics
 from sidecar.client import LeaseClient
 from sidecar.commands import operator as commands
 from tests.ops.test_task_definition import CONTAINERS
+from tests.sidecar.test_process import STEADY
 from tests.support.processes import RealSidecar, killed_at_exit
 from tests.support.waiting import eventually
 
@@ -143,6 +144,38 @@ async def test_a_counter_in_an_increase_starts_at_zero(redis_server: RedisServer
         for outcome in ("done", "failed"):
             labels = {"job_name": job, "outcome": outcome}
             assert registry.get_sample_value("portfolio_job_runs_total", labels) == 0
+
+
+async def test_a_clash_of_two_instance_ids_grows_the_counter_of_its_alert(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    [alert] = [rule for rule in RULES if rule.get("alert") == "InstanceIdShared"]
+    [counter] = selectors(promql_parser.parse(alert["expr"]))
+    wanted = {matcher.name: matcher.value for matcher in counter.matchers.matchers}
+    sidecars = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        settings = {"LEASE_KEY": "clash:{name}", "REQUIRE_CLIENT": "false"} | STEADY
+        sidecars.append(RealSidecar(tmp_path / name, redis_server, "same", **settings))
+
+    async def superseded() -> float:
+        total = 0.0
+        async with aiohttp.ClientSession() as session:
+            for sidecar in sidecars:
+                async with session.get(sidecar.metrics_url) as response:
+                    families = text_string_to_metric_families(await response.text())
+                samples = (sample for family in families for sample in family.samples if sample.name == counter.name)
+                total += sum(sample.value for sample in samples if wanted.items() <= sample.labels.items())
+        return total
+
+    with killed_at_exit(*sidecars):
+        for sidecar in sidecars:
+            sidecar.start()
+
+        async def has_grown() -> bool:
+            return await superseded() > 3
+
+        await eventually(has_grown)
 
 
 def test_each_alert_has_a_severity_a_summary_and_a_remedy() -> None:
