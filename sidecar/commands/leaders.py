@@ -35,12 +35,14 @@ def time_left(left: int) -> str:
 
 
 def notes_on(lease: str, seen: Look) -> list[str]:
-    """Lines to add to the table: who disabled the lease, a requested step-down, a changed server, and what is wrong."""
+    """Lines to add to the table: who disabled the lease, a step-down, facts about the server, and what is wrong."""
     notes = [f"{lease}: {seen.disable}"] if seen.disable else []
     if seen.asked_to_step_down:
         notes.append(f"{lease}: {seen.holder} was asked to step down")
     if seen.word == "vacant" and seen.server_changed:
         notes.append(f"{lease}: the Redis server has changed, so the failover guard may delay the next term")
+    if seen.read_only:
+        notes.append(f"{lease}: this Redis is a read-only replica: no term can begin here")
     if seen.trouble:
         notes.append(f"{lease}: {seen.trouble}")
         if seen.problem != "wrong_type":

@@ -49,6 +49,7 @@ class Look(NamedTuple):
     reason: str
     asked_to_step_down: bool
     server_changed: bool
+    read_only: bool
 
     @property
     def held(self) -> str:
@@ -117,13 +118,14 @@ def parse(answer: list[str]) -> Look:
     """
     try:
         done, problem, holder, left, now, token, token_holder, target, state, *notes = answer
-        by, reason, ends, step_down, changed = notes
+        by, reason, ends, step_down, changed, read_only = notes
         remaining, time = bounded(left, -2, LIMIT), bounded(now, 0, LATEST)
         noted = holder.upper() == "DISABLED" and _is_of_this_disable(ends, time // 1000 + remaining, remaining)
         return Look(
             done, problem, one_line(holder), remaining, time, one_line(token, 64), one_line(token_holder),
             int(target), state, one_line(by) if noted else "", one_line(reason, LONGEST_SHOWN) if noted else "",
             asked_to_step_down=bool(step_down) and token_holder == holder != "", server_changed=bool(changed),
+            read_only=bool(read_only),
         )  # fmt: skip
     except ValueError:
         raise CommandError(MALFORMED) from None

@@ -7,7 +7,7 @@
 -- the fence's token ('' if none), the token's holder, the token that the fence has or would get, the state; then who
 -- disabled the lease, the reason, and the time until which it is disabled (ms); 'step_down' if the token's holder was
 -- asked to step down, else ''; 'server_changed' if a candidate has noticed another server and no term has been
--- acquired or renewed there since, else ''.
+-- acquired or renewed there since, else ''; 'read_only' if the server is a read-only replica, else ''.
 local problem = read()
 if problem == 'disabled' then problem = read_fence() end
 problem = problem or 'none'
@@ -19,12 +19,14 @@ if problem ~= 'none' then target = math.max(target, now) end
 
 local notes = kind == 'hash' and call('HMGET', fence, 'disabled_by', 'disabled_reason', 'disabled_until', 'changed')
   or {}
+local replication = redis.pcall('INFO', 'replication') -- the user may lack the right
+local read_only = type(replication) == 'string' and string.find(replication, 'slave_read_only:1', 1, true)
 local function text(value, limit) return string.sub(value or '', 1, limit or 256) end
 
 local function result(done)
   return {done, problem, text(holder), integer(left), integer(now), text(last), text(last_holder), integer(target),
           state, text(notes[1]), text(notes[2], 1024), text(notes[3]), stepping_down() and 'step_down' or '',
-          notes[4] and 'server_changed' or ''}
+          notes[4] and 'server_changed' or '', read_only and 'read_only' or ''}
 end
 
 if target == sound then return result('sound') end

@@ -89,6 +89,24 @@ STEP_DOWN = [
 ]
 """Bugs in `step-down`."""
 
+REPLICA = [
+    Bug(
+        "leaders does not notice a read-only replica",
+        "sidecar/scripts/fence.lua",
+        right="read_only and 'read_only' or ''",
+        wrong="''",
+        test=_LOOK + "a_read_only_replica_is_shown_if_the_account_may_call_info[wheel]",
+    ),
+    Bug(
+        "leaders fails if the account may not call INFO",
+        "sidecar/scripts/fence.lua",
+        right="redis.pcall('INFO', 'replication')",
+        wrong="call('INFO', 'replication')",
+        test=_LOOK + "a_read_only_replica_is_shown_if_the_account_may_call_info[wheel]",
+    ),
+]
+"""Bugs in the look at a server that refuses writes."""
+
 WATCHING = [
     Bug(
         "Ctrl-C ends watch with a traceback, or as a failure",
@@ -181,5 +199,5 @@ OUTPUT = [
 ]
 """Bugs in the output."""
 
-BUGS = [*DISABLING, *STEP_DOWN, *WATCHING, *OUTPUT]
+BUGS = [*DISABLING, *STEP_DOWN, *REPLICA, *WATCHING, *OUTPUT]
 """All bugs of this module."""

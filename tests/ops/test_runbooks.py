@@ -104,7 +104,7 @@ def test_the_sidecar_reports_each_kind_of_failure(title: str) -> None:
     source = Path(failures.__file__).read_text()
     assert all(f'"{kind}"' in source for kind in others)
     named = to_do(title)
-    assert {"auth", "noperm", "tls"} <= named
+    assert {"auth", "noperm", "tls", "readonly", "oom"} <= named
     assert named <= {*failures.KINDS.values(), *(code.lower() for code in codes), *others}
 
 

@@ -20,6 +20,7 @@ from sidecar.redis.connection import Connector
 from sidecar.settings import Settings, read
 from tests.sidecar.commands.test_operator import Run
 from tests.sidecar.commands.test_operator import run as run
+from tests.sidecar.conftest import client_of, command
 from tests.support.script_caller import FENCE, KEY, Caller
 
 LEASE = "background_services"
@@ -142,6 +143,25 @@ def test_a_vacant_lease_that_the_failover_guard_may_delay_is_shown(redis: Redis,
     assert note not in run("leaders")[1]
 
 
+def test_a_read_only_replica_is_shown_if_the_account_may_call_info(any_redis_of_its_own: RedisServer, run: Run) -> None:
+    note = f"{LEASE}: this Redis is a read-only replica: no term can begin here"
+    with client_of(any_redis_of_its_own) as redis:
+
+        def is_shown() -> bool:
+            status, output, _ = run("leaders", REDIS_URL=any_redis_of_its_own.url)
+            assert status == 0
+            return note in output
+
+        assert not is_shown()
+        command(redis, "REPLICAOF", "127.0.0.1", "1")
+        assert is_shown()
+        command(redis, "ACL", "SETUSER", "default", "-info")
+        assert not is_shown()
+        command(redis, "ACL", "SETUSER", "default", "+info")
+        redis.config_set("replica-read-only", "no")
+        assert not is_shown()
+
+
 async def test_a_fence_that_was_repaired_after_the_look_is_not_repaired_again(redis: Redis, settings: Settings) -> None:
     redis.set(KEY, "DISABLED", px=60_000)
     token = Caller(redis).look().time
@@ -172,7 +192,7 @@ async def test_an_answer_of_another_shape_is_a_one_line_error() -> None:
 
 @pytest.mark.parametrize(("place", "word"), [(3, "9" * 400), (3, "-3"), (4, "9" * 400), (4, "-1")])
 def test_a_number_out_of_range_is_a_one_line_error(place: int, word: str) -> None:
-    answer = ["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", "", ""]
+    answer = ["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", "", "", ""]
     answer[place] = word
     with pytest.raises(CommandError, match=MALFORMED):
         parse(answer)
@@ -182,7 +202,7 @@ def test_the_table_leaves_out_unseen_leases_and_explains_late_changes() -> None:
     view = View(
         {LEASE: KEY, "unseen": "key"}, "127.0.0.1", clock=elapsed, now=lambda: datetime.now(UTC), report=lambda _: None
     )
-    view.saw(LEASE, parse(["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", "", ""]))
+    view.saw(LEASE, parse(["sound", "none", "a", "29000", "1", "1", "a", "1", "", "", "", "", "", "", ""]))
     view.late = "no permission for the command CLIENT TRACKING"
     table = view.table(Layout(COLUMNS))
     assert [line.split()[0] for line in table[:2]] == ["lease", LEASE]
