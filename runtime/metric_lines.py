@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection
 from prometheus_client import CollectorRegistry
 
 log = logging.getLogger(__name__)
+log.setLevel(logging.INFO)  # LOG_LEVEL must not filter these lines: alarms read them
 
 INTERVAL = 60.0
 """Pause between two lines of one sample, in seconds.

@@ -130,6 +130,13 @@ BUGS = [
         test=_ADMISSION + "streams_are_accepted_again_only_when_no_cause_is_left",
     ),
     Bug(
+        "LOG_LEVEL filters the metrics of the alarms",
+        "runtime/metric_lines.py",
+        right="log.setLevel(logging.INFO)",
+        wrong="",
+        test="tests/ops/test_aws_template.py::test_no_log_level_filters_the_metrics",
+    ),
+    Bug(
         "a new column of job_run breaks the query for the runs",
         "service/database/sql/runs.sql",
         right="updated_at, finished_at\n",

@@ -7,6 +7,8 @@ reports.
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from tests.ops.cloudformation import TEMPLATE as FILE
 from tests.ops.cloudformation import evaluated, load, references
 from tests.ops.metric_filters import matches, measured
 from tests.ops.test_task_definition import CONTAINERS, DOCUMENT
-from tests.support.processes import Service, Sidecar, command_of
+from tests.support.processes import ROOT, Service, Sidecar, command_of
 from tests.support.redis_rights import LEAST
 from tests.support.waiting import eventually
 
@@ -297,6 +299,33 @@ async def test_metrics_are_logged_once_an_interval_with_their_labels(caplog: pyt
         ("wanted", "a", 1),
         ("wanted", "b", 1),
     ]
+
+
+PROGRAM = """
+import asyncio, sys
+from prometheus_client import CollectorRegistry, Gauge
+from runtime.logs import log_to_stdout
+from runtime.metric_lines import log_metrics
+pauses = []
+async def sleep(seconds):
+    if pauses:
+        sys.exit()
+    pauses.append(seconds)
+registry = CollectorRegistry()
+Gauge("wanted", "", registry=registry)
+log_to_stdout("json", sys.argv[1])
+asyncio.run(log_metrics(registry, ["wanted"], sleep=sleep))
+"""
+"""A program that logs one metric once; its argument is the value of LOG_LEVEL."""
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "WARNING", "ERROR"])
+def test_no_log_level_filters_the_metrics(level: str) -> None:
+    """A missing line would fire the alarms on missing data, and would hide the faults from the other alarms."""
+    command = [sys.executable, "-c", PROGRAM, level]
+    ended = subprocess.run(command, cwd=ROOT, check=True, timeout=30, stdout=subprocess.PIPE)
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [(line["metric"], line["value"]) for line in lines if "metric" in line] == [("wanted", 0)]
 
 
 async def test_every_filter_matches_lines_of_a_running_task_and_reads_the_right_value(
