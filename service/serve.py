@@ -99,6 +99,7 @@ class _Service:
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
         registry = self._registry = new_registry()
         metrics = HttpMetrics(registry)
+        metrics.tracker_interval.set(settings.tracker_interval)
         metrics.market_open.set_function(lambda: self._calendar.current(utc_now()) is not None)
         self._work_metrics = WorkMetrics(registry)
         self._protection = protection_by(settings.ecs_agent_uri, self._work_metrics)

@@ -67,6 +67,9 @@ class HttpMetrics:
             "Time at which this task last received new values, written by any task.",
             registry=registry,
         )
+        self.tracker_interval = Gauge(
+            "portfolio_tracker_interval_seconds", "Time from one tick to the next, as set.", registry=registry
+        )
         self.market_open = Gauge("portfolio_market_open", "1 during a session of the calendar.", registry=registry)
         self.clock_ahead = Gauge(
             "portfolio_clock_ahead_seconds",

@@ -137,6 +137,13 @@ BUGS = [
         test="tests/ops/test_aws_template.py::test_no_log_level_filters_the_metrics",
     ),
     Bug(
+        "the alerts on ticks do not know their interval",
+        "service/serve.py",
+        right="        metrics.tracker_interval.set(settings.tracker_interval)\n",
+        wrong="",
+        test="tests/service/test_process.py::test_a_service_without_database_and_sidecar_serves_and_reports_both",
+    ),
+    Bug(
         "a new column of job_run breaks the query for the runs",
         "service/database/sql/runs.sql",
         right="updated_at, finished_at\n",

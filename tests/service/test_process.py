@@ -229,6 +229,8 @@ async def test_a_service_without_database_and_sidecar_serves_and_reports_both(
     status = await service.get_internal("/background/status")
     assert status["leases"]["background_services"]["state"] == "unknown"
     assert status["database"] == "cannot connect: Connection refused"
+    async with service.session.get(f"{service.internal_url}/metrics") as response:
+        assert "\nportfolio_tracker_interval_seconds 0.2\n" in await response.text()
     service.send()
     assert await service.end() == 0
     assert "topsecret" not in service.output
