@@ -60,8 +60,9 @@ class LeaseWrites:
         self.on_change()
 
     def committed(self) -> None:
-        """Record a commit of the work."""
+        """Record a commit of the work. A commit ends an outage, so the limit is `NOTHING_COMMITTED_LIMIT` again."""
         self._terms_without_commit = 0
+        self._limit = NOTHING_COMMITTED_LIMIT
         self.cleared()
 
     def cleared(self) -> None:

@@ -582,6 +582,13 @@ BUGS = [
         test=_WATCH + "terms_without_a_commit_and_their_pauses_grow_until_a_commit",
     ),
     Bug(
+        "after an outage a leader keeps the long limit for the rest of its term",
+        "service/database/write_watch.py",
+        right="        self._limit = NOTHING_COMMITTED_LIMIT\n        self.cleared()",
+        wrong="        self.cleared()",
+        test=_WATCH + "a_commit_ends_the_long_limit_of_a_term_that_began_in_an_outage",
+    ),
+    Bug(
         "no health check reports a full disk",
         "service/database/transactions.py",
         right="            self.writes.refused(",

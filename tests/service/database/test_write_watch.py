@@ -114,6 +114,18 @@ def test_terms_without_a_commit_and_their_pauses_grow_until_a_commit(writes: Lea
     assert writes.pause == RESIGN_PAUSE[0]
 
 
+@pytest.mark.parametrize("outage", [60.0, MAX_LIMIT])
+def test_a_commit_ends_the_long_limit_of_a_term_that_began_in_an_outage(
+    writes: LeaseWrites, clock: Clock, outage: float
+) -> None:
+    writes.begin_term(trouble=outage)
+    for settle, limit in ((writes.cleared, outage), (writes.committed, LIMIT)):
+        settle()
+        writes.failed()
+        writes.failed()
+        assert writes.remaining() == limit
+
+
 @pytest.mark.parametrize("tasks", [2, 5, 50])
 def test_if_no_task_can_write_the_lead_moves_at_most_six_times_in_ten_minutes(tasks: int, clock: Clock) -> None:
     fleet = [LeaseWrites(clock) for _ in range(tasks)]
