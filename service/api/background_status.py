@@ -100,7 +100,7 @@ class BackgroundStatus:
     async def report(self) -> internal_responses.BackgroundStatus:
         """The leases as this task sees them, and the jobs. The last runs are null during a database outage."""
         records, sidecar = await asyncio.gather(self._records.get(), self._sidecar.get())
-        records = records or _Records(trouble=NO_ANSWER)
+        records = records or _Records(trouble=self._access.trouble or NO_ANSWER)
         sidecar = sidecar or _Sidecar(trouble=NO_ANSWER)
         now, trouble = self._now(), records.trouble or self._access.trouble
         instance_ids = (leadership.instance_id for leadership in self._leaderships.values())

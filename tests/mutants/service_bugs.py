@@ -837,6 +837,13 @@ BUGS = [
         test="tests/service/work/test_scheduler.py::test_a_clock_that_is_set_right_does_not_delay_the_close[5]",
     ),
     Bug(
+        "the status hides the reason for which the database gives no connection",
+        "service/api/background_status.py",
+        right="_Records(trouble=self._access.trouble or NO_ANSWER)",
+        wrong="_Records(trouble=NO_ANSWER)",
+        test=_CONNECTIONS + "the_background_status_has_the_probes_reason_if_its_records_wait_for_a_connection",
+    ),
+    Bug(
         "the status reports only the runs of the latest session",
         "service/api/background_status.py",
         right="backlog(searched_runs(self._calendar, now), records.runs",

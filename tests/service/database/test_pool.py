@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
 
 from service.api import store_access as probing
@@ -18,6 +19,7 @@ from service.database.server_refusals import MORE_CONNECTIONS, is_overload
 from service.database.store import Store
 from service.telemetry import HttpMetrics
 from tests.support.positions import LONG_AGO, entry
+from tests.support.served_api import Served
 from tests.support.waiting import LIMIT, eventually
 
 ROLE = "narrow"
@@ -109,6 +111,33 @@ async def test_a_role_that_is_allowed_one_connection_is_reported_with_the_remedy
         await listening.aclose()  # type: ignore[attr-defined]
         probe.cancel()
         await asyncio.wait((probe,))
+
+
+async def test_the_background_status_has_the_probes_reason_if_its_records_wait_for_a_connection(
+    narrow: str, raw: Connection, session: ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 1000.0)
+    monkeypatch.setattr(connections, "SECOND_CONNECTION_LIMIT", 0.1)
+    monkeypatch.setattr(probing, "PROBE_LIMIT", 0.1)
+    monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.01)
+    await raw.execute(f"alter role {ROLE} connection limit 1")
+    async with await Store.connect(narrow) as store:
+        served = Served(store, session)
+        monkeypatch.setattr(served.status._records, "_limit", 0.1)
+        probe = asyncio.create_task(served.access.run())
+        await served.access.connected()
+        listening = aiter(store.listen())
+        await anext(listening)  # the listener keeps the only connection
+        trouble = f'too many connections for role "{ROLE}"; {MORE_CONNECTIONS}'
+        await eventually(lambda: served.access.trouble == trouble)
+        async with served.client:
+            report = await served.status.report()
+        await served.status.close()
+        await listening.aclose()  # type: ignore[attr-defined]
+        probe.cancel()
+        await asyncio.wait((probe,))
+    assert report.database == trouble
+    assert any(f"The database cannot be used ({trouble})." in problem.text for problem in report.problems)
 
 
 async def test_a_free_connection_is_used_before_a_new_one_is_opened(narrow: str, raw: Connection) -> None:
