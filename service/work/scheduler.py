@@ -15,7 +15,7 @@ from service.market.calendar import Calendar
 from service.outage import Outage
 from service.portfolio.records import JobName
 from service.prices import PriceSource, PricesUnavailable
-from service.work.backlog import LOOK_BACK, WaitingRun, backlog, searched_runs
+from service.work.backlog import LOOK_BACK, Backlog, WaitingRun, backlog, searched_runs
 from service.work.jobs import Jobs
 from service.work.metrics import WorkMetrics
 from service.work.protection import NoProtection, Protection
@@ -100,14 +100,11 @@ class Scheduler:
         self._retry_soon = False
         try:
             await self._clock.compare()
-            now = self._now()
-            due = self._due(now)
-            records = await self._store.runs(oldest_session(due).date) if due else {}
+            left = await self._backlog()
         except StoreError as error:
             self._outage.failed(error, _fields(term, "runs_delayed"))
             self._database_failed(term)
             return False
-        left = backlog(due, records, self._calendar, now, self._look_back)
         if not left.waiting:
             self._outage.recovered(_fields(term, "runs_resumed"))
             self._store.writes.of(term.name).cleared()
@@ -119,6 +116,12 @@ class Scheduler:
                 failed += not await self._attempt(run, term)
         self._metrics.runs_waiting.set(failed)
         return failed == 0 and not self._given_up
+
+    async def _backlog(self) -> Backlog:
+        now = self._now()
+        due = self._due(now)
+        records = await self._store.runs(oldest_session(due).date) if due else {}
+        return backlog(due, records, self._calendar, now, self._look_back)
 
     def _due(self, now: datetime) -> list[DueRun]:
         """The runs that are due by `now`, done or not, oldest first."""
@@ -170,7 +173,8 @@ class Scheduler:
 
         Runs that became due meanwhile start at once. After each sleep the clocks are compared again, because this
         machine's clock may have been set, and the timetable is read again, because the calendar may have changed. Such
-        a change may move a due time to before the last look.
+        a change may move a due time to before the last look. The records of done runs are read again, because a
+        restored database may lack some of them.
         """
         retry_after = min(self._retry_after, DATABASE_RETRY) if self._retry_soon else self._retry_after
         retry_at = None if everything_done else self._now() + retry_after
@@ -190,6 +194,8 @@ class Scheduler:
             await self._sleep(min(left, LONGEST_SLEEP))
             with suppress(StoreError):  # the next look reports a failure of the database
                 await self._clock.compare()
+                if everything_done and await self._backlog() != Backlog([], []):
+                    return
 
 
 def _fields(term: Term, event: str) -> dict[str, object]:

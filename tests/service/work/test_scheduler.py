@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from typing import Never
 from uuid import UUID
 
 import pytest
@@ -81,6 +82,13 @@ async def portfolio(store: Store) -> None:
     await store.put_positions([entry(1, "A", "1")])
 
 
+@pytest.fixture
+def hourly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the scheduler read the records of done runs every hour: the 10,080 reads of a week would take 20 s."""
+    monkeypatch.setattr("service.work.scheduler.LONGEST_SLEEP", 3600.0)
+
+
+@pytest.mark.usefixtures("hourly")
 async def test_through_a_week_each_session_has_each_run_once(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
@@ -287,6 +295,7 @@ async def test_a_follower_reports_the_next_runs(store: Store, metrics: WorkMetri
     }
 
 
+@pytest.mark.usefixtures("hourly")
 async def test_a_market_that_never_closes_has_a_session_each_day(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
@@ -296,6 +305,7 @@ async def test_a_market_that_never_closes_has_a_session_each_day(
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
+@pytest.mark.usefixtures("hourly")
 async def test_an_unsettled_session_before_the_look_back_is_reported_until_it_is_settled(
     store: Store, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -431,6 +441,48 @@ async def test_a_database_that_is_away_during_a_sleep_ends_no_term(store: Store,
     office.database_clock = away_until_the_close  # type: ignore[method-assign]
     await office.work(CLOSE + timedelta(minutes=5))
     assert MONDAY in {day for _, day in office.asked}
+
+
+async def test_a_done_run_whose_record_disappears_runs_again_within_a_minute(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    """A dump from before the EOD capture is restored, and the source has no prices now."""
+    office = SchedulerOnAClock(store, metrics, CLOSE + timedelta(hours=1), look_back=1)
+    restored_at = CLOSE + timedelta(hours=2)
+
+    async def sleep(seconds: float) -> None:
+        await SchedulerOnAClock.sleep(office, seconds)
+        if not office.missing and office.clock.time >= restored_at:
+            office.missing = {MONDAY}
+            await raw.execute("delete from job_run; delete from portfolio_history; delete from price_eod")
+
+    office.sleep = sleep  # type: ignore[method-assign]
+    await office.work(restored_at + timedelta(minutes=3))
+    assert [day for _, day in office.asked[:2]] == [MONDAY, MONDAY]
+    assert office.asked[1][0] <= restored_at + timedelta(minutes=1)
+    assert office.waiting == 1, "the alert JobsWait counts the run"
+
+
+async def test_an_outage_without_waiting_runs_counts_as_no_failed_write(
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The scheduler only looks for missing records, so its leader must not resign for lack of a commit."""
+    office = SchedulerOnAClock(store, metrics, CLOSE + timedelta(hours=1), look_back=1)
+    failures: list[float | None] = []
+
+    async def fail(_: date) -> Never:
+        failures.append(store.writes.of("lease").remaining())
+        raise StoreError("away")
+
+    async def sleep(seconds: float) -> None:
+        await SchedulerOnAClock.sleep(office, seconds)
+        monkeypatch.setattr(store, "runs", fail)
+
+    office.sleep = sleep  # type: ignore[method-assign]
+    await office.work(CLOSE + timedelta(hours=2))
+    assert len(failures) > 3
+    assert set(failures) == {None}
+    assert not any("the database fails" in line for line in caplog.messages)
 
 
 async def interrupted_snapshot(store: Store, raw: Connection, wrote_at: datetime) -> None:
