@@ -121,6 +121,7 @@ class _Service:
             self._last_tick,
             self._next_tick,
             settings.tracker_interval,
+            price_watch=lambda: self._tracker.price_watch if self._tracker is not None else None,
         )
         self._histories = LeaseHistories(leaderships)
         self._guard = guard_from(settings)

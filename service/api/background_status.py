@@ -4,7 +4,7 @@ Every task can make this report, because all tasks have the same leaders and job
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -18,6 +18,7 @@ from service.market.calendar import Calendar
 from service.portfolio.records import Fence, JobName, JobRun, Loading
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
 from service.work.backlog import Backlog, backlog, searched_runs
+from service.work.price_watch import PriceWatch
 from service.work.timetable import next_due, oldest_session
 from sidecar.client import Leadership, LeaseReport, SidecarReport, Unknown
 
@@ -61,6 +62,7 @@ class BackgroundStatus:
         next_tick: returns the due time of the next tick.
         interval: seconds between two ticks.
         now: the clock.
+        price_watch: returns what the tracker of this process knows about its prices; None before the tracker exists.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class BackgroundStatus:
         next_tick: Callable[[], datetime | None],
         interval: float,
         now: Callable[[], datetime] = utc_now,
+        price_watch: Callable[[], PriceWatch | None] = lambda: None,
     ) -> None:
         self._leaderships = leaderships
         self._ask_sidecar = ask_sidecar
@@ -82,6 +85,7 @@ class BackgroundStatus:
         self._next_tick = next_tick
         self._interval = timedelta(seconds=interval)
         self._now = now
+        self._price_watch = price_watch
         self._started = now()
         self._records = Recent(self._read_records, DATABASE_LIMIT)
         self._sidecar = Recent(self._read_sidecar, SIDECAR_LIMIT)
@@ -131,6 +135,7 @@ class BackgroundStatus:
                 *problems.database_problems(trouble),
                 *problems.clock_problems(self._access.clock_difference),
                 *problems.tick_problems(self._silent_since(now), self._interval, now),
+                *self._price_problems(now),
                 *(problems.job_problems(self._backlog(records, now), now) if records.trouble is None else ()),
             ],
             leases=leases,
@@ -170,6 +175,13 @@ class BackgroundStatus:
         """The beginning of the time without ticks, for `problems.tick_problems`; None while the market is closed."""
         session = self._calendar.current(now)
         return max(self._last_tick() or self._started, session.open) if session is not None else None
+
+    def _price_problems(self, now: datetime) -> Iterator[internal_responses.Problem]:
+        watch = self._price_watch()
+        if watch is None or not self._leaderships[TRACKER_LEASE].is_leader:  # only the leader asks for prices
+            return iter(())
+        is_open = self._calendar.current(now) is not None
+        return problems.price_problems(watch.failure(now), watch.unpriced(now) if is_open else None)
 
     def _backlog(self, records: _Records, now: datetime) -> Backlog:
         return backlog(searched_runs(self._calendar, now), records.runs, self._calendar, now)

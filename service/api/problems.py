@@ -91,6 +91,16 @@ def tick_problems(silent_since: datetime | None, interval: timedelta, now: datet
         yield _error(f"The market is open, but this task has received no new values for {silence}.")
 
 
+def price_problems(failure: str | None, unpriced: tuple[int, int] | None) -> Iterator[Problem]:
+    """The problems of the prices, from the results of `PriceWatch.failure` and `PriceWatch.unpriced`."""
+    if failure is not None:
+        reason = one_line(failure, MAX_ERROR_LENGTH)
+        yield _warning(f"The price source fails ({reason}). The values use the last known prices.")
+    if unpriced is not None:
+        count, held = unpriced
+        yield _warning(f"Held symbols that have never had a price: {count} of {held}. The values leave them out.")
+
+
 def job_problems(left: Backlog, now: datetime) -> Iterator[Problem]:
     """The problems of the daily jobs: due runs that fail, stand still or have not started, and unsettled sessions."""
     failing, still, missing = list[str](), list[str](), dict[JobName, list[DueRun]]()

@@ -27,6 +27,7 @@ from service.portfolio.valuation import Mark, Marks, Values, report_overflow, va
 from service.prices import LATEST_TIMEOUT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, standing_of
 from service.work.metrics import WorkMetrics
+from service.work.price_watch import PriceWatch
 from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ class Tracker:
         which portfolios get a point."""
         self.last_run: datetime | None = None
         """Time of this process's last committed tick."""
+        self.price_watch = PriceWatch()
+        """The prices of this process's last term."""
         self.loading: Loading | None = None
         """Progress of loading positions; None unless positions are being loaded."""
 
@@ -120,6 +123,7 @@ class Tracker:
             StaleTerm: a newer term has claimed the fence.
             TermOver: the term is over.
         """
+        self.price_watch = PriceWatch()
         await claim_fence(self._store, term, self._sleep)
         fields = {"lease": term.name, "token": term.token}
         book: Book | None = None
@@ -308,6 +312,7 @@ class Tracker:
             found = valid_prices(answer.values())
             return {symbol: found[symbol] for symbol in symbols if symbol in found}
         self._metrics.prices_failed.inc()
+        self.price_watch.failed(reason, self._now())
         self._prices_outage.failed(reason, {"event": "prices_failed"})
         return {}
 
@@ -357,4 +362,5 @@ class Tracker:
         self._metrics.stale.set(sum(symbol in marks and marks[symbol].stale for symbol in held))
         self._metrics.carried.set(priced - len(fresh))
         self._metrics.unpriced.set(len(held) - priced)
+        self.price_watch.counted(len(held) - priced, len(held), self._now())
         logger.debug("tick: %d portfolios, %d prices, %.3f s", tracked, len(fresh), seconds)

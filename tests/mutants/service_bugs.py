@@ -857,6 +857,29 @@ BUGS = [
         test=_CONNECTIONS + "the_background_status_has_the_probes_reason_if_its_records_wait_for_a_connection",
     ),
     Bug(
+        "a follower reports the problems of the prices of its last term",
+        "service/api/background_status.py",
+        right="if watch is None or not self._leaderships[TRACKER_LEASE].is_leader:",
+        wrong="if watch is None:",
+        test="tests/service/api/test_background_status.py::"
+        "test_only_the_leader_reports_the_problems_of_the_prices[False]",
+    ),
+    Bug(
+        "the status does not ask the tracker about its prices",
+        "service/serve.py",
+        right="            price_watch=lambda: self._tracker.price_watch if self._tracker is not None else None,\n",
+        wrong="",
+        test="tests/service/test_process.py::test_the_leader_reports_a_price_source_that_fails",
+    ),
+    Bug(
+        "the operators' page reports no failing price source",
+        "service/work/tracker.py",
+        right="self.price_watch.failed(reason, self._now())",
+        wrong="pass",
+        test="tests/service/work/test_tracker.py::"
+        "test_the_failures_and_the_unpriced_symbols_of_the_present_term_are_known",
+    ),
+    Bug(
         "the status reports only the runs of the latest session",
         "service/api/background_status.py",
         right="backlog(searched_runs(self._calendar, now), records.runs",

@@ -114,6 +114,31 @@ async def test_every_task_reports_the_leaders_loading_progress(
     assert await has_value(other)
 
 
+async def test_the_leader_reports_a_price_source_that_fails(
+    new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
+) -> None:
+    database = await asyncpg.connect(samples_url)
+    await database.execute(  # every tick asks for the symbols that have a price, but only some ask for the others
+        "insert into price_live (symbol, price, at, session_date, open, token)"
+        " select distinct symbol, 1, now(), current_date, 1, 1 from position"
+    )
+    await database.close()
+    source = {
+        "PRICE_SOURCE": "alpaca",
+        "ALPACA_DATA_URL": NOBODY,
+        "APCA_API_KEY_ID": "id",
+        "APCA_API_SECRET_KEY": "secret",
+    }
+    sidecar = await stack.enter_async_context(new_sidecar("one"))
+    leader = await stack.enter_async_context(new_service("one", sidecar.url, **source))
+
+    async def is_reported() -> bool:
+        problems = (await leader.get_internal("/background/status"))["problems"]
+        return any(problem["text"].startswith("The price source fails (") for problem in problems)
+
+    await eventually(is_reported)
+
+
 async def test_the_work_continues_while_requests_hold_every_connection_for_http(
     new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
 ) -> None:

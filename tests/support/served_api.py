@@ -29,6 +29,7 @@ from service.market.calendar import AroundTheClockCalendar
 from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
+from service.work.price_watch import PriceWatch
 from sidecar.client import LeaseClient
 from tests.service.portfolio.reference import worth
 from tests.support.listening import listening
@@ -53,6 +54,7 @@ class Served:
     """The present time, which decides whether values are stale."""
     sidecar_url: str = "http://127.0.0.1:9"
     last_tick: datetime | None = NOON
+    price_watch: PriceWatch = field(default_factory=PriceWatch)
     memory: MemoryUse | None = None
     """The memory use that the API reads."""
 
@@ -74,6 +76,7 @@ class Served:
             lambda: None,
             30.0,
             lambda: NOON,
+            lambda: self.price_watch,
         )
         self.admission = StreamAdmission(lambda: self.memory, metrics, max_streams())
         self.health = Health(lambda: self.access.trouble, status.sidecar, lambda: self.admission.memory)

@@ -14,7 +14,9 @@ from service.database.store import Store
 from service.portfolio.records import JobName, Loading
 from service.work import load_progress as loading
 from service.work.load_progress import report_load_progress
-from tests.support.served_api import Served
+from service.work.price_watch import FAILURES, UNPRICED_GRACE
+from sidecar.client import Leadership
+from tests.support.served_api import NOON, Served
 from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm
 
@@ -213,3 +215,24 @@ async def test_unsettled_sessions_before_the_look_back_are_a_problem(served: Ser
     assert await job_texts(served) == [
         "Sessions are unsettled and too old to catch up: 2026-02-02, 2026-02-03. Run the snapshot by hand for each."
     ]
+
+
+@pytest.mark.parametrize("leads", [True, False])
+async def test_only_the_leader_reports_the_problems_of_the_prices(
+    served: Served, leads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower asks for no prices, and what it knows may be from its last term."""
+    monkeypatch.setattr(Leadership, "is_leader", leads)
+    for _ in range(FAILURES):
+        served.price_watch.failed("HTTP 403", NOON)
+    served.price_watch.counted(7, 7, NOON - UNPRICED_GRACE)
+    _, answer = await served.get_internal("/background/status")
+    texts = [text for each in answer["problems"] if " price" in (text := each["text"])]
+    assert (
+        texts
+        == [
+            "The price source fails (HTTP 403). The values use the last known prices.",
+            "Held symbols that have never had a price: 7 of 7. The values leave them out.",
+        ]
+        * leads
+    )

@@ -12,6 +12,7 @@ from service.api.problems import (
     in_words,
     job_problems,
     lease_problems,
+    price_problems,
     sidecar_problems,
     tick_problems,
 )
@@ -110,6 +111,14 @@ def test_three_missed_ticks_are_a_problem(silent: int | None, interval: int, wro
     found = list(tick_problems(None if silent is None else NOW - silence, timedelta(seconds=interval), NOW))
     words = f"The market is open, but this task has received no new values for {in_words(silence)}."
     assert [problem.text for problem in found] == ([words] if wrong else [])
+
+
+def test_the_problems_of_the_prices_have_the_reason_and_the_numbers() -> None:
+    assert list(price_problems(None, None)) == []
+    assert [problem.text for problem in price_problems("Alpaca: HTTP 403\n", (2, 7))] == [
+        r"The price source fails (Alpaca: HTTP 403\n). The values use the last known prices.",
+        "Held symbols that have never had a price: 2 of 7. The values leave them out.",
+    ]
 
 
 SESSION = date(2026, 3, 3)

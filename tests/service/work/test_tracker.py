@@ -22,6 +22,7 @@ from service.portfolio.valuation import Values, value_block
 from service.prices import Price, PricesUnavailable
 from service.work import tracker as tracking
 from service.work.metrics import WorkMetrics
+from service.work.price_watch import UNPRICED_GRACE
 from service.work.tracker import Tracker
 from tests.service.portfolio.reference import ReferenceTicks
 from tests.support.positions import LONG_AGO, USER, entry
@@ -418,6 +419,22 @@ async def test_a_price_source_that_fails_or_hangs_does_not_end_the_term(
     await market.follow(4, interval=2.0)
     assert len(await slots(raw)) == 4
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(11), False)
+
+
+async def test_the_failures_and_the_unpriced_symbols_of_the_present_term_are_known(
+    store: Store, metrics: WorkMetrics
+) -> None:
+    await store.put_positions([entry(1, "A", "2"), entry(1, "B", "2")])
+    market = Market(store, metrics, OPEN, {"A": "10"}, PricesUnavailable)
+    ticks = UNPRICED_GRACE // TICK + 1
+    watch = (await market.follow(ticks)).price_watch
+    assert (watch.failure(market.clock.time), watch.unpriced(market.clock.time)) == ("no answer", (1, 2))
+    tracker = market.tracker()
+    tracker.price_watch = watch
+    with pytest.raises(FakeTermOver):
+        await tracker.run(FakeTerm(2, clock=market.clock, until=market.clock.time + TICK))
+    watch = tracker.price_watch
+    assert (watch.failure(market.clock.time), watch.unpriced(market.clock.time)) == (None, None)
 
 
 async def test_a_database_failure_costs_ticks_and_not_the_term(
