@@ -240,11 +240,15 @@ class Reply(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """The beginning or end of a term, or a first reply that gives this candidate no term (`token` None)."""
+    """The beginning or end of a term, or a first reply that gives this candidate no term (`token` None).
+
+    `at` is the time of the change on the candidate's clock.
+    """
 
     leads: bool
     token: int | None
     reason: str
+    at: float
 
 
 class View(NamedTuple):

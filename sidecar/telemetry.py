@@ -70,10 +70,10 @@ class Telemetry:
         }
         began = self._began.pop(lease, None)
         if transition.leads:
-            self._began[lease] = self._clock()
+            self._began[lease] = transition.at
             fields["event"] = "term_began"
         elif began is not None:
-            fields |= {"event": "term_ended", "seconds": round(self._clock() - began, 3)}
+            fields |= {"event": "term_ended", "seconds": round(transition.at - began, 3)}
         else:
             fields["event"] = "not_leading"
         log.info("Instance %s %s background services", self._instance_id, is_so, extra=fields)

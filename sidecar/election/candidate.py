@@ -71,7 +71,7 @@ class Candidate:
         self._progress_at = self._open_at = clock()
         self._reconnects = reconnect_backoff(timings.heartbeat, uniform)
         store.when_ended = self._connection_ended
-        self.choose_watch: Callable[[str, bool], None] = _ignore
+        self.choose_watch: Callable[[str, bool], None] = lambda _, __: None
         """Called after each reply about a lease, with the lease's name and whether the lease needs a direct watch."""
         self._asleep_until = -inf
         self._under_way: tuple[dict[str, Call], Sent | None] | None = None  # the calls of a round trip
@@ -238,6 +238,7 @@ class Candidate:
         if not self._store.connected:
             self._replace_connection()
         self.report_server()
+        self._report_transitions()  # in an outage, calls for several leases may follow each other without a pause
 
     def _keyed(self, calls: Mapping[str, Call]) -> list[KeyedCall]:
         return [KeyedCall(self._keys[name], call) for name, call in calls.items()]
@@ -355,10 +356,12 @@ class Candidate:
                 self._trouble[name] = None
 
     def _report_transitions(self) -> None:
+        now = self._clock()
         for name, lease in self._leases.items():
+            lease.tick(now)  # the term may have ended during a call for another lease
             for transition in lease.transitions():
                 self._telemetry.transition(name, transition)
-            view = lease.view(self._clock())
+            view = lease.view(now)
             self._telemetry.state(name, view.state, view.holder)
 
     async def _sleep(self) -> None:
@@ -371,10 +374,6 @@ class Candidate:
             async with asyncio.timeout(self._asleep_until - now):
                 await self._wake.wait()
         self._asleep_until = -inf
-
-
-def _ignore(_: str, __: bool) -> None:
-    """Do nothing."""
 
 
 def _trouble_of(call: Call, reply: Reply) -> str | None:

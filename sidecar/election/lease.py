@@ -249,7 +249,7 @@ class Lease(Facts):
         """End a term whose time is over, and drop a pending release whose key has expired."""
         term = self._term
         if term is not None and now >= term.lead_until and not term.step_down:
-            self._end(Reason.DEADLINE, now)
+            self._end(term, Reason.DEADLINE, now)
             self._unanswered.may_execute(until=now)  # the key may still be ours
         elif term is not None and now >= self._give_up_at(term):
             self._end_and_release(term, Reason.DRAINED if self._drain_until is not None else Reason.CLIENT_SILENT, now)
@@ -279,7 +279,7 @@ class Lease(Facts):
         if reply.outcome not in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.STEPPING_DOWN):
             self._due = now + self._follow(reply)
             if self._campaigns(now) and self._reported_leading is None:
-                self._record_transition(leads=False, token=None, reason=reply.outcome)
+                self._record_transition(now, leads=False, token=None, reason=reply.outcome)
             return
         self._unanswered.answered(call.sent_at)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
@@ -290,7 +290,7 @@ class Lease(Facts):
         elif self._campaigns(now) and self._rest.until <= now < term.lead_until:
             self._term = term
             self._due = now if self._replicated else call.sent_at + self.timings.heartbeat
-            self._record_transition(leads=True, token=term.token, reason=reply.outcome)
+            self._record_transition(now, leads=True, token=term.token, reason=reply.outcome)
         else:
             self._begin_release(term, now, self._unwanted())
 
@@ -313,7 +313,7 @@ class Lease(Facts):
             term.step_down = reply.outcome is Outcome.STEPPING_DOWN
             self.tick(now)  # after a step-down, a term without a grant ends here, before held requests are answered
         else:
-            self._end(reply.outcome, now)
+            self._end(term, reply.outcome, now)
             self._due = now if reply.shows_no_term else now + self._follow(reply)
 
     def _release_replied(self, call: Call, reply: Reply, now: float) -> None:
@@ -322,7 +322,7 @@ class Lease(Facts):
             follows = others or self.follows_only
             self._due = now + self._follow(reply) if follows else self._rested(now)
             if self._reported_leading is None:
-                self._record_transition(leads=False, token=None, reason=reply.outcome)
+                self._record_transition(now, leads=False, token=None, reason=reply.outcome)
             return
         left = self._left(now)
         self._rest.heard(reply, self.instance_id)
@@ -367,7 +367,7 @@ class Lease(Facts):
         if reason is Reason.CLIENT_SILENT:  # after a step-down too: nobody would use the next term
             self._demand.forget_answered()
         reason = Reason.STEP_DOWN if term.step_down else reason
-        self._end(reason, now)
+        self._end(term, reason, now)
         self._begin_release(term, now, _LEFT_FOR[reason])
 
     def _unwanted(self) -> ReleaseReason:
@@ -386,12 +386,11 @@ class Lease(Facts):
             self._rest.stepped_down(term.token, now)
         return term
 
-    def _end(self, reason: str, now: float) -> None:
-        term, self._term = self._term, None
-        self._previous_term = term
-        self._record_transition(leads=False, token=term.token if term else None, reason=reason)
+    def _end(self, term: HeldTerm, reason: str, now: float) -> None:
+        self._term, self._previous_term = None, term
+        self._record_transition(min(now, term.lead_until), leads=False, token=term.token, reason=reason)
         self._due = min(self._due, now)
 
-    def _record_transition(self, *, leads: bool, token: int | None, reason: str) -> None:
+    def _record_transition(self, at: float, *, leads: bool, token: int | None, reason: str) -> None:
         self._reported_leading = leads
-        self._transitions.append(Transition(leads, token, str(reason)))
+        self._transitions.append(Transition(leads, token, str(reason), at))

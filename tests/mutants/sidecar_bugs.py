@@ -124,6 +124,20 @@ ELECTION = [
         test=_CANDIDATE + "a_held_request_is_answered_before_the_acquire_is_logged",
     ),
     Bug(
+        "the end of a term is not logged while calls follow each other without a pause",
+        "sidecar/election/candidate.py",
+        right="            lease.tick(now)  # the term may have ended during a call for another lease\n",
+        wrong="",
+        test=_CANDIDATE + "the_end_of_a_term_is_logged_although_a_call_is_always_under_way",
+    ),
+    Bug(
+        "the length of a term is counted until the sidecar notices its end",
+        "sidecar/election/lease.py",
+        right="self._record_transition(min(now, term.lead_until), ",
+        wrong="self._record_transition(now, ",
+        test=_CANDIDATE + "the_end_of_a_term_is_logged_although_a_call_is_always_under_way",
+    ),
+    Bug(
         "a notification during a call is forgotten",
         "sidecar/election/candidate.py",
         right="self._leases[name].noticed(self._clock())",

@@ -178,10 +178,10 @@ def test_only_renewals_are_timed(shown: Shown) -> None:
 
 def test_the_end_of_a_term_is_logged_with_its_length(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sidecar")
-    shown.telemetry.transition("idle", Transition(leads=False, token=None, reason="held"))
-    shown.telemetry.transition("idle", Transition(leads=True, token=7, reason="acquired"))
-    shown.now += 12.5
-    shown.telemetry.transition("idle", Transition(leads=False, token=7, reason="deadline"))
+    shown.telemetry.transition("idle", Transition(leads=False, token=None, reason="held", at=99.0))
+    shown.telemetry.transition("idle", Transition(leads=True, token=7, reason="acquired", at=100.0))
+    shown.now += 60
+    shown.telemetry.transition("idle", Transition(leads=False, token=7, reason="deadline", at=112.5))
     fields = [(each["event"], each["token"], each["reason"], each.get("seconds")) for each in map(vars, caplog.records)]
     assert fields == [
         ("not_leading", None, "held", None),

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from redis import Redis
@@ -11,12 +11,14 @@ from redis import Redis
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from sidecar.election.candidate import Candidate
-from sidecar.protocol import ECHO_DELAY, Call, Kind, Outcome, Reply, Timings, View
+from sidecar.protocol import ECHO_DELAY, Call, Kind, Outcome, Reply, State, Timings, View
+from sidecar.redis.failures import Failure
 from sidecar.redis.reconnects import FIRST
 from sidecar.redis.store import KeyedCall, RedisStore, Sent, fence_of
 from sidecar.redis.watch import WatchMode
 from sidecar.telemetry import Telemetry
-from tests.support.one_lease import BELIEVED, T, leading
+from tests.simulation.virtual_time import VirtualLoop
+from tests.support.one_lease import BELIEVED, T, fresh_lease, leading
 from tests.support.proxy import Proxy
 from tests.support.served_control import KEYS, Served, served
 from tests.support.storing import at_port
@@ -483,3 +485,39 @@ async def test_a_held_request_is_answered_at_the_end_of_the_term_while_the_loop_
     async with asyncio.timeout(T.ttl - T.grant_ttl):
         await candidate._hold(["x"], candidate.version(["x"]), T.ttl)
     assert not lease.leads(elapsed())
+
+
+class SilentStore(RedisStore):
+    """A store whose calls all time out."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(at_port(1), "a", T, clock=clock, failover_guard=False, min_replicas=0)
+
+    async def open(self) -> Failure | None:
+        return Failure("timeout", "no answer in time", may_execute=False)
+
+    async def execute(self, calls: Sequence[KeyedCall], sent: Sent | None = None) -> list[Reply | Failure]:
+        await asyncio.sleep(min(keyed.call.give_up_at for keyed in calls) - self._clock())
+        return [Failure("timeout", "no answer in time", may_execute=True) for _ in calls]
+
+
+def test_the_end_of_a_term_is_logged_although_a_call_is_always_under_way(caplog: pytest.LogCaptureFixture) -> None:
+    """Redis does not answer, and the retries of two leases alternate."""
+    caplog.set_level("INFO", "sidecar")
+    loop = VirtualLoop(2.5)  # with this start, the term ends during a call for the other lease
+    leases = {"led": leading(0.0), "other": fresh_lease(require_client=False)}
+    keys, store, telemetry = {name: name for name in leases}, SilentStore(loop.time), Telemetry("a", clock=loop.time)
+    candidate = Candidate(leases, keys, store, T, telemetry, clock=loop.time, uniform=random.uniform)
+
+    async def elect() -> None:
+        election = asyncio.create_task(candidate.run())
+        await asyncio.sleep(BELIEVED + T.call_limit - loop.time())
+        fields = [vars(record) for record in caplog.records]
+        assert [each["seconds"] for each in fields if each["event"] == "term_ended"] == [BELIEVED]
+        assert {each.get("state") for each in fields if each["lease"] == "led"} >= {State.DISCONNECTED}
+        election.cancel()
+        with suppress(asyncio.CancelledError):
+            await election
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(elect())
