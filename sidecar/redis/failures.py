@@ -61,6 +61,8 @@ _SCRIPT_NOISE = re.compile(
     r"Error running script \(call to f_[0-9a-f]{40}\): |@?user_script: ?\d+: |(?<=: )-?ERR |^-?ERR "
     r"| script: [0-9a-f]{40}, on @user_script:\d+\.?"
 )
+_BEFORE_LOGIN = "Protocol error: unauthenticated "
+"""Start of the error for a command that is longer than Redis allows before the login."""
 _IN_SCRIPT = "user executing the script"
 _COMMAND = re.compile(rf"run the '(?P<direct>[^']+)' command|^(?P<script>[A-Z]+): .*{_IN_SCRIPT} can't run")
 """Pattern for the refused command: in the server's own error, or in the error that `scripts/call.lua` raises."""
@@ -129,6 +131,8 @@ def failure_of(
     elif (known := KINDS.get(type(error))) is not None:
         kind = known
         text = f"{_WORDS[kind]} ({text})" if kind in _WORDS else text
+    elif text.startswith(_BEFORE_LOGIN):
+        kind, text = "auth", "Authentication required."  # as for a short command
     elif code := _CODES.search(text):
         kind = code.group().lower()
     elif _IN_SCRIPT in text or "ACL failure" in text:

@@ -183,6 +183,13 @@ OUTPUT = [
         test=_CONTROL + "status_of_a_follower_shows_the_remaining_time_of_the_holders_key",
     ),
     Bug(
+        "a command reports a missing password as a protocol error",
+        "sidecar/redis/failures.py",
+        right="elif text.startswith(_BEFORE_LOGIN):",
+        wrong="elif not text:",
+        test="tests/sidecar/commands/test_operator.py::test_each_command_says_that_the_password_is_missing",
+    ),
+    Bug(
         "a command with a closed standard output ends with a traceback",
         "runtime/command_line.py",
         right="    _open_closed_streams()\n",

@@ -126,6 +126,19 @@ def test_a_refused_password_is_not_shown(redis_server: RedisServer, run: Run) ->
     assert errors.count("\n") == 1
 
 
+def test_each_command_says_that_the_password_is_missing(any_server: RedisServer, any_redis: Redis, run: Run) -> None:
+    """Before the login, Redis answers an EVAL with many arguments with a protocol error."""
+    lease = "background_services"
+    commands = ["leaders", f"history {lease}", f"fence {lease}", f"step-down {lease}", f"disable {lease} 9"]
+    any_redis.config_set("requirepass", "hunter2")
+    try:
+        printed = {words: run(*words.split(), REDIS_URL=any_server.url) for words in commands}
+    finally:
+        any_redis.config_set("requirepass", "")
+    error = f"sidecar: Redis at redis://127.0.0.1:{any_server.port}: Authentication required.\n"
+    assert printed == dict.fromkeys(commands, (1, "", error))
+
+
 def test_a_closed_pipe_causes_no_traceback() -> None:
     out, into = os.pipe()
     os.close(out)
