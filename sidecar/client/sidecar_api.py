@@ -19,7 +19,7 @@ import aiohttp
 
 from runtime.host_names import may_be_host
 from sidecar.client.reports import LONGEST_REPORT, PastTerm, SidecarReport, explanation, parse_history, parse_status
-from sidecar.client.unknown import Unknown
+from sidecar.client.unknown import NoAnswerInTime, Unknown
 
 WAIT = 10.0
 """Seconds for which a follower lets the sidecar hold a request."""
@@ -193,7 +193,7 @@ class SidecarApi:
                     if len(body) > longest:
                         raise Unknown(f"the answer is longer than {longest} bytes")
         except TimeoutError:
-            raise Unknown("no answer in time") from None
+            raise NoAnswerInTime("no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unknown(f"no answer ({type(error).__name__})") from error
         if response.status != 200:
@@ -317,6 +317,7 @@ class Poll:
         self._credit, self._counted_at = float(BURST), -inf
         self.answer: Answer | None = None
         self.trouble: str | None = None
+        self._logged: str | None = None  # the last trouble that was logged since the last valid answer
         self.is_asking = self.stopped = False
 
     def forget_version(self) -> None:
@@ -327,7 +328,8 @@ class Poll:
         """Ask once, after a pause if the last request failed or the answers come too fast.
 
         Returns None if no valid answer came, if the poll is `stopped`, or if no time is `left` after the pause. Each
-        new reason for a missing answer is logged once.
+        new reason for a missing answer is logged once. A missing answer is not logged if the end of the grant left the
+        sidecar less than `LIMIT` to answer: the sidecar may be well.
 
         Args:
             left: gives the seconds within which an answer is of use, infinite while not leading.
@@ -345,19 +347,22 @@ class Poll:
             answer = await self._sidecar.ask(self._name, hold | believed, limit)
         except Unknown as unknown:
             self._version = None
-            if self.trouble != str(unknown) and not self.stopped:
+            if not self.stopped:
                 self.trouble = str(unknown)
-                fields = {"lease": self._name, "event": "sidecar_unknown"}
-                logger.warning("%s: the leader is unknown: %s", self._name, unknown, extra=fields)
+                too_short = isinstance(unknown, NoAnswerInTime) and limit < wait + LIMIT
+                if self.trouble != self._logged and not too_short:
+                    self._logged = self.trouble
+                    fields = {"lease": self._name, "event": "sidecar_unknown"}
+                    logger.warning("%s: the leader is unknown: %s", self._name, unknown, extra=fields)
             return None
         finally:
             self.is_asking = False
         if self.stopped:
             return None
-        if self.trouble is not None:
+        if self._logged is not None:
             fields = {"lease": self._name, "event": "sidecar_recovered"}
             logger.info("%s: the sidecar answers again", self._name, extra=fields)
-        self.answer, self.trouble, self._version = answer, None, answer.version
+        self.answer, self.trouble, self._logged, self._version = answer, None, None, answer.version
         return answer
 
     def _spend(self) -> bool:

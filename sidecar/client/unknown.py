@@ -3,3 +3,7 @@
 
 class Unknown(Exception):
     """The sidecar gave no valid answer. The text says why; the same reason always has the same text."""
+
+
+class NoAnswerInTime(Unknown):
+    """No answer came within the limit of the request."""

@@ -39,6 +39,20 @@ BUGS = [
         test=_LEADERSHIP + "work_ends_before_the_deadline_when_the_sidecar_is_frozen",
     ),
     Bug(
+        "the client reports its sidecar as unknown because a grant ends",
+        "sidecar/client/sidecar_api.py",
+        right=" and limit < wait + LIMIT",
+        wrong=" and limit < wait",
+        test=_LEADERSHIP + "the_end_of_a_grant_is_not_reported_as_a_missing_answer",
+    ),
+    Bug(
+        "a sidecar that falls silent near the end of a grant is never reported",
+        "sidecar/client/sidecar_api.py",
+        right="                self.trouble = str(unknown)\n",
+        wrong="                self.trouble = self._logged = str(unknown)\n",
+        test=_LEADERSHIP + "a_silent_sidecar_is_reported_after_the_end_of_a_short_grant",
+    ),
+    Bug(
         "an HTTP error counts as an answer",
         "sidecar/client/sidecar_api.py",
         right="if response.status != 200:\n            raise",

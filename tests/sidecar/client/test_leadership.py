@@ -387,8 +387,55 @@ async def test_work_ends_before_the_deadline_when_the_sidecar_is_frozen(
         await eventually(lambda: "resign" in sidecar.events)
         await eventually(lambda: lead.holder is None)
         assert not lead.is_leader
-    events = [event for record in caplog.records if (event := getattr(record, "event", None))]
+    events = events_in(caplog)
     assert [event for event in events if event != "sidecar_unknown"] == ["work_began", "grant_over", "work_ended"]
+
+
+def events_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [event for record in caplog.records if (event := getattr(record, "event", None))]
+
+
+@on_the_clock(bears=0.5)
+async def test_the_end_of_a_grant_is_not_reported_as_a_missing_answer(
+    sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis does not answer: the sidecar answers each request 0.05 s late, and never extends the grant."""
+    caplog.set_level(logging.INFO)
+    sidecar.grant = 2.0
+    work = Work(sidecar.events)
+    async with running(sidecar, work):
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        until = time.monotonic() + sidecar.grant
+
+        async def same_end(request: web.Request) -> web.StreamResponse:
+            left = max(until - time.monotonic(), 0.001)
+            await asyncio.sleep(float(request.query.get("wait", "0")) + 0.05)
+            return web.json_response(sidecar.answer(**({} if sidecar.token is None else {"expires_in": left})))
+
+        sidecar.misbehave = same_end
+        await eventually(lambda: "work_ended" in events_in(caplog))
+        asked = len(sidecar.polls)
+        await eventually(lambda: len(sidecar.polls) > asked + 1)
+    assert events_in(caplog) == ["work_began", "grant_over", "work_ended"]
+
+
+@on_the_clock(bears=0.2)
+async def test_a_silent_sidecar_is_reported_after_the_end_of_a_short_grant(
+    sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    sidecar.grant = 0.6
+    work = Work(sidecar.events)
+    async with running(sidecar, work):
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        sidecar.misbehave = sidecar.silence
+        await eventually(lambda: "sidecar_unknown" in events_in(caplog))
+        sidecar.misbehave = None
+        await eventually(lambda: "sidecar_recovered" in events_in(caplog))
+    reported = ["sidecar_unknown", "sidecar_recovered"]
+    assert events_in(caplog) == ["work_began", "grant_over", "work_ended", *reported]
 
 
 @on_the_clock(bears=0.5)
