@@ -15,8 +15,11 @@ from sidecar.settings import Settings
 
 T = TypeVar("T")
 
+CONNECT_LIMIT = 12.0
+"""Seconds for a connection. If the first name server is dead, a lookup takes 5 s. Two lookups fit: one for a sentinel
+or a cluster node, and one for the server that it names."""
 LIMIT = 5.0
-"""Seconds that Redis may take to connect, and for each answer."""
+"""Seconds that Redis may take for each answer."""
 
 MALFORMED = "the answer of Redis does not have the shape that the script returns"
 """Error for the answer of a program that is not Redis."""
@@ -99,7 +102,7 @@ class CommandRedis:
         await self.close()
         connection = self.connector()
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(CONNECT_LIMIT):
                 await log_in(connection)
         except BaseException as error:
             connection.distrust()
@@ -136,7 +139,7 @@ class CommandRedis:
 async def _answer_beside(connection: RedisConnection, command: _Command) -> list[str]:
     """The answer of a node that a slot is migrating to."""
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(CONNECT_LIMIT):
             await log_in(connection)
             await connection.send_command("ASKING")
             await connection.read_response()
@@ -162,7 +165,7 @@ def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[T]]) -
     """
 
     async def connected() -> T:
-        connector = Connector(settings.redis, settings.kind)
+        connector = Connector(settings.redis, settings.kind, limit=CONNECT_LIMIT)
         if connector.login is not None:
             await connector.login.prepare()
         redis = CommandRedis(connector, settings.redis.place)

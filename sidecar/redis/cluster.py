@@ -42,7 +42,7 @@ class ClusterPlace:
         self._seed = seed
         self._slot = slot
         self._direct = direct
-        self._share = limit / (TRIES + 1)
+        self._limit = limit
         self._owner: Node | None = None
         self._found: Node | None = None
         self._nodes: list[Node] = []  # nodes of the cluster; recently failed nodes come last
@@ -62,7 +62,7 @@ class ClusterPlace:
 
         Ownership is not checked here: a node that is not the owner refuses the first call with MOVED.
         """
-        async with asyncio.timeout(self._share):
+        async with asyncio.timeout(self._limit / (TRIES + 1)):
             await self._slots(connection, (str(connection.host), int(connection.port)))
         self._owner = self._found
 
@@ -107,7 +107,7 @@ class ClusterPlace:
         for node in tried:
             connection = self._direct(node)
             try:
-                async with asyncio.timeout(self._share):
+                async with asyncio.timeout(self._limit / (len(tried) + 1)):
                     await log_in(connection)
                     return await self._slots(connection, node)
             except Exception as error:  # noqa: BLE001 - a malformed answer can make redis-py raise any error

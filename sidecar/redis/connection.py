@@ -105,8 +105,8 @@ class RedisConnection(Connection):
 
     def awaited(self) -> str | None:
         """A line for people if the connection waits for a name lookup or for a TLS handshake; otherwise None."""
-        hangs = self._leading and self.address is None and self._route.looks_up(self.host, self.port)
-        return f"the lookup of the name {self.host} hangs" if hangs else None
+        looks_up = self._leading and self.address is None and self._route.looks_up(self.host, self.port)
+        return f"the lookup of the name {self.host} gave no result in time" if looks_up else None
 
     @property
     def login_hint(self) -> str:

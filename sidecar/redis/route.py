@@ -97,10 +97,15 @@ class Route:
         self.place.doubt()
 
     def failed(self, host: str, port: int, address: Any) -> None:
-        """Record that the server failed. If `address` is given, the name's other addresses are tried first."""
-        self.may_have_moved(host, port)
+        """Record that the server failed. The name's other addresses are tried first.
+
+        If `address` is None, no server was reached. Then a lookup under way stays valid, because it may take longer
+        than one attempt.
+        """
         if address is None:
+            self.place.doubt()
             return
+        self.may_have_moved(host, port)
         self._failed = [*(each for each in self._failed if each != address), address][-_REMEMBERED:]
 
 

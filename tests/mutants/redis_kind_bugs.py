@@ -7,6 +7,7 @@ _SENTINELS = "tests/sidecar/redis/test_sentinels.py::test_"
 _GUARD = "tests/sidecar/redis/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/redis/test_watch.py::test_"
 _COMMANDS = "tests/sidecar/commands/test_commands_in_a_cluster.py::test_"
+_SLOW_LOOKUP = "a_command_waits_for_a_lookup_that_takes_5_s_because_the_first_name_server_is_dead"
 _KIND = "tests/sidecar/test_server_kind.py::test_"
 
 CLUSTER = [
@@ -73,6 +74,20 @@ CLUSTER = [
         right="                if not connection.redirects:\n",
         wrong="                if not isinstance(error, MovedError):\n",
         test=_COMMANDS + "every_command_reaches_the_node_that_has_the_keys[migrating]",
+    ),
+    Bug(
+        "an operator's command does not wait for a lookup of 5 s",
+        "sidecar/commands/connection.py",
+        right="CONNECT_LIMIT = 12.0\n",
+        wrong="CONNECT_LIMIT = 5.0\n",
+        test=_COMMANDS + _SLOW_LOOKUP,
+    ),
+    Bug(
+        "the only known node of a cluster gets a quarter of the limit of a connection",
+        "sidecar/redis/cluster.py",
+        right="self._limit / (len(tried) + 1)",
+        wrong="self._limit / (TRIES + 1)",
+        test=_COMMANDS + _SLOW_LOOKUP,
     ),
     Bug(
         "keys of several slots are accepted for a cluster",

@@ -783,6 +783,14 @@ CONNECTION = [
         test=_LOOKUP + "a_lookup_during_a_change_of_server_is_repeated_after_it_ends",
     ),
     Bug(
+        "a call that its limit cancels discards the lookup for which it waited",
+        "sidecar/redis/route.py",
+        right="            self.place.doubt()\n            return\n",
+        wrong="            self.may_have_moved(host, port)\n            return\n",
+        test="tests/sidecar/redis/test_connection.py"
+        "::test_the_result_of_a_lookup_that_takes_longer_than_a_call_is_used_by_a_later_call",
+    ),
+    Bug(
         "the end of the process waits for lookups that hang",
         "runtime/lookup.py",
         right="daemon=True",

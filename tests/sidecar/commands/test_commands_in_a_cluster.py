@@ -15,6 +15,21 @@ from tests.support.waiting import eventually
 
 KEY = "{portfolio}:background_services:leader"
 REASON = "the slot moves"
+LOOKUPS_OF_5_S = """
+import socket, sys, time
+numeric = socket.getaddrinfo
+
+def slow(host, *arguments, **options):
+    if host != "slow.test" or options.get("flags", 0) & socket.AI_NUMERICHOST:
+        return numeric(host, *arguments, **options)
+    time.sleep(5)
+    return numeric("127.0.0.1", *arguments, **options)
+
+socket.getaddrinfo = slow
+from sidecar.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""Program like `python -m sidecar` in which the lookup of slow.test takes 5 s, as with a dead first name server."""
 
 
 def settings(port: int) -> dict[str, str]:
@@ -25,11 +40,11 @@ def settings(port: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-async def run(port: int, *words: str) -> tuple[int, str]:
+async def run(port: int, *words: str, program: tuple[str, ...] = ("-m", "sidecar"), **changes: str) -> tuple[int, str]:
     """Exit status and output of `python -m sidecar WORDS`."""
-    environment = os.environ | settings(port)
+    environment = os.environ | settings(port) | changes
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sidecar", *words, env=environment, stdout=asyncio.subprocess.PIPE,
+        sys.executable, *program, *words, env=environment, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     output, _ = await process.communicate()
@@ -79,6 +94,16 @@ async def test_history_and_step_down_reach_the_node_too(tmp_path: Path) -> None:
             status, output = await run(port, "step-down", "background_services")
             assert (status, "has not released the lease within" in output) == (1, True), output
             assert send_command(source, "HGET", fence_of(KEY), "step_down") == "17"
+
+
+@pytest.mark.slow
+async def test_a_command_waits_for_a_lookup_that_takes_5_s_because_the_first_name_server_is_dead(
+    tmp_path: Path,
+) -> None:
+    async with redis_cluster(tmp_path) as cluster:
+        port = cluster.nodes[0].port
+        status, output = await run(port, "leaders", program=("-c", LOOKUPS_OF_5_S), REDIS_HOST="slow.test")
+    assert (status, "background_services" in output) == (0, True), output
 
 
 async def test_watch_follows_a_moved_slot(tmp_path: Path) -> None:

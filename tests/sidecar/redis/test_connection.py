@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 import pytest
 from redis import Redis
@@ -36,9 +37,15 @@ class Name:
         self.lookups += 1
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", each)) for each in self.ports]
 
-    def connector(self, limit: float = 20.0, username: str | None = None, password: str | None = None) -> Connector:
+    def connector(
+        self,
+        limit: float = 20.0,
+        username: str | None = None,
+        password: str | None = None,
+        lookups: Lookups | None = None,
+    ) -> Connector:
         address = RedisAddress(f"redis://{HOST}", None, HOST, 6379, username, password)
-        return Connector(address, lookups=Lookups(self), limit=limit)
+        return Connector(address, lookups=lookups or Lookups(self), limit=limit)
 
 
 @pytest.fixture
@@ -83,6 +90,30 @@ async def test_the_name_is_looked_up_for_each_connection(pair: list[Proxy]) -> N
         await eventually(lambda: not store.store.connected)
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         assert (name.lookups, pair[1].accepted) == (2, 1)
+
+
+async def test_the_result_of_a_lookup_that_takes_longer_than_a_call_is_used_by_a_later_call(
+    redis: Redis, redis_server: RedisServer
+) -> None:
+    answers = Event()
+    name = Name(redis_server.port)
+
+    def look_up(host: str, port: int) -> Sequence[AddressInfo]:
+        found = name(host, port)
+        answers.wait()
+        return found
+
+    lookups = Lookups(look_up)
+    async with storing(name.connector(lookups=lookups)) as store:
+        try:
+            for _ in range(3):
+                failure = await store.timeout(Kind.LOOK, limit=0.05)
+                assert failure.text == f"the lookup of the name {HOST} gave no result in time"
+        finally:
+            answers.set()
+        await eventually(lambda: not lookups.pending(HOST, 6379))
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+    assert name.lookups == 1, "a call discarded the lookup"
 
 
 async def test_after_a_failure_the_other_address_of_the_name_is_tried_first(pair: list[Proxy]) -> None:

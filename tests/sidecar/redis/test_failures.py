@@ -190,7 +190,7 @@ async def test_a_hanging_name_lookup_is_reported_as_the_cause(redis: Redis, redi
     try:
         async with storing(Connector(address, lookups=Lookups(look_up))) as store:
             failure = await store.timeout(Kind.LOOK)
-            assert failure.text == "the lookup of the name redis.example hangs"
+            assert failure.text == "the lookup of the name redis.example gave no result in time"
             hangs.set()
             assert await store.outcome(Kind.LOOK) is Outcome.VACANT
     finally:
