@@ -52,8 +52,8 @@ class LeaseWrites:
     def failed(self) -> None:
         """Record that a write, or a read that has to come before it, failed.
 
-        One failure does not end the term, because the next attempt uses another connection. A failure that took longer
-        than the limit does end the term.
+        One failure does not end the term, because the next attempt uses another connection. But if the write has been
+        due for as long as the limit, one failure ends the term.
         """
         self.due()
         self._failures += 1

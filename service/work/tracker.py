@@ -126,6 +126,7 @@ class Tracker:
         self.price_watch = PriceWatch()
         await claim_fence(self._store, term, self._sleep)
         fields = {"lease": term.name, "token": term.token}
+        writes = self._store.writes.of(term.name)
         book: Book | None = None
         quotes: Mapping[str, Quote] | None = None
         already_reported: set[UUID] = set()
@@ -136,7 +137,10 @@ class Tracker:
             ticks = 0
             try:
                 now = self._now()
-                if book is None or self._calendar.current(now) is not None:
+                is_open = self._calendar.current(now) is not None
+                if is_open:
+                    writes.due()  # before the reads, because a read that hangs delays the tick's write
+                if book is None or is_open:
                     book = await self._positions(term, book, self._schedule.session(now).date)
                 if quotes is None:
                     quotes = await self._store.quotes()
@@ -144,6 +148,7 @@ class Tracker:
                         self._standing.remember(await self._store.refusals(), quotes)
                 now = self._now()  # read again: loading many portfolios takes seconds
                 session = self._calendar.current(now)
+                written = None
                 if session is not None and session.date == book.day:
                     written = await self._tick(term, session, self._schedule.slot(now), book, quotes, already_reported)
                     if written is not None:
@@ -151,9 +156,11 @@ class Tracker:
                         quotes, ticks = written, 1
                     if now >= retention_due:
                         retention_due = await self._drop_old_days(term, session)
+                if written is None:
+                    writes.cleared()  # this tick had nothing to write
             except StoreError as error:
                 quotes, ticks = None, 1  # some lanes of the tick may be committed, and the quotes with them
-                self._store.writes.of(term.name).failed()
+                writes.failed()
                 self._metrics.ticks.labels("failed").inc()
                 self._outage.failed(error, fields | {"event": "ticks_failed"})
             self._metrics.ticks.labels("skipped").inc(self._schedule.missed_ticks(due, self._now(), ticks))

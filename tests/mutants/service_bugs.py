@@ -574,6 +574,20 @@ BUGS = [
         test=_WATCH + "a_slow_write_that_has_not_failed_does_not_end_the_term",
     ),
     Bug(
+        "a write is not due while the tick's first read hangs",
+        "service/work/tracker.py",
+        right="                    writes.due()  #",
+        wrong="                    pass  #",
+        test="tests/service/work/test_tracker.py::test_a_tick_whose_read_takes_as_long_as_the_limit_ends_the_term",
+    ),
+    Bug(
+        "a write stays due after a tick that had nothing to write",
+        "service/work/tracker.py",
+        right="                    writes.cleared()  #",
+        wrong="                    pass  #",
+        test="tests/service/work/test_tracker.py::test_a_tick_that_has_nothing_to_write_leaves_no_due_write",
+    ),
+    Bug(
         "claiming the fence counts as committed work",
         "service/database/write_watch.py",
         right="        self._due_since, self._failures = None, 0\n        self.on_change()",

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from service.database import connection as connecting
+from service.database import write_watch
 from service.database.connection import Connection, StaleTerm
 from service.database.store import Store
 from service.database.write_watch import WriteWatch
@@ -485,6 +486,63 @@ async def test_a_tick_that_is_cancelled_while_the_database_is_silent_ends_the_wo
         assert work.cancelled()
         proxy.flow()
         await distant.close()
+
+
+async def test_a_tick_whose_read_takes_as_long_as_the_limit_ends_the_term(
+    store: Store, migrated: str, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A silent database answers no read, so the tick does not reach its write."""
+    monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 2.0)
+    monkeypatch.setattr(connecting, "ROLLBACK_LIMIT", 0.2)
+    await store.put_positions([entry(1, "A", "1")])
+    port = urlsplit(migrated).port
+    assert port is not None
+    async with Proxy(port) as proxy, asyncio.timeout(LIMIT):
+        distant = await Store.connect(migrated.replace(f":{port}", f":{proxy.port}"), call_limit=2.0)
+        market = Market(distant, metrics, OPEN, {"A": "10"})
+        writes = distant.writes.of("lease")
+        writes.begin_term()
+        remaining: list[float | None] = []
+        writes.on_change = lambda: remaining.append(writes.remaining())
+
+        async def sleep(seconds: float) -> None:
+            proxy.black_hole()
+            await Clock.sleep(market.clock, seconds)
+
+        market.clock.sleep = sleep  # type: ignore[method-assign]
+        await market.follow(2)
+        proxy.flow()
+        await distant.close()
+    assert (counted(metrics, "written"), counted(metrics, "failed"), remaining[-1]) == (1, 1, 0)
+
+
+async def test_a_tick_that_has_nothing_to_write_leaves_no_due_write(
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+
+    async def closing() -> Answer:
+        market.clock.time = CLOSE + timedelta(seconds=1)
+        return {"A": "10"}
+
+    market = Market(store, metrics, CLOSE - 2 * TICK, {"A": "10"}, closing)
+
+    def seconds() -> float:
+        return market.clock.time.timestamp()
+
+    monkeypatch.setattr(store, "writes", WriteWatch(clock=seconds))
+    writes = store.writes.of("lease")
+    remaining: list[float | None] = []
+
+    async def sleep(seconds: float) -> None:
+        await Clock.sleep(market.clock, seconds)
+        if market.clock.time > CLOSE:
+            writes.failed()
+            remaining.append(writes.remaining())
+
+    market.clock.sleep = sleep  # type: ignore[method-assign]
+    await market.follow(10)
+    assert remaining[0] is None, "a write was due"
 
 
 async def test_a_tick_that_failed_before_the_close_is_not_due_at_the_next_opening(
