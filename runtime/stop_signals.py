@@ -14,9 +14,9 @@ def stop_signals(stop: Callable[[signal.Signals], object]) -> Iterator[None]:
     """Call `stop` on the event loop for each of the signals. From the end of the block on, the signals are ignored.
 
     The loop's `add_signal_handler` is not used: a signal can kill the process as soon as the loop or the interpreter
-    removes such a handler. Blocking the signals is not enough, because uvloop's threads do not block them. A
-    plain asyncio loop may notice a signal late that arrives just before the loop begins to wait, because only
-    `add_signal_handler` sets the file descriptor that wakes the loop. uvloop always sets one.
+    removes such a handler. Blocking the signals is not enough, because uvloop's threads do not block them. If
+    a signal arrives just before a plain asyncio loop begins to wait, the loop may notice the signal late: only
+    `add_signal_handler` sets the file descriptor that wakes the loop. uvloop always sets this descriptor.
     """
     loop = asyncio.get_running_loop()
 

@@ -68,7 +68,9 @@ class HttpMetrics:
             registry=registry,
         )
         self.tracker_interval = Gauge(
-            "portfolio_tracker_interval_seconds", "Time from one tick to the next, as set.", registry=registry
+            "portfolio_tracker_interval_seconds",
+            "Time from one tick to the next: the setting TRACKER_INTERVAL.",
+            registry=registry,
         )
         self.market_open = Gauge("portfolio_market_open", "1 during a session of the calendar.", registry=registry)
         self.clock_ahead = Gauge(

@@ -181,7 +181,7 @@ def _can_run(user: int, program: Path) -> bool:
 
 
 def _copy_install(install: Path, to: Path) -> Path:
-    """Copy a Postgres installation, and the libraries of a wheel, which are beside the installation's parent folder.
+    """Copy a Postgres installation. A wheel has its libraries in a folder beside the installation's parent folder.
 
     Raises:
         ServerError: a file cannot be copied, such as to a full disk.

@@ -44,7 +44,7 @@ def _of_lease(lease: Lease) -> Iterator[Problem]:
             yield _warning(f"this task is stopping and releases the lease{because}.")
         case "waiting":
             yield _warning(f"this task does not campaign for the lease{because}. Its work is starting or paused.")
-        case "unknown":  # without a trouble the sidecar does not answer, which `sidecar_problems` reports
+        case "unknown":  # without `trouble` the sidecar gave no answer; `sidecar_problems` reports this
             if lease.trouble:
                 yield _error(f"{lease.trouble}. This task cannot lead.")
         case _ if lease.holder is None:

@@ -54,7 +54,7 @@ class ClockWatch:
 
     def __init__(self, ahead_seconds: Gauge) -> None:
         self.difference: timedelta | None = None
-        """How far this machine's clock is ahead of the database's; None up to `CLOCK_TOLERANCE`."""
+        """How far this machine's clock is ahead of the database's; None if they differ by at most `CLOCK_TOLERANCE`."""
         self._ahead_seconds = ahead_seconds
         self._outage = Outage(
             logger,

@@ -186,7 +186,7 @@ class Transactions:
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Record the block's error as a refused write."""
+        """Record a StoreError of the block as a refused write."""
         try:
             yield
         except StoreError as error:

@@ -4,9 +4,9 @@ from collections import deque
 from datetime import datetime, timedelta
 
 FAILURES, FAILURE_PERIOD = 4, timedelta(minutes=10)
-"""The number of failed queries within this time at which the price source counts as failing, as in `PricesFail`."""
+"""Threshold of the alert `PricesFail`: so many failed queries within this time mean a failing source."""
 UNPRICED_SHARE, UNPRICED_GRACE = 0.05, timedelta(minutes=30)
-"""The share of the held symbols, and the time for which more of them must be unpriced, as in `SymbolsUnpriced`."""
+"""Threshold of the alert `SymbolsUnpriced`: more than this share of the held symbols is unpriced for this time."""
 
 
 class PriceWatch:

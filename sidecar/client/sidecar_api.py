@@ -183,7 +183,7 @@ class SidecarApi:
         """The body of the answer to a GET: `longest` bytes at most, within `limit` seconds.
 
         Raises:
-            Unknown: no such answer came, or its status is not 200.
+            Unknown: no such answer came, or the answer's status is not 200.
         """
         body = bytearray()
         try:
@@ -329,7 +329,7 @@ class Poll:
 
         Returns None if no valid answer came, if the poll is `stopped`, or if no time is `left` after the pause. Each
         new reason for a missing answer is logged once. A missing answer is not logged if the end of the grant left the
-        sidecar less than `LIMIT` to answer: the sidecar may be well.
+        sidecar less than `LIMIT` to answer, because the sidecar may be healthy.
 
         Args:
             left: gives the seconds within which an answer is of use, infinite while not leading.

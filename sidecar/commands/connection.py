@@ -16,8 +16,8 @@ from sidecar.settings import Settings
 T = TypeVar("T")
 
 CONNECT_LIMIT = 12.0
-"""Seconds for a connection. If the first name server is dead, a lookup takes 5 s. Two lookups fit: one for a sentinel
-or a cluster node, and one for the server that it names."""
+"""Seconds that a connection and its login may take. If the first name server is dead, a lookup takes 5 s. The limit
+allows two such lookups: of a sentinel or a cluster node, and of the server that the sentinel or the node names."""
 LIMIT = 5.0
 """Seconds that Redis may take for each answer."""
 

@@ -132,7 +132,7 @@ def failure_of(
         kind = known
         text = f"{_WORDS[kind]} ({text})" if kind in _WORDS else text
     elif text.startswith(_BEFORE_LOGIN):
-        kind, text = "auth", "Authentication required."  # as for a short command
+        kind, text = "auth", "Authentication required."  # the server's text for a shorter command
     elif code := _CODES.search(text):
         kind = code.group().lower()
     elif _IN_SCRIPT in text or "ACL failure" in text:

@@ -97,10 +97,10 @@ class Route:
         self.place.doubt()
 
     def failed(self, host: str, port: int, address: Any) -> None:
-        """Record that the server failed. The name's other addresses are tried first.
+        """Record that the server at `address` failed, so the name's other addresses are tried first.
 
-        If `address` is None, no server was reached. Then a lookup under way stays valid, because it may take longer
-        than one attempt.
+        If `address` is None, no server was reached. Then a lookup under way stays valid, because a lookup may take
+        longer than one attempt.
         """
         if address is None:
             self.place.doubt()

@@ -39,7 +39,7 @@ BUGS = [
         test=_LEADERSHIP + "work_ends_before_the_deadline_when_the_sidecar_is_frozen",
     ),
     Bug(
-        "the client reports its sidecar as unknown because a grant ends",
+        "the client reports a missing answer because a grant ends",
         "sidecar/client/sidecar_api.py",
         right=" and limit < wait + LIMIT",
         wrong=" and limit < wait",

@@ -137,7 +137,7 @@ BUGS = [
         test="tests/ops/test_aws_template.py::test_no_log_level_filters_the_metrics",
     ),
     Bug(
-        "the alerts on ticks do not know their interval",
+        "the API does not export the interval of the ticks",
         "service/serve.py",
         right="        metrics.tracker_interval.set(settings.tracker_interval)\n",
         wrong="",
@@ -864,7 +864,7 @@ BUGS = [
         test="tests/service/work/test_scheduler.py::test_a_clock_that_is_set_right_does_not_delay_the_close[5]",
     ),
     Bug(
-        "the status hides the reason for which the database gives no connection",
+        "the status hides why the database gives no connection",
         "service/api/background_status.py",
         right="_Records(trouble=self._access.trouble or NO_ANSWER)",
         wrong="_Records(trouble=NO_ANSWER)",

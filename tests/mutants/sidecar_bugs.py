@@ -451,7 +451,7 @@ LISTENER = [
         "ops/prometheus/rules.yml",
         right='to="follower", reason="superseded"',
         wrong='to="leader", reason="acquired"',
-        test="tests/ops/test_monitoring.py::test_a_clash_of_two_instance_ids_grows_the_counter_of_its_alert",
+        test="tests/ops/test_monitoring.py::test_two_sidecars_with_one_instance_id_increase_the_counter_of_the_alert",
     ),
     Bug(
         "the listener cuts the name of a client",

@@ -321,7 +321,7 @@ asyncio.run(log_metrics(registry, ["wanted"], sleep=sleep))
 
 @pytest.mark.parametrize("level", ["DEBUG", "WARNING", "ERROR"])
 def test_no_log_level_filters_the_metrics(level: str) -> None:
-    """A missing line would fire the alarms on missing data, and would hide the faults from the other alarms."""
+    """Without these lines, the alarms on missing data would fire, and the other alarms would see no fault."""
     command = [sys.executable, "-c", PROGRAM, level]
     ended = subprocess.run(command, cwd=ROOT, check=True, timeout=30, stdout=subprocess.PIPE)
     lines = [json.loads(line) for line in ended.stdout.splitlines()]

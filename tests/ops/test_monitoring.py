@@ -146,7 +146,7 @@ async def test_a_counter_in_an_increase_starts_at_zero(redis_server: RedisServer
             assert registry.get_sample_value("portfolio_job_runs_total", labels) == 0
 
 
-async def test_a_clash_of_two_instance_ids_grows_the_counter_of_its_alert(
+async def test_two_sidecars_with_one_instance_id_increase_the_counter_of_the_alert(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     [alert] = [rule for rule in RULES if rule.get("alert") == "InstanceIdShared"]

@@ -118,7 +118,7 @@ async def test_the_leader_reports_a_price_source_that_fails(
     new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)
-    await database.execute(  # every tick asks for the symbols that have a price, but only some ask for the others
+    await database.execute(  # every tick asks for the symbols that have a price, but only some ticks ask for the others
         "insert into price_live (symbol, price, at, session_date, open, token)"
         " select distinct symbol, 1, now(), current_date, 1, 1 from position"
     )

@@ -1,4 +1,4 @@
-"""The prices that the operators' page reports: the thresholds are those of the alerts."""
+"""The problems of prices that the operators' page reports. The thresholds are those of the alerts."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

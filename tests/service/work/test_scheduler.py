@@ -84,7 +84,7 @@ async def portfolio(store: Store) -> None:
 
 @pytest.fixture
 def hourly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the scheduler read the records of done runs every hour: the 10,080 reads of a week would take 20 s."""
+    """Let the scheduler read the records of done runs once an hour: a read each minute would take 20 s for a week."""
     monkeypatch.setattr("service.work.scheduler.LONGEST_SLEEP", 3600.0)
 
 
