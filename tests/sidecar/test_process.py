@@ -411,8 +411,10 @@ def _primary(server: RedisServer, redis: Redis, _: Asker) -> None:
 
 
 def _make_key_a_list(server: RedisServer, redis: Redis, asker: Asker) -> None:
-    redis.delete(key(asker))
-    redis.lpush(key(asker), "x")
+    with redis.pipeline() as transaction:  # otherwise the sidecar may acquire the lease between the two commands
+        transaction.delete(key(asker))
+        transaction.lpush(key(asker), "x")
+        transaction.execute()
 
 
 def _delete_key(server: RedisServer, redis: Redis, asker: Asker) -> None:
