@@ -197,7 +197,7 @@ class SidecarApi:
         except (aiohttp.ClientError, OSError) as error:
             raise Unknown(f"no answer ({type(error).__name__})") from error
         if response.status != 200:
-            raise Unknown(f"the answer is HTTP {response.status}{explanation(bytes(body))}")
+            raise Unknown(f"the answer is HTTP {response.status}", explanation(bytes(body)))
         return bytes(body)
 
     async def open_spare_connection(self, name: str) -> None:
@@ -348,7 +348,7 @@ class Poll:
         except Unknown as unknown:
             self._version = None
             if not self.stopped:
-                self.trouble = str(unknown)
+                self.trouble = unknown.reason
                 too_short = isinstance(unknown, NoAnswerInTime) and limit < wait + LIMIT
                 if self.trouble != self._logged and not too_short:
                     self._logged = self.trouble

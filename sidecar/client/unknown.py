@@ -2,7 +2,16 @@
 
 
 class Unknown(Exception):
-    """The sidecar gave no valid answer. The text says why; the same reason always has the same text."""
+    """The sidecar gave no valid answer. The text says why.
+
+    Args:
+        reason: a text that is always the same for the same reason.
+        explanation: the text of the answer, which may be different each time.
+    """
+
+    def __init__(self, reason: str, explanation: str = "") -> None:
+        super().__init__(reason + explanation)
+        self.reason = reason
 
 
 class NoAnswerInTime(Unknown):

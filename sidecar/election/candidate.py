@@ -238,7 +238,8 @@ class Candidate:
         if not self._store.connected:
             self._replace_connection()
         self.report_server()
-        self._report_transitions()  # in an outage, calls for several leases may follow each other without a pause
+        if any(isinstance(result, Failure) for result in results):
+            self._report_transitions()  # in an outage, calls for several leases may follow each other without a pause
 
     def _keyed(self, calls: Mapping[str, Call]) -> list[KeyedCall]:
         return [KeyedCall(self._keys[name], call) for name, call in calls.items()]

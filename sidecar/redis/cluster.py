@@ -54,7 +54,7 @@ class ClusterPlace:
             ClusterDownError: no node owns the slot.
             Exception: no node can be asked.
         """
-        self._found = self._owner or await self._ask()
+        self._found = self._owner = self._owner or await self._ask()
         return self._found
 
     async def confirm(self, connection: RedisConnection) -> None:

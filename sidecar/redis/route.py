@@ -99,11 +99,12 @@ class Route:
     def failed(self, host: str, port: int, address: Any) -> None:
         """Record that the server at `address` failed, so the name's other addresses are tried first.
 
-        If `address` is None, no server was reached. Then a lookup under way stays valid, because a lookup may take
-        longer than one attempt.
+        If `address` is None, no server was reached. Then a lookup under way stays valid, and so does the server's place:
+        a lookup may take longer than one attempt.
         """
         if address is None:
-            self.place.doubt()
+            if not self.looks_up(host, port):
+                self.place.doubt()
             return
         self.may_have_moved(host, port)
         self._failed = [*(each for each in self._failed if each != address), address][-_REMEMBERED:]

@@ -48,9 +48,17 @@ BUGS = [
     Bug(
         "a sidecar that falls silent near the end of a grant is never reported",
         "sidecar/client/sidecar_api.py",
-        right="                self.trouble = str(unknown)\n",
+        right="                self.trouble = unknown.reason\n",
         wrong="                self.trouble = self._logged = str(unknown)\n",
         test=_LEADERSHIP + "a_silent_sidecar_is_reported_after_the_end_of_a_short_grant",
+    ),
+    Bug(
+        "each new text of a refusal is logged",
+        "sidecar/client/sidecar_api.py",
+        right="                self.trouble = unknown.reason\n                too_short",
+        wrong="                self.trouble = str(unknown)\n                too_short",
+        test=_HOSTILE
+        + "a_hostile_sidecar_makes_no_client_lead_and_gets_few_requests[HTTP 404 with another text each time]",
     ),
     Bug(
         "an HTTP error counts as an answer",

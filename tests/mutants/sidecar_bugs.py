@@ -131,6 +131,13 @@ ELECTION = [
         test=_CANDIDATE + "the_end_of_a_term_is_logged_although_a_call_is_always_under_way",
     ),
     Bug(
+        "the state between two attempts of a call is logged",
+        "sidecar/election/candidate.py",
+        right="if any(isinstance(result, Failure) for result in results):",
+        wrong="if results:",
+        test=_CANDIDATE + "a_late_reply_after_a_long_silence_logs_no_holder_that_has_gone",
+    ),
+    Bug(
         "the length of a term is counted until the sidecar notices its end",
         "sidecar/election/lease.py",
         right="self._record_transition(min(now, term.lead_until), ",
@@ -785,7 +792,7 @@ CONNECTION = [
     Bug(
         "a call that its limit cancels discards the lookup for which it waited",
         "sidecar/redis/route.py",
-        right="            self.place.doubt()\n            return\n",
+        right="            if not self.looks_up(host, port):\n                self.place.doubt()\n            return\n",
         wrong="            self.may_have_moved(host, port)\n            return\n",
         test="tests/sidecar/redis/test_connection.py"
         "::test_the_result_of_a_lookup_that_takes_longer_than_a_call_is_used_by_a_later_call",

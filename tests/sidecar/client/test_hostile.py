@@ -123,6 +123,13 @@ def _responds(**response: Any) -> Behaviour:
     return of
 
 
+def _new_error_each_time(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def behave(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": f"no route (request {len(sidecar.polls)})"}, status=404)
+
+    return behave
+
+
 def _dies(sidecar: FakeSidecar) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def behave(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -170,6 +177,7 @@ HOSTILE: dict[str, Behaviour] = {
     "a compressed bomb": _compressed_bomb,
     "HTTP 201": _responds(status=201),
     "HTTP 404": _responds(status=404),
+    "HTTP 404 with another text each time": _new_error_each_time,
     "HTTP 500": _responds(status=500),
     "a redirect": _responds(status=307, headers={"Location": "/an/honest/answer"}),
     "an answer cut in the middle": _dies,

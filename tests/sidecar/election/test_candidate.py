@@ -521,3 +521,41 @@ def test_the_end_of_a_term_is_logged_although_a_call_is_always_under_way(caplog:
 
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(elect())
+
+
+class ScriptedStore(SilentStore):
+    """A store that gives these replies, one for each call, at once. The last reply is repeated."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.replies: list[Reply] = []
+
+    async def execute(self, calls: Sequence[KeyedCall], sent: Sent | None = None) -> list[Reply | Failure]:
+        return [self.replies.pop(0) if len(self.replies) > 1 else self.replies[0] for _ in calls]
+
+
+def test_a_late_reply_after_a_long_silence_logs_no_holder_that_has_gone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sidecar")
+    loop = VirtualLoop(0.0)
+    store, telemetry = ScriptedStore(loop.time), Telemetry("a", clock=loop.time)
+    leases = {"led": fresh_lease()}
+    candidate = Candidate(leases, {"led": "led"}, store, T, telemetry, clock=loop.time, uniform=random.uniform)
+
+    async def elect() -> None:
+        election = asyncio.create_task(candidate.run())
+        store.replies = [Reply(Outcome.HELD, "b", ttl=T.ttl)]
+        candidate.asked("led")
+        await asyncio.sleep(10 * T.ttl)
+        assert candidate.status("led").state is State.WAITING
+        store.replies = [Reply(Outcome.LATE), Reply(Outcome.ACQUIRED, "a", 7, T.ttl)]
+        caplog.clear()
+        candidate.asked("led")
+        await asyncio.sleep(T.call_limit)
+        events = [vars(record)["event"] for record in caplog.records]
+        assert [event for event in events if not event.startswith("redis_")] == ["term_began"]
+        election.cancel()
+        with suppress(asyncio.CancelledError):
+            await election
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(elect())

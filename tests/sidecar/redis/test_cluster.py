@@ -2,13 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 
 from ops.local.servers import RedisServer, free_port
+from runtime.lookup import AddressInfo, Lookups
 from sidecar.commands.connection import CommandError, in_redis
 from sidecar.commands.look import look
 from sidecar.protocol import Kind, Outcome, Timings
@@ -19,7 +22,7 @@ from sidecar.redis.history import read_history
 from sidecar.redis.store import fence_of, history_of
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Cluster, Node, slot_of
-from sidecar.settings import read
+from sidecar.settings import RedisAddress, read
 from tests.sidecar.conftest import BINARIES
 from tests.sidecar.redis.test_malformed import NONSENSE, Hostile
 from tests.sidecar.redis.test_watch import watching
@@ -65,6 +68,31 @@ async def test_any_node_leads_to_the_owner_of_the_slot(cluster: RedisCluster, se
         await lead(store)
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
+
+
+async def test_a_name_of_seed_and_owner_whose_lookups_take_longer_than_a_call_leads_to_the_owner(
+    tmp_path: Path,
+) -> None:
+    answers = Semaphore(0)
+
+    def look_up(host: str, port: int) -> Sequence[AddressInfo]:
+        answers.acquire()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    lookups = Lookups(look_up)
+    async with redis_cluster(tmp_path, masters=1) as cluster:
+        port = cluster.nodes[0].port
+        address = RedisAddress("redis://seed.test", None, "seed.test", port, None, None)
+        connector = Connector(address, Cluster(slot_of(KEY)), lookups=lookups, limit=20.0)
+        async with storing(connector) as store:
+            try:
+                for _ in range(2):  # the lookup for the query of the owner, then the lookup for the owner
+                    await store.timeout(Kind.LOOK, limit=0.5)
+                    answers.release()
+                    await eventually(lambda: not lookups.pending("seed.test", port))
+                assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+            finally:
+                answers.release(10)
 
 
 async def test_a_moved_slot_fails_no_call_and_the_watch_follows_it(cluster: RedisCluster) -> None:
