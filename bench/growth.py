@@ -398,8 +398,8 @@ the failover guard is off, since the Redis has just started. Two measured candid
 share two processes of the lowest priority, so that they leave most of the two cores to the measured ones. One half
 of them connects before the measured ones and the other half after them, because Redis writes its messages in the order
 of the connections. A hand-over lasts from the resign of a measured candidate until the next candidate believes that
-it leads, without HTTP. The measured candidates draw the lowest random number, so they keep their direct watch, and
-they are always among the candidates that call at once after a release. So no round measures a release that is relayed.
+it leads, without HTTP. In a large fleet a random number decides which candidates keep a direct watch and call at once
+after a release. The measured candidates always draw the lowest number, so no round measures a release that is relayed.
 Rounds in which a candidate that is not measured gives the lease up are not counted. In a real fleet each candidate has
 processors of its own.
 

@@ -43,9 +43,9 @@ class Slot:
             else:
                 delay, logs = (
                     min(delay * 2, LONGEST_DELAY),
-                    f" (it was never healthy: {self._console.log_path(f'{self.label}/*')})",
+                    f" (the old one was never healthy; its logs: {self._console.log_path(f'{self.label}/*')})",
                 )
-            self._console.event(self.label, f"has stopped; as on ECS, a new task starts, in {delay:g} s{logs}")
+            self._console.event(self.label, f"has stopped; as on ECS, a new task starts in {delay:g} s{logs}")
             await first_of(stopping, timeout=delay)
             if not stopping.is_set():
                 self.task = self._new_task(self.label)

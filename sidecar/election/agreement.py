@@ -34,7 +34,7 @@ class LeaseTtl:
         if self._holder is None:
             return None
         return (
-            f"{self._holder} holds the key for longer than this task's LEASE_TTL ({self._ttl:g} s): the tasks have"
+            f"the key of {self._holder} lives for longer than this task's LEASE_TTL ({self._ttl:g} s): the tasks have"
             " different values of LEASE_TTL, or somebody wrote the key by hand. After a failover two tasks may lead;"
             ' docs/redis.md, "Change what all tasks share", says how to change LEASE_TTL'
         )

@@ -1,4 +1,7 @@
-"""The check before an acquire: the connected server must be the primary, and any sentinels must confirm it."""
+"""The check before an acquire: the connected server must be the primary.
+
+With sentinels, a majority of the sentinels must confirm this.
+"""
 
 from collections.abc import Sequence
 

@@ -99,8 +99,8 @@ class Route:
     def failed(self, host: str, port: int, address: Any) -> None:
         """Record that the server at `address` failed, so the name's other addresses are tried first.
 
-        If `address` is None, no server was reached. Then a lookup under way stays valid, and so does the server's place:
-        a lookup may take longer than one attempt.
+        If `address` is None, no server was reached. Then a lookup under way stays valid, and so does the server's
+        place: a lookup may take longer than one attempt.
         """
         if address is None:
             if not self.looks_up(host, port):

@@ -10,7 +10,7 @@ from sidecar.settings import SettingsError
 GRACE = 10.0
 """Default time between SIGTERM and SIGKILL, in seconds."""
 LONGEST_GRACE = 3600.0
-"""Limit of `--grace`, in seconds; far above the longest grant, which is a minute."""
+"""Limit of `--grace`, in seconds; far above the longest grant that a client accepts, a minute."""
 SIDECAR_URL = "http://127.0.0.1:4040"
 """Default address of the sidecar's control listener."""
 USAGE = """usage: python -P -m sidecar exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]

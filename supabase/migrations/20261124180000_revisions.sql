@@ -33,9 +33,9 @@ end
 $$;
 
 -- A writer that looked up a portfolio before its deletion would write values that nobody deletes. So no writer may
--- write between the deletion's look-up and its commit. The locks wait for running writers, and later writers look up
--- portfolios after the commit. The tables are locked only after the rows of portfolio_live have been deleted, because a
--- tick locks in the same order: live values first.
+-- write from the moment at which the trigger deletes the values until the deletion commits. The locks wait for running
+-- writers, and later writers look up portfolios after the commit. The tables are locked only after the rows of
+-- portfolio_live have been deleted, because a tick locks in the same order: live values first.
 create or replace function forget_portfolio_values() returns trigger language plpgsql as $$
 begin
     if not exists (select from gone) then

@@ -63,7 +63,7 @@ def verdict(record: Record) -> str:
         for measure in record.measures
     ]
     if not record.violations:
-        untried = "" if record.refusals else " But no stale write was attempted: promise 1 was not tried."
+        untried = "" if record.refusals else " But no stale write was attempted: promise 1 was not tested."
         return "\n".join([*lines, "", f"VERDICT: every promise was kept.{untried}"])
     broken = sorted({PROMISES[violation.law] for violation in record.violations if violation.law in PROMISES})
     which = f" ({', '.join(broken)})" if broken else ""

@@ -15,7 +15,7 @@ REFUSAL = Refusal("task1", LEASES[0], 5, began=1.0, at=2.0)
 
 
 def test_the_verdict_reports_that_no_stale_write_was_attempted() -> None:
-    assert "promise 1 was not tried" in verdict(NOTHING)
+    assert "promise 1 was not tested" in verdict(NOTHING)
     assert verdict(replace(NOTHING, refusals=[REFUSAL])).endswith("VERDICT: every promise was kept.")
 
 

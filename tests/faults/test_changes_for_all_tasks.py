@@ -264,7 +264,7 @@ async def test_a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl
         async def says() -> str:
             return str((await shorter.status())["trouble"])
 
-        await eventually(lambda: _holds(says(), "longer holds the key for longer than this task's LEASE_TTL (8 s)"))
+        await eventually(lambda: _holds(says(), "the key of longer lives for longer than this task's LEASE_TTL (8 s)"))
         await way.refuse()
         await eventually(lambda: _holds(says(), "connection"))
         await way.accept()

@@ -70,8 +70,8 @@ BUGS = [
     Bug(
         "the client does not say why the sidecar refuses a request",
         "sidecar/client/sidecar_api.py",
-        right="{response.status}{explanation(bytes(body))}",
-        wrong="{response.status}",
+        right=", explanation(bytes(body)))",
+        wrong=")",
         test=_REAL + "the_log_says_that_the_sidecar_has_no_such_lease",
     ),
     Bug(

@@ -907,7 +907,7 @@ CONNECTION = [
         right="if not smallest <= found < limit:",
         wrong="if found < smallest:",
         test="tests/sidecar/redis/test_malformed.py::test_a_malformed_reply_fails_only_its_call"
-        "[a number of watches beyond all numbers-once greeted]",
+        "[a number of watches of 400 digits-once greeted]",
     ),
     Bug(
         "a repeated call gets a new time limit",

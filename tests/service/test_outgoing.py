@@ -84,7 +84,7 @@ async def test_a_database_is_reached_although_the_first_address_accepts_and_is_s
                 await (await open_connection(url, timeout=60)).close()
 
 
-async def test_a_connection_to_a_silent_only_address_ends_at_the_limit(url: str) -> None:
+async def test_a_connection_to_a_name_whose_only_address_is_silent_ends_at_the_limit(url: str) -> None:
     async with silent() as only:
         known(only)
         with pytest.raises(TimeoutError):

@@ -20,7 +20,7 @@ MOST_NOTES = 900
 """Maximum number of characters in the notes about other servers; above it, the oldest note is dropped."""
 
 FEW_DIRECT, FEW_RELAYED = 4, 24
-"""Maximum numbers of direct and of relayed watches for a release that notifies all candidates; one limit is enough."""
+"""Maximum numbers of direct and of relayed watches. A release within either limit notifies all candidates."""
 
 
 def far_ahead(token: int | None, now: int) -> bool:

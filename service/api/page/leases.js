@@ -78,9 +78,9 @@ export class LeaseCard {
         : "";
     }
     if (newest?.end === "holding" && newest.holder === holder) {
-      return `leads for ${duration((now - Date.parse(newest.acquired_at)) / 1000)}`;
+      return `has led for ${duration((now - Date.parse(newest.acquired_at)) / 1000)}`;
     }
-    return writer?.holder === holder ? `leads for ${duration((now - Date.parse(writer.since)) / 1000)}` : "leads";
+    return writer?.holder === holder ? `has led for ${duration((now - Date.parse(writer.since)) / 1000)}` : "leads";
   }
 
   /** The newest term in the database, if it is not the holder's. */

@@ -1,4 +1,4 @@
-"""A crash and a restart of the server. After a crash, the server gives out transaction ids a second time."""
+"""A crash and a restart of the server, which may then give out some transaction ids a second time."""
 
 import os
 import signal

@@ -141,7 +141,7 @@ def test_the_first_term_without_a_commit_ends_at_the_limit(clock: Clock) -> None
     assert term_without_commit(writes, clock, trouble=0.0) == LIMIT
 
 
-def test_a_refused_write_is_the_databases_trouble_until_a_write_is_accepted_or_it_is_old(
+def test_a_refused_write_is_the_databases_trouble_until_a_write_is_accepted_or_the_refusal_is_old(
     clock: Clock,
 ) -> None:
     watch = WriteWatch(clock=clock)

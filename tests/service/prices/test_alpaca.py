@@ -150,7 +150,7 @@ NO_PRICES = {
     "negative": trade("-1.5"),
     "not a number": trade("NaN"),
     "infinite": trade("Infinity"),
-    "beyond all exponents": trade("1e999999999999999999999"),
+    "an exponent of 21 digits": trade("1e999999999999999999999"),
     "text": trade('"191.2"'),
     "true": trade("true"),
     "null": trade("null"),

@@ -136,7 +136,7 @@ async def test_a_missing_close_is_replaced_by_the_last_known_one_and_stale(store
     assert (monday.value, monday.stale, monday.priced_fraction) == (Decimal(16), True, Decimal(1))
 
 
-async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_alone_gives_no_row(
+async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_a_portfolio_of_only_this_symbol_gets_no_row(
     store: Store, term: FakeTerm
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "B", "1")])

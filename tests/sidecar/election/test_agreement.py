@@ -16,7 +16,7 @@ def ttl() -> LeaseTtl:
 def test_a_holder_with_a_longer_ttl_is_reported_while_it_holds_the_lease(ttl: LeaseTtl) -> None:
     report = ttl.observe(HELD)
     assert report is not None
-    assert report.startswith("b holds the key for longer than this task's LEASE_TTL (30 s)")
+    assert report.startswith("the key of b lives for longer than this task's LEASE_TTL (30 s)")
     assert ttl.observe(HELD._replace(ttl=12.0)) == report, "later in the life of the key"
     assert ttl.observe(Reply(Outcome.LATE)) == report, "a late reply contains no holder"
     assert ttl.observe(Reply(Outcome.VACANT)) is None

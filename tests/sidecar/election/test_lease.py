@@ -72,7 +72,7 @@ def test_a_reply_for_an_ended_term_changes_nothing() -> None:
 def test_the_grant_of_a_held_request_starts_when_the_request_arrives() -> None:
     lease = leading(100)
     assert lease.grant(101, 103) == pytest.approx(T.grant_ttl)
-    assert lease.grant(101, 101 + T.grant_ttl) is None, "an answer had already expired"
+    assert lease.grant(101, 101 + T.grant_ttl) is None, "a grant that has already expired is not given"
 
 
 def test_a_grant_to_a_request_older_than_the_term_starts_with_the_term() -> None:
@@ -244,7 +244,7 @@ def test_a_term_that_too_few_replicas_confirm_does_not_lead_and_is_released_when
         (Outcome.BAD_FENCE, None),
     ],
 )
-def test_a_renewal_that_finds_another_term_ends_the_own_term(outcome: Outcome, holder: str | None) -> None:
+def test_a_renewal_that_finds_another_term_ends_its_own_term(outcome: Outcome, holder: str | None) -> None:
     lease = leading(100)
     before = lease.view(110).version
     answer(lease, due(lease, 110, Kind.RENEW), 110, outcome, holder=holder)

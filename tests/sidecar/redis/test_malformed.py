@@ -51,14 +51,12 @@ NONSENSE = {
     "no list": b"*-1\r\n",
     "a list of lists": b"*3\r\n*0\r\n*0\r\n*0\r\n",
     "another version of the protocol": b"%1\r\n+a\r\n+b\r\n",
-    "a time beyond all numbers": b"*2\r\n%s%s" % (bulk(b"9" * 400), bulk(b"0")),
+    "a time of 400 digits": b"*2\r\n%s%s" % (bulk(b"9" * 400), bulk(b"0")),
     "a term without a token": bulk(TERM % (b"acquired", b"")),
     "a term with an unknown outcome": bulk(TERM % (b"won", b"1")),
-    "a number of watches beyond all numbers": bulk(
-        b"held 1 boot-1 6000 1790000000000000 0 off - - %s 8 b" % (b"9" * 400)
-    ),
+    "a number of watches of 400 digits": bulk(b"held 1 boot-1 6000 1790000000000000 0 off - - %s 8 b" % (b"9" * 400)),
     "a number of direct watches below zero": bulk(b"held 1 boot-1 6000 1790000000000000 0 off - - 9 -8 b"),
-    "a ttl beyond all numbers": bulk(b"held 1 boot-1 %s 1790000000000000 0 off - - 9 8 b" % (b"9" * 400)),
+    "a ttl of 400 digits": bulk(b"held 1 boot-1 %s 1790000000000000 0 off - - 9 8 b" % (b"9" * 400)),
     "a notice of numbers": b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n:5\r\n",
 }
 
