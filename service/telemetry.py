@@ -1,6 +1,7 @@
 """Logs and metrics for operators."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -75,9 +76,10 @@ class HttpMetrics:
         self.market_open = Gauge("portfolio_market_open", "1 during a session of the calendar.", registry=registry)
         self.clock_ahead = Gauge(
             "portfolio_clock_ahead_seconds",
-            "How far this task's clock is ahead of the database's; negative if it is behind.",
+            "How far this task's clock is ahead of the database's; negative if behind; NaN until they are compared.",
             registry=registry,
         )
+        self.clock_ahead.set(math.nan)  # 0 would mean that the clocks agree
         self.database_writable = Gauge(
             "portfolio_database_writable",
             "1 while the database accepts writes, as far as is known.",

@@ -420,6 +420,14 @@ BUGS = [
         test=_JOBS + "a_chunk_that_is_ready_first_waits_for_the_chunks_before_it",
     ),
     Bug(
+        "the difference of the clocks is 0 before the first comparison",
+        "service/telemetry.py",
+        right="        self.clock_ahead.set(math.nan)",
+        wrong="        self.clock_ahead.set(0)",
+        test="tests/service/test_telemetry.py"
+        "::test_the_difference_of_the_clocks_is_not_a_number_before_the_first_comparison",
+    ),
+    Bug(
         "a chunk with one existing row is skipped",
         "service/database/fenced_writes.py",
         right="such as one that another program wrote\n                pass",

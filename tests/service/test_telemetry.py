@@ -2,13 +2,14 @@
 
 import json
 import logging
+import math
 import sys
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from runtime.log_lines import JsonLines, TextLines
-from service.telemetry import LeadershipMetrics, new_registry, set_up_logs
+from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry, set_up_logs
 from sidecar.client import LeaseClient
 from tests.support.outputs import flush_log
 
@@ -59,6 +60,13 @@ def test_the_metric_of_a_lease_without_a_term_is_0() -> None:
     registry.register(LeadershipMetrics({"some": LeaseClient().leadership("some")}))
     assert registry.get_sample_value("portfolio_leading", {"lease": "some"}) == 0
     assert registry.get_sample_value("portfolio_token", {"lease": "some"}) == 0
+
+
+def test_the_difference_of_the_clocks_is_not_a_number_before_the_first_comparison() -> None:
+    registry = CollectorRegistry()
+    HttpMetrics(registry)
+    ahead = registry.get_sample_value("portfolio_clock_ahead_seconds")
+    assert ahead is not None and math.isnan(ahead)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="these figures come from /proc")
