@@ -197,8 +197,8 @@ class Leadership:
             self._log(logging.INFO, term, text, "grant_over")
         self._poll.stopped = True  # a request while the work unwinds would campaign
         # A loop that cancels every task has cancelled the work too. A second cancellation would cut the work's clean-up
-        # short. Only such a loop can have cancelled `asking` here. `job.cancelling()` alone is not enough: it also counts
-        # an earlier cancellation that the work has swallowed.
+        # short. Only such a loop can have cancelled `asking` here. `job.cancelling()` alone is not enough: it also
+        # counts an earlier cancellation that the work has swallowed.
         at_loop_end = interruption is not None and asking.cancelling() > 0 and job.cancelling() > 0
         stopped = at_loop_end or job.cancel()
         dropped = reported = False
