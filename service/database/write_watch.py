@@ -49,13 +49,14 @@ class LeaseWrites:
         if self._due_since is None:
             self._due_since = self._clock()
 
-    def failed(self) -> None:
-        """Record that a write, or a read that has to come before it, failed.
+    def failed(self, waited: float = 0.0) -> None:
+        """Record that a write, or a read that has to come before it, failed. The write was due for `waited` seconds.
 
         One failure does not end the term, because the next attempt uses another connection. But if the write has been
         due for as long as the limit, one failure ends the term.
         """
-        self.due()
+        if self._due_since is None:
+            self._due_since = self._clock() - waited
         self._failures += 1
         self.on_change()
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Never
 
-from service.clock import EarlierClock, utc_now
+from service.clock import CLOCK_TOLERANCE, EarlierClock, utc_now
 from service.database.connection import StoreError
 from service.database.store import Store
 from service.market.calendar import Calendar
@@ -71,6 +71,8 @@ class Scheduler:
         self._outage = Outage(logger, "the database fails, the runs wait: %s", "the runs continue")
         self._retry_soon = False
         """Whether the database failed during the last pass."""
+        self._done = set[DueRun]()
+        """The due runs that are not known to wait."""
 
     def next_runs(self) -> dict[JobName, datetime]:
         """Next due time of each job, on leaders and followers. `Store.job_runs` has the last runs."""
@@ -85,6 +87,7 @@ class Scheduler:
             TermOver: the term is over.
         """
         await claim_fence(self._store, term, self._sleep)
+        self._done = set(self._due(self._now()))  # before the first look, nobody knows which of them wait
         try:
             while True:
                 seen = self._due(self._now())
@@ -95,16 +98,22 @@ class Scheduler:
             self._metrics.given_up.set(0)
 
     async def _run_due(self, term: Term) -> bool:
-        """Run the due runs; returns whether all of them are done and no older session is unsettled."""
+        """Run the due runs; returns whether all of them are done and no older session is unsettled.
+
+        If a run is known to wait when the look begins, and the look fails, a write was due from that time on.
+        """
         term.check()
         self._retry_soon = False
+        began = time.monotonic()
+        is_due = not self._done.issuperset(self._due(self._now()))
         try:
             await self._clock.compare()
             left = await self._backlog()
         except StoreError as error:
             self._outage.failed(error, _fields(term, "runs_delayed"))
-            self._database_failed(term)
+            self._database_failed(term, waited=time.monotonic() - began if is_due else 0.0)
             return False
+        self._done = set(self._due(self._now())).difference(run.due for run in left.waiting)
         if not left.waiting:
             self._outage.recovered(_fields(term, "runs_resumed"))
             self._store.writes.of(term.name).cleared()
@@ -150,14 +159,15 @@ class Scheduler:
             await self._record_failure(run, term, str(error))
             return False
         self._outage.recovered(_fields(term, "runs_resumed"))
+        self._done.add(run)
         if rows is not None:
             self._metrics.runs.labels(run.job, "done").inc()
             self._metrics.run_seconds.labels(run.job).observe(time.perf_counter() - started)
         return True
 
-    def _database_failed(self, term: Term) -> None:
+    def _database_failed(self, term: Term, waited: float = 0.0) -> None:
         self._retry_soon = True
-        self._store.writes.of(term.name).failed()
+        self._store.writes.of(term.name).failed(waited)
 
     async def _record_failure(self, run: DueRun, term: Term, reason: str) -> None:
         term.check()
@@ -171,10 +181,10 @@ class Scheduler:
     async def _sleep_until_next_look(self, seen: Iterable[DueRun], *, everything_done: bool) -> None:
         """Sleep until a run is due that is not in `seen`, or until the next retry unless everything is done.
 
-        Runs that became due meanwhile start at once. After each sleep the clocks are compared again, because this
-        machine's clock may have been set, and the timetable is read again, because the calendar may have changed. Such
-        a change may move a due time to before the last look. The records of done runs are read again, because a
-        restored database may lack some of them.
+        Runs that became due meanwhile start at once. After each sleep the timetable is read again, because the calendar
+        may have changed. Such a change may move a due time to before the last look. After each sleep but the last, the
+        clocks are compared again, because this machine's clock may have been set. The records of done runs are read
+        again, because a restored database may lack some of them.
         """
         retry_after = min(self._retry_after, DATABASE_RETRY) if self._retry_soon else self._retry_after
         retry_at = None if everything_done else self._now() + retry_after
@@ -192,6 +202,8 @@ class Scheduler:
             if left <= 0:
                 return
             await self._sleep(min(left, LONGEST_SLEEP))
+            if self._now() > due - CLOCK_TOLERANCE:
+                continue  # the look compares the clocks; a comparison that hangs here would delay the look
             with suppress(StoreError):  # the next look reports a failure of the database
                 await self._clock.compare()
                 if everything_done and await self._backlog() != Backlog([], []):

@@ -589,6 +589,30 @@ BUGS = [
         test="tests/service/work/test_tracker.py::test_a_tick_whose_read_takes_as_long_as_the_limit_ends_the_term",
     ),
     Bug(
+        "a write is not due while the scheduler's look at a waiting run hangs",
+        "service/work/scheduler.py",
+        right="waited=time.monotonic() - began if is_due else 0.0",
+        wrong="waited=0.0",
+        test="tests/service/work/test_scheduler.py::"
+        "test_a_look_at_a_silent_database_ends_the_term_if_a_run_is_known_to_wait",
+    ),
+    Bug(
+        "a look of the scheduler that hangs ends the term although no run is known to wait",
+        "service/work/scheduler.py",
+        right="is_due = not self._done.issuperset(self._due(self._now()))",
+        wrong="is_due = True",
+        test="tests/service/work/test_scheduler.py::"
+        "test_a_look_at_a_silent_database_ends_the_term_if_a_run_is_known_to_wait",
+    ),
+    Bug(
+        "a comparison of the clocks that hangs delays the scheduler's look at a due run",
+        "service/work/scheduler.py",
+        right="if self._now() > due - CLOCK_TOLERANCE:",
+        wrong="if False:",
+        test="tests/service/work/test_scheduler.py::"
+        "test_a_look_at_a_silent_database_ends_the_term_if_a_run_is_known_to_wait",
+    ),
+    Bug(
         "a write stays due after a tick that had nothing to write",
         "service/work/tracker.py",
         right="                    writes.cleared()  #",

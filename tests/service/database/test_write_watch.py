@@ -67,6 +67,15 @@ def test_one_failure_does_not_end_the_term_unless_it_took_as_long_as_the_limit(
     assert writes.remaining() == 0
 
 
+def test_a_failed_write_was_due_before_its_failure(writes: LeaseWrites) -> None:
+    writes.failed(waited=10)
+    writes.failed(waited=20)
+    assert writes.remaining() == LIMIT - 10
+    writes.cleared()
+    writes.failed(waited=LIMIT)
+    assert writes.remaining() == 0
+
+
 def test_a_commit_restarts_the_limit(writes: LeaseWrites, clock: Clock) -> None:
     for settle in (writes.committed, writes.cleared):
         writes.failed()

@@ -1,12 +1,16 @@
 """The scheduler through several days, on a clock that moves only during sleeps and while the source answers."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Never
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
 
+from service.database import connection as connecting
+from service.database import write_watch
 from service.database.connection import Connection, StaleTerm, StoreError
 from service.database.store import Store
 from service.market.calendar import AroundTheClockCalendar, Calendar, NyseCalendar
@@ -16,6 +20,8 @@ from service.work.metrics import WorkMetrics
 from service.work.scheduler import Scheduler
 from service.work.timetable import due_at
 from tests.support.positions import entry
+from tests.support.proxy import Proxy
+from tests.support.waiting import LIMIT
 from tests.support.work_fakes import Clock, FakeTerm, FakeTermOver, ScriptedPrices
 
 NYSE = NyseCalendar()
@@ -483,6 +489,45 @@ async def test_an_outage_without_waiting_runs_counts_as_no_failed_write(
     assert len(failures) > 3
     assert set(failures) == {None}
     assert not any("the database fails" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(("start", "is_known_to_wait"), [(CLOSE - timedelta(minutes=1), True), (CLOSE, False)])
+async def test_a_look_at_a_silent_database_ends_the_term_if_a_run_is_known_to_wait(
+    store: Store,
+    migrated: str,
+    metrics: WorkMetrics,
+    monkeypatch: pytest.MonkeyPatch,
+    start: datetime,
+    is_known_to_wait: bool,
+) -> None:
+    """The database is silent from the close on. Before the first look of a term, nobody knows whether a run waits."""
+    monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 2.0)
+    monkeypatch.setattr(connecting, "ROLLBACK_LIMIT", 0.2)
+    port = urlsplit(migrated).port
+    assert port is not None
+    async with Proxy(port) as proxy, asyncio.timeout(LIMIT):
+        distant = await Store.connect(migrated.replace(f":{port}", f":{proxy.port}"), call_limit=2.0)
+        office = SchedulerOnAClock(distant, metrics, start, look_back=1)
+        silent_reads = 0
+
+        async def clock() -> datetime:
+            nonlocal silent_reads
+            if office.clock.time >= CLOSE:
+                silent_reads += 1
+                proxy.black_hole()
+                await distant.clock()
+            return office.clock.time
+
+        office.database_clock = clock  # type: ignore[method-assign]
+        writes = distant.writes.of("lease")
+        writes.begin_term()
+        remaining: list[float | None] = []
+        writes.on_change = lambda: remaining.append(writes.remaining())
+        await office.work(CLOSE + timedelta(seconds=1))
+        proxy.flow()
+        await distant.close()
+    assert remaining[-1] == (0 if is_known_to_wait else None)
+    assert silent_reads == 1, "a second read would delay the end of the term"
 
 
 async def interrupted_snapshot(store: Store, raw: Connection, wrote_at: datetime) -> None:
