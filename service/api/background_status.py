@@ -180,8 +180,9 @@ class BackgroundStatus:
         watch = self._price_watch()
         if watch is None or not self._leaderships[TRACKER_LEASE].is_leader:  # only the leader asks for prices
             return iter(())
-        is_open = self._calendar.current(now) is not None
-        return problems.price_problems(watch.failure(now), watch.unpriced(now) if is_open else None)
+        session = self._calendar.current(now)
+        unpriced = watch.unpriced(now, session.open) if session is not None else None
+        return problems.price_problems(watch.failure(now), unpriced)
 
     def _backlog(self, records: _Records, now: datetime) -> Backlog:
         return backlog(searched_runs(self._calendar, now), records.runs, self._calendar, now)

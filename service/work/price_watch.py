@@ -36,7 +36,10 @@ class PriceWatch:
         is_failing = len(self._failed_at) == FAILURES and now - self._failed_at[0] < FAILURE_PERIOD
         return self._reason if is_failing else None
 
-    def unpriced(self, now: datetime) -> tuple[int, int] | None:
-        """The last counts of unpriced and of held symbols; None unless too many have been unpriced for too long."""
-        lasts = self._unpriced_since is not None and now - self._unpriced_since >= UNPRICED_GRACE
+    def unpriced(self, now: datetime, opened: datetime) -> tuple[int, int] | None:
+        """The last counts of unpriced and of held symbols; None unless too many have been unpriced for too long.
+
+        The time before `opened`, when the session opened, does not count.
+        """
+        lasts = self._unpriced_since is not None and now - max(self._unpriced_since, opened) >= UNPRICED_GRACE
         return self._unpriced if lasts else None

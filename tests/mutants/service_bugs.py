@@ -918,6 +918,13 @@ BUGS = [
         test="tests/service/test_process.py::test_the_leader_reports_a_price_source_that_fails",
     ),
     Bug(
+        "the night counts as time without a price",
+        "service/work/price_watch.py",
+        right="max(self._unpriced_since, opened)",
+        wrong="self._unpriced_since",
+        test="tests/service/work/test_price_watch.py::test_the_time_before_the_opening_does_not_count",
+    ),
+    Bug(
         "the operators' page reports no failing price source",
         "service/work/tracker.py",
         right="self.price_watch.failed(reason, self._now())",

@@ -41,8 +41,16 @@ def test_unpriced_symbols_are_reported_after_half_an_hour(unpriced: int, reporte
     watch = PriceWatch()
     for minutes in (0, 15, 29):
         watch.counted(unpriced, 100, NOW + timedelta(minutes=minutes))
-    assert watch.unpriced(NOW + timedelta(minutes=29)) is None
-    assert watch.unpriced(NOW + UNPRICED_GRACE) == reported
+    assert watch.unpriced(NOW + timedelta(minutes=29), NOW) is None
+    assert watch.unpriced(NOW + UNPRICED_GRACE, NOW) == reported
     watch.counted(5, 100, NOW + UNPRICED_GRACE)
     watch.counted(6, 100, NOW + UNPRICED_GRACE)
-    assert watch.unpriced(NOW + UNPRICED_GRACE) is None
+    assert watch.unpriced(NOW + UNPRICED_GRACE, NOW) is None
+
+
+def test_the_time_before_the_opening_does_not_count() -> None:
+    watch, opened = PriceWatch(), NOW + timedelta(hours=17)
+    watch.counted(6, 100, NOW)
+    assert watch.unpriced(opened, opened) is None
+    assert watch.unpriced(opened + UNPRICED_GRACE - timedelta(seconds=1), opened) is None
+    assert watch.unpriced(opened + UNPRICED_GRACE, opened) == (6, 100)

@@ -429,13 +429,13 @@ async def test_the_failures_and_the_unpriced_symbols_of_the_present_term_are_kno
     market = Market(store, metrics, OPEN, {"A": "10"}, PricesUnavailable)
     ticks = UNPRICED_GRACE // TICK + 1
     watch = (await market.follow(ticks)).price_watch
-    assert (watch.failure(market.clock.time), watch.unpriced(market.clock.time)) == ("no answer", (1, 2))
+    assert (watch.failure(market.clock.time), watch.unpriced(market.clock.time, OPEN)) == ("no answer", (1, 2))
     tracker = market.tracker()
     tracker.price_watch = watch
     with pytest.raises(FakeTermOver):
         await tracker.run(FakeTerm(2, clock=market.clock, until=market.clock.time + TICK))
     watch = tracker.price_watch
-    assert (watch.failure(market.clock.time), watch.unpriced(market.clock.time)) == (None, None)
+    assert (watch.failure(market.clock.time), watch.unpriced(market.clock.time, OPEN)) == (None, None)
 
 
 async def test_a_database_failure_costs_ticks_and_not_the_term(
