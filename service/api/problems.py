@@ -7,6 +7,7 @@ from runtime.escape import one_line
 from service.api.internal_responses import MAX_ERROR_LENGTH, Lease, Problem
 from service.portfolio.records import JobName
 from service.work.backlog import Backlog
+from service.work.price_watch import FAILURES
 from service.work.timetable import DueRun
 
 RUN_GRACE = timedelta(minutes=15)
@@ -95,7 +96,7 @@ def price_problems(failure: str | None, unpriced: tuple[int, int] | None) -> Ite
     """The problems of the prices, from the results of `PriceWatch.failure` and `PriceWatch.unpriced`."""
     if failure is not None:
         reason = one_line(failure, MAX_ERROR_LENGTH)
-        yield _warning(f"The price source fails ({reason}). The values use the last known prices.")
+        yield _warning(f"The price source failed at least {FAILURES} times in the last ten minutes ({reason}).")
     if unpriced is not None:
         count, held = unpriced
         yield _warning(f"Held symbols that have never had a price: {count} of {held}. The values leave them out.")

@@ -134,7 +134,7 @@ async def test_the_leader_reports_a_price_source_that_fails(
 
     async def is_reported() -> bool:
         problems = (await leader.get_internal("/background/status"))["problems"]
-        return any(problem["text"].startswith("The price source fails (") for problem in problems)
+        return any(problem["text"].startswith("The price source failed at least ") for problem in problems)
 
     await eventually(is_reported)
 

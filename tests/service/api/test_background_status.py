@@ -231,7 +231,7 @@ async def test_only_the_leader_reports_the_problems_of_the_prices(
     assert (
         texts
         == [
-            "The price source fails (HTTP 403). The values use the last known prices.",
+            "The price source failed at least 4 times in the last ten minutes (HTTP 403).",
             "Held symbols that have never had a price: 7 of 7. The values leave them out.",
         ]
         * leads

@@ -116,7 +116,7 @@ def test_three_missed_ticks_are_a_problem(silent: int | None, interval: int, wro
 def test_the_problems_of_the_prices_have_the_reason_and_the_numbers() -> None:
     assert list(price_problems(None, None)) == []
     assert [problem.text for problem in price_problems("Alpaca: HTTP 403\n", (2, 7))] == [
-        r"The price source fails (Alpaca: HTTP 403\n). The values use the last known prices.",
+        r"The price source failed at least 4 times in the last ten minutes (Alpaca: HTTP 403\n).",
         "Held symbols that have never had a price: 2 of 7. The values leave them out.",
     ]
 
