@@ -38,7 +38,9 @@ class Telemetry:
         self._instance_id = instance_id
         self._clock = clock
         self._transitions = Counter(
-            "sidecar_transitions", "Terms that began (to=leader) or ended (to=follower)", ["lease", "to", "reason"],
+            "sidecar_transitions",
+            "Terms that began (to=leader) or ended, and first replies without a term (to=follower)",
+            ["lease", "to", "reason"],
             registry=self.registry,
         )  # fmt: skip
         self._renewals = Histogram(

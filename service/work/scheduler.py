@@ -87,12 +87,12 @@ class Scheduler:
             TermOver: the term is over.
         """
         await claim_fence(self._store, term, self._sleep)
-        self._done = set(self._due(self._now()))  # before the first look, nobody knows which of them wait
+        self._done = set(self._due(self._now()))  # before the first pass, nobody knows which of them wait
         try:
             while True:
                 seen = self._due(self._now())
                 everything_done = await self._run_due(term)
-                await self._sleep_until_next_look(seen, everything_done=everything_done)
+                await self._sleep_until_next_pass(seen, everything_done=everything_done)
         finally:  # from now on the next leader sets these metrics
             self._metrics.runs_waiting.set(0)
             self._metrics.given_up.set(0)
@@ -100,7 +100,8 @@ class Scheduler:
     async def _run_due(self, term: Term) -> bool:
         """Run the due runs; returns whether all of them are done and no older session is unsettled.
 
-        If a run is known to wait when the look begins, and the look fails, a write was due from that time on.
+        If a due run is known to wait when this pass begins, and the pass cannot read the records, the run's write
+        counts as due from the beginning of the pass.
         """
         term.check()
         self._retry_soon = False
@@ -178,11 +179,11 @@ class Scheduler:
             self._outage.failed(error, _fields(term, "runs_delayed"))
             self._database_failed(term)
 
-    async def _sleep_until_next_look(self, seen: Iterable[DueRun], *, everything_done: bool) -> None:
+    async def _sleep_until_next_pass(self, seen: Iterable[DueRun], *, everything_done: bool) -> None:
         """Sleep until a run is due that is not in `seen`, or until the next retry unless everything is done.
 
         Runs that became due meanwhile start at once. After each sleep the timetable is read again, because the calendar
-        may have changed. Such a change may move a due time to before the last look. After each sleep but the last, the
+        may have changed. Such a change may move a due time to before the last pass. After each sleep but the last, the
         clocks are compared again, because this machine's clock may have been set. The records of done runs are read
         again, because a restored database may lack some of them.
         """
@@ -203,8 +204,8 @@ class Scheduler:
                 return
             await self._sleep(min(left, LONGEST_SLEEP))
             if self._now() > due - CLOCK_TOLERANCE:
-                continue  # the look compares the clocks; a comparison that hangs here would delay the look
-            with suppress(StoreError):  # the next look reports a failure of the database
+                continue  # the next pass compares the clocks; a comparison that hangs here would delay it
+            with suppress(StoreError):  # the next pass reports a failure of the database
                 await self._clock.compare()
                 if everything_done and await self._backlog() != Backlog([], []):
                     return

@@ -34,7 +34,7 @@
 #define TERMS 3    /* maximum number of terms in a run */
 #endif
 #ifndef DEMOTION
-#define DEMOTION 0 /* ticks for which the old primary serves after a failover; needs FAULTS=1 and FAILOVERS_ONLY */
+#define DEMOTION 0 /* ticks for which the old primary serves after a failover; needs FAULTS=1 and only failovers as faults */
 #endif
 #ifndef FAULTS
 #define FAULTS 2   /* maximum number of faults in a run; delay, loss and pause do not count */

@@ -198,14 +198,14 @@ WATCH = [
         "sidecar/redis/watch.py",
         right="if _INVALIDATED in channels and same_server:",
         wrong="if _INVALIDATED in channels:",
-        test=_WATCH + "a_watch_behind_an_address_of_several_servers_is_reported_as_weaker[the watch]",
+        test=_WATCH + "a_watch_at_another_server_than_the_election_is_off_and_is_reported[the watch]",
     ),
     Bug(
         "the watch stays on the old server when the election's address leads to a new server",
         "sidecar/redis/route.py",
         right="            companion.abort()\n        return True",
         wrong="            pass\n        return True",
-        test=_WATCH + "a_watch_behind_an_address_of_several_servers_is_reported_as_weaker[the election]",
+        test=_WATCH + "a_watch_at_another_server_than_the_election_is_off_and_is_reported[the election]",
     ),
     Bug(
         "after a restart the watch is compared with the server of the election's old connection",

@@ -56,7 +56,7 @@ BUGS = [
         "sidecar/wrapper/group.py",
         right="every = signal.valid_signals()",
         wrong="every = ()",
-        test=_WATCHDOG + "the_watchdog_ignores_every_signal_except_sigkill",
+        test=_WATCHDOG + "the_watchdog_blocks_every_signal_that_a_process_can_block",
     ),
     Bug(
         "a process of another group in the session is not stopped",

@@ -45,7 +45,7 @@ async def test_a_server_runs_during_an_async_block_and_a_failed_start_leaves_not
         with pytest.raises(ServerError):
             await other.__aenter__()
         data = other.data
-    assert data == tmp_path / "other" / "data", "the folder of `nobody` is removed"
+    assert data == tmp_path / "other" / "data", "the failed start left the temporary data folder of the user `nobody`"
 
 
 def test_a_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_guard_starts_when_the_first_candidate_sees_the_change(any_redis: Re
 
 
 @pytest.mark.parametrize("renewed", [False, True])
-async def test_the_first_replica_of_a_primary_starts_the_guard_until_the_next_renewal(
+async def test_after_the_first_replica_of_a_primary_connects_the_guard_waits_unless_the_leader_has_renewed(
     tmp_path: Path, renewed: bool
 ) -> None:
     """When the first replica connects, the primary gets a new replication id, as a promoted replica does."""

@@ -215,7 +215,7 @@ def _subscribes(redis: Redis) -> int:
 
 
 @pytest.mark.parametrize("moves", ["the watch", "the election"])
-async def test_a_watch_behind_an_address_of_several_servers_is_reported_as_weaker(
+async def test_a_watch_at_another_server_than_the_election_is_off_and_is_reported(
     redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer, moves: str
 ) -> None:
     """A load balancer sends the watch and the calls to different servers, and later to the same server again."""

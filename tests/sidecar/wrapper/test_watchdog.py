@@ -60,7 +60,7 @@ async def test_the_program_of_a_frozen_wrapper_ends_before_its_grant(sidecars: P
         await eventually(lambda: "the work has ended" in one.output)
 
 
-async def test_the_watchdog_ignores_every_signal_except_sigkill(sidecars: Pair, tmp_path: Path) -> None:
+async def test_the_watchdog_blocks_every_signal_that_a_process_can_block(sidecars: Pair, tmp_path: Path) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "sh", "-c", POLITE)
     with killed_at_exit(wrapper):
         wrapper.start()
