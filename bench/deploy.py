@@ -46,7 +46,7 @@ def api_process(runner: psutil.Process, port: int) -> psutil.Process:
 
 
 def gaps(folder: Path) -> list[float]:
-    """Return each time without work in the logs, in ms."""
+    """Return the durations of the times without work, in ms, from the logs."""
     events: list[tuple[float, str]] = []
     for log in folder.glob("logs/*-api.log"):
         events += [

@@ -4,7 +4,7 @@ from collections import deque
 from datetime import datetime, timedelta
 
 FAILURES, FAILURE_PERIOD = 4, timedelta(minutes=10)
-"""Threshold of the alert `PricesFail`: so many failed queries within this time mean a failing source."""
+"""Threshold of the alert `PricesFail`: the number of failed queries within this time."""
 UNPRICED_SHARE, UNPRICED_GRACE = 0.05, timedelta(minutes=30)
 """Threshold of the alert `SymbolsUnpriced`: more than this share of the held symbols is unpriced for this time."""
 

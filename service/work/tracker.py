@@ -37,7 +37,7 @@ PORTFOLIOS_PER_LANE, MAX_LANES = 25_000, 2
 The database uses one processor for each transaction."""
 
 POINTS_PER_TICK, MAX_TURNS = 20_000, 10
-"""Number of portfolios up to which each gets an intraday point at every tick, and the maximum number of turns.
+"""Maximum number of portfolios that all get an intraday point at every tick, and the maximum number of turns.
 
 If there are more portfolios, they take turns, so that each gets a point at least every `MAX_TURNS` ticks: every five
 minutes by default. A million points every 30 seconds are too many for a database.

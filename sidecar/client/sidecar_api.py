@@ -255,9 +255,9 @@ class SidecarApi:
                     return
             except aiohttp.ClientConnectionError as error:  # an idle connection may turn out to be dead
                 if last:
-                    logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__, extra=fields)
+                    logger.info("%s: the resign got no answer (%s)", name, type(error).__name__, extra=fields)
             except (aiohttp.ClientError, OSError) as error:
-                logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__, extra=fields)
+                logger.info("%s: the resign got no answer (%s)", name, type(error).__name__, extra=fields)
                 return
 
     def _request(self, method: str, *path: str, **options: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:

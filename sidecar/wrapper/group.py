@@ -216,7 +216,9 @@ def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int,
     report, write = os.pipe()
     try:
         words = [sys.executable, "-I", "-S", str(FOLDER / "starter.py"), str(write), *command]
-        os.set_inheritable(write, True)  # with its own number: COMMAND may inherit descriptors with any other numbers
+        os.set_inheritable(
+            write, True
+        )  # the number stays: a fixed one could replace a descriptor that COMMAND inherits
         actions = [(os.POSIX_SPAWN_DUP2, read, 0)]
         environment = first_environment() | {name.encode(): os.fsencode(value) for name, value in variables.items()}
         pid = os.posix_spawn(words[0], words, environment, file_actions=actions, setsid=True, setsigmask=())

@@ -155,7 +155,7 @@ WATCHING = [
         "sidecar/commands/changes.py",
         right="else POLL\n",
         wrong="else 3_600.0\n",
-        test=_WATCH + "without_the_right_to_track_changes_are_shown_a_second_late_and_the_delay_is_reported",
+        test=_WATCH + "without_the_right_to_track_them_changes_are_shown_a_second_late_and_the_delay_is_reported",
     ),
 ]
 """Bugs in `watch`."""

@@ -94,14 +94,14 @@ CLUSTER = [
         "sidecar/redis/cluster.py",
         right="self._found = self._owner = self._owner or await self._ask()",
         wrong="self._found = self._owner or await self._ask()",
-        test=_CLUSTER + "a_name_of_seed_and_owner_whose_lookups_take_longer_than_a_call_leads_to_the_owner",
+        test=_CLUSTER + "an_owner_with_the_name_of_the_seed_is_reached_although_each_lookup_takes_longer_than_a_call",
     ),
     Bug(
         "a slow lookup of a name makes the place of the server doubtful",
         "sidecar/redis/route.py",
         right="            if not self.looks_up(host, port):\n                self.place.doubt()\n",
         wrong="            self.place.doubt()\n",
-        test=_CLUSTER + "a_name_of_seed_and_owner_whose_lookups_take_longer_than_a_call_leads_to_the_owner",
+        test=_CLUSTER + "an_owner_with_the_name_of_the_seed_is_reached_although_each_lookup_takes_longer_than_a_call",
     ),
     Bug(
         "keys of several slots are accepted for a cluster",

@@ -403,7 +403,7 @@ BUGS = [
         "service/work/tracker.py",
         right="if lanes > 1 and not await self._store.has_intraday(session.date):",
         wrong="if lanes > 1:",
-        test=_LANES + "failed_ticks_in_lanes_commit_nothing_and_leave_the_database_reported",
+        test=_LANES + "failed_ticks_in_lanes_commit_nothing_and_the_databases_trouble_stays_reported",
     ),
     Bug(
         "a tick in lanes does not block deletions",
@@ -689,7 +689,7 @@ BUGS = [
         right="if not left.waiting:",
         wrong="if not (left.waiting or left.unsettled):",
         test="tests/service/work/test_scheduler.py::"
-        "test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database",
+        "test_an_unsettled_session_alone_makes_no_write_due_so_the_leader_does_not_resign",
     ),
     Bug(
         "an unused price source counts as recovered",

@@ -188,7 +188,7 @@ def test_the_error_for_a_bad_value_says_what_the_setting_accepts(
 @pytest.mark.parametrize(
     "where", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1:{port},127.0.0.2:{port}/", "/?host=127.0.0.1&port={port}"]
 )
-def test_any_password_leads_to_the_named_host_and_is_never_shown(
+def test_a_url_with_any_password_connects_to_its_host_and_the_password_is_never_shown(
     password: str, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{password}@" + where.format(port=free_port()))

@@ -1,7 +1,7 @@
 -- $1 job, $2 session date, $3 holder, $4 token, $5 whether to begin the run again, even if it is done.
 -- The run at its present cursor, claimed by this term. No row if the run is done, unless $5 is set. A run that begins
--- again loses its cursor. A done run stays done until it has prices (advance_run.sql): a rerun that fails changes no
--- rows.
+-- again loses its cursor. If the run is done, it stays done until its first step (advance_run.sql), so a rerun that gets
+-- no prices changes no rows.
 insert into public.job_run as run (job, session_date, status, holder, token)
 values ($1, $2, 'running', $3, $4)
 on conflict (job, session_date) do update set

@@ -135,7 +135,7 @@ async def test_the_commands_repair_a_token_far_in_the_future(
     await circle.store.claim_fence(FakeTerm(token, "one", LEASE))
 
 
-async def test_with_redis_s_clock_behind_the_command_in_the_refusal_repairs_the_fence(
+async def test_if_redis_s_clock_is_behind_the_command_that_the_refusal_names_repairs_the_fence(
     circle: Operator, samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)

@@ -429,7 +429,7 @@ async def test_closes_in_summer_are_requested_by_daylight_saving_time(alpaca: Al
 
 
 @pytest.mark.parametrize(("feed", "asked"), [("iex", "iex"), ("delayed_sip", "iex"), ("sip", "sip")])
-async def test_right_after_the_close_closes_come_from_a_feed_that_the_plan_may_read(
+async def test_right_after_a_session_its_closes_come_from_a_feed_that_the_plan_may_read(
     feed: Feed, asked: str, alpaca: Alpaca
 ) -> None:
     alpaca.bars = {"A": [bar("10")]}

@@ -368,7 +368,7 @@ async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_mi
     assert min(after for after, given_up in reported if given_up == 0) <= timedelta(minutes=2)
 
 
-async def test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database(
+async def test_an_unsettled_session_alone_makes_no_write_due_so_the_leader_does_not_resign(
     store: Store, metrics: WorkMetrics
 ) -> None:
     """While only an old session is unsettled, no write is due, so the leader must not resign for lack of a commit."""

@@ -105,7 +105,7 @@ async def test_no_value_is_committed_before_its_prices(
     assert await raw.fetchval("select price from price_live where symbol = 'A'") == 10
 
 
-async def test_failed_ticks_in_lanes_commit_nothing_and_leave_the_database_reported(
+async def test_failed_ticks_in_lanes_commit_nothing_and_the_databases_trouble_stays_reported(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit before each tick would keep the leader from resigning, and report that the database takes writes."""

@@ -313,7 +313,7 @@ async def test_a_port_without_a_listener_is_retried_quickly_but_not_too_often(
     texts = [record.getMessage() for record in caplog.records if record.name == "sidecar.client"]
     assert len(texts) == 2, texts
     assert "the leader is unknown: no answer (ClientConnectorError)" in texts[0]
-    assert "the resign did not arrive" in texts[1]
+    assert "the resign got no answer" in texts[1]
 
 
 BANNERS = {

@@ -255,7 +255,7 @@ async def test_a_restart_of_redis_is_reported_and_the_watch_continues(tmp_path: 
     assert len(lines(watching)) == 5
 
 
-async def test_without_the_right_to_track_changes_are_shown_a_second_late_and_the_delay_is_reported(
+async def test_without_the_right_to_track_them_changes_are_shown_a_second_late_and_the_delay_is_reported(
     redis: Redis, redis_server: RedisServer
 ) -> None:
     login = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}

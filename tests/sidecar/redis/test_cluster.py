@@ -70,7 +70,7 @@ async def test_any_node_leads_to_the_owner_of_the_slot(cluster: RedisCluster, se
         assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
 
 
-async def test_a_name_of_seed_and_owner_whose_lookups_take_longer_than_a_call_leads_to_the_owner(
+async def test_an_owner_with_the_name_of_the_seed_is_reached_although_each_lookup_takes_longer_than_a_call(
     tmp_path: Path,
 ) -> None:
     answers = Semaphore(0)
