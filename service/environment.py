@@ -51,7 +51,7 @@ def missing_certificates(environment: MutableMapping[str, str] = os.environ) -> 
     """A line for each variable that names a file or folder of CA certificates that does not exist."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if (place := environment.get(name)) and not Path(place).exists():
-            yield f"{name}: {one_line(place)} does not exist: no certificate of an HTTPS server can be verified"
+            yield f"{name}: {one_line(place)} does not exist, so its CA certificates are not trusted"
 
 
 def unusable_files(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:

@@ -1,6 +1,7 @@
 -- The state of the work: which term may write, and the progress of each run.
 
--- The newest term of each lease that has claimed the fence. A writing transaction holds its row FOR SHARE.
+-- The newest term of each lease that has claimed the fence. A transaction that writes holds the row of its lease FOR
+-- SHARE.
 create table lease_fence (
     lease text primary key,
     token bigint not null,
