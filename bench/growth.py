@@ -177,9 +177,9 @@ class Fleet:
     def hand_over(self, scripts: float, processor: float) -> tuple[float, float, float] | None:
         """Hand the lease over once.
 
-        Returns the scripts and Redis's seconds, both above the steady state, and the seconds until the next candidate
-        believes that it leads. Returns None if a candidate of the crowd resigned, since the crowd's processes are too
-        slow to be measured.
+        Returns the number of scripts and Redis's processor time, both above the steady state, and the time until the
+        next candidate believes that it leads; times are in seconds. Returns None if a candidate of the crowd resigned,
+        since the crowd's processes are too slow to be measured.
 
         Args:
             scripts: scripts a second in a steady state.
@@ -203,9 +203,9 @@ class Fleet:
         return herd, used, began.at - ended.at
 
     def all_call(self, scripts: float, processor: float) -> tuple[float, float]:
-        """Make all candidates call within 50 ms, as at an expiry; returns the scripts and Redis's seconds.
+        """Make all candidates call within 50 ms, as at an expiry.
 
-        The arguments are as for `hand_over`.
+        Returns the number of scripts and Redis's processor time. The arguments and the units are as for `hand_over`.
         """
         before = Counters.read(self.redis)
         for channel in ("changed", "vacant:changed"):

@@ -201,8 +201,8 @@ def change_table(found: dict[str, list[Change]], number: int) -> Table:
         theirs, ours = (middle([value(each) for each in found[name]]) for name in ("bare", "sidecar"))
         rows.append((title, format(theirs, form), format(ours, form), f"{ours / theirs:.2f}" if theirs else ""))
     note = (
-        "In the sidecar a client's resign is the change; in the bare handler, an `asyncio.Event` that is set. One Python"
-        " process reads the answers."
+        "In the sidecar a client's resign is the change; in the bare handler, an `asyncio.Event` that is set. One"
+        " Python process reads the answers."
     )
     return Table((f"{number} held requests", "bare handler", "sidecar", "ratio"), tuple(rows), note)
 

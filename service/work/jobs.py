@@ -50,8 +50,8 @@ class Jobs:
     - `eod`: one row for each portfolio at the session's close.
     - `snapshot`: every portfolio's row at the official closes. A row that changes or becomes settled gets the next
       revision.
-    - `reconstruction`: a row, marked reconstructed, for each of the last `look_back` sessions without one; and the next
-      revision of each stale row for which better prices exist.
+    - `reconstruction`: for each of the last `look_back` sessions, a row, marked reconstructed, for each portfolio that
+      has none; and the next revision of each stale row for which better prices exist.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Jobs:
             progress: called after each chunk with the number of a session's portfolios that are done, and their total.
             rerun: begin the run again, without its cursor and even if it is done. The rerun adds missing rows and, as
                 far as `OVERWRITE` allows, overwrites rows whose values differ.
-            stale_prices: let an `eod` use the last known prices if the source has no closes even when the snapshot is
-                due, because a stale row is better than none.
+            stale_prices: from the time at which the snapshot is due, let an `eod` use the last known prices if the
+                source still has no closes, because a stale row is better than none.
 
         Raises:
             PricesUnavailable: the source has no closes for the sessions that the text names. The other sessions of the

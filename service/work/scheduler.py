@@ -72,7 +72,7 @@ class Scheduler:
         self._retry_soon = False
         """Whether the database failed during the last pass."""
         self._done = set[DueRun]()
-        """The due runs that are not known to wait."""
+        """The due runs that were done at the last pass; before the first pass all due runs, since nobody knows more."""
 
     def next_runs(self) -> dict[JobName, datetime]:
         """Next due time of each job, on leaders and followers. `Store.job_runs` has the last runs."""
@@ -87,7 +87,7 @@ class Scheduler:
             TermOver: the term is over.
         """
         await claim_fence(self._store, term, self._sleep)
-        self._done = set(self._due(self._now()))  # before the first pass, nobody knows which of them wait
+        self._done = set(self._due(self._now()))
         try:
             while True:
                 seen = self._due(self._now())
@@ -100,7 +100,7 @@ class Scheduler:
     async def _run_due(self, term: Term) -> bool:
         """Run the due runs; returns whether all of them are done and no older session is unsettled.
 
-        If a due run is known to wait when this pass begins, and the pass cannot read the records, the run's write
+        If a due run is not in `_done` when this pass begins, and the pass cannot read the records, the run's write
         counts as due from the beginning of the pass.
         """
         term.check()

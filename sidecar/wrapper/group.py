@@ -180,8 +180,8 @@ class Group:
 def reap_others(*started: int) -> None:
     """Reap the ended children of this process. Stop at an ended child in `started`, the ids of the wrapper's processes.
 
-    The other children are orphans, if this process is the container's init, or were started before the wrapper was
-    executed in this process.
+    The other children are orphans that this process adopted as the container's init, or children that it started before
+    it executed the wrapper.
     """
     while True:
         try:
@@ -216,9 +216,7 @@ def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int,
     report, write = os.pipe()
     try:
         words = [sys.executable, "-I", "-S", str(FOLDER / "starter.py"), str(write), *command]
-        os.set_inheritable(
-            write, True
-        )  # the number stays: a fixed one could replace a descriptor that COMMAND inherits
+        os.set_inheritable(write, True)  # a dup2 to a fixed number could replace a descriptor of COMMAND
         actions = [(os.POSIX_SPAWN_DUP2, read, 0)]
         environment = first_environment() | {name.encode(): os.fsencode(value) for name, value in variables.items()}
         pid = os.posix_spawn(words[0], words, environment, file_actions=actions, setsid=True, setsigmask=())

@@ -31,7 +31,7 @@ DISABLING = [
         "sidecar/scripts/disable.lua",
         right="local written, problem = pcall(function()",
         wrong="local written, problem = (function(note) return true, note() end)(function()",
-        test=_DISABLING + "an_account_without_the_right_to_the_reason_can_still_disable[+hset]",
+        test=_DISABLING + "an_account_without_a_right_to_store_the_reason_can_still_disable[+hset]",
     ),
 ]
 """Bugs in `disable` and `enable`."""

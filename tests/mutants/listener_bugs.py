@@ -202,6 +202,6 @@ BUGS = [
         "runtime/logs.py",
         right="HttpProcessingError, RequestPayloadError, ClientConnectionResetError\n",
         wrong="HttpProcessingError, RequestPayloadError\n",
-        test="tests/sidecar/test_control.py::test_clients_that_do_not_await_the_continue_write_no_log_line",
+        test="tests/sidecar/test_control.py::test_clients_that_leave_before_100_continue_cause_no_log_line",
     ),
 ]

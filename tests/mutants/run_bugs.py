@@ -56,7 +56,7 @@ BUGS = [
         "ops/local/command.py",
         right="except OSError as error:  # the machine",
         wrong="except ChildProcessError as error:  # the machine",
-        test=_RUN + "a_limit_of_open_files_is_one_line",
+        test=_RUN + "too_low_a_limit_on_open_files_is_one_line",
     ),
     Bug(
         "the errors of a container's settings are on several lines",
@@ -115,11 +115,11 @@ BUGS = [
         test=_ORPHANS + "a_process_that_starts_and_ends_during_a_start_is_not_reaped",
     ),
     Bug(
-        "the reason of a missing leader lacks the sidecar's trouble",
+        "the report of a missing leader omits the sidecar's trouble",
         "ops/local/leaders.py",
         right='view.get("trouble")',
         wrong="None",
-        test=_LEADERS + "the_reason_of_a_missing_leader_has_the_sidecar_s_trouble",
+        test=_LEADERS + "the_report_of_a_missing_leader_contains_the_sidecar_s_trouble",
     ),
     Bug(
         "the name of a variable may contain an equals sign",

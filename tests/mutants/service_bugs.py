@@ -120,7 +120,8 @@ BUGS = [
         "service/api/stream_admission.py",
         right="self._metrics.streams_refused.set(refusing or self._refused_one or",
         wrong="self._metrics.streams_refused.set(refusing or self._full or",
-        test=_ADMISSION + "the_metric_is_1_only_while_a_stream_would_be_refused_or_one_was_since_the_last_reading",
+        test=_ADMISSION
+        + "the_metric_is_1_only_while_a_stream_would_be_refused_or_if_one_was_refused_since_the_last_reading",
     ),
     Bug(
         "streams are reported as accepted while memory is short",
@@ -766,7 +767,7 @@ BUGS = [
         "service/work/protection.py",
         right="return expiry is not None and expiry - self._expiry > SAME_EXPIRY",
         wrong="return False",
-        test=_PROTECTION + "a_process_leaves_the_later_protection_of_another_process",
+        test=_PROTECTION + "a_process_does_not_end_the_later_protection_of_another_process",
     ),
     Bug(
         "a process mistakes its own protection for that of another process",

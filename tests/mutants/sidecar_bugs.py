@@ -710,7 +710,7 @@ SCRIPTS = [
         "runtime/log_output.py",
         right="            self._queue.put(line)\n",
         wrong="            self._write(line)\n            self._written += len(line)\n",
-        test="tests/sidecar/test_stopping.py::test_a_sidecar_whose_log_cannot_be_written_leads_and_ends_in_order",
+        test="tests/sidecar/test_stopping.py::test_a_sidecar_whose_log_cannot_be_written_leads_and_ends_cleanly",
     ),
     Bug(
         "a terminal that nobody reads stops the process",

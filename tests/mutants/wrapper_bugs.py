@@ -119,7 +119,7 @@ BUGS = [
         "sidecar/wrapper/run.py",
         right='LogOutput(sys.stderr, "standard error")',
         wrong="logging.StreamHandler(sys.stderr)",
-        test=_EXEC + "a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_ends_in_order",
+        test=_EXEC + "a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_ends_cleanly",
     ),
     Bug(
         "COMMAND does not inherit the descriptor 3",

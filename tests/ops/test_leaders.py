@@ -120,7 +120,7 @@ def test_a_missing_leader_is_reported_once_with_the_reason(
         ("following", "the key is not a string", "nobody leads: the key is not a string"),
     ],
 )
-def test_the_reason_of_a_missing_leader_has_the_sidecar_s_trouble(
+def test_the_report_of_a_missing_leader_contains_the_sidecar_s_trouble(
     board: Board, reports: Reports, state: str, trouble: str | None, expected: str
 ) -> None:
     board.seen("task1", "a", follows(state) | {"trouble": trouble}, 0.0)

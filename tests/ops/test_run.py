@@ -487,7 +487,7 @@ def test_an_environment_file_that_cannot_be_written_is_one_line(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("limit", [12, 16])
-def test_a_limit_of_open_files_is_one_line(tmp_path: Path, limit: int) -> None:
+def test_too_low_a_limit_on_open_files_is_one_line(tmp_path: Path, limit: int) -> None:
     variables = {"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())}
     assert "Too many open files" in refused(variables, before=f"ulimit -n {limit}")
 

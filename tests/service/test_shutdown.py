@@ -115,7 +115,7 @@ async def test_the_api_ends_in_time_while_every_outgoing_connection_hangs(
 
 
 @pytest.mark.parametrize("kind", ["unread", "closed"])
-async def test_an_api_whose_log_cannot_be_written_answers_and_ends_in_order(
+async def test_an_api_whose_log_cannot_be_written_answers_and_ends_cleanly(
     session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack, kind: str
 ) -> None:
     service = Service(tmp_path / "log", session, **elsewhere(free_port()))

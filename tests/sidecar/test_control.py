@@ -395,7 +395,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED)
-async def test_invalid_http_harms_no_other_client_and_writes_no_log_line(
+async def test_invalid_http_harms_no_other_client_and_causes_no_log_line(
     sidecar: Served, request_: bytes, logging_as_it_was: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
@@ -416,7 +416,7 @@ async def test_invalid_http_harms_no_other_client_and_writes_no_log_line(
     assert capfd.readouterr() == ("", "")
 
 
-async def test_clients_that_do_not_await_the_continue_write_no_log_line(
+async def test_clients_that_leave_before_100_continue_cause_no_log_line(
     sidecar: Served, logging_as_it_was: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)

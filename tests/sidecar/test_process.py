@@ -446,7 +446,7 @@ Act = Callable[[RedisServer, Redis, Asker], None]
     ],
 )
 @timed
-async def test_a_redis_fault_is_reported_keeps_the_sidecar_healthy_and_ends_with_recovery(
+async def test_the_sidecar_reports_a_redis_fault_stays_healthy_and_recovers(
     leader: Asker, server: RedisServer, redis: Redis, harm: Act, heal: Act, word: str
 ) -> None:
     if word == "oom":  # a renewal needs no memory: the server refuses only a new term

@@ -144,7 +144,7 @@ async def test_sigterm_ends_the_sidecar_while_redis_does_not_answer(
 
 
 @pytest.mark.parametrize("kind", ["unread", "closed", "full disk"])
-async def test_a_sidecar_whose_log_cannot_be_written_leads_and_ends_in_order(
+async def test_a_sidecar_whose_log_cannot_be_written_leads_and_ends_cleanly(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, kind: str
 ) -> None:
     logging = sidecar(tmp_path, redis_server, LEASE_TTL="30")

@@ -144,7 +144,7 @@ Test = Callable[..., Awaitable[None]]
 
 
 def on_the_clock(*, bears: float) -> Callable[[Test], Test]:
-    """Repeat a test that fails while this process stands still for longer than `bears` seconds; see `undisturbed`.
+    """Repeat a test that fails if this process stood still for longer than `bears` seconds; see `undisturbed`.
 
     Each round has its own sidecar.
     """

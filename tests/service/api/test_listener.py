@@ -165,7 +165,7 @@ async def test_malformed_http_is_400_in_json_and_the_connection_is_closed(
     assert "\n" not in error
 
 
-async def test_clients_that_do_not_await_the_continue_write_no_log_line(
+async def test_clients_that_leave_before_100_continue_cause_no_log_line(
     served: Served, logging_as_it_was: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     set_up_logs("text", "warning")

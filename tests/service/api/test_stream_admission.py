@@ -128,7 +128,7 @@ async def test_a_new_stream_is_refused_while_too_many_are_open(
     ]
 
 
-def test_the_metric_is_1_only_while_a_stream_would_be_refused_or_one_was_since_the_last_reading() -> None:
+def test_the_metric_is_1_only_while_a_stream_would_be_refused_or_if_one_was_refused_since_the_last_reading() -> None:
     registry = CollectorRegistry()
     admission = StreamAdmission(lambda: None, HttpMetrics(registry), 100)
 

@@ -85,7 +85,7 @@ async def test_work_that_failed_is_started_again_under_a_later_term(
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_works_end_in_order_but_a_slow_one_does_not_delay_the_next(
+async def test_the_work_of_each_lease_ends_in_turn_but_slow_work_does_not_delay_the_next(
     waits: bool, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not waits:

@@ -254,7 +254,7 @@ async def test_an_official_close_of_the_session_before_is_better_than_an_older_l
     assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
 
 
-async def test_closes_that_jump_as_at_a_split_are_reported_and_used(
+async def test_closes_that_look_like_a_split_are_reported_and_used_unchanged(
     store: Store, term: FakeTerm, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])

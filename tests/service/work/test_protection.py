@@ -236,7 +236,9 @@ async def test_a_failed_removal_of_protection_is_retried(agent: Agent, metrics: 
         await eventually(free(metrics))
 
 
-async def test_a_process_leaves_the_later_protection_of_another_process(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_a_process_does_not_end_the_later_protection_of_another_process(
+    agent: Agent, metrics: WorkMetrics
+) -> None:
     """For example, the API's job ends because a run by hand in the API's container has claimed the fence."""
     by_hand_metrics = WorkMetrics(CollectorRegistry())
     async with (
@@ -268,7 +270,9 @@ async def test_a_process_ends_its_own_protection_even_if_the_answer_to_a_renewal
         agent.loses_answers = False
 
 
-async def test_a_process_leaves_the_later_protection_also_at_its_end(agent: Agent, metrics: WorkMetrics) -> None:
+async def test_a_process_that_ends_does_not_end_the_later_protection_of_another_process(
+    agent: Agent, metrics: WorkMetrics
+) -> None:
     async with running(TaskProtection(agent.uri, WorkMetrics(CollectorRegistry()))) as api:
         async with running(TaskProtection(agent.uri, metrics)) as by_hand:
             with by_hand.held():

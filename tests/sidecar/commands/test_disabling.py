@@ -100,7 +100,7 @@ def test_the_reason_works_with_a_hash_tag_in_the_key(redis: Redis, run: Run) -> 
 
 
 @pytest.mark.parametrize("right", ["~fence:{portfolio:*", "+hset", "+time"])
-def test_an_account_without_the_right_to_the_reason_can_still_disable(redis: Redis, run: Run, right: str) -> None:
+def test_an_account_without_a_right_to_store_the_reason_can_still_disable(redis: Redis, run: Run, right: str) -> None:
     with user(redis, LEAST):
         give(redis, [each for each in LEAST if each != right])
         login = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}

@@ -110,7 +110,7 @@ class Departing(TlsFront):
 
 
 async def test_a_connection_that_ends_with_the_answers_to_its_greeting_is_not_used(pem: Path) -> None:
-    """Nothing would report the end of such a connection. Without this report, the election loop connects without a pause."""
+    """Nothing would report the end of such a connection, and without this report the loop connects without a pause."""
     tls = create_default_context(Purpose.CLIENT_AUTH)
     tls.load_cert_chain(pem)
     with Departing(tls) as server:

@@ -80,7 +80,7 @@ async def test_a_program_that_forks_and_ignores_sigterm_is_killed_after_the_grac
     assert "resigned" in sidecars[0].output
 
 
-async def test_a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_ends_in_order(
+async def test_a_wrapper_whose_standard_error_nobody_reads_runs_the_program_and_ends_cleanly(
     sidecars: Pair, tmp_path: Path
 ) -> None:
     wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", sys.executable, "-c", PYTHON)
