@@ -273,7 +273,7 @@ async def test_a_task_with_a_shorter_ttl_than_the_holder_reports_the_holders_ttl
         await client.aclose()
         await longer.resign()
         await eventually(lambda: shorter.leads or equal.leads)
-        said = [line for line in shorter.sidecar.lines() if "longer holds the key" in line["message"]]
+        said = [line for line in shorter.sidecar.lines() if "the key of longer lives" in line["message"]]
         assert [(line["level"], line["lease"]) for line in said] == [("WARNING", LEASE)]
         assert not any("LEASE_TTL" in message for message in equal.sidecar.messages())
 
