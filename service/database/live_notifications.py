@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ async def listen(
     *,
     probe_interval: float = PROBE_INTERVAL,
     free_connection: Callable[[], Awaitable[object]] | None = None,
-) -> AsyncIterator[Notice]:
+) -> AsyncGenerator[Notice, None]:
     """Yield a notice for each change of live values or owners, and one for each new connection.
 
     The iteration does not end by itself. Changes that come while the caller is busy are combined into one notice.

@@ -8,7 +8,7 @@ fence.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import date
 from uuid import UUID
@@ -240,7 +240,7 @@ class Store(Transactions):
         """The calendar names in the overrides, unknown ones included."""
         return {row["calendar"] for row in await self._fetch("select distinct calendar from public.market_override")}
 
-    def listen(self) -> AsyncIterator[Notice]:
+    def listen(self) -> AsyncGenerator[Notice, None]:
         """Notices of new live values and changed owners, on a separate connection; see `live_notifications.listen`."""
         return listen(self._dsn, free_connection=self._pool.group.free_connection)
 

@@ -63,7 +63,7 @@ async def test_a_database_is_reached_although_the_first_addresses_drop_packets(u
         await (await connect(url)).close()
         store_notices = store.listen()
         assert (await anext(store_notices)).missed
-        await store_notices.aclose()  # type: ignore[attr-defined]
+        await store_notices.aclose()
 
 
 @asynccontextmanager

@@ -98,7 +98,7 @@ async def test_a_role_that_is_allowed_one_connection_is_reported_with_the_remedy
         access = StoreAccess(connect, HttpMetrics(CollectorRegistry()))
         probe = asyncio.create_task(access.run())
         await access.connected()
-        listening = aiter(store.listen())
+        listening = store.listen()
         await anext(listening)
         trouble = f'too many connections for role "{ROLE}"; {MORE_CONNECTIONS}'
         await eventually(lambda: access.trouble == trouble)
@@ -108,7 +108,7 @@ async def test_a_role_that_is_allowed_one_connection_is_reported_with_the_remedy
         assert not any("no answer" in line for line in caplog.messages)
         await raw.execute(f"alter role {ROLE} connection limit 3")
         await eventually(lambda: access.trouble is None)
-        await listening.aclose()  # type: ignore[attr-defined]
+        await listening.aclose()
         probe.cancel()
         await asyncio.wait((probe,))
 
@@ -126,14 +126,14 @@ async def test_the_background_status_has_the_probes_reason_if_its_records_wait_f
         monkeypatch.setattr(served.status._records, "_limit", 0.1)
         probe = asyncio.create_task(served.access.run())
         await served.access.connected()
-        listening = aiter(store.listen())
+        listening = store.listen()
         await anext(listening)  # the listener keeps the only connection
         trouble = f'too many connections for role "{ROLE}"; {MORE_CONNECTIONS}'
         await eventually(lambda: served.access.trouble == trouble)
         async with served.client:
             report = await served.status.report()
         await served.status.close()
-        await listening.aclose()  # type: ignore[attr-defined]
+        await listening.aclose()
         probe.cancel()
         await asyncio.wait((probe,))
     assert report.database == trouble
@@ -164,12 +164,12 @@ async def test_a_store_without_a_connection_gets_an_idle_one_of_another_store(na
             over.set()
             await waiting
         async with neighbour._connection():
-            listening = aiter(store.listen())
+            listening = store.listen()
             hearing = asyncio.ensure_future(anext(listening))
             await asyncio.wait((hearing,), timeout=0.3)
             assert not hearing.done()
         assert (await hearing).missed
-        await listening.aclose()  # type: ignore[attr-defined]
+        await listening.aclose()
 
 
 @asynccontextmanager
@@ -210,11 +210,11 @@ async def test_a_listener_gets_its_connection_although_the_store_is_always_busy(
     await raw.execute(f"alter role {ROLE} connection limit 2")
     async with await Store.connect(narrow) as store, always_busy(store, 3):
         await eventually(lambda: raw.fetchval(f"select count(*) = 2 from pg_stat_activity where usename = '{ROLE}'"))
-        listening = aiter(store.listen())
+        listening = store.listen()
         async with asyncio.timeout(30):
             assert (await anext(listening)).missed
         await store.ping()
-        await listening.aclose()  # type: ignore[attr-defined]
+        await listening.aclose()
 
 
 async def test_a_pool_that_gave_up_a_connection_waits_for_its_busy_one(

@@ -270,7 +270,9 @@ async def test_a_failure_before_the_claim_does_not_end_the_term(
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
-async def test_a_leader_that_lost_its_term_reports_no_waiting_runs(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_leader_that_lost_its_term_reports_no_waiting_runs(
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Otherwise the alert would last while the task is a follower."""
     office = SchedulerOnAClock(store, metrics, CLOSE, look_back=2)
 
@@ -279,7 +281,7 @@ async def test_a_leader_that_lost_its_term_reports_no_waiting_runs(store: Store,
         assert metrics.runs_waiting._value.get() > 0
         return {"A": "10"}
 
-    office.closes = lose  # type: ignore[method-assign]
+    monkeypatch.setattr(office, "closes", lose)
     with pytest.raises(StaleTerm):
         await office.scheduler().run(FakeTerm(1))
     assert metrics.runs_waiting._value.get() == 0
@@ -343,7 +345,7 @@ async def with_an_unsettled_session(store: Store, office: SchedulerOnAClock) -> 
 
 
 async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_minute(
-    store: Store, metrics: WorkMetrics
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The remedy of the alert SessionUnsettled must end the alert before the next run is due."""
     office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
@@ -362,14 +364,14 @@ async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_mi
         else:
             reported.append((office.clock.time - settled_at, office.given_up))
 
-    office.sleep = sleep  # type: ignore[method-assign]
+    monkeypatch.setattr(office, "sleep", sleep)
     await office.work(datetime(2026, 3, 10, 15, 10, tzinfo=UTC), token=2)
     assert office.given_up == 0
     assert min(after for after, given_up in reported if given_up == 0) <= timedelta(minutes=2)
 
 
 async def test_an_unsettled_session_alone_makes_no_write_due_so_the_leader_does_not_resign(
-    store: Store, metrics: WorkMetrics
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While only an old session is unsettled, no write is due, so the leader must not resign for lack of a commit."""
     office = SchedulerOnAClock(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
@@ -382,7 +384,7 @@ async def test_an_unsettled_session_alone_makes_no_write_due_so_the_leader_does_
         writes.failed()
         await SchedulerOnAClock.sleep(office, seconds)
 
-    office.sleep = sleep  # type: ignore[method-assign]
+    monkeypatch.setattr(office, "sleep", sleep)
     await office.work(datetime(2026, 3, 10, 15, 10, tzinfo=UTC), token=2)
     assert office.given_up == 3
     assert len(due) > 3
@@ -401,7 +403,7 @@ async def test_with_a_clock_that_is_ahead_no_run_begins_early(
 
 
 async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_no_run(
-    store: Store, raw: Connection, metrics: WorkMetrics
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)
 
@@ -411,7 +413,7 @@ async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_
             office.ahead = timedelta(hours=1)
             office.clock.time += office.ahead
 
-    office.sleep = sleep  # type: ignore[method-assign]
+    monkeypatch.setattr(office, "sleep", sleep)
     await office.work(CLOSE + timedelta(hours=1, minutes=5))
     (at, day), *_ = [asked for asked in office.asked if asked[1] == MONDAY]
     assert CLOSE <= at - office.ahead < CLOSE + timedelta(minutes=2)
@@ -420,7 +422,7 @@ async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_
 
 @pytest.mark.parametrize("hours", [5, 12])
 async def test_a_clock_that_is_set_right_does_not_delay_the_close(
-    store: Store, metrics: WorkMetrics, hours: int
+    store: Store, metrics: WorkMetrics, hours: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader looks at the timetable before NTP corrects its clock. The database's clock is always right."""
     office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=30) + timedelta(hours=hours), look_back=1)
@@ -431,12 +433,14 @@ async def test_a_clock_that_is_set_right_does_not_delay_the_close(
         office.clock.time -= office.ahead
         office.ahead = timedelta()
 
-    office.sleep = sleep  # type: ignore[method-assign]
+    monkeypatch.setattr(office, "sleep", sleep)
     await office.work(CLOSE + timedelta(hours=hours, minutes=5))
     assert CLOSE <= min(at for at, day in office.asked if day == MONDAY) < CLOSE + timedelta(minutes=2)
 
 
-async def test_a_database_that_is_away_during_a_sleep_ends_no_term(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_database_that_is_away_during_a_sleep_ends_no_term(
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     office = SchedulerOnAClock(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)
 
     async def away_until_the_close() -> datetime:
@@ -444,13 +448,13 @@ async def test_a_database_that_is_away_during_a_sleep_ends_no_term(store: Store,
             raise StoreError("away")
         return office.clock.time
 
-    office.database_clock = away_until_the_close  # type: ignore[method-assign]
+    monkeypatch.setattr(office, "database_clock", away_until_the_close)
     await office.work(CLOSE + timedelta(minutes=5))
     assert MONDAY in {day for _, day in office.asked}
 
 
 async def test_a_done_run_whose_record_disappears_runs_again_within_a_minute(
-    store: Store, raw: Connection, metrics: WorkMetrics
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dump from before the EOD capture is restored, and the source has no prices now."""
     office = SchedulerOnAClock(store, metrics, CLOSE + timedelta(hours=1), look_back=1)
@@ -462,7 +466,7 @@ async def test_a_done_run_whose_record_disappears_runs_again_within_a_minute(
             office.missing = {MONDAY}
             await raw.execute("delete from job_run; delete from portfolio_history; delete from price_eod")
 
-    office.sleep = sleep  # type: ignore[method-assign]
+    monkeypatch.setattr(office, "sleep", sleep)
     await office.work(restored_at + timedelta(minutes=3))
     assert [day for _, day in office.asked[:2]] == [MONDAY, MONDAY]
     assert office.asked[1][0] <= restored_at + timedelta(minutes=1)
@@ -484,7 +488,7 @@ async def test_an_outage_without_waiting_runs_counts_as_no_failed_write(
         await SchedulerOnAClock.sleep(office, seconds)
         monkeypatch.setattr(store, "runs", fail)
 
-    office.sleep = sleep  # type: ignore[method-assign]
+    monkeypatch.setattr(office, "sleep", sleep)
     await office.work(CLOSE + timedelta(hours=2))
     assert len(failures) > 3
     assert set(failures) == {None}
@@ -518,7 +522,7 @@ async def test_a_look_at_a_silent_database_ends_the_term_if_a_run_is_known_to_wa
                 await distant.clock()
             return office.clock.time
 
-        office.database_clock = clock  # type: ignore[method-assign]
+        monkeypatch.setattr(office, "database_clock", clock)
         writes = distant.writes.of("lease")
         writes.begin_term()
         remaining: list[float | None] = []

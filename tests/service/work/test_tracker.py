@@ -509,7 +509,7 @@ async def test_a_tick_whose_read_takes_as_long_as_the_limit_ends_the_term(
             proxy.black_hole()
             await Clock.sleep(market.clock, seconds)
 
-        market.clock.sleep = sleep  # type: ignore[method-assign]
+        monkeypatch.setattr(market.clock, "sleep", sleep)
         await market.follow(2)
         proxy.flow()
         await distant.close()
@@ -540,7 +540,7 @@ async def test_a_tick_that_has_nothing_to_write_leaves_no_due_write(
             writes.failed()
             remaining.append(writes.remaining())
 
-    market.clock.sleep = sleep  # type: ignore[method-assign]
+    monkeypatch.setattr(market.clock, "sleep", sleep)
     await market.follow(10)
     assert remaining[0] is None, "a write was due"
 
